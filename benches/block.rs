@@ -1,0 +1,115 @@
+//! Blocks: building one, verifying one, and finding keys in one.
+//!
+//! Keys have 24 bytes with a long common prefix, as in most databases; values
+//! have 16, 100 or 400, so that a block holds about 120, 35 or 9 entries.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ourodb::bench::{Block, BlockBuilder, BlockCursor, Kind, Lookup, Seed, Tag};
+
+const VALUE_BYTES: [usize; 3] = [16, 100, 400];
+const BOUND: u64 = 1 << 40;
+
+fn key(i: u64) -> Vec<u8> {
+    format!("user{i:020}").into_bytes()
+}
+
+fn seed() -> Seed {
+    Seed::of(b"a table of the benchmark").with_u64(4096)
+}
+
+fn tag(i: u64) -> Tag {
+    Tag::new(i + 1, Kind::Put)
+}
+
+/// One full block, and how many entries it holds: those with even numbers.
+fn build(value_bytes: usize) -> (Vec<u8>, u64) {
+    let value = vec![0x5a; value_bytes];
+    let mut builder = BlockBuilder::new();
+    let mut count = 0;
+    while builder.add(&key(2 * count), tag(count), &value) {
+        count += 1;
+    }
+    (builder.finish(seed()).to_vec(), count)
+}
+
+fn blocks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("block");
+    for value_bytes in VALUE_BYTES {
+        let (bytes, count) = build(value_bytes);
+        let id = |what| BenchmarkId::new(what, value_bytes);
+        let keys: Vec<Vec<u8>> = (0..2 * count).map(key).collect();
+        let value = vec![0x5a; value_bytes];
+
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        let mut builder = BlockBuilder::new();
+        group.bench_function(id("build"), |b| {
+            b.iter(|| {
+                builder.reset();
+                for i in 0..count {
+                    assert!(builder.add(&keys[2 * i as usize], tag(i), &value));
+                }
+                black_box(builder.finish(seed()).len())
+            });
+        });
+        group.bench_function(id("decode"), |b| {
+            b.iter(|| Block::decode(black_box(&bytes), seed()).is_ok());
+        });
+
+        let block = Block::decode(&bytes, seed()).expect("a sound block");
+        group.throughput(Throughput::Elements(1));
+        for (what, offset) in [("get-present", 0), ("get-absent", 1)] {
+            let mut i = 0;
+            group.bench_function(id(what), |b| {
+                b.iter(|| {
+                    // A step that visits every entry, and not in order.
+                    i = (i + 7919) % count;
+                    let found = block.get(black_box(&keys[(2 * i + offset) as usize]), BOUND);
+                    let found = found.expect("a sound block");
+                    assert_eq!(matches!(found, Lookup::Found { .. }), offset == 0);
+                });
+            });
+        }
+
+        let mut cursor = BlockCursor::new();
+        let mut i = 0;
+        group.bench_function(id("seek"), |b| {
+            b.iter(|| {
+                i = (i + 7919) % count;
+                let sought = black_box(&keys[2 * i as usize]);
+                cursor
+                    .seek(block, sought, Tag::visible_at(BOUND))
+                    .expect("a sound block");
+                assert!(cursor.is_valid());
+            });
+        });
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(id("walk"), |b| {
+            b.iter(|| {
+                let mut bytes = 0;
+                cursor.seek_to_first(block).expect("a sound block");
+                while cursor.is_valid() {
+                    bytes += cursor.key().len() + block.bytes(cursor.value()).len();
+                    cursor.next(block).expect("a sound block");
+                }
+                bytes
+            });
+        });
+        group.bench_function(id("walk-back"), |b| {
+            b.iter(|| {
+                let mut bytes = 0;
+                cursor.seek_to_last(block).expect("a sound block");
+                while cursor.is_valid() {
+                    bytes += cursor.key().len() + block.bytes(cursor.value()).len();
+                    cursor.prev(block).expect("a sound block");
+                }
+                bytes
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, blocks);
+criterion_main!(benches);

@@ -1,0 +1,202 @@
+//! The one public error: a kind to match on, and a message that says what
+//! failed, where, and what can be done about it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is; match on this.
+///
+/// ```
+/// use ourodb::{Db, ErrorKind, Options};
+/// let missing = std::env::temp_dir().join("no-such-ourodb");
+/// let error = Db::open(&missing, Options::default().create(false)).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Bytes on disk are not what was written there. Nothing of them was
+    /// returned. The message names file and offset.
+    Corruption,
+    /// The operating system failed a request. The message names the file.
+    Io,
+    /// The file system is full. Nothing acknowledged is lost; writes resume
+    /// once space is freed.
+    NoSpace,
+    /// An earlier write or sync of the log or the manifest failed. Reads go
+    /// on; writes fail until the database is opened again.
+    Poisoned,
+    /// A bounded resource is used up for now; try again.
+    Busy,
+    /// Another process, or another handle of this one, has the directory open.
+    Locked,
+    /// The caller asked for something that can never work.
+    InvalidArgument,
+    /// This machine, file system or version of the engine cannot do it.
+    Unsupported,
+    /// The database was closed.
+    Closed,
+    /// A file does not exist; or there is no database in the directory, and
+    /// none was to be created.
+    NotFound,
+    /// The process may not open or create a file of the database.
+    PermissionDenied,
+    /// The process has no file descriptors left.
+    TooManyFiles,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Corruption => "corruption",
+            Self::Io => "I/O error",
+            Self::NoSpace => "no space left",
+            Self::Poisoned => "poisoned",
+            Self::Busy => "busy",
+            Self::Locked => "locked",
+            Self::InvalidArgument => "invalid argument",
+            Self::Unsupported => "unsupported",
+            Self::Closed => "closed",
+            Self::NotFound => "not found",
+            Self::PermissionDenied => "permission denied",
+            Self::TooManyFiles => "too many open files",
+        })
+    }
+}
+
+/// Any failure of the engine. Cheap to clone: everybody who waited for one
+/// write that failed gets the same error.
+///
+/// ```
+/// use ourodb::{Db, ErrorKind, Options};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Db::open(dir.path(), Options::default())?;
+/// let error = db.put(&[0; 70_000], b"v").wait().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+/// assert!(error.to_string().contains("65535"));
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(thiserror::Error, Debug)]
+#[error("{kind}: {message}")]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<std::io::Error>,
+}
+
+impl Error {
+    /// The kind of failure.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unsupported, message)
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::new(ErrorKind::Closed, "the database was closed; open it again with Db::open")
+    }
+
+    /// Damage in `file` at byte `offset`.
+    pub(crate) fn corruption(file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
+        Self::new(
+            ErrorKind::Corruption,
+            format!("{} offset {offset}: {reason}", file.display()),
+        )
+    }
+
+    /// The error for a failed request of the operating system: `what` was
+    /// tried on `path`.
+    pub(crate) fn os(what: &str, path: &Path, source: std::io::Error) -> Self {
+        Self::os_at(what, path, None, source)
+    }
+
+    /// Like [`Error::os`], at a byte offset of the file.
+    pub(crate) fn os_at(
+        what: &str,
+        path: &Path,
+        offset: Option<u64>,
+        source: std::io::Error,
+    ) -> Self {
+        use std::io::ErrorKind as Os;
+        let (kind, advice) = match source.kind() {
+            Os::StorageFull | Os::QuotaExceeded | Os::FileTooLarge => (
+                ErrorKind::NoSpace,
+                "; free some space on this file system, then write again",
+            ),
+            Os::PermissionDenied => (
+                ErrorKind::PermissionDenied,
+                "; run as the user that owns the database directory",
+            ),
+            Os::NotFound => (ErrorKind::NotFound, ""),
+            Os::ReadOnlyFilesystem => (
+                ErrorKind::PermissionDenied,
+                "; the file system is mounted read-only, and the engine must write to it",
+            ),
+            _ if matches!(source.raw_os_error(), Some(23 | 24)) => (
+                ErrorKind::TooManyFiles,
+                "; raise the limit on open files (ulimit -n, or LimitNOFILE of the service)",
+            ),
+            _ => (ErrorKind::Io, ""),
+        };
+        let at = offset.map(|o| format!(" at offset {o}")).unwrap_or_default();
+        let message = format!("cannot {what} {}{at}: {source}{advice}", path.display());
+        Self(Arc::new(Inner { kind, message, source: Some(source) }))
+    }
+
+    /// The same failure, seen from further away: `context` is put before the
+    /// message.
+    pub(crate) fn context(&self, context: impl fmt::Display) -> Self {
+        Self::new(self.0.kind, format!("{context}: {}", self.0.message))
+    }
+
+    /// What a writer gets once the log or a manifest has failed.
+    pub(crate) fn poisoned(cause: &Self) -> Self {
+        Self::new(
+            ErrorKind::Poisoned,
+            format!(
+                "an earlier write failed ({cause}); the outcome of writes in flight is unknown \
+                 until the database is opened again; reads go on"
+            ),
+        )
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error({:?}, {:?})", self.0.kind, self.0.message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,12 @@
+//! Floor 0: what every other floor speaks in. Errors, identifiers, sequence
+//! numbers, limits, checksums, the stable key hash, and the locks.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number.
+
+pub(crate) mod checksum;
+pub(crate) mod error;
+pub(crate) mod hash;
+pub(crate) mod ids;
+pub(crate) mod limits;
+pub(crate) mod seq;
+pub(crate) mod sync;

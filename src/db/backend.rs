@@ -1,0 +1,230 @@
+//! Who runs the owners' jobs, and how callers wait: threads of the operating
+//! system, or the simulated machine.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::io::blocking::{Blocking, Parking};
+use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
+use crate::runtime::Executor;
+use crate::shard::{Engine, owner_jobs};
+
+/// Runs `$future` to its end on the backend, with `$io` as its I/O.
+macro_rules! wait_on {
+    ($backend:expr, |$io:ident| $future:expr) => {
+        match $backend {
+            $crate::db::backend::Backend::Os($io) => $crate::runtime::block_on($future),
+            #[cfg(feature = "sim")]
+            $crate::db::backend::Backend::Sim($io) => $io.block_on($future),
+        }
+    };
+}
+pub(super) use wait_on;
+
+/// What callers that wait do their I/O with.
+#[derive(Clone)]
+pub(super) enum Backend {
+    Os(Blocking),
+    #[cfg(feature = "sim")]
+    Sim(crate::io::sim::Sim),
+}
+
+/// How an owner's thread does its I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerKind {
+    Ring,
+    Blocking,
+}
+
+/// An owner's thread that waits for its engine.
+pub(super) struct OwnerThread {
+    thread: JoinHandle<()>,
+    engine: Sender<(Arc<Engine>, usize)>,
+    /// Why the ring's buffers are not registered, if so.
+    pub(super) unregistered: Option<Error>,
+}
+
+/// The owners at work.
+pub(super) enum Owners {
+    Threads(Vec<JoinHandle<()>>),
+    #[cfg(feature = "sim")]
+    Tasks(Arc<Left>),
+}
+
+impl OwnerThread {
+    /// Starts a thread and its ring. Fails when it cannot have one.
+    pub(super) fn start(
+        number: usize,
+        kind: OwnerKind,
+        counters: &Arc<IoCounters>,
+        pool: &Arc<BufferPool>,
+        lock: &File,
+    ) -> Result<Self> {
+        let (started, has_started) = channel();
+        let (engine, gets_engine) = channel();
+        let (counters, pool, lock) = (Arc::clone(counters), Arc::clone(pool), lock.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("ouro-owner-{number}"))
+            .spawn(move || match kind {
+                OwnerKind::Ring => {
+                    let setup = uring::start(counters, pool, &lock);
+                    drop(lock);
+                    match setup {
+                        Ok((driver, io, unregistered)) => {
+                            run(driver, &io, Ok(unregistered), &started, &gets_engine);
+                        }
+                        Err(error) => drop(started.send(Err(error))),
+                    }
+                }
+                OwnerKind::Blocking => {
+                    drop(lock);
+                    let (driver, io) = Parking::new(counters);
+                    run(driver, &io, Ok(None), &started, &gets_engine);
+                }
+            })
+            .map_err(|error| {
+                Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
+            })?;
+        let unregistered = has_started.recv().unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
+        })?;
+        Ok(Self { thread, engine, unregistered })
+    }
+
+    /// Gives the thread its engine and its number there. The thread of a number
+    /// the engine does not have ends.
+    pub(super) fn employ(self, engine: &Arc<Engine>, number: usize) -> JoinHandle<()> {
+        if number < engine.owners.len() {
+            // A thread that died is noticed by its guard.
+            drop(self.engine.send((Arc::clone(engine), number)));
+        }
+        self.thread
+    }
+}
+
+fn run<D: Driver, I: Io>(
+    driver: D,
+    io: &I,
+    unregistered: Result<Option<Error>>,
+    started: &Sender<Result<Option<Error>>>,
+    engine: &Receiver<(Arc<Engine>, usize)>,
+) {
+    let mut executor = Executor::new(driver);
+    if started.send(unregistered).is_err() {
+        return;
+    }
+    // The opening failed, or this owner is not needed.
+    let Ok((engine, number)) = engine.recv() else { return };
+    let guard = Guard { engine: &engine, number };
+    let (log_job, flush_job) = owner_jobs(&engine, number, io);
+    let ran = executor.run(vec![Box::pin(log_job), Box::pin(flush_job)]);
+    if let Err(error) = ran {
+        tracing::error!(%error, "an owner stopped");
+        engine.fail_owner(number, &error);
+    }
+    std::mem::forget(guard);
+}
+
+/// Fails the writes of an owner whose thread panicked, rather than let them
+/// wait for ever.
+struct Guard<'a> {
+    engine: &'a Engine,
+    number: usize,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let error = Error::new(
+            ErrorKind::Poisoned,
+            "an owner's thread panicked; open the database again, and please report this",
+        );
+        self.engine.fail_owner(self.number, &error);
+    }
+}
+
+impl Owners {
+    /// Waits until the owners, who were told to stop, have stopped.
+    pub(super) fn join(self, backend: &Backend) -> Result<()> {
+        match self {
+            Self::Threads(threads) => {
+                let mut result = Ok(());
+                for thread in threads {
+                    if thread.join().is_err() {
+                        result = Err(Error::new(
+                            ErrorKind::Poisoned,
+                            "an owner's thread panicked; what was acknowledged is safe",
+                        ));
+                    }
+                }
+                let _ = backend;
+                result
+            }
+            #[cfg(feature = "sim")]
+            Self::Tasks(left) => {
+                if let Backend::Sim(sim) = backend {
+                    sim.block_on(left.wait());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(feature = "sim")]
+pub(super) use simulated::{Left, spawn_owners};
+
+#[cfg(feature = "sim")]
+mod simulated {
+    use super::{Arc, Engine, owner_jobs};
+    use crate::base::sync::Mutex;
+    use crate::io::sim::Sim;
+    use crate::runtime::Event;
+
+    /// Counts the jobs that have not ended, nor were dropped in a crash.
+    #[derive(Default)]
+    pub(in crate::db) struct Left {
+        jobs: Mutex<usize>,
+        changed: Event,
+    }
+
+    impl Left {
+        pub(super) async fn wait(&self) {
+            while *self.jobs.lock() > 0 {
+                self.changed.wait().await;
+            }
+        }
+    }
+
+    struct Token(Arc<Left>);
+
+    impl Drop for Token {
+        fn drop(&mut self) {
+            *self.0.jobs.lock() -= 1;
+            self.0.changed.set();
+        }
+    }
+
+    /// Runs the owners' jobs on the simulated machine.
+    pub(in crate::db) fn spawn_owners(sim: &Sim, engine: &Arc<Engine>) -> Arc<Left> {
+        let left = Arc::<Left>::default();
+        let token = || {
+            *left.jobs.lock() += 1;
+            Token(Arc::clone(&left))
+        };
+        for number in 0..engine.owners.len() {
+            let (log_job, flush_job) = owner_jobs(engine, number, sim);
+            let (a, b) = (token(), token());
+            sim.spawn(async move {
+                let _token = a;
+                log_job.await;
+            });
+            sim.spawn(async move {
+                let _token = b;
+                flush_job.await;
+            });
+        }
+        left
+    }
+}

@@ -1,0 +1,272 @@
+//! Floor 8: the public face. [`Db`] hides the backend: its threads, its I/O,
+//! and who waits how.
+
+mod backend;
+mod batch;
+mod open;
+mod operations;
+mod options;
+mod range;
+mod scan;
+mod stats;
+mod value;
+
+pub use batch::Batch;
+pub use operations::{Delete, Flush, Get, GetWith, Put, Write};
+pub use options::{IoBackend, Options};
+pub use range::KeyRange;
+pub use scan::{Scan, ScanIter};
+pub use stats::Stats;
+pub use value::Value;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::open::Inner;
+use crate::base::error::Result;
+use crate::shard::WriteOp;
+
+/// An open database. Clones share it; it is for any thread.
+///
+/// Operations are made in two steps: a method says what is to be done, and
+/// `wait` does it on the calling thread and returns when it is done.
+///
+/// ```
+/// use ourodb::{Db, Options};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Db::open(dir.path(), Options::default())?;
+/// db.put(b"apple", b"red").wait()?;
+/// assert_eq!(db.get(b"apple").wait()?.as_deref(), Some(&b"red"[..]));
+/// db.delete(b"apple").wait()?;
+/// assert_eq!(db.get(b"apple").wait()?, None);
+/// db.close()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+///
+/// The last clone closes the database when it is dropped; [`Db::close`] does it
+/// at a time of your choosing and tells whether it went well.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+impl Db {
+    /// Opens the database in a directory, and creates it if there is none
+    /// (unless [`Options::create`] says otherwise).
+    ///
+    /// One handle of one process has a directory open at a time; another one
+    /// waits [`Options::lock_wait`] for it.
+    ///
+    /// # Errors
+    /// `Locked`, `NotFound`, `Corruption`, `Unsupported` (io_uring forbidden, a
+    /// file system without `O_DIRECT`, a newer format), `NoSpace`,
+    /// `PermissionDenied`, `InvalidArgument` for impossible options.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ourodb::Db::open(dir.path().join("data"), ourodb::Options::default())?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        open::open(dir.as_ref(), &options).map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// Sets the value of a key. Done when the write survives power loss.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn put<'a>(&'a self, key: &'a [u8], value: &'a [u8]) -> Put<'a> {
+        Put { db: self, key, value }
+    }
+
+    /// Removes a key; one that is not there is fine. Done when the removal
+    /// survives power loss.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.delete(b"key").wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn delete<'a>(&'a self, key: &'a [u8]) -> Delete<'a> {
+        Delete { db: self, key }
+    }
+
+    /// Applies a batch: all of it or nothing, seen at one moment. Done when it
+    /// survives power loss.
+    ///
+    /// All keys of a batch must be of one WAL stream; see [`Db::stream_of`].
+    ///
+    /// ```
+    /// use ourodb::Batch;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), ourodb::Options::default().owners(1))?;
+    /// let mut batch = Batch::new();
+    /// batch.put(b"a", b"1").delete(b"b");
+    /// db.write(batch).wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn write(&self, batch: Batch) -> Write<'_> {
+        Write { db: self, batch }
+    }
+
+    /// Looks up a key.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// let value = db.get(b"key").wait()?.expect("just written");
+    /// assert_eq!(&value[..], b"value");
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn get<'a>(&'a self, key: &'a [u8]) -> Get<'a> {
+        Get { db: self, key }
+    }
+
+    /// Looks up a key and calls `visit` with its value: nothing is allocated
+    /// when the value is in memory.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// assert_eq!(db.get_with(b"key", |value| value.len()).wait()?, Some(5));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn get_with<'a, R, F: FnOnce(&[u8]) -> R>(
+        &'a self,
+        key: &'a [u8],
+        visit: F,
+    ) -> GetWith<'a, F> {
+        GetWith { db: self, key, visit }
+    }
+
+    /// Scans a range of keys, in the order of their bytes. The scan sees the
+    /// database at the moment its iterator is made.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// for key in [b"a", b"b", b"c"] {
+    ///     db.put(key, b"x").wait()?;
+    /// }
+    /// for row in db.scan(b"a"..b"c") {
+    ///     let (key, value) = row?;
+    ///     println!("{key:?} {value:?}");
+    /// }
+    /// assert_eq!(db.scan(..).reverse().iter().count(), 3);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn scan(&self, range: impl KeyRange) -> Scan {
+        Scan::new(self, range.bounds())
+    }
+
+    /// Scans the keys that start with `prefix`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"user:1", b"x").wait()?;
+    /// db.put(b"visit:1", b"y").wait()?;
+    /// assert_eq!(db.scan_prefix(b"user:").iter().count(), 1);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn scan_prefix(&self, prefix: &[u8]) -> Scan {
+        Scan::new(self, range::prefix(prefix))
+    }
+
+    /// Moves everything written before the call from memtables to tables.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// db.flush().wait()?;
+    /// assert_eq!(db.stats().tables, 1);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn flush(&self) -> Flush<'_> {
+        Flush { db: self }
+    }
+
+    /// The WAL stream that writes of this key go to, below
+    /// [`Stats::owners`]. A batch is atomic within one stream; so split large
+    /// sets of writes by it. It may change when the database is opened with
+    /// another number of owners.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert!(db.stream_of(b"key") < db.stats().owners);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn stream_of(&self, key: &[u8]) -> usize {
+        let engine = &self.inner.engine;
+        engine.owner_of(engine.shard_of(engine.hash(key)))
+    }
+
+    /// The longest batch that [`Db::write`] takes, in bytes as
+    /// [`Batch::bytes`] counts them.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert!(db.batch_bytes_max() > 256 << 10);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn batch_bytes_max(&self) -> usize {
+        self.inner.engine.owners[0].stream.payload_bytes_max()
+    }
+
+    /// Counts of what the database did since it was opened, and what it holds.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// println!("{}", db.stats());
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.inner.engine)
+    }
+
+    /// Closes the database: waits for writes that are under way, ends the
+    /// owners' threads, and gives up the lock. Other handles get `Closed` from
+    /// then on; closing again does nothing.
+    ///
+    /// What is in memtables stays in the log, from where the next opening takes
+    /// it. Nothing acknowledged depends on closing.
+    ///
+    /// # Errors
+    /// When the last records could not be written; nothing acknowledged is lost
+    /// by that.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.close()?;
+    /// assert_eq!(db.get(b"k").wait().unwrap_err().kind(), ourodb::ErrorKind::Closed);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    /// One write, routed to its shard.
+    fn op<'a>(&self, kind: crate::base::seq::Kind, key: &'a [u8], value: &'a [u8]) -> WriteOp<'a> {
+        let engine = &self.inner.engine;
+        WriteOp { shard: engine.shard_of(engine.hash(key)), kind, key, value }
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").field("dir", &self.inner.engine.dir).finish_non_exhaustive()
+    }
+}

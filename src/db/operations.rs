@@ -1,0 +1,240 @@
+//! Operations as values: what is to be done, and `wait`, which does it.
+
+use crate::base::error::{Error, Result};
+use crate::base::seq::Kind;
+use crate::db::{Batch, Db, Value};
+use crate::shard::{Found, WriteOp, check_sizes};
+
+/// A put that is to be done; see [`Db::put`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// let put = db.put(b"key", b"value"); // nothing has happened yet
+/// put.wait()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Put<'a> {
+    pub(super) db: &'a Db,
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
+}
+
+impl Put<'_> {
+    /// Does it, on the calling thread.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a key above [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX)
+    /// or a value above [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) bytes;
+    /// `NoSpace` (write again once there is space); `Poisoned` and `Io` (the
+    /// outcome is unknown until the database is opened again); `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<()> {
+        check_sizes(self.key, self.value)?;
+        let op = self.db.op(Kind::Put, self.key, self.value);
+        self.db.inner.write(&[op])
+    }
+}
+
+/// A delete that is to be done; see [`Db::delete`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.delete(b"key").wait()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Delete<'a> {
+    pub(super) db: &'a Db,
+    pub(super) key: &'a [u8],
+}
+
+impl Delete<'_> {
+    /// Does it, on the calling thread.
+    ///
+    /// # Errors
+    /// Those of [`Put::wait`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.delete(b"key").wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<()> {
+        check_sizes(self.key, b"")?;
+        self.db.inner.write(&[self.db.op(Kind::Delete, self.key, b"")])
+    }
+}
+
+/// A batch that is to be applied; see [`Db::write`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// let mut batch = ourodb::Batch::new();
+/// batch.put(b"key", b"value");
+/// db.write(batch).wait()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Write<'a> {
+    pub(super) db: &'a Db,
+    pub(super) batch: Batch,
+}
+
+impl Write<'_> {
+    /// Does it, on the calling thread. An empty batch does nothing.
+    ///
+    /// # Errors
+    /// Those of [`Put::wait`]; `InvalidArgument` also for a batch whose keys
+    /// are of several WAL streams (see [`Db::stream_of`]), or that is longer
+    /// than [`Db::batch_bytes_max`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// let mut batch = ourodb::Batch::new();
+    /// batch.put(b"key", b"value").delete(b"key");
+    /// db.write(batch).wait()?;
+    /// assert_eq!(db.get(b"key").wait()?, None);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<()> {
+        let engine = &self.db.inner.engine;
+        let mut ops: Vec<WriteOp<'_>> = Vec::with_capacity(self.batch.len());
+        for (kind, key, value) in self.batch.iter() {
+            check_sizes(key, value)?;
+            ops.push(self.db.op(kind, key, value));
+        }
+        // Stable: writes to one key stay in their order.
+        ops.sort_by_key(|op| op.shard);
+        let streams = |op: &WriteOp<'_>| engine.owner_of(op.shard);
+        if let Some(first) = ops.first().map(streams)
+            && let Some(other) = ops.iter().map(streams).find(|&stream| stream != first)
+        {
+            return Err(Error::invalid(format!(
+                "the batch has keys of WAL streams {first} and {other}, and is atomic only within \
+                 one: split it by Db::stream_of, or open the database with Options::owners(1)"
+            )));
+        }
+        self.db.inner.write(&ops)
+    }
+}
+
+/// A lookup that is to be done; see [`Db::get`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// assert_eq!(db.get(b"key").wait()?, None);
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Get<'a> {
+    pub(super) db: &'a Db,
+    pub(super) key: &'a [u8],
+}
+
+impl Get<'_> {
+    /// Does it, on the calling thread: the key's value, or `None`.
+    ///
+    /// # Errors
+    /// `Corruption` when a table the key may be in is damaged; `Io`; `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert_eq!(db.get(b"key").wait()?, None);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<Option<Value>> {
+        self.db.inner.get(self.key, |found| match found {
+            Found::Bytes(bytes) => Value::own(bytes.into()),
+            Found::Shared(bytes) => Value::shared(bytes),
+        })
+    }
+}
+
+/// A lookup that visits the value; see [`Db::get_with`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// assert_eq!(db.get_with(b"key", |value| value.to_vec()).wait()?, None);
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct GetWith<'a, F> {
+    pub(super) db: &'a Db,
+    pub(super) key: &'a [u8],
+    pub(super) visit: F,
+}
+
+impl<R, F: FnOnce(&[u8]) -> R> GetWith<'_, F> {
+    /// Does it, on the calling thread: what the visitor returned, or `None`
+    /// when there is no such key.
+    ///
+    /// # Errors
+    /// Those of [`Get::wait`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// assert_eq!(db.get_with(b"key", |value| value.len()).wait()?, Some(5));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<Option<R>> {
+        let visit = self.visit;
+        self.db.inner.get(self.key, |found| match found {
+            Found::Bytes(bytes) => visit(bytes),
+            Found::Shared(bytes) => visit(&bytes),
+        })
+    }
+}
+
+/// A flush that is to be done; see [`Db::flush`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.flush().wait()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Flush<'a> {
+    pub(super) db: &'a Db,
+}
+
+impl Flush<'_> {
+    /// Does it: the owners write the tables, the calling thread waits.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io` when a table could not be written (it will be tried
+    /// again); `Poisoned`; `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.flush().wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<()> {
+        self.db.inner.flush()
+    }
+}

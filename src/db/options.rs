@@ -1,0 +1,302 @@
+//! Options: few inputs, from which the rest derives.
+
+use std::time::Duration;
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::shard::Limits;
+use crate::wal::SegmentSizes;
+
+const MIB: u64 = 1 << 20;
+
+/// The smallest memory budget.
+const MEMORY_MIN: u64 = 4 * MIB;
+
+/// The first segment of a stream, unless segments are smaller anyway.
+const SEGMENT_FIRST_BYTES: u64 = MIB;
+
+/// Immutable memtables a shard may have before its writers wait.
+const FROZEN_MAX: usize = 2;
+
+const IDLE: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How the database does its I/O.
+///
+/// ```
+/// use ourodb::{Db, IoBackend, Options};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Db::open(dir.path(), Options::default().io(IoBackend::Blocking))?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum IoBackend {
+    /// Owners use io_uring (Linux 6.1 or newer); threads that wait use
+    /// positioned direct I/O.
+    #[default]
+    Ring,
+    /// Everybody uses positioned direct I/O: for machines where io_uring is
+    /// forbidden or too old.
+    Blocking,
+    /// A simulated machine.
+    #[cfg(feature = "sim")]
+    Sim(crate::io::sim::Sim),
+}
+
+/// How a database is opened. The memory budget decides most; everything else
+/// has a default.
+///
+/// ```
+/// use ourodb::{Db, Options};
+/// use std::time::Duration;
+/// # let dir = tempfile::tempdir().unwrap();
+/// let options = Options::default().memory(64 << 20).lock_wait(Duration::ZERO);
+/// let db = Db::open(dir.path(), options)?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    memory_bytes: u64,
+    shards: Option<usize>,
+    owners: Option<usize>,
+    create: bool,
+    lock_wait: Duration,
+    io: IoBackend,
+    memtable_bytes: Option<usize>,
+    wal_segment_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 * MIB,
+            shards: None,
+            owners: None,
+            create: true,
+            lock_wait: Duration::from_secs(10),
+            io: IoBackend::default(),
+            memtable_bytes: None,
+            wal_segment_bytes: None,
+        }
+    }
+}
+
+impl Options {
+    /// The memory budget in bytes; 256 MiB by default, at least 4 MiB. Half of
+    /// it is for memtables.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().memory(1 << 30);
+    /// ```
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// Shards of a database that is created, 1 to 4096; fixed for ever then.
+    /// By default the number of cores, rounded up to a power of two, at least
+    /// 4. Every scan asks every shard.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().shards(8);
+    /// ```
+    #[must_use]
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// Owners: threads that do the background work of the shards, each with a
+    /// WAL stream of its own. By default as many as cores; never more than
+    /// shards. May differ at each opening.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().owners(1);
+    /// ```
+    #[must_use]
+    pub fn owners(mut self, owners: usize) -> Self {
+        self.owners = Some(owners);
+        self
+    }
+
+    /// Whether to create the database when the directory has none: true by
+    /// default. Otherwise opening fails with `NotFound`.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().create(false);
+    /// ```
+    #[must_use]
+    pub fn create(mut self, yes: bool) -> Self {
+        self.create = yes;
+        self
+    }
+
+    /// How long to wait for the directory's lock, when somebody else has it or
+    /// a process that died still has I/O in flight: 10 seconds by default. Then
+    /// opening fails with `Locked`.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().lock_wait(std::time::Duration::ZERO);
+    /// ```
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// How to do I/O.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().io(ourodb::IoBackend::Blocking);
+    /// ```
+    #[must_use]
+    pub fn io(mut self, backend: IoBackend) -> Self {
+        self.io = backend;
+        self
+    }
+
+    /// The bytes at which a shard's memtable is flushed, in place of what the
+    /// memory budget gives: half of it over all shards, each with one memtable
+    /// that is written to and two on their way into tables.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().memtable_bytes(16 << 20);
+    /// ```
+    #[must_use]
+    pub fn memtable_bytes(mut self, bytes: usize) -> Self {
+        self.memtable_bytes = Some(bytes);
+        self
+    }
+
+    /// The largest log segment in bytes, a multiple of 4096 and at least 8192,
+    /// in place of a sixteenth of the memory budget (1 to 64 MiB). Segments
+    /// start at 1 MiB and double up to this. A batch fits in the first segment.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().wal_segment_bytes(4 << 20);
+    /// ```
+    #[must_use]
+    pub fn wal_segment_bytes(mut self, bytes: u64) -> Self {
+        self.wal_segment_bytes = Some(bytes);
+        self
+    }
+
+    pub(super) fn io_backend(&self) -> &IoBackend {
+        &self.io
+    }
+
+    pub(super) fn creates(&self) -> bool {
+        self.create
+    }
+
+    pub(super) fn lock_wait_ns(&self) -> u64 {
+        u64::try_from(self.lock_wait.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// What these options come to on a machine with `cores` cores.
+    pub(super) fn derive(&self, cores: usize) -> Result<Derived> {
+        let memory = self.memory_bytes;
+        if memory < MEMORY_MIN {
+            return Err(Error::invalid(format!(
+                "a memory budget of {memory} bytes is too small to work with; give at least \
+                 {MEMORY_MIN}"
+            )));
+        }
+        let shards = self.shards.unwrap_or_else(|| cores.next_power_of_two().max(4));
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(Error::invalid(format!("{shards} shards; 1 to {SHARDS_MAX} are allowed")));
+        }
+        let owners = self.owners.unwrap_or(cores);
+        if !(1..=SHARDS_MAX).contains(&owners) {
+            return Err(Error::invalid(format!("{owners} owners; 1 to {SHARDS_MAX} are allowed")));
+        }
+        let max_bytes = match self.wal_segment_bytes {
+            None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
+            Some(bytes) if bytes >= 2 * UNIT_U64 && bytes.is_multiple_of(UNIT_U64)
+                && bytes <= 1 << 30 => bytes,
+            Some(bytes) => {
+                return Err(Error::invalid(format!(
+                    "log segments of {bytes} bytes; a multiple of {UNIT} from {} to 1 GiB is \
+                     allowed",
+                    2 * UNIT
+                )));
+            }
+        };
+        let first_bytes = max_bytes.min(SEGMENT_FIRST_BYTES);
+        Ok(Derived {
+            memory,
+            memtable_bytes: self.memtable_bytes,
+            shards,
+            owners,
+            segments: SegmentSizes { first_bytes, max_bytes },
+        })
+    }
+}
+
+/// Everything that options leave open, decided.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Derived {
+    memory: u64,
+    memtable_bytes: Option<usize>,
+    pub(super) shards: usize,
+    pub(super) owners: usize,
+    pub(super) segments: SegmentSizes,
+}
+
+impl Derived {
+    /// The bounds of a database with this many shards.
+    pub(super) fn limits(&self, shards: usize) -> Limits {
+        let memtables = shards * (1 + FROZEN_MAX);
+        let owners = self.owners.min(shards);
+        let memtable_bytes = self
+            .memtable_bytes
+            .unwrap_or_else(|| (self.memory / 2) as usize / memtables)
+            .max(UNIT);
+        Limits {
+            memtable_bytes,
+            frozen_max: FROZEN_MAX,
+            wal_bytes_max: (self.memory / owners as u64).max(4 * self.segments.max_bytes),
+            group_bytes_max: (self.segments.first_bytes - UNIT_U64) as usize,
+            idle_ns: IDLE.as_nanos() as u64,
+            retry_ns: RETRY.as_nanos() as u64,
+        }
+    }
+
+    /// Memory of flushed memtables that is kept for the next ones.
+    pub(super) fn arena_bytes(&self) -> usize {
+        (self.memory / 8) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_stay_within_the_budget() {
+        for cores in [1, 2, 16, 100] {
+            let derived = Options::default().derive(cores).expect("defaults are possible");
+            assert!(derived.shards.is_power_of_two() && derived.shards >= 4);
+            let limits = derived.limits(derived.shards);
+            let memtables = limits.memtable_bytes * derived.shards * (1 + FROZEN_MAX);
+            assert!(memtables as u64 <= derived.memory / 2);
+        }
+    }
+
+    #[test]
+    fn impossible_options_are_refused() {
+        let refused = |options: Options| {
+            let error = options.derive(2).expect_err("impossible");
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument);
+        };
+        refused(Options::default().memory(0));
+        refused(Options::default().shards(0));
+        refused(Options::default().shards(5000));
+        refused(Options::default().owners(0));
+        refused(Options::default().wal_segment_bytes(4096));
+        refused(Options::default().wal_segment_bytes(10_000));
+    }
+}

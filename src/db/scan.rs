@@ -1,0 +1,132 @@
+//! Scans.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Bound;
+
+use crate::base::error::Result;
+use crate::db::{Db, Value};
+use crate::lsm::Direction;
+use crate::shard::{ScanRange, Scanner};
+
+/// A scan that is to be done; see [`Db::scan`]. It can be iterated over as it
+/// is.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.put(b"a", b"1").wait()?;
+/// db.put(b"b", b"2").wait()?;
+/// let (key, _) = db.scan(..).reverse().limit(1).iter().next().expect("a row")?;
+/// assert_eq!(key, *b"b");
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "a scan does nothing until it is iterated over"]
+#[derive(Debug)]
+pub struct Scan {
+    db: Db,
+    range: ScanRange,
+    limit: usize,
+}
+
+impl Scan {
+    pub(super) fn new(db: &Db, (start, end): (Bound<Box<[u8]>>, Bound<Box<[u8]>>)) -> Self {
+        let range = ScanRange { start, end, direction: Direction::Forward };
+        Self { db: db.clone(), range, limit: usize::MAX }
+    }
+
+    /// Goes from the last key to the first.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert_eq!(db.scan(..).reverse().iter().count(), 0);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn reverse(mut self) -> Self {
+        self.range.direction = match self.range.direction {
+            Direction::Forward => Direction::Backward,
+            Direction::Backward => Direction::Forward,
+        };
+        self
+    }
+
+    /// Ends after this many rows.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert_eq!(db.scan(..).limit(10).iter().count(), 0);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn limit(mut self, rows: usize) -> Self {
+        self.limit = rows;
+        self
+    }
+
+    /// Begins the scan: what the iterator sees is the database of this moment.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// let rows = db.scan(..).iter();
+    /// db.put(b"late", b"unseen").wait()?;
+    /// assert_eq!(rows.count(), 0);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn iter(self) -> ScanIter {
+        let scanner = Scanner::new(&self.db.inner.engine, self.range);
+        ScanIter { db: self.db, scanner, left: self.limit }
+    }
+}
+
+impl IntoIterator for Scan {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = ScanIter;
+
+    fn into_iter(self) -> ScanIter {
+        self.iter()
+    }
+}
+
+/// The rows of a scan: pairs of key and value. After an error there are no
+/// more.
+///
+/// Versions that the scan may see are kept for as long as the iterator lives.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.put(b"a", b"1").wait()?;
+/// let mut rows = db.scan(..).iter();
+/// let (key, value) = rows.next().expect("one row")?;
+/// assert_eq!((&key[..], &value[..]), (&b"a"[..], &b"1"[..]));
+/// assert!(rows.next().is_none());
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+pub struct ScanIter {
+    db: Db,
+    scanner: Scanner,
+    left: usize,
+}
+
+impl Iterator for ScanIter {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let row = self.db.inner.next_row(&mut self.scanner).transpose()?;
+        Some(row.map(|(key, value)| (Value::own(key), Value::own(value))))
+    }
+}
+
+impl FusedIterator for ScanIter {}
+
+impl fmt::Debug for ScanIter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScanIter").finish_non_exhaustive()
+    }
+}

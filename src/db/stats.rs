@@ -1,0 +1,175 @@
+//! Counts for people and programs.
+
+use std::fmt;
+
+use crate::shard::Engine;
+
+/// What a database did since it was opened, and what it holds; see
+/// [`Db::stats`](crate::Db::stats). Bytes are bytes, the rest are counts.
+///
+/// Printing it gives one `name: value` a line.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.put(b"key", b"value").wait()?;
+/// assert_eq!(db.stats().puts, 1);
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Shards of the keyspace.
+    pub shards: usize,
+    /// Owners: threads for background work, each with a WAL stream.
+    pub owners: usize,
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of their files.
+    pub table_bytes: u64,
+    /// Tables that could not be opened because they are damaged; keys in their
+    /// ranges are answered with `Corruption`.
+    pub damaged_tables: u64,
+    /// Bytes of memory that filters and indexes of tables take.
+    pub pinned_bytes: u64,
+    /// Log segments of this opening.
+    pub wal_segments: u64,
+    /// Bytes of their files.
+    pub wal_bytes: u64,
+    /// Bytes of memory that memtables hold, mutable and immutable ones.
+    pub memtable_bytes: u64,
+    /// Bytes of memory kept for memtables to come.
+    pub recycled_bytes: u64,
+    /// Memtables on their way into tables.
+    pub immutable_memtables: u64,
+    /// Read requests to the device.
+    pub device_reads: u64,
+    /// Bytes they asked for.
+    pub device_read_bytes: u64,
+    /// Write requests to the device.
+    pub device_writes: u64,
+    /// Bytes they wrote, padding and the preparation of segments included.
+    pub device_write_bytes: u64,
+    /// Syncs of files and directories; a durable write is not one of them.
+    pub device_syncs: u64,
+    /// Files opened, created, renamed, removed; directories listed.
+    pub metadata_ops: u64,
+    /// Writes: puts and deletes, also those of batches.
+    pub puts: u64,
+    /// Bytes of their keys and values.
+    pub put_bytes: u64,
+    /// Groups of log records: each was one durable write.
+    pub wal_groups: u64,
+    /// Log records: a write or a batch each.
+    pub wal_records: u64,
+    /// Bytes of log records.
+    pub wal_record_bytes: u64,
+    /// Bytes of groups as written: records and padding.
+    pub wal_written_bytes: u64,
+    /// Groups that only prove that the last one was durable.
+    pub wal_marks: u64,
+    /// Memtables that became tables.
+    pub flushes: u64,
+    /// Times a write waited because memtables were full.
+    pub write_stalls: u64,
+    /// Lookups that asked a table's filter.
+    pub filter_probes: u64,
+    /// Those it answered with "certainly not here".
+    pub filter_negatives: u64,
+    /// Those it answered with "maybe", and the key was not there.
+    pub filter_false_positives: u64,
+}
+
+impl Stats {
+    pub(super) fn of(engine: &Engine) -> Self {
+        let stats = engine.stats();
+        Self {
+            shards: engine.shards.len(),
+            owners: engine.owners.len(),
+            tables: stats.tables,
+            table_bytes: stats.table_bytes,
+            damaged_tables: stats.damaged_tables,
+            pinned_bytes: stats.pinned_bytes,
+            wal_segments: stats.wal_segments,
+            wal_bytes: stats.wal_bytes,
+            memtable_bytes: stats.memtable_bytes,
+            recycled_bytes: stats.recycled_bytes,
+            immutable_memtables: stats.immutable_memtables,
+            device_reads: stats.io.reads,
+            device_read_bytes: stats.io.read_bytes,
+            device_writes: stats.io.writes,
+            device_write_bytes: stats.io.write_bytes,
+            device_syncs: stats.io.syncs,
+            metadata_ops: stats.io.metadata,
+            puts: stats.shard.writes,
+            put_bytes: stats.shard.write_bytes,
+            wal_groups: stats.stream.groups,
+            wal_records: stats.stream.records,
+            wal_record_bytes: stats.stream.record_bytes,
+            wal_written_bytes: stats.stream.written_bytes,
+            wal_marks: stats.stream.marks,
+            flushes: stats.shard.flushes,
+            write_stalls: stats.shard.stalls,
+            filter_probes: stats.filters.probes,
+            filter_negatives: stats.filters.negatives,
+            filter_false_positives: stats.filters.false_positives,
+        }
+    }
+
+    /// Names and values, in the order of the fields.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// for (name, value) in db.stats().fields() {
+    ///     println!("{name} {value}");
+    /// }
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn fields(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("shards", self.shards as u64),
+            ("owners", self.owners as u64),
+            ("tables", self.tables),
+            ("table_bytes", self.table_bytes),
+            ("damaged_tables", self.damaged_tables),
+            ("pinned_bytes", self.pinned_bytes),
+            ("wal_segments", self.wal_segments),
+            ("wal_bytes", self.wal_bytes),
+            ("memtable_bytes", self.memtable_bytes),
+            ("recycled_bytes", self.recycled_bytes),
+            ("immutable_memtables", self.immutable_memtables),
+            ("device_reads", self.device_reads),
+            ("device_read_bytes", self.device_read_bytes),
+            ("device_writes", self.device_writes),
+            ("device_write_bytes", self.device_write_bytes),
+            ("device_syncs", self.device_syncs),
+            ("metadata_ops", self.metadata_ops),
+            ("puts", self.puts),
+            ("put_bytes", self.put_bytes),
+            ("wal_groups", self.wal_groups),
+            ("wal_records", self.wal_records),
+            ("wal_record_bytes", self.wal_record_bytes),
+            ("wal_written_bytes", self.wal_written_bytes),
+            ("wal_marks", self.wal_marks),
+            ("flushes", self.flushes),
+            ("write_stalls", self.write_stalls),
+            ("filter_probes", self.filter_probes),
+            ("filter_negatives", self.filter_negatives),
+            ("filter_false_positives", self.filter_false_positives),
+        ]
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, value)) in self.fields().into_iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{name}: {value}")?;
+        }
+        Ok(())
+    }
+}

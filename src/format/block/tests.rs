@@ -1,0 +1,301 @@
+//! Blocks: lookups and walks against a sorted list, damage, and hostile
+//! contents under a right checksum.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::seq::{Kind, SEQ_MAX};
+
+type Entry = (Vec<u8>, Tag, Vec<u8>);
+
+fn seed() -> Seed {
+    Seed::of(b"a table").with_u64(4096)
+}
+
+fn put(seq: SeqNo) -> Tag {
+    Tag::new(seq, Kind::Put)
+}
+
+/// A block of as many of the entries as fit, and how many those are.
+fn build(entries: &[Entry]) -> (Vec<u8>, usize) {
+    let mut builder = BlockBuilder::new();
+    let fitting = entries
+        .iter()
+        .take_while(|(key, tag, value)| builder.add(key, *tag, value));
+    let count = fitting.count();
+    (builder.finish(seed()).to_vec(), count)
+}
+
+/// Entries in order, with many versions and long common prefixes.
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let key = prop_oneof![
+        proptest::collection::vec(0..3u8, 0..4),
+        proptest::collection::vec(prop_oneof![Just(b'a'), Just(0), Just(0xff)], 0..40),
+    ];
+    let kind = prop_oneof![Just(Kind::Put), Just(Kind::Delete)];
+    let entry = (
+        key,
+        0..6u64,
+        kind,
+        proptest::collection::vec(any::<u8>(), 0..50),
+    );
+    proptest::collection::vec(entry, 1..120).prop_map(|mut entries| {
+        entries.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+        entries.dedup_by(|a, b| a.0 == b.0 && a.1 == b.1);
+        let entry = |(key, seq, kind, value)| (key, Tag::new(seq, kind), value);
+        entries.into_iter().map(entry).collect()
+    })
+}
+
+fn seen(block: Block<'_>, cursor: &BlockCursor) -> Option<Entry> {
+    let value = || block.bytes(cursor.value()).to_vec();
+    cursor
+        .is_valid()
+        .then(|| (cursor.key().to_vec(), cursor.tag(), value()))
+}
+
+fn sought_keys(entries: &[Entry]) -> Vec<Vec<u8>> {
+    let mut keys = vec![Vec::new(), vec![0xff; 50]];
+    for (key, ..) in entries {
+        keys.push(key.clone());
+        keys.push([&key[..], &[0]].concat());
+        keys.push(key[..key.len() / 2].to_vec());
+    }
+    keys
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn answers_as_a_sorted_list_does(entries in entries()) {
+        compare(&entries);
+    }
+
+    #[test]
+    fn hostile_contents(
+        entries in entries(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let (mut bytes, _) = build(&entries);
+        let content = content_bytes(&bytes);
+        for (place, byte) in changes {
+            // Half of the changes go where restart points and lengths are.
+            let near_the_end = content - 1 - place.index(content.min(30));
+            let at = if byte % 2 == 0 { place.index(content) } else { near_the_end };
+            bytes[at] = byte;
+        }
+        exercise(&mut bytes, &sought_keys(&entries));
+    }
+
+    #[test]
+    fn random_contents(content in proptest::collection::vec(0..40u8, 0..300)) {
+        let mut bytes = content;
+        bytes.extend_from_slice(&[0, 0, 1, 0]);
+        seal(&mut bytes, seed());
+        exercise(&mut bytes, &[vec![], vec![1, 2], vec![9; 30]]);
+    }
+}
+
+fn content_bytes(block: &[u8]) -> usize {
+    let trailer = block.last_chunk::<TRAILER_BYTES>().expect("a whole block");
+    u32::from_le_bytes([trailer[0], trailer[1], trailer[2], trailer[3]]) as usize
+}
+
+/// Lookups and walks over a block of these entries, against the list itself.
+fn compare(entries: &[Entry]) {
+    let (bytes, count) = build(entries);
+    let entries = &entries[..count];
+    assert_eq!(bytes.len(), UNIT);
+    let block = Block::decode(&bytes, seed()).expect("a sound block");
+    let block = Block::verified(&bytes, block.shape());
+    let mut cursor = BlockCursor::new();
+
+    cursor.seek_to_first(block).expect("sound");
+    for entry in entries {
+        assert_eq!(seen(block, &cursor).as_ref(), Some(entry));
+        cursor.next(block).expect("sound");
+    }
+    assert!(!cursor.is_valid());
+    cursor.seek_to_last(block).expect("sound");
+    for entry in entries.iter().rev() {
+        assert_eq!(seen(block, &cursor).as_ref(), Some(entry));
+        cursor.prev(block).expect("sound");
+    }
+    assert!(!cursor.is_valid());
+
+    for key in sought_keys(entries) {
+        for bound in 0..7 {
+            let tag = Tag::visible_at(bound);
+            let at =
+                entries.partition_point(|e| compare_internal((&e.0, e.1), (&key, tag)).is_lt());
+            cursor.seek(block, &key, tag).expect("sound");
+            assert_eq!(seen(block, &cursor).as_ref(), entries.get(at));
+            cursor.seek_before(block, &key, tag).expect("sound");
+            assert_eq!(
+                seen(block, &cursor).as_ref(),
+                at.checked_sub(1).map(|i| &entries[i])
+            );
+
+            let expected = entries
+                .get(at)
+                .filter(|e| e.0 == key)
+                .map(|e| (e.1, &e.2[..]));
+            match block.get(&key, bound).expect("sound") {
+                Lookup::Found { tag, value } => {
+                    assert_eq!(Some((tag, block.bytes(value))), expected);
+                }
+                missed => {
+                    assert_eq!(expected, None);
+                    let any = entries.iter().any(|e| e.0 == key);
+                    assert_eq!(missed == Lookup::OnlyNewer, any);
+                }
+            }
+        }
+    }
+}
+
+/// Gives the block a right checksum and does everything one can do with it.
+fn exercise(bytes: &mut [u8], keys: &[Vec<u8>]) {
+    let crc_at = bytes.len() - 4;
+    let crc = seed().checksum(&bytes[..crc_at]);
+    bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
+    let Ok(block) = Block::decode(bytes, seed()) else {
+        return;
+    };
+    let mut cursor = BlockCursor::new();
+    let mut steps = 0;
+    let mut done = cursor.seek_to_first(block);
+    while done.is_ok() && cursor.is_valid() {
+        assert!(cursor.key().len() <= bytes.len());
+        steps += 1;
+        done = cursor.next(block);
+    }
+    let mut done = cursor.seek_to_last(block);
+    while done.is_ok() && cursor.is_valid() {
+        assert!(cursor.key().len() <= bytes.len());
+        done = cursor.prev(block);
+    }
+    assert!(steps <= bytes.len());
+    for key in keys {
+        for bound in [0, 3, SEQ_MAX] {
+            if let Ok(Lookup::Found { value, .. }) = block.get(key, bound) {
+                assert!(value.end <= bytes.len());
+            }
+            if cursor.seek(block, key, Tag::visible_at(bound)).is_err() {
+                assert!(!cursor.is_valid());
+            }
+            if cursor
+                .seek_before(block, key, Tag::visible_at(bound))
+                .is_err()
+            {
+                assert!(!cursor.is_valid());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_is_filled_to_its_last_byte() {
+    // One entry: three one- or two-byte lengths, tag, value, a restart point.
+    let room = UNIT - TRAILER_BYTES - 4 - (1 + 1 + 2 + TAG_BYTES + 3);
+    for (value_bytes, units) in [(room, 1), (room + 1, 2)] {
+        let mut builder = BlockBuilder::new();
+        assert!(builder.add(b"key", put(1), &vec![7; value_bytes]));
+        assert!(!builder.add(b"key", put(0), b""));
+        assert_eq!(builder.finish(seed()).len(), units * UNIT);
+    }
+    let mut builder = BlockBuilder::new();
+    let small = 1 + 1 + 1 + TAG_BYTES;
+    assert!(builder.add(b"", put(9), b""));
+    assert!(builder.add(b"", put(8), &vec![7; room + 3 - 2 * small - 1 + 1]));
+    assert!(!builder.add(b"", put(7), b"x"));
+    assert_eq!(builder.finish(seed()).len(), UNIT);
+}
+
+#[test]
+fn the_largest_entry_has_a_block_of_its_own() {
+    let (key, value) = (vec![3; KEY_BYTES_MAX], vec![5; VALUE_BYTES_MAX]);
+    let mut builder = BlockBuilder::new();
+    assert!(builder.add(&key, put(SEQ_MAX), &value));
+    assert!(!builder.add(&key, put(1), b""));
+    let bytes = builder.finish(seed()).to_vec();
+    assert_eq!(bytes.len(), BLOCK_BYTES_MAX);
+    builder.reset();
+    assert!(builder.is_empty());
+    assert_eq!(builder.last(), Some((&key[..], put(SEQ_MAX))));
+
+    let block = Block::decode(&bytes, seed()).expect("sound");
+    let found = block.get(&key, SEQ_MAX).expect("sound");
+    let Lookup::Found { value: place, .. } = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!(block.bytes(place), value);
+    assert_eq!(block.get(&key[1..], SEQ_MAX), Ok(Lookup::Absent));
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let entries: Vec<Entry> = (0..20u8).map(|i| (vec![i], put(9), vec![i; 9])).collect();
+    let (bytes, _) = build(&entries);
+    assert!(Block::decode(&bytes, Seed::of(b"a table").with_u64(8192)).is_err());
+    for i in 0..bytes.len() {
+        for pattern in [0x01, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[i] ^= pattern;
+            let error = Block::decode(&damaged, seed()).err().expect("damage");
+            assert!(!error.unsupported);
+        }
+    }
+    for len in [0, 1, 15, 16, 4095] {
+        assert!(Block::decode(&bytes[..len], seed()).is_err());
+    }
+}
+
+#[test]
+fn what_only_newer_versions_know_is_unsupported() {
+    for at in [UNIT - 12, UNIT - 11, UNIT - 10, UNIT - 9, UNIT - 8] {
+        let (mut bytes, _) = build(&[(b"k".to_vec(), put(1), vec![])]);
+        bytes[at] = 0x7f;
+        let crc = seed().checksum(&bytes[..UNIT - 4]);
+        bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
+        assert!(
+            Block::decode(&bytes, seed()).is_err_and(|error| error.unsupported),
+            "{at}"
+        );
+    }
+    let range_delete = Tag::from_u64(1 << 8 | 3);
+    let (bytes, _) = build(&[(b"k".to_vec(), range_delete, vec![])]);
+    let block = Block::decode(&bytes, seed()).expect("sound");
+    let error = block.get(b"k", 5).expect_err("an unknown kind");
+    assert!(
+        error.unsupported && error.reason.contains("kind 3"),
+        "{error:?}"
+    );
+    assert!(
+        BlockCursor::new()
+            .seek_to_first(block)
+            .is_err_and(|error| error.unsupported)
+    );
+}
+
+/// These bytes are on disks: they must not change.
+#[test]
+fn known_answer() {
+    let entries = [
+        (b"apple".to_vec(), put(2), b"red".to_vec()),
+        (b"apply".to_vec(), Tag::new(1, Kind::Delete), vec![]),
+    ];
+    let (bytes, _) = build(&entries);
+    let mut expected = b"\0\x05\x03\x01\x02\0\0\0\0\0\0applered".to_vec();
+    expected.extend_from_slice(b"\x04\x01\0\x02\x01\0\0\0\0\0\0y");
+    expected.extend_from_slice(b"\0\0\x01\0");
+    assert_eq!(&bytes[..expected.len()], &expected[..]);
+    assert!(
+        bytes[expected.len()..UNIT - 16]
+            .iter()
+            .all(|&byte| byte == 0)
+    );
+    assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x23\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[UNIT - 4..], [243, 71, 153, 151]);
+}

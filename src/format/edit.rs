@@ -1,0 +1,279 @@
+//! Manifest edits: type-length-value, several to a record.
+//!
+//! A type with its highest bit set must be understood: an engine that does
+//! not know it refuses the manifest. Others are passed over.
+
+use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
+use crate::base::seq::SeqNo;
+use crate::format::record::{Unusable, u32_at, u64_at};
+
+/// The bit of an edit's type that says that it must be understood.
+const MUST: u16 = 0x8000;
+
+const STREAM_CUT: u16 = MUST | 1;
+const STREAM_START: u16 = MUST | 2;
+const STREAM_FREED: u16 = MUST | 3;
+const KEYSPACE: u16 = MUST | 4;
+const CLEAN: u16 = 5;
+const TABLE: u16 = MUST | 16;
+const FLUSHED: u16 = MUST | 17;
+
+/// One WAL stream of one opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StreamKey {
+    pub(crate) epoch: Epoch,
+    pub(crate) stream: StreamId,
+}
+
+/// What the manifest keeps of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableMeta {
+    pub(crate) id: FileId,
+    /// Random; every checksum in the file starts from it.
+    pub(crate) table_id: [u8; 16],
+    pub(crate) file_bytes: u64,
+    pub(crate) entries: u64,
+    pub(crate) seq_min: SeqNo,
+    pub(crate) seq_max: SeqNo,
+    pub(crate) smallest: Box<[u8]>,
+    pub(crate) largest: Box<[u8]>,
+}
+
+/// A change of what a manifest describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// Root: records of the stream at or beyond the position are void. Those
+    /// below it are there.
+    StreamCut { stream: StreamKey, cut: u64 },
+    /// Root: the stream is in use and its records start at the position;
+    /// what is below it was flushed, every shard up to the number given.
+    StreamStart { stream: StreamKey, start: u64, flushed: Vec<(ShardId, SeqNo)> },
+    /// Root: nothing of the stream is needed any more.
+    StreamFreed { stream: StreamKey },
+    /// Root: a keyspace and its name.
+    Keyspace { id: u32, name: String },
+    /// Root: the database was closed, and nothing was written after this.
+    Clean,
+    /// Shard: a table was added to the level.
+    Table { level: u8, meta: TableMeta },
+    /// Shard: every write up to this sequence number is in the tables.
+    Flushed { seq: SeqNo },
+}
+
+/// Appends the encoding of `edit` to `out`.
+pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
+    let kind = match edit {
+        Edit::StreamCut { .. } => STREAM_CUT,
+        Edit::StreamStart { .. } => STREAM_START,
+        Edit::StreamFreed { .. } => STREAM_FREED,
+        Edit::Keyspace { .. } => KEYSPACE,
+        Edit::Clean => CLEAN,
+        Edit::Table { .. } => TABLE,
+        Edit::Flushed { .. } => FLUSHED,
+    };
+    out.extend(kind.to_le_bytes());
+    let length_at = out.len();
+    out.extend([0; 4]);
+    match edit {
+        Edit::StreamCut { stream, cut } => {
+            stream_key(stream, out);
+            out.extend(cut.to_le_bytes());
+        }
+        Edit::StreamStart { stream, start, flushed } => {
+            stream_key(stream, out);
+            out.extend(start.to_le_bytes());
+            for (shard, seq) in flushed {
+                out.extend(shard.to_le_bytes());
+                out.extend(seq.to_le_bytes());
+            }
+        }
+        Edit::StreamFreed { stream } => stream_key(stream, out),
+        Edit::Keyspace { id, name } => {
+            out.extend(id.to_le_bytes());
+            out.extend(name.as_bytes());
+        }
+        Edit::Clean => {}
+        Edit::Table { level, meta: table } => {
+            out.push(*level);
+            out.extend(table.id.to_u64().to_le_bytes());
+            out.extend(table.table_id);
+            out.extend(table.file_bytes.to_le_bytes());
+            out.extend(table.entries.to_le_bytes());
+            out.extend(table.seq_min.to_le_bytes());
+            out.extend(table.seq_max.to_le_bytes());
+            for key in [&table.smallest, &table.largest] {
+                out.extend((key.len() as u16).to_le_bytes());
+                out.extend(&key[..]);
+            }
+        }
+        Edit::Flushed { seq } => out.extend(seq.to_le_bytes()),
+    }
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+fn stream_key(key: &StreamKey, out: &mut Vec<u8>) {
+    out.extend(key.epoch.to_le_bytes());
+    out.extend(key.stream.to_le_bytes());
+}
+
+/// The edits of a record's payload.
+pub(crate) fn decode_all(mut payload: &[u8]) -> Result<Vec<Edit>, Unusable> {
+    const CUT: Unusable = Unusable::Malformed("a cut edit");
+    let mut edits = Vec::new();
+    while !payload.is_empty() {
+        let (head, rest) = payload.split_at_checked(6).ok_or(CUT)?;
+        let kind = u16::from_le_bytes([head[0], head[1]]);
+        let (value, rest) = rest.split_at_checked(u32_at(head, 2) as usize).ok_or(CUT)?;
+        payload = rest;
+        match decode(kind, value)? {
+            Some(edit) => edits.push(edit),
+            None if kind & MUST != 0 => {
+                return Err(Unusable::Newer(format!("a manifest edit of type {kind:#06x}")));
+            }
+            None => {}
+        }
+    }
+    Ok(edits)
+}
+
+/// `None` for a type this version does not know.
+fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
+    let mut fields = Fields { rest: value };
+    let edit = match kind {
+        STREAM_CUT => Edit::StreamCut { stream: fields.stream_key()?, cut: fields.u64()? },
+        STREAM_START => {
+            let (stream, start) = (fields.stream_key()?, fields.u64()?);
+            let mut flushed = Vec::with_capacity(fields.rest.len() / 10);
+            while !fields.rest.is_empty() {
+                flushed.push((fields.u16()?, fields.u64()?));
+            }
+            Edit::StreamStart { stream, start, flushed }
+        }
+        STREAM_FREED => Edit::StreamFreed { stream: fields.stream_key()? },
+        KEYSPACE => {
+            let id = fields.u32()?;
+            let name = std::str::from_utf8(std::mem::take(&mut fields.rest))
+                .map_err(|_| Unusable::Malformed("a keyspace's name is not UTF-8"))?;
+            Edit::Keyspace { id, name: name.to_owned() }
+        }
+        CLEAN => Edit::Clean,
+        TABLE => {
+            let level = fields.take(1)?[0];
+            let id = FileId::from_u64(fields.u64()?);
+            let mut table_id = [0; 16];
+            table_id.copy_from_slice(fields.take(16)?);
+            let meta = TableMeta {
+                id,
+                table_id,
+                file_bytes: fields.u64()?,
+                entries: fields.u64()?,
+                seq_min: fields.u64()?,
+                seq_max: fields.u64()?,
+                smallest: fields.key()?,
+                largest: fields.key()?,
+            };
+            Edit::Table { level, meta }
+        }
+        FLUSHED => Edit::Flushed { seq: fields.u64()? },
+        _ => return Ok(None),
+    };
+    if !fields.rest.is_empty() {
+        return Err(Unusable::Malformed("an edit is longer than its fields"));
+    }
+    Ok(Some(edit))
+}
+
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Unusable> {
+        let (head, rest) =
+            self.rest.split_at_checked(len).ok_or(Unusable::Malformed("a cut edit"))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    fn u16(&mut self) -> Result<u16, Unusable> {
+        self.take(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
+    }
+
+    fn u32(&mut self) -> Result<u32, Unusable> {
+        self.take(4).map(|b| u32_at(b, 0))
+    }
+
+    fn u64(&mut self) -> Result<u64, Unusable> {
+        self.take(8).map(|b| u64_at(b, 0))
+    }
+
+    fn stream_key(&mut self) -> Result<StreamKey, Unusable> {
+        Ok(StreamKey { epoch: self.u32()?, stream: self.u16()? })
+    }
+
+    fn key(&mut self) -> Result<Box<[u8]>, Unusable> {
+        let len = self.u16()?;
+        self.take(usize::from(len)).map(Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Edit> {
+        let stream = StreamKey { epoch: 7, stream: 1 };
+        vec![
+            Edit::StreamCut { stream, cut: 4097 },
+            Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },
+            Edit::StreamFreed { stream },
+            Edit::Keyspace { id: 0, name: "default".to_owned() },
+            Edit::Clean,
+            Edit::Table {
+                level: 0,
+                meta: TableMeta {
+                    id: FileId::new(7, 9),
+                    table_id: [3; 16],
+                    file_bytes: 1 << 20,
+                    entries: 1000,
+                    seq_min: 1,
+                    seq_max: 1000,
+                    smallest: Box::from(&b""[..]),
+                    largest: vec![255; 65_535].into(),
+                },
+            },
+            Edit::Flushed { seq: 1000 },
+        ]
+    }
+
+    #[test]
+    fn round_trip() {
+        let mut bytes = Vec::new();
+        for edit in &samples() {
+            encode(edit, &mut bytes);
+        }
+        assert_eq!(decode_all(&bytes).unwrap(), samples());
+    }
+
+    #[test]
+    fn cuts_are_refused() {
+        for edit in &samples() {
+            let mut bytes = Vec::new();
+            encode(edit, &mut bytes);
+            for cut in 1..bytes.len().min(200) {
+                assert!(decode_all(&bytes[..cut]).is_err(), "{edit:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_edits_are_passed_over_unless_they_must_be_understood() {
+        let mut bytes = Vec::new();
+        bytes.extend([0x77, 0x00, 2, 0, 0, 0, 1, 2]);
+        encode(&Edit::Clean, &mut bytes);
+        assert_eq!(decode_all(&bytes).unwrap(), vec![Edit::Clean]);
+        bytes[1] = 0x80;
+        assert!(matches!(decode_all(&bytes), Err(Unusable::Newer(_))));
+    }
+}

@@ -1,0 +1,334 @@
+//! The parts of a table file around its data blocks: footer, properties, and
+//! (in [`index`]) the index.
+//!
+//! A table is a header unit, data blocks, filter region, index region,
+//! properties region, footer unit, in this order and without gaps; each starts
+//! at a unit. Every checksum starts from the table's random 128-bit id and the
+//! offset of what it covers, padding included, so that a block of another
+//! table, or of another place, does not pass. `FORMAT.md` has the bytes.
+
+mod index;
+
+pub(crate) use index::{Index, IndexBuilder};
+
+use super::block::TRAILER_BYTES;
+use super::header::{ByteReader, DecodeError};
+use crate::base::checksum::Seed;
+use crate::base::ids::{Epoch, ShardId};
+use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::base::seq::{SEQ_MAX, SeqNo};
+
+/// The shortest table: header, one data block, index, properties, footer.
+pub(crate) const TABLE_BYTES_MIN: u64 = 5 * UNIT_U64;
+
+const MAGIC: &[u8; 8] = b"OUROFTR\0";
+const CHECKSUM_CRC32C: u8 = 1;
+const COMPRESSION_NONE: u8 = 0;
+const ENCRYPTION_NONE: u8 = 0;
+const FOOTER_CRC_OFFSET: usize = UNIT - 4;
+
+/// The checksum seed for what starts at `offset` of a table.
+pub(crate) fn seed_at(table_id: &[u8; 16], offset: u64) -> Seed {
+    Seed::of(table_id).with_u64(offset)
+}
+
+/// A region of the file: `bytes` from `offset`, padded with zeroes to whole
+/// units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    /// Checksum over the bytes and the padding.
+    pub(crate) crc: u32,
+}
+
+impl Region {
+    /// Where the region's last unit ends. Within 64 bits, for each region of a
+    /// decoded footer.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + round_up_u64(self.bytes)
+    }
+}
+
+/// How a table's filter is stored. The numbers are on disk, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FilterFormat {
+    /// There is none: every key may be in the table.
+    None = 0,
+    /// See [`super::filter`].
+    BinaryFuse8 = 1,
+}
+
+/// The last unit of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub(crate) entries: u64,
+    pub(crate) filter_format: FilterFormat,
+    pub(crate) filter: Region,
+    pub(crate) index: Region,
+    pub(crate) properties: Region,
+}
+
+impl Footer {
+    /// Fills one unit, the one at the end of the properties region.
+    pub(crate) fn encode(&self, unit: &mut [u8], table_id: &[u8; 16]) {
+        assert_eq!(unit.len(), UNIT);
+        assert_eq!(self.filter.end(), self.index.offset);
+        assert_eq!(self.index.end(), self.properties.offset);
+        assert_eq!(
+            self.filter.bytes == 0,
+            self.filter_format == FilterFormat::None
+        );
+        let mut out = Vec::with_capacity(UNIT);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(table_id);
+        out.extend_from_slice(&(TRAILER_BYTES as u32).to_le_bytes());
+        out.push(CHECKSUM_CRC32C);
+        out.push(COMPRESSION_NONE);
+        out.push(self.filter_format as u8);
+        out.push(ENCRYPTION_NONE);
+        out.extend_from_slice(&self.entries.to_le_bytes());
+        for region in [&self.filter, &self.index, &self.properties] {
+            out.extend_from_slice(&region.offset.to_le_bytes());
+            out.extend_from_slice(&region.bytes.to_le_bytes());
+            out.extend_from_slice(&region.crc.to_le_bytes());
+            out.extend_from_slice(&0u32.to_le_bytes());
+        }
+        out.resize(FOOTER_CRC_OFFSET, 0);
+        let crc = seed_at(table_id, self.properties.end()).checksum(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        unit.copy_from_slice(&out);
+    }
+
+    /// Decodes the unit at `offset`, the last of the table with this id.
+    pub(crate) fn decode(
+        unit: &[u8],
+        table_id: &[u8; 16],
+        offset: u64,
+    ) -> Result<Self, DecodeError> {
+        if unit.len() != UNIT {
+            return Err(DecodeError::corrupt(
+                unit.len(),
+                "the footer is not a whole unit",
+            ));
+        }
+        let mut reader = ByteReader::new(unit);
+        if &reader.array()? != MAGIC {
+            return Err(DecodeError::corrupt(
+                0,
+                "the file does not end with a table's footer",
+            ));
+        }
+        if &reader.array()? != table_id {
+            return Err(DecodeError::corrupt(
+                8,
+                "this is the footer of another table",
+            ));
+        }
+        let crc = ByteReader::new(&unit[FOOTER_CRC_OFFSET..]).u32()?;
+        if crc != seed_at(table_id, offset).checksum(&unit[..FOOTER_CRC_OFFSET]) {
+            return Err(DecodeError::corrupt(
+                0,
+                "the checksum of the footer does not match",
+            ));
+        }
+        let trailer_bytes = reader.u32()?;
+        let [checksum, compression, filter_format, encryption] = reader.array()?;
+        let known = trailer_bytes as usize == TRAILER_BYTES
+            && checksum == CHECKSUM_CRC32C
+            && compression == COMPRESSION_NONE
+            && encryption == ENCRYPTION_NONE;
+        let filter_format = match filter_format {
+            0 if known => FilterFormat::None,
+            1 if known => FilterFormat::BinaryFuse8,
+            _ => {
+                let reason = format!(
+                    "a table with trailers of {trailer_bytes} bytes, checksum {checksum}, \
+                     compression {compression}, filter {filter_format} and encryption \
+                     {encryption} is unknown here"
+                );
+                return Err(DecodeError::unsupported(24, &reason));
+            }
+        };
+        let entries = reader.u64()?;
+        let mut regions = [Region::default(); 3];
+        for region in &mut regions {
+            let at = reader.position();
+            *region = Region {
+                offset: reader.u64()?,
+                bytes: reader.u64()?,
+                crc: reader.u32()?,
+            };
+            let reserved = reader.u32()?;
+            // Also what keeps the sums below within 64 bits.
+            if region.offset > offset || region.bytes > offset || reserved != 0 {
+                return Err(DecodeError::corrupt(at, "a region is not within the table"));
+            }
+        }
+        reader
+            .take(FOOTER_CRC_OFFSET - reader.position())
+            .and_then(|rest| ByteReader::new(rest).zeroes_to_end())?;
+        let [filter, index, properties] = regions;
+        let adjacent = filter.offset.is_multiple_of(UNIT_U64)
+            && filter.offset >= 2 * UNIT_U64
+            && filter.end() == index.offset
+            && index.end() == properties.offset
+            && properties.end() == offset
+            && (filter.bytes == 0) == (filter_format == FilterFormat::None);
+        if !adjacent {
+            return Err(DecodeError::corrupt(
+                40,
+                "the regions do not follow one another",
+            ));
+        }
+        Ok(Self {
+            entries,
+            filter_format,
+            filter,
+            index,
+            properties,
+        })
+    }
+}
+
+/// What a table says about its contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Properties {
+    pub(crate) entries: u64,
+    pub(crate) tombstones: u64,
+    pub(crate) smallest: Box<[u8]>,
+    pub(crate) largest: Box<[u8]>,
+    pub(crate) seq_min: SeqNo,
+    pub(crate) seq_max: SeqNo,
+    /// Sum of the keys' lengths.
+    pub(crate) key_bytes: u64,
+    /// Sum of the values' lengths.
+    pub(crate) value_bytes: u64,
+    pub(crate) shard: ShardId,
+    /// The epoch in which the table was written.
+    pub(crate) epoch: Epoch,
+}
+
+/// Set in a property's type when who does not know it must not read the table.
+const MUST_UNDERSTAND: u16 = 0x8000;
+
+/// The types of properties. The numbers are on disk, for ever.
+mod property {
+    pub(super) const ENTRIES: u16 = 1;
+    pub(super) const TOMBSTONES: u16 = 2;
+    pub(super) const SMALLEST: u16 = 3;
+    pub(super) const LARGEST: u16 = 4;
+    pub(super) const SEQ_MIN: u16 = 5;
+    pub(super) const SEQ_MAX: u16 = 6;
+    pub(super) const KEY_BYTES: u16 = 7;
+    pub(super) const VALUE_BYTES: u16 = 8;
+    pub(super) const SHARD: u16 = 9;
+    pub(super) const EPOCH: u16 = 10;
+    /// One more than the largest of them.
+    pub(super) const COUNT: usize = 11;
+}
+
+impl Properties {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut put = |property: u16, value: &[u8]| {
+            out.extend_from_slice(&property.to_le_bytes());
+            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            out.extend_from_slice(value);
+        };
+        put(property::ENTRIES, &self.entries.to_le_bytes());
+        put(property::TOMBSTONES, &self.tombstones.to_le_bytes());
+        put(property::SMALLEST, &self.smallest);
+        put(property::LARGEST, &self.largest);
+        put(property::SEQ_MIN, &self.seq_min.to_le_bytes());
+        put(property::SEQ_MAX, &self.seq_max.to_le_bytes());
+        put(property::KEY_BYTES, &self.key_bytes.to_le_bytes());
+        put(property::VALUE_BYTES, &self.value_bytes.to_le_bytes());
+        put(property::SHARD, &self.shard.to_le_bytes());
+        put(property::EPOCH, &self.epoch.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut found: [Option<Field<'_>>; property::COUNT] = [None; property::COUNT];
+        let mut reader = ByteReader::new(bytes);
+        while !reader.is_empty() {
+            let at = reader.position();
+            let stored = reader.u16()?;
+            let len = reader.u32()? as usize;
+            let property = stored & !MUST_UNDERSTAND;
+            let field = Field {
+                at: reader.position(),
+                value: reader.take(len)?,
+            };
+            if let Some(slot) = found
+                .get_mut(usize::from(property))
+                .filter(|_| property > 0)
+            {
+                if slot.replace(field).is_some() {
+                    let reason = format!("property {property} is there twice");
+                    return Err(DecodeError::corrupt(at, reason));
+                }
+            } else if stored & MUST_UNDERSTAND != 0 {
+                let reason = format!("the table has property {property}, unknown here");
+                return Err(DecodeError::unsupported(at, &reason));
+            }
+        }
+        let field = |property: u16| {
+            found[usize::from(property)].ok_or_else(|| {
+                DecodeError::corrupt(bytes.len(), format!("property {property} is missing"))
+            })
+        };
+        let properties = Self {
+            entries: u64::from_le_bytes(field(property::ENTRIES)?.array()?),
+            tombstones: u64::from_le_bytes(field(property::TOMBSTONES)?.array()?),
+            smallest: field(property::SMALLEST)?.key()?,
+            largest: field(property::LARGEST)?.key()?,
+            seq_min: u64::from_le_bytes(field(property::SEQ_MIN)?.array()?),
+            seq_max: u64::from_le_bytes(field(property::SEQ_MAX)?.array()?),
+            key_bytes: u64::from_le_bytes(field(property::KEY_BYTES)?.array()?),
+            value_bytes: u64::from_le_bytes(field(property::VALUE_BYTES)?.array()?),
+            shard: u16::from_le_bytes(field(property::SHARD)?.array()?),
+            epoch: u32::from_le_bytes(field(property::EPOCH)?.array()?),
+        };
+        let sound = properties.entries > 0
+            && properties.tombstones <= properties.entries
+            && properties.smallest <= properties.largest
+            && properties.seq_min <= properties.seq_max
+            && properties.seq_max <= SEQ_MAX;
+        if !sound {
+            return Err(DecodeError::corrupt(
+                0,
+                "the table's properties contradict each other",
+            ));
+        }
+        Ok(properties)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    at: usize,
+    value: &'a [u8],
+}
+
+impl Field<'_> {
+    fn array<const N: usize>(self) -> Result<[u8; N], DecodeError> {
+        self.value.try_into().map_err(|_| {
+            let reason = format!("a property of {} bytes, not {N}", self.value.len());
+            DecodeError::corrupt(self.at, reason)
+        })
+    }
+
+    fn key(self) -> Result<Box<[u8]>, DecodeError> {
+        if self.value.len() > KEY_BYTES_MAX {
+            let reason = format!("a key of {} bytes", self.value.len());
+            return Err(DecodeError::corrupt(self.at, reason));
+        }
+        Ok(self.value.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

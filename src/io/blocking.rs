@@ -1,0 +1,249 @@
+//! Positioned `O_DIRECT` I/O of the calling thread.
+//!
+//! Every future is ready at its first poll, except a sleep on an owner
+//! without a ring: there the owner's [`Parking`] driver keeps the timers, so
+//! that one sleeping job does not hold up the others.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io::{IoSlice, IoSliceMut};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Driver, File, Harden, Io, IoBuf, IoCounters, OpenMode, Unpark, WriteBuf, os};
+use crate::base::error::{Error, Result};
+use crate::base::limits::UNIT;
+use crate::base::sync::Mutex;
+
+/// The blocking implementation of [`Io`].
+#[derive(Clone)]
+pub(crate) struct Blocking {
+    counters: Arc<IoCounters>,
+    timers: Option<Arc<Timers>>,
+}
+
+/// Sleeping jobs by the time they are due; the number tells apart those due
+/// at one time.
+#[derive(Default)]
+struct Timers {
+    due: Mutex<(u64, BTreeMap<(u64, u64), Waker>)>,
+}
+
+impl Blocking {
+    /// For threads that wait: a sleep holds up the thread.
+    pub(crate) fn new(counters: Arc<IoCounters>) -> Self {
+        Self { counters, timers: None }
+    }
+}
+
+impl Io for Blocking {
+    async fn read(&self, file: &File, offset: u64, mut buf: IoBuf) -> (IoBuf, Result<usize>) {
+        self.counters.read(buf.len());
+        let result = read_all(file, offset, &mut buf);
+        (buf, result)
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: WriteBuf,
+        harden: Harden,
+    ) -> (WriteBuf, Result<()>) {
+        self.counters.write(buf.bytes().len());
+        let result = write_all(file, offset, buf.bytes(), harden);
+        (buf, result)
+    }
+
+    async fn sync(&self, file: &File) -> Result<()> {
+        self.counters.sync();
+        os::sync(file)
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
+        self.counters.metadata();
+        os::open(path, mode)
+    }
+
+    async fn len(&self, file: &File) -> Result<u64> {
+        os::len(file)
+    }
+
+    async fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        self.counters.metadata();
+        os::list(dir)
+    }
+
+    async fn create_dir(&self, dir: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::create_dir(dir)
+    }
+
+    async fn remove(&self, path: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::remove(path)
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::rename(from, to)
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.counters.sync();
+        os::sync_dir(dir)
+    }
+
+    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+        os::try_lock(path)
+    }
+
+    fn unlock(&self, file: &File) -> Result<()> {
+        os::unlock(file)
+    }
+
+    async fn sleep(&self, nanos: u64) {
+        let Some(timers) = &self.timers else {
+            std::thread::sleep(Duration::from_nanos(nanos));
+            return;
+        };
+        let due = os::now_ns().saturating_add(nanos);
+        let mut registered = false;
+        poll_fn(|cx| {
+            if os::now_ns() >= due {
+                return Poll::Ready(());
+            }
+            if !registered {
+                registered = true;
+                let mut timers = timers.due.lock();
+                timers.0 += 1;
+                let key = (due, timers.0);
+                timers.1.insert(key, cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn now_ns(&self) -> u64 {
+        os::now_ns()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        os::random(bytes);
+    }
+
+    fn counters(&self) -> &Arc<IoCounters> {
+        &self.counters
+    }
+}
+
+fn read_all(file: &File, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    check_units(offset, buf.len());
+    let mut done = 0;
+    while done < buf.len() {
+        let at = offset + done as u64;
+        let slice = IoSliceMut::new(&mut buf[done..]);
+        match rustix::io::preadv2(file.fd(), &mut [slice], at, ReadWriteFlags::empty()) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(Error::os_at("read", file.path(), Some(at), errno.into())),
+        }
+        // Direct I/O cannot go on from the middle of a unit: only the end of
+        // the file is there.
+        if !done.is_multiple_of(UNIT) {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+fn write_all(file: &File, offset: u64, bytes: &[u8], harden: Harden) -> Result<()> {
+    check_units(offset, bytes.len());
+    let flags = match harden {
+        Harden::Later => ReadWriteFlags::empty(),
+        Harden::Now => ReadWriteFlags::DSYNC,
+    };
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = offset + done as u64;
+        match rustix::io::pwritev2(file.fd(), &[IoSlice::new(&bytes[done..])], at, flags) {
+            Ok(n) if n > 0 => done = super::whole_units(done + n),
+            Ok(_) => return Err(super::no_progress(file, at)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(Error::os_at("write", file.path(), Some(at), errno.into())),
+        }
+    }
+    Ok(())
+}
+
+fn check_units(offset: u64, len: usize) {
+    assert!(
+        offset.is_multiple_of(UNIT as u64) && len.is_multiple_of(UNIT),
+        "direct I/O of {len} bytes at {offset} is not in whole units"
+    );
+}
+
+/// The driver of an owner without a ring: it sleeps by parking the thread.
+pub(crate) struct Parking {
+    timers: Arc<Timers>,
+    unpark: Arc<Parked>,
+}
+
+struct Parked {
+    thread: Thread,
+    notified: AtomicBool,
+}
+
+impl Parking {
+    /// The driver of the calling thread, and the [`Io`] for its jobs.
+    pub(crate) fn new(counters: Arc<IoCounters>) -> (Self, Blocking) {
+        let timers = Arc::<Timers>::default();
+        let io = Blocking { counters, timers: Some(Arc::clone(&timers)) };
+        let thread = std::thread::current();
+        let unpark = Arc::new(Parked { thread, notified: AtomicBool::new(false) });
+        (Self { timers, unpark }, io)
+    }
+}
+
+impl Unpark for Parked {
+    fn unpark(&self) {
+        self.notified.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+impl Driver for Parking {
+    fn turn(&mut self, may_sleep: bool) -> Result<()> {
+        let now = os::now_ns();
+        let (due, next) = {
+            let mut timers = self.timers.due.lock();
+            let later = timers.1.split_off(&(now + 1, 0));
+            let due = std::mem::replace(&mut timers.1, later);
+            (due, timers.1.first_key_value().map(|(key, _)| key.0))
+        };
+        let woke = !due.is_empty();
+        for waker in due.into_values() {
+            waker.wake();
+        }
+        if may_sleep && !woke && !self.unpark.notified.swap(false, Ordering::SeqCst) {
+            match next {
+                Some(at) => std::thread::park_timeout(Duration::from_nanos(at - now)),
+                None => std::thread::park(),
+            }
+        }
+        self.unpark.notified.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn unparker(&self) -> Arc<dyn Unpark> {
+        Arc::clone(&self.unpark) as Arc<dyn Unpark>
+    }
+}

@@ -1,0 +1,408 @@
+//! Buffers for direct I/O: aligned, owned by the request while it is in
+//! flight, and taken from pools so that steady work allocates nothing.
+
+#![expect(unsafe_code, reason = "several threads fill disjoint parts of one group buffer")]
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use aligned_vec::{ABox, AVec, ConstAlign};
+
+use crate::base::limits::UNIT;
+use crate::base::sync::Mutex;
+
+type Memory = ABox<[u8], ConstAlign<UNIT>>;
+
+fn zeroed(len: usize) -> Memory {
+    assert!(len > 0 && len.is_multiple_of(UNIT), "{len} bytes are not whole units");
+    let mut memory = AVec::<u8, ConstAlign<UNIT>>::with_capacity(UNIT, len);
+    memory.resize(len, 0);
+    memory.into_boxed_slice()
+}
+
+/// An aligned buffer of whole units that belongs to one holder at a time.
+/// Goes back to its pool, if it has one, when it is dropped.
+pub(crate) struct IoBuf {
+    /// `None` only within `drop`.
+    memory: Option<Memory>,
+    pool: Option<Arc<BufferPool>>,
+    /// Index under which a ring has registered the memory.
+    registered: Option<u16>,
+}
+
+impl IoBuf {
+    /// A zeroed buffer of `len` bytes, a positive multiple of [`UNIT`].
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Self { memory: Some(zeroed(len)), pool: None, registered: None }
+    }
+
+    /// The index a ring knows this memory by.
+    pub(crate) fn registered(&self) -> Option<u16> {
+        self.registered
+    }
+}
+
+impl Deref for IoBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.memory.as_deref().unwrap_or_default()
+    }
+}
+
+impl DerefMut for IoBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.memory.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl Drop for IoBuf {
+    fn drop(&mut self) {
+        if let (Some(pool), Some(memory)) = (self.pool.take(), self.memory.take()) {
+            pool.put_back(memory, self.registered);
+        }
+    }
+}
+
+impl fmt::Debug for IoBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoBuf({} bytes)", self.len())
+    }
+}
+
+/// A bounded pool of buffers of one length.
+///
+/// Buffers beyond the bound are allocated when asked for, and freed when they
+/// come back: a pool never blocks.
+pub(crate) struct BufferPool {
+    buffer_bytes: usize,
+    kept_max: usize,
+    free: Mutex<Vec<(Memory, Option<u16>)>>,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `kept_max` idle buffers of `buffer_bytes`.
+    pub(crate) fn new(buffer_bytes: usize, kept_max: usize) -> Arc<Self> {
+        let free = Mutex::new(Vec::with_capacity(kept_max));
+        Arc::new(Self { buffer_bytes, kept_max, free })
+    }
+
+    /// Fills the pool and shows each buffer's memory to `register`, in the
+    /// order of the indexes the buffers get. When it returns false the buffers
+    /// stay, unregistered.
+    pub(crate) fn fill_registered(&self, register: impl FnOnce(&[&[u8]]) -> bool) {
+        let memories: Vec<Memory> = (0..self.kept_max).map(|_| zeroed(self.buffer_bytes)).collect();
+        let slices: Vec<&[u8]> = memories.iter().map(|m| &m[..]).collect();
+        let registered = register(&slices);
+        let mut free = self.free.lock();
+        for (index, memory) in memories.into_iter().enumerate() {
+            free.push((memory, registered.then_some(index as u16)));
+        }
+    }
+
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes
+    }
+
+    /// A buffer with unspecified contents (never anybody's uninitialised
+    /// memory).
+    pub(crate) fn take(self: &Arc<Self>) -> IoBuf {
+        let (memory, registered) = match self.free.lock().pop() {
+            Some(kept) => kept,
+            None => (zeroed(self.buffer_bytes), None),
+        };
+        IoBuf { memory: Some(memory), pool: Some(Arc::clone(self)), registered }
+    }
+
+    fn put_back(&self, memory: Memory, registered: Option<u16>) {
+        let mut free = self.free.lock();
+        // Registered memory must outlive its ring, which holds the pool.
+        if free.len() < self.kept_max || registered.is_some() {
+            free.push((memory, registered));
+        }
+    }
+}
+
+/// A buffer that many threads fill at once, each its own part, and that is
+/// then written with one request.
+///
+/// The filling is bounded by [`Claim`]s: each byte is handed out once, in
+/// order. Whoever writes the buffer first seals it, so that no more claims are
+/// handed out, and waits until [`GroupBuf::is_filled`].
+pub(crate) struct GroupBuf {
+    memory: Memory,
+    base: *mut u8,
+    /// Bytes handed out in claims; with [`SEALED`] set, no more are.
+    claimed: AtomicUsize,
+    /// Bytes of claims that were dropped.
+    filled: AtomicUsize,
+    /// A claim was dropped before it was filled.
+    abandoned: AtomicBool,
+    /// Who waits until a sealed buffer is filled.
+    writer: Mutex<Option<Waker>>,
+}
+
+/// The bit of `GroupBuf::claimed` that says that the buffer is sealed.
+const SEALED: usize = 1 << (usize::BITS - 1);
+
+// SAFETY: the only access through `base` is that of a `Claim`, to bytes that
+// no other claim has (claim's compare-exchange hands each byte out once), and
+// that of `filled_bytes`, only once the buffer is sealed and every claim was
+// dropped (Release on drop, Acquire on reading `filled`); from then on nobody
+// writes until `reset` has exclusive access. `memory` itself is not touched
+// while shared.
+unsafe impl Send for GroupBuf {}
+// SAFETY: as above.
+unsafe impl Sync for GroupBuf {}
+
+impl GroupBuf {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let mut memory = zeroed(capacity);
+        let base = memory.as_mut_ptr();
+        Self {
+            memory,
+            base,
+            claimed: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
+            writer: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Bytes claimed so far.
+    pub(crate) fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Acquire) & !SEALED
+    }
+
+    /// Hands out no more claims. Returns the bytes claimed.
+    pub(crate) fn seal(&self) -> usize {
+        self.claimed.fetch_or(SEALED, Ordering::SeqCst) & !SEALED
+    }
+
+    /// The next `len` bytes, for the caller to fill; `None` when the buffer
+    /// is sealed or has no room for them.
+    pub(crate) fn claim(self: &Arc<Self>, len: usize) -> Option<Claim> {
+        let mut start = self.claimed.load(Ordering::Relaxed);
+        loop {
+            let end = start.checked_add(len).filter(|&end| end <= self.capacity())?;
+            match self.claimed.compare_exchange_weak(
+                start,
+                end,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    return Some(Claim { buf: Arc::clone(self), start, len, filled: false });
+                }
+                Err(now) => start = now,
+            }
+        }
+    }
+
+    /// Whether every claim taken so far was dropped.
+    fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::SeqCst) == self.claimed.load(Ordering::SeqCst) & !SEALED
+    }
+
+    /// Ready once every claim on a sealed buffer was dropped: whether all of
+    /// them were filled before.
+    pub(crate) fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.is_filled() {
+            *self.writer.lock() = Some(cx.waker().clone());
+            // The last claim may have been dropped just before.
+            if !self.is_filled() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(!self.abandoned.load(Ordering::Acquire))
+    }
+
+    /// The first `len` bytes.
+    ///
+    /// # Panics
+    /// Unless the buffer is sealed and no claim is outstanding.
+    pub(crate) fn filled_bytes(&self, len: usize) -> &[u8] {
+        assert!(self.claimed.load(Ordering::Acquire) & SEALED != 0, "this group is not sealed");
+        assert!(self.is_filled(), "a claim on this group is still being filled");
+        assert!(len <= self.capacity());
+        // SAFETY: `base` points at `capacity` initialised bytes. No claim is
+        // outstanding, and the seal keeps new ones from being handed out
+        // until `reset`, which needs `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.base, len) }
+    }
+
+    /// Makes the buffer empty again, and its first `dirty` bytes zero.
+    /// Exclusive access proves that nobody fills or writes it.
+    pub(crate) fn reset(&mut self, dirty: usize) {
+        self.memory[..dirty].fill(0);
+        *self.claimed.get_mut() = 0;
+        *self.filled.get_mut() = 0;
+        *self.abandoned.get_mut() = false;
+    }
+}
+
+/// A part of a [`GroupBuf`] that only its holder may touch. Dropping it without
+/// [`Claim::finish`] spoils the whole buffer: a group with a hole in it must
+/// not be written.
+pub(crate) struct Claim {
+    buf: Arc<GroupBuf>,
+    start: usize,
+    len: usize,
+    filled: bool,
+}
+
+impl Claim {
+    /// Where in the buffer the part starts.
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// The part is filled.
+    pub(crate) fn finish(mut self) {
+        self.filled = true;
+    }
+}
+
+impl Deref for Claim {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: see `deref_mut`.
+        unsafe { std::slice::from_raw_parts(self.buf.base.add(self.start), self.len) }
+    }
+}
+
+impl DerefMut for Claim {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: start + len is within the buffer, whose memory lives as long
+        // as the Arc; the bytes were handed to this claim alone, and
+        // `filled_bytes` refuses to run while it lives.
+        unsafe { std::slice::from_raw_parts_mut(self.buf.base.add(self.start), self.len) }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.buf.abandoned.store(true, Ordering::Release);
+        }
+        self.buf.filled.fetch_add(self.len, Ordering::SeqCst);
+        let sealed = self.buf.claimed.load(Ordering::SeqCst) & SEALED != 0;
+        if sealed && self.buf.is_filled() {
+            let writer = self.buf.writer.lock().take();
+            if let Some(waker) = writer {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// What a write request takes along.
+pub(crate) enum WriteBuf {
+    /// A whole buffer.
+    Owned(IoBuf),
+    /// The first bytes of a buffer.
+    Prefix(IoBuf, usize),
+    /// The first bytes of a filled group.
+    Group(Arc<GroupBuf>, usize),
+}
+
+impl WriteBuf {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(buf) => buf,
+            Self::Prefix(buf, len) => &buf[..*len],
+            Self::Group(buf, len) => buf.filled_bytes(*len),
+        }
+    }
+
+    /// The index a ring knows this memory by.
+    pub(crate) fn registered(&self) -> Option<u16> {
+        match self {
+            Self::Owned(buf) | Self::Prefix(buf, _) => buf.registered(),
+            Self::Group(..) => None,
+        }
+    }
+}
+
+impl From<IoBuf> for WriteBuf {
+    fn from(buf: IoBuf) -> Self {
+        Self::Owned(buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_return_to_their_pool() {
+        let pool = BufferPool::new(2 * UNIT, 1);
+        let mut a = pool.take();
+        let b = pool.take();
+        assert_eq!(a.as_ptr().align_offset(UNIT), 0);
+        a[0] = 42;
+        let address = a.as_ptr();
+        drop(a);
+        drop(b);
+        assert_eq!(pool.free.lock().len(), 1);
+        assert_eq!(pool.take().as_ptr(), address);
+    }
+
+    #[test]
+    fn claims_are_disjoint_and_counted() {
+        let group = Arc::new(GroupBuf::new(UNIT));
+        std::thread::scope(|scope| {
+            for i in 1..=4u8 {
+                let group = &group;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        let mut claim = group.claim(10).expect("room for 4000 bytes");
+                        claim.fill(i);
+                        claim.finish();
+                    }
+                });
+            }
+        });
+        assert!(group.is_filled());
+        assert!(group.claim(97).is_none());
+        assert_eq!(group.seal(), 4000);
+        assert!(group.claim(1).is_none());
+        let bytes = group.filled_bytes(UNIT);
+        for i in 1..=4u8 {
+            assert_eq!(bytes.iter().filter(|&&b| b == i).count(), 1000);
+        }
+        assert!(bytes[..4000].chunks(10).all(|part| part.iter().all(|b| *b == part[0])));
+    }
+
+    #[test]
+    fn a_claim_dropped_unfilled_spoils_the_group() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut group = Arc::new(GroupBuf::new(UNIT));
+        let claim = group.claim(8).expect("room");
+        group.seal();
+        assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
+        drop(claim);
+        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
+        Arc::get_mut(&mut group).expect("nobody else has it").reset(8);
+        group.claim(8).expect("room").finish();
+        group.seal();
+        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
+    }
+
+    #[test]
+    #[should_panic(expected = "still being filled")]
+    fn an_unfilled_group_is_not_written() {
+        let group = Arc::new(GroupBuf::new(UNIT));
+        let _claim = group.claim(1);
+        group.seal();
+        group.filled_bytes(1);
+    }
+}

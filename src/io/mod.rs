@@ -1,0 +1,162 @@
+//! Floor 2: the one seam between the engine and the world.
+//!
+//! Everything nondeterministic (files, clock, randomness) reaches the engine
+//! through the trait [`Io`]. Its implementations:
+//!
+//! * [`blocking`]: positioned `O_DIRECT` I/O of the calling thread. Its futures
+//!   are ready at their first poll. Threads in `.wait()` use it, and owners
+//!   where io_uring is not to be had.
+//! * [`uring`]: one ring per owner thread.
+//! * `sim` (feature `sim`): a simulated disk, clock and scheduler under a seed.
+//!
+//! Rules that hold for all of them:
+//!
+//! * A request owns its buffer and its file until it completes. Dropping a
+//!   future frees nothing that the kernel holds; the request still completes.
+//! * Offsets and lengths are multiples of [`UNIT`]; buffers are aligned to it.
+//! * Short transfers are continued, `EINTR` and `EAGAIN` retried. Every other
+//!   failure is an [`Error`] that names file and offset. Nothing is retried
+//!   after a failed write or sync: that decision is the caller's.
+//! * A completed write is **not** durable, unless it was made `Durable`; and
+//!   then it has hardened its own bytes only.
+
+pub(crate) mod blocking;
+mod buffer;
+mod counters;
+mod file;
+mod os;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
+pub(crate) mod uring;
+
+pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, WriteBuf};
+pub(crate) use counters::{IoCounters, IoCounts};
+pub(crate) use file::{File, Handle, WeakFile};
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::UNIT;
+
+/// How [`Io::open`] opens a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    ReadWrite,
+    /// A file that must not exist yet, for reading and writing.
+    CreateNew,
+}
+
+/// Whether a write is durable when it completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Harden {
+    /// Durable only after a later [`Io::sync`] of the file.
+    Later,
+    /// The bytes of this very write survive power loss when it completes
+    /// (`RWF_DSYNC`). It says nothing about earlier unsynced writes.
+    Now,
+}
+
+/// The world, as the engine sees it. Cheap to clone.
+///
+/// Completions hand the buffer back, so that it can be used again.
+pub(crate) trait Io: Clone + 'static {
+    /// Fills `buf` from `offset`. Returns the number of bytes read, which is
+    /// less than the buffer's length only at the end of the file.
+    fn read(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: IoBuf,
+    ) -> impl Future<Output = (IoBuf, Result<usize>)>;
+
+    /// Writes all of `buf` at `offset`, extending the file where it ends
+    /// before.
+    fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: WriteBuf,
+        harden: Harden,
+    ) -> impl Future<Output = (WriteBuf, Result<()>)>;
+
+    /// Makes durable every write of `file` that had completed before the call,
+    /// and the file's length (`fdatasync`).
+    fn sync(&self, file: &File) -> impl Future<Output = Result<()>>;
+
+    /// Opens a file with `O_DIRECT`; creates it with mode 0600.
+    fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = Result<File>>;
+
+    /// The file's length in bytes.
+    fn len(&self, file: &File) -> impl Future<Output = Result<u64>>;
+
+    /// The names of the directory's entries, in no particular order.
+    fn list(&self, dir: &Path) -> impl Future<Output = Result<Vec<String>>>;
+
+    /// Creates a directory with mode 0700; one that exists is fine.
+    fn create_dir(&self, dir: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Removes a file. Durable after a [`Io::sync_dir`].
+    fn remove(&self, path: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Renames a file over another. Durable after a [`Io::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Makes the directory's entries durable.
+    fn sync_dir(&self, dir: &Path) -> impl Future<Output = Result<()>>;
+
+    /// Opens (and creates, if it is missing) the lock file and takes its lock.
+    /// `None` when somebody else holds it. Ends when the last clone of the
+    /// returned file, and every ring that knows it, is gone.
+    fn try_lock(&self, path: &Path) -> impl Future<Output = Result<Option<File>>>;
+
+    /// Gives up the lock that [`Io::try_lock`] took, although rings still know
+    /// the file.
+    fn unlock(&self, file: &File) -> Result<()>;
+
+    /// Sleeps this many nanoseconds, or a little longer.
+    fn sleep(&self, nanos: u64) -> impl Future<Output = ()>;
+
+    /// A clock that never goes back, in nanoseconds since some instant.
+    fn now_ns(&self) -> u64;
+
+    /// Fills `bytes` with unpredictable bytes.
+    fn random(&self, bytes: &mut [u8]);
+
+    /// What has gone through this seam, in all implementations that share the
+    /// counters.
+    fn counters(&self) -> &Arc<IoCounters>;
+}
+
+/// What an owner's executor stands on: it moves I/O along, and sleeps.
+pub(crate) trait Driver {
+    /// Submits what waits to be submitted and wakes the tasks whose requests
+    /// completed. With `may_sleep` it sleeps until there is such a task, or
+    /// until it is unparked; it may also return for no reason.
+    fn turn(&mut self, may_sleep: bool) -> Result<()>;
+
+    /// What other threads wake this driver by.
+    fn unparker(&self) -> Arc<dyn Unpark>;
+}
+
+/// Wakes a sleeping driver from any thread. An unpark before the sleep makes
+/// the next sleep return at once.
+pub(crate) trait Unpark: Send + Sync {
+    /// See the trait.
+    fn unpark(&self);
+}
+
+/// Where a short write of `done` bytes goes on: direct I/O restarts at a unit,
+/// which writes a part of it again.
+fn whole_units(done: usize) -> usize {
+    done / UNIT * UNIT
+}
+
+fn no_progress(file: &File, offset: u64) -> Error {
+    let nothing = std::io::Error::from(std::io::ErrorKind::WriteZero);
+    Error::os_at("write", file.path(), Some(offset), nothing)
+}

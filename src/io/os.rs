@@ -1,0 +1,156 @@
+//! Calls on files and directories that block: the same for every backend on
+//! the real operating system. None of them is on a hot path.
+
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+
+use super::{File, Handle, OpenMode};
+use crate::base::error::{Error, Result};
+use crate::base::limits::UNIT;
+
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
+    let access = match mode {
+        OpenMode::Read => OFlags::RDONLY,
+        OpenMode::ReadWrite => OFlags::RDWR,
+        OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+    };
+    let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let what = if mode == OpenMode::CreateNew { "create" } else { "open" };
+    let fd = rustix::fs::open(path, flags, FILE_MODE).map_err(|errno| match errno {
+        Errno::INVAL => no_direct_io(path),
+        errno => Error::os(what, path, errno.into()),
+    })?;
+    let file = File::new(path, Handle::Os(fd));
+    check_alignment(&file)?;
+    Ok(file)
+}
+
+fn no_direct_io(path: &Path) -> Error {
+    Error::unsupported(format!(
+        "the file system of {} refuses O_DIRECT, and the engine moves all data that way; put the \
+         database on ext4, xfs, btrfs or tmpfs (ramfs and some network and overlay file systems \
+         do not do it)",
+        path.display()
+    ))
+}
+
+/// Refuses a file whose device wants requests aligned to more than a unit.
+fn check_alignment(file: &File) -> Result<()> {
+    let path = file.path();
+    let stat = rustix::fs::statx(file.fd(), "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
+        .map_err(|errno| Error::os("inspect", path, errno.into()))?;
+    // Kernels and file systems that do not report it get units anyway.
+    let reported = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+    let wanted = stat.stx_dio_offset_align.max(stat.stx_dio_mem_align) as usize;
+    if reported && wanted == 0 {
+        return Err(no_direct_io(path));
+    }
+    if reported && wanted > UNIT {
+        return Err(Error::unsupported(format!(
+            "the device under {} wants direct I/O aligned to {wanted} bytes; the engine's unit \
+             is {UNIT}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn len(file: &File) -> Result<u64> {
+    let stat = rustix::fs::fstat(file.fd())
+        .map_err(|errno| Error::os("inspect", file.path(), errno.into()))?;
+    Ok(stat.st_size as u64)
+}
+
+pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
+    let fail = |errno: Errno| Error::os("list", dir, errno.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(fd).map_err(fail)? {
+        // A name that is not UTF-8 is none of the engine's.
+        if let Ok(name) = entry.map_err(fail)?.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+pub(super) fn create_dir(dir: &Path) -> Result<()> {
+    match rustix::fs::mkdir(dir, Mode::RWXU) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) if dir.is_dir() => Ok(()),
+        Err(Errno::EXIST | Errno::NOTDIR) => Err(Error::invalid(format!(
+            "{} is not a directory, or lies within something that is none; name a directory for \
+             the database",
+            dir.display()
+        ))),
+        Err(errno) => Err(Error::os("create directory", dir, errno.into())),
+    }
+}
+
+pub(super) fn remove(path: &Path) -> Result<()> {
+    rustix::fs::unlink(path).map_err(|errno| Error::os("remove", path, errno.into()))
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    rustix::fs::rename(from, to).map_err(|errno| Error::os("rename", from, errno.into()))
+}
+
+pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    let fail = |errno: Errno| Error::os("sync directory", dir, errno.into());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
+    rustix::fs::fsync(fd).map_err(fail)
+}
+
+pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = rustix::fs::open(path, flags, FILE_MODE)
+        .map_err(|errno| Error::os("open", path, errno.into()))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(File::new(path, Handle::Os(fd)))),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(Error::os("lock", path, errno.into())),
+    }
+}
+
+/// Gives the lock up at once, whoever still knows the file.
+pub(super) fn unlock(file: &File) -> Result<()> {
+    rustix::fs::flock(file.fd(), FlockOperation::Unlock)
+        .map_err(|errno| Error::os("unlock", file.path(), errno.into()))
+}
+
+pub(super) fn sync(file: &File) -> Result<()> {
+    loop {
+        match rustix::fs::fdatasync(file.fd()) {
+            Ok(()) => return Ok(()),
+            // Interrupted before it began; it has not failed.
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os("sync", file.path(), errno.into())),
+        }
+    }
+}
+
+pub(super) fn random(bytes: &mut [u8]) {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
+            Err(errno) => panic!("the kernel has no random numbers: {errno}"),
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+pub(super) fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

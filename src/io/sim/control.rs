@@ -1,0 +1,160 @@
+//! The controls of the simulated machine, for tests: crashes, faults, damage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Sim;
+use super::disk::Disk;
+use super::faults::{FaultPlan, Faults};
+use super::inode::Inode;
+use super::machine::Crash;
+
+/// The whole of a simulated disk at one moment: what is durable and what is
+/// pending. Cheap to clone; images share what they have in common.
+#[derive(Clone)]
+pub struct DiskImage(Arc<Disk>);
+
+impl std::fmt::Debug for DiskImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DiskImage({} files)", self.0.files().count())
+    }
+}
+
+impl Sim {
+    /// What may go wrong from now on; replaces what was set before.
+    pub fn set_faults(&self, faults: Faults) {
+        self.0.machine.lock().faults = FaultPlan::new(faults);
+    }
+
+    /// How many faults were injected since [`Sim::set_faults`]. Zero after a
+    /// run with [`Faults::fail_kth`] says that the run makes fewer than `k`
+    /// such requests.
+    #[must_use]
+    pub fn faults_injected(&self) -> u64 {
+        self.0.machine.lock().faults.injected()
+    }
+
+    /// The machine loses power.
+    ///
+    /// Every task is dropped, every open file and every lock is void. The disk
+    /// keeps all that was made durable, and any subset of the rest: of pending
+    /// writes sector by sector (512 bytes), of the lengths they gave their
+    /// files, and of each directory's pending creations, removals and renames.
+    /// Requests in flight count as pending wholly, in part, or not at all.
+    pub fn power_cut(&self) {
+        self.crash(Crash::PowerCut);
+    }
+
+    /// The process is killed.
+    ///
+    /// Every task is dropped, every open file and every lock is void. The next
+    /// process sees all completed writes and changes; what was pending stays
+    /// so. Each request in flight took effect wholly, in part, or not at all.
+    pub fn kill(&self) {
+        self.crash(Crash::Kill);
+    }
+
+    /// The simulated time in nanoseconds since the machine was made.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.0.machine.lock().now_ns
+    }
+
+    /// A hash over every request, completion and decision of the scheduler so
+    /// far. The same calls on a machine of the same seed give the same hash.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.0.machine.lock().trace.hash()
+    }
+
+    /// The path of every file, sorted.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.0
+            .machine
+            .lock()
+            .disk
+            .files()
+            .map(Path::to_owned)
+            .collect()
+    }
+
+    /// The file's contents, as the process sees them; `None` if there is no
+    /// such file.
+    #[must_use]
+    pub fn file_bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let machine = self.0.machine.lock();
+        let id = machine.disk.lookup_file(path).ok()?;
+        let content = machine.disk.inode(id).current();
+        let mut bytes = vec![0; content.len() as usize];
+        content.read(0, &mut bytes);
+        Some(bytes)
+    }
+
+    /// Damage: replaces bytes of a file. What was pending of the file becomes
+    /// durable first, and the damage with it.
+    ///
+    /// # Panics
+    /// When there is no such file, or it ends before.
+    pub fn overwrite(&self, path: &Path, offset: u64, bytes: &[u8]) {
+        let damaged = self.damage(path, |inode| {
+            let fits = offset + bytes.len() as u64 <= inode.current().len();
+            if fits {
+                inode.damage(offset, bytes);
+            }
+            fits
+        });
+        assert_eq!(
+            damaged,
+            Some(true),
+            "{} has no byte to damage there",
+            path.display()
+        );
+    }
+
+    /// Damage: cuts a file, or extends it by zeroes. What was pending of the
+    /// file becomes durable first, and the damage with it.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn truncate(&self, path: &Path, len: u64) {
+        let damaged = self.damage(path, |inode| inode.damage_len(len));
+        assert!(damaged.is_some(), "{} is no file to damage", path.display());
+    }
+
+    /// Damage: removes a file, durably. What was pending in its directory
+    /// becomes durable too.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn remove_file(&self, path: &Path) {
+        let removed = {
+            let mut machine = self.0.machine.lock();
+            let exists = machine.disk.lookup_file(path).is_ok();
+            if exists {
+                machine.damage_remove(path);
+            }
+            exists
+        };
+        assert!(removed, "{} is no file to damage", path.display());
+    }
+
+    fn damage<T>(&self, path: &Path, damage: impl FnOnce(&mut Inode) -> T) -> Option<T> {
+        let mut machine = self.0.machine.lock();
+        let id = machine.disk.lookup_file(path).ok()?;
+        Some(damage(machine.disk.inode_mut(id)))
+    }
+
+    /// The disk as it is: what is durable, and what is pending. Requests in
+    /// flight are not part of it.
+    #[must_use]
+    pub fn snapshot(&self) -> DiskImage {
+        DiskImage(Arc::new(self.0.machine.lock().disk.clone()))
+    }
+
+    /// Ends the process, as [`Sim::kill`] does, and puts this disk in.
+    pub fn restore(&self, image: &DiskImage) {
+        self.crash(Crash::Replaced);
+        self.0.machine.lock().replace_disk((*image.0).clone());
+    }
+}

@@ -1,0 +1,242 @@
+//! What may go wrong on the simulated machine, and the decision whether it
+//! does.
+
+use std::ops::RangeInclusive;
+
+use super::rng::Rng;
+
+/// How often one request may be refused with `EAGAIN`; then the machine gives
+/// way.
+const REFUSALS_MAX: u32 = 8;
+
+/// A way in which a request of the simulated machine goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// A read or write moves fewer bytes than asked for. The engine never
+    /// sees it: its I/O goes on with the rest.
+    Short,
+    /// A read or write is refused for now (`EAGAIN`). The engine never sees
+    /// it: its I/O tries again.
+    Again,
+    /// The device fails the request (`EIO`).
+    Io,
+    /// No space is left for a new file or directory, or for a write that
+    /// extends a file (`ENOSPC`).
+    NoSpace,
+}
+
+/// What may go wrong from now on; by default, nothing.
+///
+/// Chances are given per million requests that the fault can befall.
+///
+/// ```
+/// use ourodb::sim::{FaultKind, Faults, Sim};
+/// let sim = Sim::new(7);
+/// sim.set_faults(Faults::default().delay_ns(0..=2_000_000).reorder(true).short_ppm(10_000));
+/// sim.set_faults(Faults::default().fail_kth(3, FaultKind::NoSpace, false));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    delay_ns: Option<RangeInclusive<u64>>,
+    reorder: bool,
+    short_ppm: u32,
+    again_ppm: u32,
+    read_error_ppm: u32,
+    write_error_ppm: u32,
+    no_space_ppm: u32,
+    disk_bytes_max: Option<u64>,
+    fail_kth: Option<FailKth>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FailKth {
+    k: u64,
+    kind: FaultKind,
+    for_ever: bool,
+}
+
+impl Faults {
+    /// Each request takes this much longer, drawn anew for each.
+    #[must_use]
+    pub fn delay_ns(mut self, range: RangeInclusive<u64>) -> Self {
+        assert!(!range.is_empty(), "a range of delays that holds no delay");
+        self.delay_ns = Some(range);
+        self
+    }
+
+    /// Requests in flight complete in random order.
+    #[must_use]
+    pub fn reorder(mut self, on: bool) -> Self {
+        self.reorder = on;
+        self
+    }
+
+    /// Chance that a read or write is [`FaultKind::Short`].
+    #[must_use]
+    pub fn short_ppm(mut self, per_million: u32) -> Self {
+        self.short_ppm = per_million;
+        self
+    }
+
+    /// Chance that a read or write meets [`FaultKind::Again`].
+    #[must_use]
+    pub fn again_ppm(mut self, per_million: u32) -> Self {
+        self.again_ppm = per_million;
+        self
+    }
+
+    /// Chance that a read fails with [`FaultKind::Io`].
+    #[must_use]
+    pub fn read_error_ppm(mut self, per_million: u32) -> Self {
+        self.read_error_ppm = per_million;
+        self
+    }
+
+    /// Chance that a write, a sync, or a change of a directory fails with
+    /// [`FaultKind::Io`].
+    #[must_use]
+    pub fn write_error_ppm(mut self, per_million: u32) -> Self {
+        self.write_error_ppm = per_million;
+        self
+    }
+
+    /// Chance that creating or extending meets [`FaultKind::NoSpace`].
+    #[must_use]
+    pub fn no_space_ppm(mut self, per_million: u32) -> Self {
+        self.no_space_ppm = per_million;
+        self
+    }
+
+    /// The size of the disk: what would take more meets
+    /// [`FaultKind::NoSpace`].
+    #[must_use]
+    pub fn disk_bytes_max(mut self, bytes: u64) -> Self {
+        self.disk_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Of the requests from now on that `kind` can befall, the `k`-th (from 1)
+    /// meets it; or, `for_ever`, all from the `k`-th on.
+    #[must_use]
+    pub fn fail_kth(mut self, k: u64, kind: FaultKind, for_ever: bool) -> Self {
+        assert!(k > 0, "requests are counted from 1");
+        self.fail_kth = Some(FailKth { k, kind, for_ever });
+        self
+    }
+}
+
+/// What a request is, as far as faults are concerned.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    Read,
+    Write {
+        extends: bool,
+    },
+    /// A sync of a file.
+    Sync,
+    /// A new file or directory.
+    Create,
+    /// Another change of a directory, or its sync.
+    Change,
+    /// Opening, listing, measuring what is there.
+    Look,
+}
+
+impl FaultKind {
+    fn can_befall(self, target: Target) -> bool {
+        match self {
+            Self::Short | Self::Again => matches!(target, Target::Read | Target::Write { .. }),
+            Self::Io => true,
+            Self::NoSpace => matches!(target, Target::Create | Target::Write { extends: true }),
+        }
+    }
+}
+
+/// The faults in force, and what they did so far.
+pub(super) struct FaultPlan {
+    faults: Faults,
+    /// Requests that `fail_kth` could have befallen.
+    seen: u64,
+    injected: u64,
+}
+
+impl FaultPlan {
+    pub(super) fn new(faults: Faults) -> Self {
+        Self {
+            faults,
+            seen: 0,
+            injected: 0,
+        }
+    }
+
+    pub(super) fn reorder(&self) -> bool {
+        self.faults.reorder
+    }
+
+    pub(super) fn disk_bytes_max(&self) -> Option<u64> {
+        self.faults.disk_bytes_max
+    }
+
+    pub(super) fn injected(&self) -> u64 {
+        self.injected
+    }
+
+    pub(super) fn delay_ns(&self, rng: &mut Rng) -> u64 {
+        match &self.faults.delay_ns {
+            None => 0,
+            Some(range) => {
+                let width = (range.end() - range.start()).saturating_add(1);
+                range.start() + rng.below(width)
+            }
+        }
+    }
+
+    /// What befalls a request as it is about to complete. `refusals` says
+    /// how often it met `EAGAIN`; `first` whether it is looked at for the
+    /// first time.
+    pub(super) fn draw(
+        &mut self,
+        rng: &mut Rng,
+        target: Target,
+        first: bool,
+        refusals: u32,
+    ) -> Option<FaultKind> {
+        let drawn = self
+            .drawn_kth(target, first)
+            .or_else(|| self.drawn_by_chance(rng, target))?;
+        if drawn == FaultKind::Again && refusals >= REFUSALS_MAX {
+            return None;
+        }
+        self.injected += 1;
+        Some(drawn)
+    }
+
+    fn drawn_kth(&mut self, target: Target, first: bool) -> Option<FaultKind> {
+        let FailKth { k, kind, for_ever } = self.faults.fail_kth?;
+        if !first || !kind.can_befall(target) {
+            return None;
+        }
+        self.seen += 1;
+        (self.seen == k || for_ever && self.seen > k).then_some(kind)
+    }
+
+    fn drawn_by_chance(&self, rng: &mut Rng, target: Target) -> Option<FaultKind> {
+        let faults = &self.faults;
+        let error_ppm = match target {
+            Target::Read => faults.read_error_ppm,
+            Target::Look => 0,
+            _ => faults.write_error_ppm,
+        };
+        let chances = [
+            (FaultKind::Short, faults.short_ppm),
+            (FaultKind::Again, faults.again_ppm),
+            (FaultKind::NoSpace, faults.no_space_ppm),
+            (FaultKind::Io, error_ppm),
+        ];
+        chances
+            .into_iter()
+            .find(|&(kind, per_million)| kind.can_befall(target) && rng.chance(per_million))
+            .map(|(kind, _)| kind)
+    }
+}

@@ -1,0 +1,258 @@
+//! The tasks of the simulated process, and the loops that step the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::machine::{Action, Crash};
+use super::{Shared, Sim};
+use crate::base::sync::Mutex;
+
+pub(super) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Steps in a row that bring the driving future no nearer, until it counts as
+/// stuck.
+const STEPS_MAX: u64 = 50_000_000;
+
+/// Tasks by their number, and the numbers of those to be polled.
+#[derive(Default)]
+pub(super) struct Tasks {
+    tasks: BTreeMap<u64, Task>,
+    ready: Arc<Ready>,
+}
+
+struct Task {
+    /// `None` while it is polled.
+    future: Option<BoxFuture>,
+    waker: Waker,
+}
+
+/// A set, so that the order of wake-ups does not matter. Its lock is held for
+/// moments and nothing is locked under it: wakers may be called anywhere.
+#[derive(Default)]
+struct Ready(Mutex<BTreeSet<u64>>);
+
+struct TaskWaker {
+    id: u64,
+    ready: Arc<Ready>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ready.0.lock().insert(self.id);
+    }
+}
+
+impl Tasks {
+    /// A waker for the task of this number, which is woken at once.
+    fn waker(&self, id: u64) -> Waker {
+        self.ready.0.lock().insert(id);
+        Waker::from(Arc::new(TaskWaker {
+            id,
+            ready: Arc::clone(&self.ready),
+        }))
+    }
+
+    fn insert(&mut self, id: u64, future: BoxFuture) {
+        let waker = self.waker(id);
+        self.tasks.insert(
+            id,
+            Task {
+                future: Some(future),
+                waker,
+            },
+        );
+    }
+
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready.0.lock().len()
+    }
+
+    pub(super) fn take_ready(&self, choice: usize) -> u64 {
+        let mut ready = self.ready.0.lock();
+        let id = *ready
+            .iter()
+            .nth(choice)
+            .expect("the choice is among those ready");
+        ready.remove(&id);
+        id
+    }
+
+    /// The task, to be polled; `None` if it ended.
+    pub(super) fn take(&mut self, id: u64) -> Option<(BoxFuture, Waker)> {
+        let task = self.tasks.get_mut(&id)?;
+        Some((task.future.take()?, task.waker.clone()))
+    }
+
+    /// Puts a task back that was polled; returns it if the process ended
+    /// meanwhile.
+    fn put_back(&mut self, id: u64, future: BoxFuture) -> Option<BoxFuture> {
+        match self.tasks.get_mut(&id) {
+            Some(task) => task.future.replace(future),
+            None => Some(future),
+        }
+    }
+
+    pub(super) fn clear(&mut self) -> Vec<BoxFuture> {
+        std::mem::take(&mut self.tasks)
+            .into_values()
+            .filter_map(|task| task.future)
+            .collect()
+    }
+}
+
+/// Says that some call steps the machine, until it is dropped.
+struct Driving<'a>(&'a Shared);
+
+impl<'a> Driving<'a> {
+    fn start(shared: &'a Shared) -> Self {
+        let driven = std::mem::replace(&mut shared.machine.lock().driven, true);
+        assert!(
+            !driven,
+            "the simulated machine is stepped already: nobody may wait in a task"
+        );
+        Self(shared)
+    }
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        self.0.machine.lock().driven = false;
+    }
+}
+
+impl Sim {
+    /// Starts a background task of the simulated process. It ends with the
+    /// process: until it has ended, or [`Sim::kill`] was called, it keeps
+    /// alive the machine that it has a handle of.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let refused = {
+            let mut machine = self.0.machine.lock();
+            if machine.down {
+                Some(task)
+            } else {
+                let id = machine.next_id();
+                machine.tasks.insert(id, Box::pin(task));
+                None
+            }
+        };
+        drop(refused);
+    }
+
+    /// Steps the machine until `future` is ready.
+    ///
+    /// # Panics
+    /// When nothing can ever happen any more ("deadlock"), when the future
+    /// is not woken in millions of steps ("stuck"), and when it is called in a
+    /// task.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _driving = Driving::start(&self.0);
+        let mut future = pin!(future);
+        let (root, waker) = {
+            let mut machine = self.0.machine.lock();
+            let root = machine.next_id();
+            (root, machine.tasks.waker(root))
+        };
+        let mut steps = 0;
+        loop {
+            let action = self.0.machine.lock().step(Some(root), u64::MAX);
+            match action {
+                Action::PollRoot => {
+                    steps = 0;
+                    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                    if let Poll::Ready(output) = polled {
+                        return output;
+                    }
+                }
+                Action::Idle => panic!(
+                    "deadlock: the future waits, but no task is ready, no request is in flight \
+                     and no timer is set ({})",
+                    self.describe()
+                ),
+                action => self.carry_out(action),
+            }
+            steps += 1;
+            assert!(
+                steps < STEPS_MAX,
+                "stuck: the future was not woken in {STEPS_MAX} steps ({})",
+                self.describe()
+            );
+        }
+    }
+
+    /// Steps the machine until no task is ready and no request is in flight,
+    /// and `nanos` have passed. Timers further ahead stay.
+    pub(crate) fn run_for(&self, nanos: u64) {
+        let _driving = Driving::start(&self.0);
+        let horizon_ns = self.now_ns().saturating_add(nanos);
+        for _ in 0..STEPS_MAX {
+            let action = {
+                let mut machine = self.0.machine.lock();
+                let action = machine.step(None, horizon_ns);
+                if matches!(action, Action::Idle) {
+                    machine.now_ns = machine.now_ns.max(horizon_ns);
+                    return;
+                }
+                action
+            };
+            self.carry_out(action);
+        }
+        panic!(
+            "stuck: the tasks did not come to rest in {STEPS_MAX} steps ({})",
+            self.describe()
+        );
+    }
+
+    fn carry_out(&self, action: Action) {
+        match action {
+            Action::Poll(id, mut future, waker) => {
+                let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                let over = {
+                    let mut machine = self.0.machine.lock();
+                    if polled.is_ready() {
+                        machine.tasks.tasks.remove(&id);
+                        Some(future)
+                    } else {
+                        machine.tasks.put_back(id, future)
+                    }
+                };
+                drop(over);
+            }
+            Action::Deliver(delivery) => delivery(),
+            Action::Wake(waker) => waker.wake(),
+            Action::PollRoot | Action::Idle => {}
+        }
+    }
+
+    /// Ends the process. Its tasks are dropped first, while the machine
+    /// accepts nothing; whoever waited for it from outside gets an error.
+    pub(super) fn crash(&self, crash: Crash) {
+        let wreck = self.0.machine.lock().crash(crash);
+        drop(wreck.tasks);
+        for request in wreck.requests {
+            let error = request.op.restarted();
+            request.op.fail(error);
+        }
+        for waker in wreck.timers.into_values() {
+            waker.wake();
+        }
+        self.0.machine.lock().down = false;
+    }
+
+    fn describe(&self) -> String {
+        let machine = self.0.machine.lock();
+        format!(
+            "seed {}, {} tasks, {} requests in flight, {} ns since the start",
+            self.0.seed,
+            machine.tasks.tasks.len(),
+            machine.in_flight(),
+            machine.now_ns
+        )
+    }
+}

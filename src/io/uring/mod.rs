@@ -1,0 +1,527 @@
+//! One io_uring per owner thread.
+//!
+//! [`Ring`] is the owner's [`Io`]; [`RingDriver`] is what its executor turns.
+//! Both live on the thread that created them (`SINGLE_ISSUER`); completions
+//! are only looked for when that thread asks (`DEFER_TASKRUN`), so that they
+//! never interrupt it.
+//!
+//! A request lives in a slot that owns its buffer, its file, and whatever else
+//! the kernel may look at. A future that is dropped leaves its slot behind; the
+//! completion frees it. Other threads wake a sleeping owner through an
+//! eventfd, on which one poll request is always in flight.
+//!
+//! `fsync` is submitted to the ring (it punts to a kernel worker); opening,
+//! removing and listing block the owner, which only does them in background
+//! jobs.
+
+#![expect(unsafe_code, reason = "the kernel reads and writes memory named in requests")]
+
+mod slots;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use io_uring::types::{Fd, Fixed, FsyncFlags, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+
+use self::slots::{FixedFiles, Payload, Slots};
+use super::{
+    BufferPool, Driver, File, Harden, Io, IoBuf, IoCounters, OpenMode, Unpark, WriteBuf, os,
+};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::limits::UNIT;
+
+/// Requests a ring has in flight at most; the kernel makes the completion
+/// queue twice as long, so it never overflows.
+const IN_FLIGHT_MAX: u32 = 256;
+
+/// Registered files at most: the lock, and the most recently used others.
+const FIXED_FILES_MAX: u32 = 64;
+
+/// The kernel workers one ring may have for requests that block.
+const KERNEL_WORKERS_MAX: u32 = 4;
+
+/// `user_data` of the poll on the eventfd.
+const WAKE: u64 = u64::MAX;
+
+/// `user_data` of requests whose completion says nothing.
+const IGNORED: u64 = u64::MAX - 1;
+
+/// The ring implementation of [`Io`], for tasks on the owner's thread.
+#[derive(Clone)]
+pub(crate) struct Ring {
+    core: Rc<RefCell<Core>>,
+    counters: Arc<IoCounters>,
+}
+
+/// Turns the ring; see [`Driver`].
+pub(crate) struct RingDriver {
+    core: Rc<RefCell<Core>>,
+    wake: Arc<Eventfd>,
+}
+
+struct Core {
+    ring: IoUring,
+    slots: Slots,
+    fixed: FixedFiles,
+    /// Keeps registered memory alive as long as the ring.
+    _pool: Arc<BufferPool>,
+    wake: Arc<Eventfd>,
+}
+
+struct Eventfd(OwnedFd);
+
+impl Unpark for Eventfd {
+    fn unpark(&self) {
+        // The counter saturates only after 2^64 wake-ups nobody looked at;
+        // a full one wakes just as well.
+        let one = 1u64.to_le_bytes();
+        while rustix::io::write(&self.0, &one) == Err(Errno::INTR) {}
+    }
+}
+
+/// A ring for the calling thread.
+///
+/// `pool` is filled with buffers registered on the ring; `lock` is kept in the
+/// ring's file table, so that the directory stays locked while the kernel
+/// still has requests of a process that died. The last value returned is the
+/// reason why the buffers could not be registered, if so.
+pub(crate) fn start(
+    counters: Arc<IoCounters>,
+    pool: Arc<BufferPool>,
+    lock: &File,
+) -> Result<(RingDriver, Ring, Option<Error>)> {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let ring = builder.build(IN_FLIGHT_MAX).map_err(|e| ring_refused(&e))?;
+    let setup = |e: std::io::Error| {
+        Error::new(ErrorKind::Io, format!("cannot set up an io_uring: {e}"))
+    };
+    // Bounded (regular files) and unbounded work alike.
+    let mut workers = [KERNEL_WORKERS_MAX; 2];
+    ring.submitter().register_iowq_max_workers(&mut workers).map_err(setup)?;
+    ring.submitter().register_files_sparse(FIXED_FILES_MAX).map_err(setup)?;
+    let mut fixed = FixedFiles::new(FIXED_FILES_MAX);
+    fixed.pin(&ring.submitter(), lock).map_err(setup)?;
+
+    let mut unregistered = None;
+    pool.fill_registered(|buffers| {
+        let vectors: Vec<libc::iovec> = buffers
+            .iter()
+            .map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() })
+            .collect();
+        // SAFETY: the pool never frees registered memory, and the ring's core
+        // keeps the pool.
+        let result = unsafe { ring.submitter().register_buffers(&vectors) };
+        unregistered = result.err().map(|e| not_registered(&e));
+        unregistered.is_none()
+    });
+
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let fd = rustix::event::eventfd(0, flags)
+        .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
+    let wake = Arc::new(Eventfd(fd));
+    let slots = Slots::new(IN_FLIGHT_MAX as usize - 1);
+    let mut core = Core { ring, slots, fixed, _pool: pool, wake: Arc::clone(&wake) };
+    core.arm_wake()?;
+    let core = Rc::new(RefCell::new(core));
+    let ring = Ring { core: Rc::clone(&core), counters };
+    Ok((RingDriver { core, wake }, ring, unregistered))
+}
+
+fn ring_refused(error: &std::io::Error) -> Error {
+    let hint = "or choose Options::io(IoBackend::Blocking), which works without io_uring, more \
+                slowly (tools: --io blocking)";
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => Error::unsupported(format!(
+            "io_uring is forbidden here ({error}): allow the calls io_uring_setup, \
+             io_uring_enter and io_uring_register in the container's seccomp profile, set the \
+             sysctl kernel.io_uring_disabled to 0, {hint}"
+        )),
+        Some(Errno::INVAL) => Error::unsupported(format!(
+            "this kernel's io_uring is too old: Linux 6.1 is needed ({error}); use a newer \
+             kernel, {hint}"
+        )),
+        Some(Errno::MFILE | Errno::NFILE) => Error::os("create", Path::new("an io_uring"),
+            std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default())),
+        _ => Error::new(ErrorKind::Io, format!("cannot create an io_uring: {error}")),
+    }
+}
+
+fn not_registered(error: &std::io::Error) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!(
+            "I/O buffers are not registered with the kernel, which costs some speed ({error}); \
+             raise RLIMIT_MEMLOCK (ulimit -l, or LimitMEMLOCK of the service) to at least 8 MiB"
+        ),
+    )
+}
+
+impl Core {
+    /// Queues an entry; the next turn submits it.
+    fn push(&mut self, entry: &squeue::Entry) -> Result<()> {
+        loop {
+            // SAFETY: the slot that the entry's user data names owns every
+            // piece of memory and every descriptor that the entry names, until
+            // its completion was seen (the eventfd is owned by the core).
+            let pushed = unsafe { self.ring.submission().push(entry) };
+            if pushed.is_ok() {
+                return Ok(());
+            }
+            self.enter(0)?;
+        }
+    }
+
+    fn arm_wake(&mut self) -> Result<()> {
+        let fd = Fd(self.wake.0.as_raw_fd());
+        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(WAKE);
+        self.push(&poll)
+    }
+
+    /// Ends a sleep that nobody waits for. Should that fail, it ends in time.
+    fn cut_short(&mut self, slot: usize) {
+        let cancel = opcode::TimeoutRemove::new(slot as u64).build().user_data(IGNORED);
+        if let Err(error) = self.push(&cancel) {
+            tracing::debug!(%error, "a timeout was not cut short");
+        }
+    }
+
+    /// Submits, and waits for `want` completions.
+    fn enter(&mut self, want: usize) -> Result<()> {
+        match self.ring.submitter().submit_and_wait(want) {
+            Ok(_) => Ok(()),
+            Err(e) => match Errno::from_io_error(&e) {
+                // Interrupted, out of memory for the moment, or completions
+                // must be taken first: the caller comes again.
+                Some(Errno::INTR | Errno::AGAIN | Errno::BUSY) => Ok(()),
+                _ => Err(Error::new(
+                    ErrorKind::Io,
+                    format!("io_uring_enter failed, and with it this owner's I/O: {e}"),
+                )),
+            },
+        }
+    }
+
+    /// Takes the completions that are there. Whether there were any.
+    fn reap(&mut self) -> Result<bool> {
+        let mut woken = false;
+        let mut rearm = false;
+        for completion in self.ring.completion() {
+            woken = true;
+            match completion.user_data() {
+                WAKE => rearm = true,
+                IGNORED => {}
+                slot => self.slots.complete(slot as usize, completion.result()),
+            }
+        }
+        if rearm {
+            let mut count = [0; 8];
+            // Would block: another wake-up is on its way and polls anew.
+            let _: Result<usize, Errno> = rustix::io::read(&self.wake.0, &mut count);
+            self.arm_wake()?;
+        }
+        Ok(woken)
+    }
+}
+
+impl Driver for RingDriver {
+    fn turn(&mut self, may_sleep: bool) -> Result<()> {
+        let wakers = {
+            let mut core = self.core.borrow_mut();
+            if core.reap()? {
+                core.enter(0)?;
+            } else {
+                if may_sleep {
+                    core.release_dead_files();
+                }
+                core.enter(usize::from(may_sleep))?;
+                core.reap()?;
+            }
+            core.slots.take_wakers()
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn unparker(&self) -> Arc<dyn Unpark> {
+        Arc::clone(&self.wake) as Arc<dyn Unpark>
+    }
+}
+
+impl Drop for RingDriver {
+    /// Waits until the kernel has let go of every buffer.
+    fn drop(&mut self) {
+        let mut core = self.core.borrow_mut();
+        while core.slots.in_flight() > 0 {
+            let moved = core.reap().and_then(|_| {
+                let wait = usize::from(core.slots.in_flight() > 0);
+                core.enter(wait)
+            });
+            if let Err(error) = moved {
+                // The slots' memory must not be freed under the kernel.
+                tracing::error!(%error, "an io_uring ended with requests in flight");
+                core.slots.leak();
+                return;
+            }
+        }
+    }
+}
+
+impl Core {
+    fn release_dead_files(&mut self) {
+        self.fixed.release_dead(&self.ring.submitter());
+    }
+
+    /// Queues a request on `file`. `entry` is given the registered index, or
+    /// none when the table is full of live files.
+    fn submit(
+        &mut self,
+        file: Option<&File>,
+        payload: Payload,
+        entry: impl FnOnce(Option<u32>, &Payload) -> squeue::Entry,
+    ) -> Result<usize, (Payload, Error)> {
+        let fixed = file.and_then(|f| self.fixed.index(&self.ring.submitter(), f));
+        let entry = entry(fixed, &payload);
+        let slot = self.slots.insert(payload, file.cloned());
+        match self.push(&entry.user_data(slot as u64)) {
+            Ok(()) => Ok(slot),
+            Err(error) => Err((self.slots.cancel(slot), error)),
+        }
+    }
+}
+
+/// Builds an entry for a registered file or a plain descriptor.
+macro_rules! on_file {
+    ($fixed:expr, $file:expr, |$target:ident| $build:expr) => {
+        match $fixed {
+            Some(index) => {
+                let $target = Fixed(index);
+                $build
+            }
+            None => {
+                let $target = Fd($file.fd().as_raw_fd());
+                $build
+            }
+        }
+    };
+}
+
+impl Ring {
+    /// Runs one request to its completion: the kernel's result, and what the
+    /// request owned.
+    async fn request(
+        &self,
+        file: Option<&File>,
+        payload: Payload,
+        entry: impl FnOnce(Option<u32>, &Payload) -> squeue::Entry,
+    ) -> (Payload, Result<i32>) {
+        poll_fn(|cx| self.core.borrow_mut().slots.poll_room(cx)).await;
+        let submitted = self.core.borrow_mut().submit(file, payload, entry);
+        let slot = match submitted {
+            Ok(slot) => slot,
+            Err((payload, error)) => return (payload, Err(error)),
+        };
+        let guard = slots::Abandon::new(&self.core, slot);
+        let (payload, result) = poll_fn(|cx| {
+            match self.core.borrow_mut().slots.poll(slot, cx) {
+                Some(done) => Poll::Ready(done),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        guard.disarm();
+        (payload, Ok(result))
+    }
+}
+
+impl Io for Ring {
+    async fn read(&self, file: &File, offset: u64, buf: IoBuf) -> (IoBuf, Result<usize>) {
+        self.counters.read(buf.len());
+        let total = buf.len();
+        let mut buf = buf;
+        let mut done = 0;
+        while done < total {
+            let at = offset + done as u64;
+            let (payload, result) = self
+                .request(Some(file), Payload::Read(buf), |fixed, payload| {
+                    let (start, len, registered) = payload.memory(done);
+                    on_file!(fixed, file, |target| match registered {
+                        Some(index) => opcode::ReadFixed::new(target, start, len, index)
+                            .offset(at)
+                            .build(),
+                        None => opcode::Read::new(target, start, len).offset(at).build(),
+                    })
+                })
+                .await;
+            buf = payload.into_read();
+            match result.map(retry) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(0))) => break,
+                Ok(Ok(Some(n))) => {
+                    done += n;
+                    if !done.is_multiple_of(UNIT) {
+                        break;
+                    }
+                }
+                Ok(Err(e)) => {
+                    return (buf, Err(Error::os_at("read", file.path(), Some(at), e)));
+                }
+                Err(e) => return (buf, Err(e)),
+            }
+        }
+        (buf, Ok(done))
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: WriteBuf,
+        harden: Harden,
+    ) -> (WriteBuf, Result<()>) {
+        let total = buf.bytes().len();
+        self.counters.write(total);
+        let flags = match harden {
+            Harden::Later => 0,
+            Harden::Now => libc::RWF_DSYNC,
+        };
+        let mut buf = buf;
+        let mut done = 0;
+        while done < total {
+            let at = offset + done as u64;
+            let (payload, result) = self
+                .request(Some(file), Payload::Write(buf), |fixed, payload| {
+                    let (start, len, registered) = payload.memory(done);
+                    let start = start.cast_const();
+                    on_file!(fixed, file, |target| match registered {
+                        Some(index) => opcode::WriteFixed::new(target, start, len, index)
+                            .offset(at)
+                            .rw_flags(flags)
+                            .build(),
+                        None => opcode::Write::new(target, start, len)
+                            .offset(at)
+                            .rw_flags(flags)
+                            .build(),
+                    })
+                })
+                .await;
+            buf = payload.into_write();
+            match result.map(retry) {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(0))) => return (buf, Err(super::no_progress(file, at))),
+                Ok(Ok(Some(n))) => done = super::whole_units(done + n),
+                Ok(Err(e)) => {
+                    return (buf, Err(Error::os_at("write", file.path(), Some(at), e)));
+                }
+                Err(e) => return (buf, Err(e)),
+            }
+        }
+        (buf, Ok(()))
+    }
+
+    async fn sync(&self, file: &File) -> Result<()> {
+        self.counters.sync();
+        loop {
+            let (_, result) = self
+                .request(Some(file), Payload::None, |fixed, _| {
+                    on_file!(fixed, file, |target| {
+                        opcode::Fsync::new(target).flags(FsyncFlags::DATASYNC).build()
+                    })
+                })
+                .await;
+            match retry(result?) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(()),
+                Err(e) => return Err(Error::os("sync", file.path(), e)),
+            }
+        }
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
+        self.counters.metadata();
+        os::open(path, mode)
+    }
+
+    async fn len(&self, file: &File) -> Result<u64> {
+        os::len(file)
+    }
+
+    async fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        self.counters.metadata();
+        os::list(dir)
+    }
+
+    async fn create_dir(&self, dir: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::create_dir(dir)
+    }
+
+    async fn remove(&self, path: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::remove(path)
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.counters.metadata();
+        os::rename(from, to)
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.counters.sync();
+        os::sync_dir(dir)
+    }
+
+    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+        os::try_lock(path)
+    }
+
+    fn unlock(&self, file: &File) -> Result<()> {
+        os::unlock(file)
+    }
+
+    async fn sleep(&self, nanos: u64) {
+        let timespec =
+            Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+        let payload = Payload::Timeout(Box::new(timespec));
+        let (_, result) = self
+            .request(None, payload, |_, payload| opcode::Timeout::new(payload.timespec()).build())
+            .await;
+        // ETIME is how a timeout succeeds; a ring that failed is reported by
+        // the driver's turn.
+        drop(result);
+    }
+
+    fn now_ns(&self) -> u64 {
+        os::now_ns()
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        os::random(bytes);
+    }
+
+    fn counters(&self) -> &Arc<IoCounters> {
+        &self.counters
+    }
+}
+
+/// The kernel's answer: a count, or `None` when the request is to be sent
+/// again as it was.
+fn retry(result: i32) -> std::io::Result<Option<usize>> {
+    if result >= 0 {
+        return Ok(Some(result as usize));
+    }
+    match Errno::from_raw_os_error(-result) {
+        Errno::INTR | Errno::AGAIN => Ok(None),
+        errno => Err(errno.into()),
+    }
+}

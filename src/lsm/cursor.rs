@@ -1,0 +1,279 @@
+//! Walks over one shard in key order, forward or backward, at one moment: all
+//! sources merged, one visible version of each key, tombstones left out.
+//!
+//! The mutable memtable can only be looked at under the shard's lock. It takes
+//! part as a buffer of copied entries, which the floor above refills whenever
+//! [`Cursor::step`] asks for it.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
+use crate::io::Io;
+use crate::lsm::view::{Frozen, Member, View};
+use crate::memtable::{Entry, Position, ValueRef};
+use crate::sst::TableIter;
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Keys ascend.
+    Forward,
+    /// Keys descend.
+    Backward,
+}
+
+/// A key and its value.
+pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
+
+/// Copied entries of the mutable memtable, in the scan's direction.
+#[derive(Default)]
+pub(crate) struct Mutable {
+    entries: VecDeque<(Box<[u8]>, Tag, Copied)>,
+    /// Nothing follows the entries.
+    end: bool,
+}
+
+/// A value taken out of a memtable under the lock: long ones are shared.
+enum Copied {
+    Short(Box<[u8]>),
+    Shared(Arc<[u8]>),
+}
+
+impl Mutable {
+    /// Adds an entry behind those that are there.
+    pub(crate) fn push(&mut self, entry: &Entry<'_>) {
+        let value = match &entry.value {
+            ValueRef::Inline(value) => Copied::Short((*value).into()),
+            ValueRef::Shared(value) => Copied::Shared(Arc::clone(value)),
+        };
+        self.entries.push_back((entry.key.into(), entry.tag, value));
+    }
+
+    /// No entries follow.
+    pub(crate) fn finish(&mut self) {
+        self.end = true;
+    }
+}
+
+impl Copied {
+    fn copy(&self) -> Box<[u8]> {
+        match self {
+            Self::Short(value) => value.clone(),
+            Self::Shared(value) => Box::from(&value[..]),
+        }
+    }
+}
+
+enum Source {
+    Mutable(Mutable),
+    Frozen(Arc<Frozen>, Position),
+    Table(Box<TableIter>),
+}
+
+impl Source {
+    fn current(&self) -> Option<(&[u8], Tag)> {
+        match self {
+            Self::Mutable(mutable) => {
+                mutable.entries.front().map(|(key, tag, _)| (&key[..], *tag))
+            }
+            Self::Frozen(frozen, at) => frozen.memtable.entry(*at).map(|e| (e.key, e.tag)),
+            Self::Table(iter) => iter.valid().then(|| (iter.key(), iter.tag())),
+        }
+    }
+
+    fn copy_value(&self) -> Box<[u8]> {
+        match self {
+            Self::Mutable(mutable) => {
+                mutable.entries.front().map(|(_, _, value)| value.copy()).unwrap_or_default()
+            }
+            Self::Frozen(frozen, at) => {
+                frozen.memtable.entry(*at).map(|e| Box::from(&e.value[..])).unwrap_or_default()
+            }
+            Self::Table(iter) => iter.value().into(),
+        }
+    }
+
+    async fn advance<I: Io>(&mut self, io: &I, direction: Direction) -> Result<()> {
+        match (self, direction) {
+            (Self::Mutable(mutable), _) => drop(mutable.entries.pop_front()),
+            (Self::Frozen(frozen, at), Direction::Forward) => *at = frozen.memtable.next(*at),
+            (Self::Frozen(frozen, at), Direction::Backward) => *at = frozen.memtable.prev(*at),
+            (Self::Table(iter), Direction::Forward) => iter.next(io).await?,
+            (Self::Table(iter), Direction::Backward) => iter.prev(io).await?,
+        }
+        Ok(())
+    }
+}
+
+/// What [`Cursor::step`] came to.
+pub(crate) enum Step {
+    /// The next row.
+    Row(Row),
+    /// The buffer of the mutable memtable is empty: refill it, or finish it.
+    Refill,
+    /// There are no more rows.
+    End,
+}
+
+/// A walk over one shard.
+pub(crate) struct Cursor {
+    direction: Direction,
+    bound: SeqNo,
+    sources: Vec<Source>,
+    /// The sources that have an entry, the one whose turn it is **last**. The
+    /// mutable one, at index 0, is among them only while its buffer is not
+    /// empty.
+    order: Vec<usize>,
+    /// The key whose versions are being passed over (forward), or the newest
+    /// visible version found so far of the current key (backward).
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    key: Box<[u8]>,
+    /// Backward only: the newest visible version so far; `None` inside for a
+    /// tombstone.
+    found: Option<Option<Box<[u8]>>>,
+}
+
+impl Cursor {
+    /// A walk over `view` and a mutable memtable's buffer, from the first entry
+    /// at or after (forward), or the last one strictly before (backward), the
+    /// internal key `from`; `None` is the very beginning or end. Tables without
+    /// keys in `range` are left out.
+    pub(crate) async fn new<I: Io>(
+        io: &I,
+        view: &View,
+        mutable: Mutable,
+        direction: Direction,
+        bound: SeqNo,
+        range: &(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
+        from: Option<(&[u8], Tag)>,
+    ) -> Result<Self> {
+        let mut sources = Vec::with_capacity(1 + view.frozen.len() + view.tables.len());
+        sources.push(Source::Mutable(mutable));
+        for frozen in &view.frozen {
+            let memtable = &frozen.memtable;
+            let at = match (direction, from) {
+                (Direction::Forward, None) => memtable.first(),
+                (Direction::Forward, Some((key, tag))) => memtable.lower_bound(key, tag),
+                (Direction::Backward, None) => memtable.last(),
+                (Direction::Backward, Some((key, tag))) => {
+                    memtable.prev(memtable.lower_bound(key, tag))
+                }
+            };
+            sources.push(Source::Frozen(Arc::clone(frozen), at));
+        }
+        for member in view.tables.iter().filter(|table| table.overlaps(&range.0, &range.1)) {
+            let table = match member {
+                Member::Sound(table) => table,
+                Member::Damaged { error, .. } => return Err(error.clone()),
+            };
+            let mut iter = TableIter::new(Arc::clone(table));
+            match (direction, from) {
+                (Direction::Forward, None) => iter.seek_to_first(io).await?,
+                (Direction::Forward, Some((key, tag))) => iter.seek(io, key, tag).await?,
+                (Direction::Backward, None) => iter.seek_to_last(io).await?,
+                (Direction::Backward, Some((key, tag))) => {
+                    iter.seek_for_prev(io, key, tag).await?;
+                }
+            }
+            sources.push(Source::Table(Box::new(iter)));
+        }
+        let order = Vec::with_capacity(sources.len());
+        let mut cursor = Self { direction, bound, sources, order, pending: None };
+        for source in 0..cursor.sources.len() {
+            cursor.enqueue(source);
+        }
+        Ok(cursor)
+    }
+
+    /// The buffer of the mutable memtable.
+    pub(crate) fn mutable(&mut self) -> &mut Mutable {
+        match &mut self.sources[0] {
+            Source::Mutable(mutable) => mutable,
+            _ => unreachable!("the mutable memtable is the first source"),
+        }
+    }
+
+    /// After the buffer was refilled.
+    pub(crate) fn refilled(&mut self) {
+        self.enqueue(0);
+    }
+
+    /// The order in which sources take their turns.
+    fn compare(&self, a: (&[u8], Tag), b: (&[u8], Tag)) -> Ordering {
+        match self.direction {
+            Direction::Forward => compare_internal(a, b),
+            Direction::Backward => compare_internal(b, a),
+        }
+    }
+
+    /// Puts a source that has an entry in its place.
+    fn enqueue(&mut self, source: usize) {
+        let Some(current) = self.sources[source].current() else { return };
+        // From the end: a source that was just advanced tends to stay near it.
+        let mut at = self.order.len();
+        while at > 0 {
+            let other = self.sources[self.order[at - 1]].current().expect("it has an entry");
+            if self.compare(current, other).is_lt() {
+                break;
+            }
+            at -= 1;
+        }
+        self.order.insert(at, source);
+    }
+
+    /// Moves on to the next row.
+    pub(crate) async fn step<I: Io>(&mut self, io: &I) -> Result<Step> {
+        loop {
+            let mutable = self.mutable();
+            if mutable.entries.is_empty() && !mutable.end {
+                return Ok(Step::Refill);
+            }
+            let Some(source) = self.order.pop() else {
+                return Ok(self.take_pending().map_or(Step::End, Step::Row));
+            };
+            let (key, tag) = self.sources[source].current().expect("it has an entry");
+            let same_key = self.pending.as_ref().is_some_and(|p| *p.key == *key);
+            let visible = tag.seq() <= self.bound;
+            let mut row = None;
+            match self.direction {
+                Direction::Forward if visible && !same_key => {
+                    self.pending = Some(Pending { key: key.into(), found: None });
+                    if tag.kind() == Some(Kind::Put) {
+                        row = Some((Box::from(key), self.sources[source].copy_value()));
+                    }
+                }
+                Direction::Forward => {}
+                Direction::Backward => {
+                    let key = (!same_key).then(|| Box::from(key));
+                    if let Some(key) = key {
+                        row = self.take_pending();
+                        self.pending = Some(Pending { key, found: None });
+                    }
+                    if visible && let Some(pending) = &mut self.pending {
+                        let is_put = tag.kind() == Some(Kind::Put);
+                        pending.found = Some(is_put.then(|| self.sources[source].copy_value()));
+                    }
+                }
+            }
+            self.sources[source].advance(io, self.direction).await?;
+            self.enqueue(source);
+            if let Some(row) = row {
+                return Ok(Step::Row(row));
+            }
+        }
+    }
+
+    /// Backward: the row of the key that was passed completely.
+    fn take_pending(&mut self) -> Option<Row> {
+        let pending = self.pending.take()?;
+        let value = pending.found.flatten()?;
+        Some((pending.key, value))
+    }
+}

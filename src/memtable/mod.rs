@@ -1,0 +1,217 @@
+//! The memtable: an ordered multi-version map from internal keys (key, tag) to
+//! values, for the writes that no table holds yet.
+//!
+//! While it is mutable it stands behind its shard's lock; once full it is
+//! immutable and read through an `Arc` without a lock. Entries are written once
+//! into an [`arena`] and never move or change; a B+-tree ([`tree`], [`node`])
+//! orders their addresses. The memory of both comes from an [`ArenaPool`] and
+//! goes back to it, because first touches of fresh pages cost more than the
+//! insertion itself.
+//!
+//! It relies on `base` alone: no I/O, no clock, no lock but the pool's.
+#![allow(
+    unreachable_pub,
+    reason = "public only under the feature `bench-internals`, for benches/memtable.rs"
+)]
+
+mod arena;
+mod node;
+mod pool;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
+
+use crate::base::seq::{SeqNo, Tag};
+use crate::base::sync::Arc;
+
+use arena::Arena;
+pub use pool::ArenaPool;
+use tree::Tree;
+
+/// A value on its way into the memtable.
+pub enum Payload<'a> {
+    /// Copied into the arena.
+    Inline(&'a [u8]),
+    /// A long value that the caller allocated before it took the shard's lock,
+    /// so that no long copy happens under the lock.
+    Shared(Arc<[u8]>),
+}
+
+/// A value in the memtable.
+pub enum ValueRef<'a> {
+    /// It lies in the arena.
+    Inline(&'a [u8]),
+    /// It can outlive the memtable: clone the `Arc` instead of the bytes.
+    Shared(&'a Arc<[u8]>),
+}
+
+impl Deref for ValueRef<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Inline(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// One version of one key.
+pub struct Entry<'a> {
+    /// The user's key.
+    pub key: &'a [u8],
+    /// Sequence number and kind.
+    pub tag: Tag,
+    /// The value; empty for a tombstone.
+    pub value: ValueRef<'a>,
+}
+
+/// A place in a memtable, for scans: an entry, before the first, or past the
+/// last. Using one after a later insert is a bug, and panics: seek again.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    place: tree::Place,
+    /// How many entries the memtable had when the position was made.
+    entries: u32,
+}
+
+/// The ordered map; see the module's text.
+pub struct Memtable {
+    pool: Arc<ArenaPool>,
+    arena: Arena,
+    tree: Tree,
+    entries: u32,
+    seq_range: Option<(SeqNo, SeqNo)>,
+}
+
+impl Memtable {
+    /// An empty memtable. It takes memory from the pool at the first insert.
+    pub fn new(pool: &Arc<ArenaPool>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+            arena: Arena::default(),
+            tree: Tree::default(),
+            entries: 0,
+            seq_range: None,
+        }
+    }
+
+    /// Adds one version of a key. No two inserts may have the same key and
+    /// tag; sequence numbers may come in any order.
+    ///
+    /// # Panics
+    ///
+    /// When the key is longer than `KEY_BYTES_MAX`, or an inline value longer
+    /// than `VALUE_BYTES_MAX`.
+    pub fn insert(&mut self, key: &[u8], tag: Tag, value: Payload<'_>) {
+        let address = self.arena.push(&self.pool, key, tag, value);
+        self.tree.insert(&self.pool, &self.arena, address, key, tag);
+        self.entries += 1;
+        let seq = tag.seq();
+        self.seq_range = Some(match self.seq_range {
+            None => (seq, seq),
+            Some((least, most)) => (least.min(seq), most.max(seq)),
+        });
+    }
+
+    /// The newest version of the key with a sequence number of at most `bound`.
+    pub fn get(&self, key: &[u8], bound: SeqNo) -> Option<Entry<'_>> {
+        let address = self.tree.find(&self.arena, key, Tag::visible_at(bound))?;
+        (self.arena.key(address) == key).then(|| self.arena.entry(address))
+    }
+
+    /// The memory held, in bytes: chunks, nodes, shared values and
+    /// bookkeeping, used or not.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.arena.held_bytes() + self.tree.held_bytes()
+    }
+
+    /// The bytes of entries and nodes in use: what is compared with the
+    /// memtable's size limit. An empty memtable uses none.
+    pub fn used_bytes(&self) -> usize {
+        self.arena.used_bytes() + self.tree.used_bytes()
+    }
+
+    /// What [`Self::used_bytes`] grows by for such an entry, at most, whether
+    /// the value is inline or shared. Nodes come several entries at a time:
+    /// the bound holds for the sum over all entries plus
+    /// [`Self::USED_BYTES_BASE`].
+    pub fn entry_bytes(key_len: usize, value_len: usize) -> usize {
+        arena::entry_bytes_max(key_len, value_len) + tree::BYTES_PER_ENTRY
+    }
+
+    /// See [`Self::entry_bytes`].
+    pub const USED_BYTES_BASE: usize = tree::BYTES_BASE;
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries as usize
+    }
+
+    /// Whether nothing was inserted yet.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// The smallest and the largest sequence number inserted.
+    pub fn seq_range(&self) -> Option<(SeqNo, SeqNo)> {
+        self.seq_range
+    }
+
+    /// The first entry at or after (key, tag) in internal order.
+    pub fn lower_bound(&self, key: &[u8], tag: Tag) -> Position {
+        self.position(self.tree.lower_bound(&self.arena, key, tag))
+    }
+
+    /// The first entry.
+    pub fn first(&self) -> Position {
+        self.position(self.tree.first())
+    }
+
+    /// The last entry.
+    pub fn last(&self) -> Position {
+        self.position(self.tree.last())
+    }
+
+    /// The entry there; `None` before the first and past the last.
+    pub fn entry(&self, at: Position) -> Option<Entry<'_>> {
+        let address = self.tree.address(self.place(at))?;
+        Some(self.arena.entry(address))
+    }
+
+    /// One further; past the last, the same position again.
+    pub fn next(&self, at: Position) -> Position {
+        self.position(self.tree.next(self.place(at)))
+    }
+
+    /// One back; before the first, the same position again.
+    pub fn prev(&self, at: Position) -> Position {
+        self.position(self.tree.prev(self.place(at)))
+    }
+
+    fn position(&self, place: tree::Place) -> Position {
+        Position {
+            place,
+            entries: self.entries,
+        }
+    }
+
+    fn place(&self, at: Position) -> tree::Place {
+        assert_eq!(
+            at.entries, self.entries,
+            "a memtable position outlived an insert"
+        );
+        at.place
+    }
+}
+
+impl Drop for Memtable {
+    fn drop(&mut self) {
+        let chunks = self.arena.take_chunks();
+        let (leaves, inners) = self.tree.take_slabs();
+        self.pool.give(chunks, leaves, inners);
+    }
+}

@@ -1,0 +1,210 @@
+//! Everything that the shards of one open database share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::base::error::{Error, Result};
+use crate::base::hash::{KeyHash, KeyHasher};
+use crate::base::ids::{DbId, Epoch, FileId, ShardId};
+use crate::io::{IoCounters, IoCounts};
+use crate::lsm::Member;
+use crate::manifest::Manifest;
+use crate::memtable::ArenaPool;
+use crate::runtime::{AsyncMutex, Event};
+use crate::shard::clock::Clock;
+use crate::shard::recover::OldStream;
+use crate::shard::state::{Shard, ShardCounts};
+use crate::sst::{FilterCounts, ReadCounters};
+use crate::wal::{SegmentMaker, Stream, StreamCounts};
+
+/// The bounds one database works within.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A memtable is rotated when it would exceed this many bytes.
+    pub(crate) memtable_bytes: usize,
+    /// Immutable memtables a shard may have before its writers wait.
+    pub(crate) frozen_max: usize,
+    /// Live log one stream may have before memtables are flushed to free it.
+    pub(crate) wal_bytes_max: u64,
+    /// The longest record: header, sections and entries of one batch.
+    pub(crate) group_bytes_max: usize,
+    /// A stream without writes for this long proves its last group durable.
+    pub(crate) idle_ns: u64,
+    /// A failed flush or segment is tried again after this long.
+    pub(crate) retry_ns: u64,
+}
+
+/// One open database, without its threads.
+pub(crate) struct Engine {
+    pub(crate) db: DbId,
+    pub(crate) dir: PathBuf,
+    pub(crate) epoch: Epoch,
+    /// Files made in this opening.
+    pub(crate) files: AtomicU32,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) root: AsyncMutex<Root>,
+    pub(crate) arenas: Arc<ArenaPool>,
+    pub(crate) io_counters: Arc<IoCounters>,
+    pub(crate) read_counters: ReadCounters,
+}
+
+/// The root manifest, and what only its holder changes.
+pub(crate) struct Root {
+    pub(crate) manifest: Manifest,
+    /// Streams of earlier openings whose log is still needed.
+    pub(crate) old_streams: Vec<OldStream>,
+}
+
+/// One owner: a WAL stream, and the shards whose writes go there.
+pub(crate) struct Owner {
+    pub(crate) stream: Stream,
+    pub(crate) shards: Vec<ShardId>,
+    pub(crate) maker: SegmentMaker,
+    /// The manifest of each of `shards`.
+    pub(crate) manifests: Vec<AsyncMutex<Manifest>>,
+    /// Set when a memtable became immutable, or visible, or the owner is to
+    /// stop.
+    pub(crate) flush_work: Event,
+    pub(crate) stopping: AtomicBool,
+}
+
+impl Engine {
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        self.hasher.hash(key)
+    }
+
+    /// The shard a key belongs to.
+    pub(crate) fn shard_of(&self, hash: KeyHash) -> ShardId {
+        hash.shard(self.shards.len()) as ShardId
+    }
+
+    pub(crate) fn shard(&self, id: ShardId) -> &Shard {
+        &self.shards[usize::from(id)]
+    }
+
+    /// The number of the owner of a shard.
+    pub(crate) fn owner_of(&self, shard: ShardId) -> usize {
+        usize::from(shard) % self.owners.len()
+    }
+
+    /// An id no file ever had.
+    pub(crate) fn new_file_id(&self) -> FileId {
+        let counter = self.files.fetch_add(1, Ordering::Relaxed);
+        assert!(counter < u32::MAX, "four billion files in one opening");
+        FileId::new(self.epoch, counter)
+    }
+
+    pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
+        shard_dir(&self.dir, shard)
+    }
+
+    /// Takes no more operations.
+    pub(crate) fn close(&self) {
+        for shard in &self.shards {
+            shard.lock().closed = true;
+            shard.wake_stalled();
+        }
+        for owner in &self.owners {
+            owner.stream.close();
+        }
+    }
+
+    /// Fails every write of an owner that does no work any more.
+    pub(crate) fn fail_owner(&self, number: usize, cause: &Error) {
+        let owner = &self.owners[number];
+        owner.stream.poison(cause.clone());
+        for &shard in &owner.shards {
+            let shard = self.shard(shard);
+            shard.lock().flush_error = Some(cause.clone());
+            shard.wake_stalled();
+        }
+    }
+
+    /// Fails when the database was closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.shards[0].lock().closed { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn stats(&self) -> EngineStats {
+        let mut stats = EngineStats {
+            io: self.io_counters.counts(),
+            filters: self.read_counters.counts(),
+            ..EngineStats::default()
+        };
+        for shard in &self.shards {
+            let (counts, view) = {
+                let state = shard.lock();
+                stats.memtable_bytes += state.mutable.memory_bytes() as u64;
+                (state.counts, Arc::clone(&state.view))
+            };
+            stats.shard.add(&counts);
+            stats.immutable_memtables += view.frozen.len() as u64;
+            for frozen in &view.frozen {
+                stats.memtable_bytes += frozen.memtable.memory_bytes() as u64;
+            }
+            stats.tables += view.tables.len() as u64;
+            for table in &view.tables {
+                stats.table_bytes += table.meta().file_bytes;
+                match table {
+                    Member::Sound(table) => stats.pinned_bytes += table.pinned_bytes() as u64,
+                    Member::Damaged { .. } => stats.damaged_tables += 1,
+                }
+            }
+        }
+        stats.recycled_bytes = self.arenas.kept_bytes() as u64;
+        for owner in &self.owners {
+            let (segments, bytes) = owner.stream.segment_counts();
+            stats.wal_segments += segments as u64;
+            stats.wal_bytes += bytes;
+            stats.stream.add(&owner.stream.counts());
+        }
+        stats
+    }
+}
+
+/// The directory of a shard.
+pub(crate) fn shard_dir(dir: &std::path::Path, shard: ShardId) -> PathBuf {
+    dir.join(format!("shard-{shard:03}"))
+}
+
+/// What an engine has done and holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineStats {
+    pub(crate) io: IoCounts,
+    pub(crate) filters: FilterCounts,
+    pub(crate) shard: ShardCounts,
+    pub(crate) stream: StreamCounts,
+    pub(crate) memtable_bytes: u64,
+    pub(crate) recycled_bytes: u64,
+    pub(crate) immutable_memtables: u64,
+    pub(crate) tables: u64,
+    pub(crate) table_bytes: u64,
+    pub(crate) damaged_tables: u64,
+    pub(crate) pinned_bytes: u64,
+    pub(crate) wal_segments: u64,
+    pub(crate) wal_bytes: u64,
+}
+
+impl ShardCounts {
+    fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.write_bytes += other.write_bytes;
+        self.flushes += other.flushes;
+        self.stalls += other.stalls;
+    }
+}
+
+impl StreamCounts {
+    fn add(&mut self, other: &Self) {
+        self.groups += other.groups;
+        self.records += other.records;
+        self.record_bytes += other.record_bytes;
+        self.written_bytes += other.written_bytes;
+        self.marks += other.marks;
+    }
+}

@@ -1,0 +1,428 @@
+//! What an owner does in the background: it keeps its stream in segments,
+//! frees log that is not needed, marks idle streams, and flushes memtables.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::base::error::{Error, Result};
+use crate::base::ids::ShardId;
+use crate::base::seq::SeqNo;
+use crate::format::edit::Edit;
+use crate::format::record::{RecordKind, seal};
+use crate::io::Io;
+use crate::lsm::{Frozen, Member, TablePlace, View, write_table};
+use crate::manifest::Manifest;
+use crate::runtime::first_of;
+use crate::shard::engine::{Engine, Owner};
+use crate::shard::state::State;
+use crate::wal::{NoRoom, Segment, discard};
+
+/// How soon a memtable with writes in flight is looked at again.
+const IN_FLIGHT_NS: u64 = 1_000_000;
+
+/// Free segments that wait to be used again.
+const FREE_SEGMENTS_MAX: usize = 2;
+
+/// The jobs of an owner; they end soon after [`Owner::stop`].
+pub(crate) fn owner_jobs<I: Io>(
+    engine: &Arc<Engine>,
+    owner: usize,
+    io: &I,
+) -> (impl Future<Output = ()> + use<I>, impl Future<Output = ()> + use<I>) {
+    let (a, b) = (Arc::clone(engine), Arc::clone(engine));
+    let (io_a, io_b) = (io.clone(), io.clone());
+    (
+        async move { a.log_job(owner, &io_a).await },
+        async move { b.flush_job(owner, &io_b).await },
+    )
+}
+
+impl Owner {
+    /// Ends the owner's jobs.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.flush_work.set();
+        self.stream.work.set();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
+impl Engine {
+    async fn log_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
+        let mut free: Vec<Arc<Segment>> = Vec::new();
+        let mut end = stream.end();
+        while !owner.is_stopping() {
+            let mut failed = false;
+            if let Some((start, last_bytes)) = stream.wanted_spare() {
+                let made = self.make_segment(owner, io, &mut free, start, last_bytes).await;
+                failed = made.is_err();
+                stream.provide_spare(made);
+            }
+            match self.free_log(number, io, &mut free).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "log that is not needed could not be freed");
+                    failed = true;
+                }
+            }
+            self.bound_log(number);
+            if failed {
+                first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
+            } else if stream.watch() {
+                stream.work.wait().await;
+            } else {
+                first_of(stream.work.wait(), io.sleep(self.limits.idle_ns)).await;
+                let now = stream.end();
+                if now == end
+                    && stream.wants_mark()
+                    && let Err(error) = self.write_mark(number, io).await
+                {
+                    // The stream is poisoned now, and said so.
+                    tracing::debug!(%error, "no mark was written");
+                }
+                end = stream.end();
+            }
+        }
+    }
+
+    async fn make_segment<I: Io>(
+        &self,
+        owner: &Owner,
+        io: &I,
+        free: &mut Vec<Arc<Segment>>,
+        start: u64,
+        last_bytes: u64,
+    ) -> Result<Segment> {
+        match free.pop() {
+            Some(segment) => owner.maker.recycle(io, &segment, start).await,
+            None => owner.maker.create(io, self.new_file_id(), start, Some(last_bytes)).await,
+        }
+    }
+
+    /// Writes a record whose durable mark covers all before it.
+    pub(crate) async fn write_mark<I: Io>(&self, owner: usize, io: &I) -> Result<()> {
+        let stream = &self.owners[owner].stream;
+        let mut reservation = loop {
+            match stream.reserve(RecordKind::Mark, 0, 0, std::iter::empty()) {
+                Ok(reservation) => break reservation,
+                Err(NoRoom::Wait(seen)) => poll_fn(|cx| stream.poll_room(cx, seen)).await,
+                Err(NoRoom::Failed(error)) => return Err(error),
+            }
+        };
+        let group = reservation.group;
+        seal(&mut reservation.claim, reservation.seed, &reservation.header);
+        reservation.claim.finish();
+        self.commit(io, owner, group).await
+    }
+
+    /// Frees the segments that every shard has flushed past: durably records
+    /// where the stream starts now, and then lets go of what is below.
+    async fn free_log<I: Io>(
+        &self,
+        number: usize,
+        io: &I,
+        free: &mut Vec<Arc<Segment>>,
+    ) -> Result<()> {
+        let owner = &self.owners[number];
+        let keep = self.log_needed_from(owner);
+        let below = owner.stream.below(keep);
+        if let Some(last) = below.last() {
+            let edit = Edit::StreamStart {
+                stream: owner.stream.key,
+                start: last.end(),
+                flushed: self.flushed(owner),
+            };
+            let mut root = self.root.lock().await;
+            self.append_root(&mut root.manifest, io, &[edit]).await?;
+            drop(root);
+            owner.stream.drop_oldest(below.len());
+        }
+        for segment in below {
+            if owner.maker.is_full_size(&segment) && free.len() < FREE_SEGMENTS_MAX {
+                free.push(segment);
+            } else {
+                owner.maker.delete(io, &segment).await?;
+            }
+        }
+        self.free_old_streams(io).await
+    }
+
+    /// Deletes the segments of earlier openings once all they hold is in
+    /// tables.
+    async fn free_old_streams<I: Io>(&self, io: &I) -> Result<()> {
+        let mut root = self.root.lock().await;
+        while let Some(at) = root.old_streams.iter().position(|old| {
+            old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
+        }) {
+            let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
+            self.append_root(&mut root.manifest, io, &[edit]).await?;
+            for path in root.old_streams.swap_remove(at).paths {
+                io.remove(&path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn append_root<I: Io>(
+        &self,
+        manifest: &mut Manifest,
+        io: &I,
+        edits: &[Edit],
+    ) -> Result<()> {
+        let appended = manifest.append(io, edits).await;
+        if let Some(cause) = manifest.poisoned() {
+            for owner in &self.owners {
+                owner.stream.poison(cause.clone());
+            }
+        }
+        appended
+    }
+
+    /// The stream position below which every record is in a table.
+    fn log_needed_from(&self, owner: &Owner) -> u64 {
+        // Read first: what is reserved later lies behind it.
+        let end = owner.stream.end();
+        let needed =
+            owner.shards.iter().filter_map(|&shard| self.shard(shard).lock().log_needed_from());
+        needed.min().unwrap_or(end).min(end)
+    }
+
+    /// For each shard of the owner, the number up to which writes are in
+    /// tables.
+    fn flushed(&self, owner: &Owner) -> Vec<(ShardId, SeqNo)> {
+        owner.shards.iter().map(|&id| (id, self.shard(id).lock().flushed_seq())).collect()
+    }
+
+    /// When the stream keeps more log than allowed: makes the memtable that
+    /// needs the oldest record immutable, so that it is flushed.
+    fn bound_log(&self, number: usize) {
+        let owner = &self.owners[number];
+        if owner.stream.segment_counts().1 <= self.limits.wal_bytes_max {
+            return;
+        }
+        let oldest = owner
+            .shards
+            .iter()
+            .filter_map(|&id| Some((self.shard(id).lock().log_needed_from()?, id)))
+            .min();
+        let Some((position, id)) = oldest else { return };
+        let mut state = self.shard(id).lock();
+        let is_oldest = state.log_start == Some(position);
+        if is_oldest && state.inserting == 0 && state.view.frozen.len() < self.limits.frozen_max {
+            state.rotate(&self.arenas);
+            drop(state);
+            owner.flush_work.set();
+        }
+    }
+
+    async fn flush_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        while !owner.is_stopping() {
+            match self.flush_round(owner, io).await {
+                Round::Done => {}
+                Round::Idle => owner.flush_work.wait().await,
+                Round::InFlight => {
+                    first_of(owner.flush_work.wait(), io.sleep(IN_FLIGHT_NS)).await;
+                }
+                Round::Failed => {
+                    first_of(owner.flush_work.wait(), io.sleep(self.limits.retry_ns)).await;
+                }
+            }
+        }
+    }
+
+    /// Flushes one memtable of each shard that has one to flush.
+    async fn flush_round<I: Io>(&self, owner: &Owner, io: &I) -> Round {
+        let mut round = Round::Idle;
+        for (&shard, manifest) in owner.shards.iter().zip(&owner.manifests) {
+            let oldest = {
+                let state = self.shard(shard).lock();
+                let oldest = state.view.frozen.last().cloned();
+                match oldest {
+                    None => continue,
+                    Some(frozen) if !is_visible(&frozen, &state) => {
+                        let hopeless = owner.stream.poisoned().is_some();
+                        round = round.max(if hopeless { Round::Idle } else { Round::InFlight });
+                        continue;
+                    }
+                    Some(frozen) => frozen,
+                }
+            };
+            let mut manifest = manifest.lock().await;
+            let flushed = self.flush(owner, shard, &oldest, &mut manifest, io).await;
+            round = round.max(match &flushed {
+                Ok(()) => Round::Done,
+                Err(_) => Round::Failed,
+            });
+            if let Err(error) = flushed {
+                tracing::warn!(%error, shard, "a flush failed and will be tried again");
+                self.shard(shard).lock().flush_error = Some(error);
+            }
+            // The memtable itself is freed here, without any lock.
+            drop(oldest);
+            self.shard(shard).wake_stalled();
+            owner.stream.work.set();
+        }
+        round
+    }
+
+    /// Makes a table of the shard's oldest immutable memtable.
+    async fn flush<I: Io>(
+        &self,
+        owner: &Owner,
+        shard: ShardId,
+        oldest: &Arc<Frozen>,
+        manifest: &mut Manifest,
+        io: &I,
+    ) -> Result<()> {
+        if let Some(cause) = manifest.poisoned() {
+            return Err(Error::poisoned(cause));
+        }
+        let retain = self.shard(shard).lock().published.retain(&self.clock);
+        let place = TablePlace {
+            dir: self.shard_dir(shard),
+            db: self.db,
+            shard,
+            id: self.new_file_id(),
+            pool: Arc::clone(&owner.maker.pool),
+        };
+        let table = write_table(io, &oldest.memtable, &retain, &self.hasher, &place).await;
+        let table = match table {
+            Ok(table) => Arc::new(table),
+            Err(error) => {
+                discard(io, &place.path()).await;
+                return Err(error);
+            }
+        };
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits =
+            [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        if let Err(error) = manifest.append(io, &edits).await {
+            match manifest.poisoned() {
+                // The manifest may name the table: it stays.
+                Some(cause) => owner.stream.poison(cause.clone()),
+                None => discard(io, &place.path()).await,
+            }
+            return Err(error);
+        }
+        let before: Arc<View> = {
+            let mut state = self.shard(shard).lock();
+            let view = Arc::new(state.view.flushed(oldest, table));
+            state.flush_error = None;
+            state.counts.flushes += 1;
+            std::mem::replace(&mut state.view, view)
+        };
+        drop(before);
+        if manifest.wants_rewrite() {
+            self.rewrite_manifest(shard, manifest, seq, io).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a shard's manifest by one that starts with all it knows.
+    async fn rewrite_manifest<I: Io>(
+        &self,
+        shard: ShardId,
+        manifest: &mut Manifest,
+        flushed: SeqNo,
+        io: &I,
+    ) -> Result<()> {
+        let view = Arc::clone(&self.shard(shard).lock().view);
+        let snapshot = shard_snapshot(&view.tables, flushed);
+        let id = self.new_file_id();
+        let new =
+            Manifest::create(io, &self.shard_dir(shard), self.db, id, &snapshot).await?;
+        let old = std::mem::replace(manifest, new);
+        io.remove(old.path()).await
+    }
+
+    /// Returns when every write that was acknowledged before the call is in a
+    /// table.
+    pub(crate) async fn flush_all(&self) -> Result<()> {
+        let mut targets = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let state = shard.lock();
+            targets.push((shard, state.next_seq - 1));
+        }
+        for (shard, target) in targets {
+            loop {
+                let seen = {
+                    let mut state = shard.lock();
+                    if state.flushed_seq() >= target {
+                        break;
+                    }
+                    if state.closed {
+                        return Err(Error::closed());
+                    }
+                    let owner = &self.owners[self.owner_of(shard.id)];
+                    let mutable = state.mutable.seq_range();
+                    if mutable.is_some_and(|(first, _)| first <= target)
+                        && state.inserting == 0
+                        && state.view.frozen.len() < self.limits.frozen_max
+                    {
+                        state.rotate(&self.arenas);
+                    }
+                    if let Some(cause) = owner.stream.poisoned() {
+                        return Err(Error::poisoned(&cause));
+                    }
+                    if let Some(error) = &state.flush_error {
+                        let error = error.clone();
+                        drop(state);
+                        owner.flush_work.set();
+                        return Err(error);
+                    }
+                    owner.flush_work.set();
+                    state.room_number()
+                };
+                poll_fn(|cx| shard.poll_room(cx, seen)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves witnesses: so that the next opening can tell, of every record,
+    /// that it was durable. Nothing else is written any more.
+    pub(crate) async fn finish<I: Io>(&self, io: &I) -> Result<()> {
+        for (number, owner) in self.owners.iter().enumerate() {
+            self.write_mark(number, io).await?;
+            for manifest in &owner.manifests {
+                manifest.lock().await.witness(io).await?;
+            }
+        }
+        let mut root = self.root.lock().await;
+        root.manifest.append(io, &[Edit::Clean]).await?;
+        root.manifest.witness(io).await
+    }
+}
+
+/// What a round of flushes came to; the greatest of its shards counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Round {
+    /// There is nothing to flush.
+    Idle,
+    /// There is, but it has writes in flight.
+    InFlight,
+    /// Some was flushed; look again.
+    Done,
+    Failed,
+}
+
+/// Whether every write in the memtable is visible, and with that durable, and
+/// all the log before it.
+fn is_visible(frozen: &Frozen, state: &State) -> bool {
+    let last = frozen.memtable.seq_range().map_or(0, |(_, last)| last);
+    last <= state.published.visible()
+}
+
+/// The edits that say what a shard consists of.
+pub(crate) fn shard_snapshot(tables: &[Member], flushed: SeqNo) -> Vec<Edit> {
+    let oldest_first = tables.iter().rev();
+    let tables = oldest_first.map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
+    tables.chain([Edit::Flushed { seq: flushed }]).collect()
+}

@@ -1,0 +1,22 @@
+//! Floor 7: the shards of a database at work: state behind a short lock,
+//! writes, reads, scans, flushes, recovery.
+//!
+//! Lock order, outermost first: shards in ascending order; a stream; the
+//! clock's registry. None of them is held across an await, a system call, or a
+//! copy of more than a few kilobytes.
+
+mod clock;
+mod engine;
+mod maintain;
+mod read;
+mod recover;
+mod scan;
+mod state;
+mod write;
+
+pub(crate) use engine::{Engine, Limits};
+pub(crate) use maintain::owner_jobs;
+pub(crate) use read::Found;
+pub(crate) use recover::{Opening, recover};
+pub(crate) use scan::{ScanRange, Scanner};
+pub(crate) use write::{WriteOp, check_sizes, log_bytes};

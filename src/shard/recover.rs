@@ -1,0 +1,627 @@
+//! Opening: from a directory to an engine.
+//!
+//! In this order, so that a crash at any point leaves a directory that opens
+//! again with nothing lost:
+//!
+//! 1. Identity, root manifest, the shards' manifests are read.
+//! 2. Every stream of earlier openings is followed to its end. Damage refuses
+//!    the opening; nothing was changed so far. What was read is synced.
+//! 3. A new root manifest makes this opening's epoch and the streams' ends
+//!    (cuts) durable. From here on what lies beyond a cut is void.
+//! 4. The shards get new manifests; the streams are replayed into memtables,
+//!    which are flushed as they fill up.
+//! 5. This opening's streams get their first segments.
+//! 6. What nothing names is removed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::KeyHasher;
+use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
+use crate::base::seq::{SeqNo, Tag};
+use crate::format::edit::{Edit, StreamKey, TableMeta};
+use crate::format::record::{Record, RecordKind, Unusable, Write};
+use crate::io::{BufferPool, Io, OpenMode};
+use crate::lsm::{Frozen, Member, Retain, TablePlace, View, write_table};
+use crate::manifest::{self, IDENTITY, Identity, Manifest};
+use crate::memtable::{ArenaPool, Payload};
+use crate::runtime::{AsyncMutex, Event};
+use crate::shard::clock::Clock;
+use crate::shard::engine::{Engine, Limits, Owner, Root, shard_dir};
+use crate::shard::maintain::shard_snapshot;
+use crate::shard::state::{Shard, State};
+use crate::sst::{ReadCounters, Table};
+use crate::wal::{FoundStream, SegmentMaker, SegmentSizes, Stop, Stream, find_streams};
+
+const WAL_DIR: &str = "wal";
+const TABLE_SUFFIX: &str = ".sst";
+
+/// What an opening is given.
+pub(crate) struct Opening {
+    pub(crate) dir: PathBuf,
+    /// Whether to create the database where there is none.
+    pub(crate) create: bool,
+    /// Shards of a database that is created.
+    pub(crate) shards: usize,
+    /// The bounds to work within, for a number of shards.
+    pub(crate) limits: Box<dyn Fn(usize) -> Limits + Send + Sync>,
+    pub(crate) segments: SegmentSizes,
+    /// Buffers for the recovery itself.
+    pub(crate) pool: Arc<BufferPool>,
+    /// Buffers for each owner: as many as there may be owners.
+    pub(crate) owner_pools: Vec<Arc<BufferPool>>,
+    pub(crate) arenas: Arc<ArenaPool>,
+}
+
+/// A stream of an earlier opening that is still needed.
+pub(crate) struct OldStream {
+    pub(crate) key: StreamKey,
+    pub(crate) paths: Vec<PathBuf>,
+    /// For each shard, the last sequence number that was replayed from it.
+    pub(crate) needed: Vec<(ShardId, SeqNo)>,
+}
+
+/// What the root manifest knows of a stream.
+#[derive(Clone, Debug, Default)]
+struct KnownStream {
+    start: u64,
+    cut: Option<u64>,
+}
+
+/// What the root manifest says.
+#[derive(Default)]
+struct RootState {
+    streams: BTreeMap<StreamKey, KnownStream>,
+    /// The highest flushed number that was ever stated for a shard.
+    flushed: BTreeMap<ShardId, SeqNo>,
+}
+
+/// A shard while it is being recovered.
+struct Recovering {
+    id: ShardId,
+    dir: PathBuf,
+    manifest: Option<Manifest>,
+    state: State,
+    flushed: SeqNo,
+    /// The next number in the log, once a record was seen.
+    next_seq: Option<SeqNo>,
+    stale: Vec<PathBuf>,
+}
+
+/// Opens the database in `opening.dir`, whose lock the caller holds.
+pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
+    let dir = &opening.dir;
+    let identity = load_identity(io, &opening).await?;
+    let root_files = manifest::find(io, dir).await?;
+    let wal_dir = dir.join(WAL_DIR);
+    io.create_dir(&wal_dir).await?;
+    let (found, mut orphans) = find_streams(io, &wal_dir, identity.db).await?;
+
+    let (last_epoch, root_state) = match &root_files.current {
+        Some((id, path)) => {
+            let loaded = manifest::load(io, identity.db, *id, path).await?;
+            (id.epoch(), RootState::new(&loaded.edits, path)?)
+        }
+        None => {
+            no_data_without_manifest(&found, dir)?;
+            (0, RootState::default())
+        }
+    };
+    let is_new = root_files.current.is_none();
+    let epoch = next_epoch(last_epoch, dir)?;
+    let limits = (opening.limits)(identity.shards);
+    let recovery = Recovery { io, opening: &opening, identity: &identity, epoch, limits };
+
+    let mut shards = Vec::with_capacity(identity.shards);
+    for id in 0..identity.shards as ShardId {
+        shards.push(recovery.load_shard(id, is_new, &root_state).await?);
+    }
+    let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
+    let ends = recovery.find_ends(&streams).await?;
+
+    // Unfinished files of an opening that had taken the same epoch.
+    remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
+    let files = AtomicU32::new(0);
+    let new_id = || FileId::new(epoch, files.fetch_add(1, Ordering::Relaxed));
+    let mut root =
+        Manifest::create(io, dir, identity.db, new_id(), &root_snapshot(&streams, &ends)).await?;
+
+    for shard in &mut shards {
+        remove_all(io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
+        let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
+        let made = Manifest::create(io, &shard.dir, identity.db, new_id(), &snapshot).await?;
+        shard.manifest = Some(made);
+    }
+    let old_streams = recovery.replay(&streams, &ends, &mut shards, &new_id).await?;
+
+    // More owners than shards would have nothing to do.
+    let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
+    let mut starts = Vec::with_capacity(owner_count);
+    let mut made = Vec::with_capacity(owner_count);
+    for number in 0..owner_count {
+        let key = StreamKey { epoch, stream: number as StreamId };
+        let maker = SegmentMaker {
+            db: identity.db,
+            dir: wal_dir.clone(),
+            stream: key,
+            sizes: opening.segments,
+            pool: Arc::clone(&opening.owner_pools[number]),
+        };
+        let first = maker.create(io, new_id(), 0, None).await?;
+        let stream = Stream::new(identity.db, key, limits.group_bytes_max, first);
+        starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
+        made.push((stream, maker));
+    }
+    root.append(io, &starts).await?;
+
+    // Every shard is whole again: now things may go.
+    orphans.extend(root_files.stale.into_iter().filter(|path| !is_unfinished(path)));
+    orphans.extend(root_files.current.map(|(_, path)| path));
+    for shard in &mut shards {
+        recovery.find_orphans(shard, &mut orphans).await?;
+    }
+    remove_all(io, orphans.iter()).await?;
+
+    let mut owners: Vec<Owner> = made
+        .into_iter()
+        .map(|(stream, maker)| Owner {
+            stream,
+            shards: Vec::new(),
+            maker,
+            manifests: Vec::new(),
+            flush_work: Event::default(),
+            stopping: AtomicBool::new(false),
+        })
+        .collect();
+    let mut open_shards = Vec::with_capacity(shards.len());
+    for mut shard in shards {
+        let owner = &mut owners[usize::from(shard.id) % owner_count];
+        owner.shards.push(shard.id);
+        let manifest = shard.manifest.take().expect("every shard got a new manifest");
+        owner.manifests.push(AsyncMutex::new(manifest));
+        open_shards.push(Shard::new(shard.id, shard.state));
+    }
+    Ok(Engine {
+        db: identity.db,
+        hasher: KeyHasher::new(&identity.hash_key),
+        epoch,
+        files,
+        limits,
+        clock: Clock::default(),
+        shards: open_shards,
+        owners,
+        root: AsyncMutex::new(Root { manifest: root, old_streams }),
+        arenas: opening.arenas,
+        io_counters: Arc::clone(io.counters()),
+        read_counters: ReadCounters::default(),
+        dir: opening.dir,
+    })
+}
+
+async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
+    let dir = &opening.dir;
+    let names = io.list(dir).await?;
+    if names.iter().any(|name| name == IDENTITY) {
+        return Identity::load(io, dir).await;
+    }
+    let ours = |name: &&String| {
+        name.starts_with("MANIFEST-") || name.starts_with("shard-") || *name == WAL_DIR
+    };
+    if let Some(name) = names.iter().find(ours) {
+        return Err(Error::corruption(
+            &dir.join(IDENTITY),
+            0,
+            format!(
+                "the identity file is missing, although there is {name}: the keys cannot be \
+                 found without it; restore it from a copy"
+            ),
+        ));
+    }
+    if !opening.create {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no database in {}", dir.display()),
+        ));
+    }
+    let identity = Identity::draw(io, opening.shards);
+    identity.create(io, dir).await?;
+    Ok(identity)
+}
+
+/// Without a root manifest there is no log: creating was interrupted.
+fn no_data_without_manifest(found: &[FoundStream], dir: &Path) -> Result<()> {
+    match found.first() {
+        None => Ok(()),
+        Some(_) => Err(Error::corruption(
+            &dir.join("MANIFEST-*"),
+            0,
+            "the root manifest is missing, although there is a log; restore it from a copy",
+        )),
+    }
+}
+
+fn next_epoch(last: Epoch, dir: &Path) -> Result<Epoch> {
+    last.checked_add(1).ok_or_else(|| {
+        Error::unsupported(format!(
+            "{} was opened four billion times, which is all its format allows",
+            dir.display()
+        ))
+    })
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "tmp")
+}
+
+async fn remove_all<I: Io>(io: &I, paths: impl Iterator<Item = &PathBuf>) -> Result<()> {
+    for path in paths {
+        io.remove(path).await?;
+    }
+    Ok(())
+}
+
+impl RootState {
+    fn new(edits: &[Edit], path: &Path) -> Result<Self> {
+        let mut this = Self::default();
+        for edit in edits {
+            match edit {
+                Edit::StreamStart { stream, start, flushed } => {
+                    this.streams.entry(*stream).or_default().start = *start;
+                    for (shard, seq) in flushed {
+                        let known = this.flushed.entry(*shard).or_default();
+                        *known = (*known).max(*seq);
+                    }
+                }
+                Edit::StreamCut { stream, cut } => {
+                    this.streams.entry(*stream).or_default().cut = Some(*cut);
+                }
+                Edit::StreamFreed { stream } => drop(this.streams.remove(stream)),
+                Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
+                Edit::Keyspace { id, name } => {
+                    return Err(Error::unsupported(format!(
+                        "{}: the database has a keyspace {name} ({id}), and this version knows \
+                         only the default one; use a newer ouro",
+                        path.display()
+                    )));
+                }
+                Edit::Clean => {}
+                Edit::Table { .. } | Edit::Flushed { .. } => {
+                    let reason = "a root manifest holds a shard's edit";
+                    return Err(Error::corruption(path, 0, reason));
+                }
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// What a new root manifest starts with.
+fn root_snapshot(streams: &[Old], ends: &[u64]) -> Vec<Edit> {
+    let mut edits =
+        vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
+    for (old, end) in streams.iter().zip(ends) {
+        let (stream, start) = (old.stream.key, old.known.start);
+        edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
+        edits.push(Edit::StreamCut { stream, cut: *end });
+    }
+    edits
+}
+
+/// A stream of an earlier opening.
+struct Old {
+    stream: FoundStream,
+    known: KnownStream,
+}
+
+struct Recovery<'a, I> {
+    io: &'a I,
+    opening: &'a Opening,
+    identity: &'a Identity,
+    epoch: Epoch,
+    limits: Limits,
+}
+
+impl<I: Io> Recovery<'_, I> {
+    /// Reads a shard's manifest and opens its tables.
+    async fn load_shard(
+        &self,
+        id: ShardId,
+        is_new: bool,
+        root: &RootState,
+    ) -> Result<Recovering> {
+        let (io, dir) = (self.io, shard_dir(&self.opening.dir, id));
+        if is_new {
+            io.create_dir(&dir).await?;
+            io.sync_dir(&self.opening.dir).await?;
+        }
+        let found = manifest::find(io, &dir).await?;
+        let mut stale = found.stale;
+        let mut tables = Vec::new();
+        let mut flushed = 0;
+        match found.current {
+            // Left by a creation that was interrupted: it is made anew.
+            Some((_, path)) if is_new => {
+                io.remove(&path).await?;
+            }
+            None if is_new => {}
+            Some((manifest_id, path)) => {
+                let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
+                for edit in loaded.edits {
+                    match edit {
+                        Edit::Table { meta, .. } => tables.push(self.open_table(&dir, meta).await?),
+                        Edit::Flushed { seq } => flushed = seq,
+                        _ => {
+                            let reason = "a shard's manifest holds an edit of the root's";
+                            return Err(Error::corruption(&loaded.path, 0, reason));
+                        }
+                    }
+                }
+                let stated = root.flushed.get(&id).copied().unwrap_or(0);
+                if flushed < stated {
+                    let reason = format!(
+                        "the manifest's last edits are missing: it knows writes up to {flushed}, \
+                         and tables were written up to {stated}"
+                    );
+                    return Err(Error::corruption(&path, 0, reason));
+                }
+                stale.push(path);
+            }
+            None => {
+                let path = dir.join("MANIFEST-*");
+                let reason = "the shard's manifest is missing; restore it from a copy";
+                return Err(Error::corruption(&path, 0, reason));
+            }
+        }
+        tables.reverse();
+        let view = View { frozen: Vec::new(), tables };
+        let state = State::new(view, flushed, &self.opening.arenas);
+        Ok(Recovering { id, dir, manifest: None, state, flushed, next_seq: None, stale })
+    }
+
+    /// Opens a table. One that is damaged or missing does not keep the rest of
+    /// the database from being read.
+    async fn open_table(&self, dir: &Path, meta: TableMeta) -> Result<Member> {
+        let path = dir.join(format!("{}{TABLE_SUFFIX}", meta.id));
+        let opened = match self.io.open(&path, OpenMode::Read).await {
+            Ok(file) => Table::open(self.io, file, self.identity.db, meta.clone()).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Error::corruption(&path, 0, "the table is missing"))
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(table) => Ok(Member::Sound(Arc::new(table))),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                tracing::error!(%error, "a table is damaged; the keys it may hold are refused");
+                Ok(Member::Damaged { meta, error })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Pairs the streams on disk with what the root manifest knows of them.
+    async fn match_streams(
+        &self,
+        found: Vec<FoundStream>,
+        root: &RootState,
+        last_epoch: Epoch,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<Vec<Old>> {
+        let mut known = root.streams.clone();
+        let mut old = Vec::new();
+        for stream in found {
+            match known.remove(&stream.key) {
+                Some(known) => {
+                    // Freed, or recycled and never used again: not needed.
+                    let is_unused = known.cut == Some(known.start);
+                    let paths = stream.segments.iter().map(|s| s.file.path().to_owned());
+                    if is_unused {
+                        orphans.extend(paths);
+                    } else {
+                        old.push(Old { stream, known });
+                    }
+                }
+                None => self.check_unknown(stream, last_epoch, orphans).await?,
+            }
+        }
+        if let Some((key, _)) = known.iter().find(|(_, known)| known.cut != Some(known.start)) {
+            let path = self.opening.dir.join(WAL_DIR);
+            let (stream, epoch) = (key.stream, key.epoch);
+            let reason = format!("the segments of stream {stream} of opening {epoch} are missing");
+            return Err(Error::corruption(&path, 0, reason));
+        }
+        Ok(old)
+    }
+
+    /// A stream the root manifest does not know was made by an opening that
+    /// ended before it wrote a record; or it was freed, and its files came
+    /// back. If its first record is there, the manifest has lost an edit.
+    async fn check_unknown(
+        &self,
+        stream: FoundStream,
+        last_epoch: Epoch,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let key = stream.key;
+        let Some(first) = stream.segments.first() else { return Ok(()) };
+        let path = first.file.path().to_owned();
+        if key.epoch > last_epoch {
+            let reason = format!(
+                "the segment is of opening {}, and the root manifest knows {last_epoch} openings",
+                key.epoch
+            );
+            return Err(Error::corruption(&path, 0, reason));
+        }
+        if key.epoch == last_epoch && first.start == 0 {
+            let mut records = 0;
+            let mut reader = stream.reader(self.identity.db, 0, None);
+            while reader
+                .next_segment(self.io, &self.opening.pool, |_| {
+                    records += 1;
+                    Ok(())
+                })
+                .await?
+            {}
+            if records > 0 {
+                let reason = "the root manifest does not know this log, which has records in it";
+                return Err(Error::corruption(&path, 0, reason));
+            }
+        }
+        orphans.extend(stream.segments.iter().map(|s| s.file.path().to_owned()));
+        Ok(())
+    }
+
+    /// Follows every stream to its end, and makes durable what it holds.
+    async fn find_ends(&self, streams: &[Old]) -> Result<Vec<u64>> {
+        let mut ends = Vec::with_capacity(streams.len());
+        for Old { stream, known } in streams {
+            let mut reader = stream.reader(self.identity.db, known.start, known.cut);
+            while reader.next_segment(self.io, &self.opening.pool, |_| Ok(())).await? {}
+            ends.push(reader.finish()?);
+        }
+        for Old { stream, .. } in streams {
+            stream.sync(self.io).await?;
+        }
+        Ok(ends)
+    }
+
+    /// Replays the streams, in the order of their epochs, into memtables.
+    async fn replay(
+        &self,
+        streams: &[Old],
+        ends: &[u64],
+        shards: &mut [Recovering],
+        new_id: &impl Fn() -> FileId,
+    ) -> Result<Vec<OldStream>> {
+        let mut old_streams = Vec::with_capacity(streams.len());
+        for (Old { stream, known }, end) in streams.iter().zip(ends) {
+            let mut needed = BTreeMap::new();
+            let mut reader = stream.reader(self.identity.db, known.start, Some(*end));
+            let pool = &self.opening.pool;
+            loop {
+                let more = reader
+                    .next_segment(self.io, pool, |record| self.apply(record, shards, &mut needed))
+                    .await?;
+                if !more {
+                    break;
+                }
+                for shard in &mut *shards {
+                    while shard.state.view.frozen.len() > self.limits.frozen_max {
+                        self.flush_oldest(shard, new_id()).await?;
+                    }
+                }
+            }
+            reader.finish()?;
+            old_streams.push(OldStream {
+                key: stream.key,
+                paths: stream.segments.iter().map(|s| s.file.path().to_owned()).collect(),
+                needed: needed.into_iter().collect(),
+            });
+        }
+        for shard in shards {
+            let last = shard.state.next_seq - 1;
+            shard.state.published = crate::shard::clock::Published::new(last);
+        }
+        Ok(old_streams)
+    }
+
+    /// Applies a record of the log.
+    fn apply(
+        &self,
+        record: &Record<'_>,
+        shards: &mut [Recovering],
+        needed: &mut BTreeMap<ShardId, SeqNo>,
+    ) -> Result<(), Stop> {
+        if record.header.kind != RecordKind::Write {
+            return Ok(());
+        }
+        record.for_each_write(|write| {
+            if write.keyspace != KEYSPACE_DEFAULT {
+                let what = format!("a write to keyspace {}", write.keyspace);
+                return Err(Stop::Unusable(Unusable::Newer(what)));
+            }
+            let shard = shards
+                .get_mut(usize::from(write.shard))
+                .ok_or(Stop::Unusable(Unusable::Malformed("a write to a shard that is not")))?;
+            let last = needed.entry(write.shard).or_default();
+            *last = (*last).max(write.seq);
+            shard.apply(&write, &self.limits, &self.opening.arenas)
+        })
+    }
+
+    /// Flushes a shard's oldest immutable memtable.
+    async fn flush_oldest(&self, shard: &mut Recovering, id: FileId) -> Result<()> {
+        let oldest: Arc<Frozen> =
+            Arc::clone(shard.state.view.frozen.last().expect("the caller saw one"));
+        let place = TablePlace {
+            dir: shard.dir.clone(),
+            db: self.identity.db,
+            shard: shard.id,
+            id,
+            pool: Arc::clone(&self.opening.pool),
+        };
+        let hasher = KeyHasher::new(&self.identity.hash_key);
+        let retain = Retain::Bounds(Vec::new());
+        let table = write_table(self.io, &oldest.memtable, &retain, &hasher, &place).await?;
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        let manifest = shard.manifest.as_mut().expect("made before the replay");
+        manifest.append(self.io, &edits).await?;
+        shard.state.view = Arc::new(shard.state.view.flushed(&oldest, Arc::new(table)));
+        Ok(())
+    }
+
+    /// Adds the files of a shard's directory that nothing names: tables of
+    /// earlier openings that never made it into a manifest, old manifests.
+    async fn find_orphans(
+        &self,
+        shard: &mut Recovering,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        orphans.extend(shard.stale.drain(..).filter(|path| !is_unfinished(path)));
+        let named: Vec<FileId> =
+            shard.state.view.tables.iter().map(|table| table.meta().id).collect();
+        for name in self.io.list(&shard.dir).await? {
+            let Some(id) = name.strip_suffix(TABLE_SUFFIX).and_then(FileId::parse) else {
+                continue;
+            };
+            if id.epoch() < self.epoch && !named.contains(&id) {
+                orphans.push(shard.dir.join(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Recovering {
+    /// Applies one write of the log.
+    fn apply(
+        &mut self,
+        write: &Write<'_>,
+        limits: &Limits,
+        arenas: &Arc<ArenaPool>,
+    ) -> Result<(), Stop> {
+        let expected = self.next_seq.unwrap_or(write.seq.min(self.flushed + 1));
+        if write.seq != expected {
+            return Err(Stop::Unusable(Unusable::Malformed(
+                "writes of a shard are missing before this one",
+            )));
+        }
+        self.next_seq = Some(write.seq + 1);
+        if write.seq <= self.flushed {
+            return Ok(());
+        }
+        let bytes = crate::memtable::Memtable::entry_bytes(write.key.len(), write.value.len());
+        let state = &mut self.state;
+        if !state.mutable.is_empty() && state.mutable.used_bytes() + bytes > limits.memtable_bytes {
+            state.rotate(arenas);
+        }
+        let tag = Tag::new(write.seq, write.kind);
+        state.mutable.insert(write.key, tag, Payload::Inline(write.value));
+        state.next_seq = write.seq + 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! What stands behind a shard's lock.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::base::error::{Error, Result};
+use crate::base::ids::ShardId;
+use crate::base::seq::SeqNo;
+use crate::base::sync::{Mutex, MutexGuard};
+use crate::lsm::{Frozen, View};
+use crate::memtable::{ArenaPool, Memtable};
+use crate::shard::clock::Published;
+
+/// One shard of the keyspace.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    state: Mutex<State>,
+}
+
+/// The foreground state of a shard.
+pub(crate) struct State {
+    pub(crate) mutable: Memtable,
+    /// Counts the mutable memtables, so that a scan notices a new one.
+    pub(crate) generation: u64,
+    /// The stream position of the mutable memtable's first record.
+    pub(crate) log_start: Option<u64>,
+    /// The number the next write gets.
+    pub(crate) next_seq: SeqNo,
+    pub(crate) published: Published,
+    pub(crate) view: Arc<View>,
+    /// Long batches whose entries are still being inserted: until they are
+    /// all in, the memtable is not rotated.
+    pub(crate) inserting: u32,
+    /// Why flushing does not go on, if it does not.
+    pub(crate) flush_error: Option<Error>,
+    pub(crate) closed: bool,
+    /// Writers that wait for room in the memtable.
+    stalled: Vec<Waker>,
+    /// Counts the times that stalled writers were woken.
+    rooms: u64,
+    pub(crate) counts: ShardCounts,
+}
+
+/// What a shard has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ShardCounts {
+    /// Writes: puts and deletes.
+    pub(crate) writes: u64,
+    /// Bytes of their keys and values.
+    pub(crate) write_bytes: u64,
+    pub(crate) flushes: u64,
+    /// Writes that had to wait for room in the memtable.
+    pub(crate) stalls: u64,
+}
+
+/// Whether a write may go into the mutable memtable now.
+pub(crate) enum Admission {
+    /// It may.
+    Granted,
+    /// It may: the memtable was rotated for it, and is to be flushed.
+    Rotated,
+    /// Wait with [`Shard::poll_room`] and this number, then ask again.
+    Stalled(u64),
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, state: State) -> Self {
+        Self { id, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Ready when it is worth asking for admission again.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
+        let mut state = self.lock();
+        if state.rooms != seen {
+            return Poll::Ready(());
+        }
+        state.stalled.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Tells stalled writers to ask again.
+    pub(crate) fn wake_stalled(&self) {
+        let stalled = {
+            let mut state = self.lock();
+            state.rooms += 1;
+            std::mem::take(&mut state.stalled)
+        };
+        for waker in stalled {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    /// The state of a shard at opening: `view` holds every write up to
+    /// `flushed`.
+    pub(crate) fn new(view: View, flushed: SeqNo, arenas: &Arc<ArenaPool>) -> Self {
+        Self {
+            mutable: Memtable::new(arenas),
+            generation: 0,
+            log_start: None,
+            next_seq: flushed + 1,
+            published: Published::new(flushed),
+            view: Arc::new(view),
+            inserting: 0,
+            flush_error: None,
+            closed: false,
+            stalled: Vec::new(),
+            rooms: 0,
+            counts: ShardCounts::default(),
+        }
+    }
+
+    /// Asks for room for `bytes` in a mutable memtable of at most
+    /// `memtable_bytes`, with at most `frozen_max` immutable ones behind it.
+    ///
+    /// # Errors
+    /// When there is no room, and flushing fails; or the shard is closed.
+    pub(crate) fn admit(
+        &mut self,
+        bytes: usize,
+        memtable_bytes: usize,
+        frozen_max: usize,
+        arenas: &Arc<ArenaPool>,
+    ) -> Result<Admission> {
+        if self.closed {
+            return Err(Error::closed());
+        }
+        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= memtable_bytes {
+            return Ok(Admission::Granted);
+        }
+        if self.inserting == 0 && self.view.frozen.len() < frozen_max {
+            self.rotate(arenas);
+            return Ok(Admission::Rotated);
+        }
+        if let Some(error) = &self.flush_error {
+            return Err(error.context("memtables cannot be flushed"));
+        }
+        self.counts.stalls += 1;
+        Ok(Admission::Stalled(self.rooms))
+    }
+
+    /// The number to wait with, see [`Shard::poll_room`].
+    pub(crate) fn room_number(&self) -> u64 {
+        self.rooms
+    }
+
+    /// Makes the mutable memtable immutable.
+    pub(crate) fn rotate(&mut self, arenas: &Arc<ArenaPool>) {
+        assert_eq!(self.inserting, 0, "a batch is still being inserted");
+        let memtable = std::mem::replace(&mut self.mutable, Memtable::new(arenas));
+        let frozen = Frozen { memtable, log_start: self.log_start.take() };
+        self.view = Arc::new(self.view.rotated(Arc::new(frozen)));
+        self.generation += 1;
+    }
+
+    /// The stream position of the first record that is not in a table yet.
+    pub(crate) fn log_needed_from(&self) -> Option<u64> {
+        let frozen = self.view.frozen.iter().filter_map(|frozen| frozen.log_start);
+        frozen.chain(self.log_start).min()
+    }
+
+    /// Every write up to this number is in a table.
+    pub(crate) fn flushed_seq(&self) -> SeqNo {
+        let memtables = self.view.frozen.iter().map(|frozen| &frozen.memtable);
+        let oldest = memtables.chain([&self.mutable]).filter_map(Memtable::seq_range).min();
+        oldest.map_or(self.next_seq, |(first, _)| first) - 1
+    }
+}

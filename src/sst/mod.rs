@@ -1,0 +1,56 @@
+//! Tables (SSTables): writing one from sorted entries, looking keys up in it,
+//! and walking over it.
+//!
+//! The bytes are those of [`crate::format::table`] and
+//! [`crate::format::block`]; here is the I/O around them. A table is written
+//! once, in one pass, and never changed. An open one keeps its index and its
+//! filter in memory, so that a lookup costs one read at most. Nothing that was
+//! read is used before its checksum was verified.
+
+mod iter;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use iter::TableIter;
+pub(crate) use reader::{Table, TableEntry};
+pub(crate) use writer::TableWriter;
+
+pub(crate) use crate::format::edit::TableMeta;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+
+/// The longest request for a part of a table, in bytes.
+const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+/// What filters did, over all the tables that count here.
+#[derive(Debug, Default)]
+pub(crate) struct ReadCounters {
+    /// Lookups that asked a filter.
+    pub(crate) filter_probes: AtomicU64,
+    /// Those it answered with "certainly not here".
+    pub(crate) filter_negatives: AtomicU64,
+    /// Those it answered with "maybe" although the table has no version of the
+    /// key.
+    pub(crate) filter_false_positives: AtomicU64,
+}
+
+/// A reading of [`ReadCounters`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FilterCounts {
+    pub(crate) probes: u64,
+    pub(crate) negatives: u64,
+    pub(crate) false_positives: u64,
+}
+
+impl ReadCounters {
+    pub(crate) fn counts(&self) -> FilterCounts {
+        FilterCounts {
+            probes: self.filter_probes.load(Ordering::Relaxed),
+            negatives: self.filter_negatives.load(Ordering::Relaxed),
+            false_positives: self.filter_false_positives.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! An open table: opening it, and looking one key up.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::KeyHash;
+use crate::base::ids::DbId;
+use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
+use crate::base::seq::{SeqNo, Tag};
+use crate::format::block::{Block, Lookup};
+use crate::format::filter::Filter;
+use crate::format::header::{DecodeError, FileType, Header};
+use crate::format::table::{
+    FilterFormat, Footer, Index, Properties, Region, TABLE_BYTES_MIN, seed_at,
+};
+use crate::io::{File, Io, IoBuf};
+use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, TableMeta};
+
+/// An open table. Its index and filter are in memory, its blocks are not.
+pub(crate) struct Table {
+    file: File,
+    meta: TableMeta,
+    index: Index,
+    /// `None` for a table without a filter: every key may be in it.
+    filter: Option<Filter>,
+}
+
+/// The version of a key that [`Table::get`] found. Holds the block it is in.
+pub(crate) struct TableEntry {
+    pub(crate) tag: Tag,
+    buf: IoBuf,
+    value: Range<usize>,
+}
+
+impl TableEntry {
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.buf[self.value.clone()]
+    }
+}
+
+impl Table {
+    /// Opens the table in `file`, which must be what `meta` says it is, in the
+    /// database `db`.
+    pub(crate) async fn open<I: Io>(io: &I, file: File, db: DbId, meta: TableMeta) -> Result<Self> {
+        let file_bytes = io.len(&file).await?;
+        let damaged = |offset, reason: String| Error::corruption(file.path(), offset, reason);
+        if file_bytes < meta.file_bytes {
+            let reason = format!(
+                "the file ends before byte {}, where the table does",
+                meta.file_bytes
+            );
+            return Err(damaged(file_bytes, reason));
+        }
+        if file_bytes > meta.file_bytes
+            || file_bytes < TABLE_BYTES_MIN
+            || !file_bytes.is_multiple_of(UNIT_U64)
+        {
+            let reason = format!(
+                "the file has {file_bytes} bytes, and the manifest speaks of {}",
+                meta.file_bytes
+            );
+            return Err(damaged(meta.file_bytes, reason));
+        }
+
+        let buf = read(io, &file, 0, IoBuf::zeroed(UNIT), "the header").await?;
+        let header =
+            Header::decode(&buf, FileType::Table).map_err(|error| error.at(file.path(), 0))?;
+        header
+            .check_belongs(db, meta.id)
+            .map_err(|error| error.at(file.path(), 0))?;
+
+        let footer_at = file_bytes - UNIT_U64;
+        let buf = read(io, &file, footer_at, buf, "the footer").await?;
+        let footer = Footer::decode(&buf, &meta.table_id, footer_at)
+            .map_err(|error| error.at(file.path(), footer_at))?;
+        drop(buf);
+
+        let regions = Regions::read(io, &file, footer.filter.offset..footer_at).await?;
+        let part = |region: &Region| regions.verified(&file, &meta.table_id, region);
+        let located = |region: &Region, error: DecodeError| error.at(file.path(), region.offset);
+        let properties = Properties::decode(part(&footer.properties)?)
+            .map_err(|error| located(&footer.properties, error))?;
+        if !agree(&meta, &footer, &properties) {
+            let reason = "the table and the manifest say different things about its contents";
+            return Err(damaged(footer.properties.offset, reason.to_owned()));
+        }
+        let index = Index::decode(part(&footer.index)?, footer.filter.offset / UNIT_U64)
+            .map_err(|error| located(&footer.index, error))?;
+        let filter = match footer.filter_format {
+            FilterFormat::None => None,
+            FilterFormat::BinaryFuse8 => Some(
+                Filter::decode(part(&footer.filter)?)
+                    .map_err(|error| located(&footer.filter, error))?,
+            ),
+        };
+        drop(regions);
+        Ok(Self {
+            file,
+            meta,
+            index,
+            filter,
+        })
+    }
+
+    pub(crate) fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
+
+    /// Bytes the open table takes in memory.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.meta.smallest.len()
+            + self.meta.largest.len()
+            + self.index.bytes()
+            + self.filter.as_ref().map_or(0, Filter::bytes)
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Finds the newest version of `key` at or below `bound`. Reads one block,
+    /// or nothing when range or filter exclude the key.
+    ///
+    /// One block is always enough: no separator of the index lies between the
+    /// version that is sought and where it would be, also when versions of one
+    /// key are in several blocks.
+    pub(crate) async fn get<I: Io>(
+        &self,
+        io: &I,
+        counters: &ReadCounters,
+        key: &[u8],
+        hash: KeyHash,
+        bound: SeqNo,
+    ) -> Result<Option<TableEntry>> {
+        if key < &self.meta.smallest[..] || key > &self.meta.largest[..] {
+            return Ok(None);
+        }
+        if let Some(filter) = &self.filter {
+            counters.filter_probes.fetch_add(1, Ordering::Relaxed);
+            if !filter.may_contain(hash.filter) {
+                counters.filter_negatives.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
+        }
+        let Some(block) = self.index.find(key, Tag::visible_at(bound)) else {
+            // The key is the table's largest, and every version of it newer.
+            return Ok(None);
+        };
+        let (offset, len) = self.index.extent(block);
+        let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
+        let found = self
+            .decode(&buf, offset)
+            .and_then(|found| found.get(key, bound))
+            .map_err(|error| self.damage(offset, &error))?;
+        match found {
+            Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, value })),
+            Lookup::OnlyNewer => {}
+            Lookup::Absent => {
+                let newer_before = block > 0 && self.index.ends_with(block - 1, key);
+                if self.filter.is_some() && !newer_before {
+                    counters
+                        .filter_false_positives
+                        .fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fills `buf` with blocks, which nobody has verified yet.
+    pub(super) async fn read<I: Io>(&self, io: &I, offset: u64, buf: IoBuf) -> Result<IoBuf> {
+        read(io, &self.file, offset, buf, "a data block").await
+    }
+
+    /// Verifies the block that was read from `offset`.
+    pub(super) fn decode<'a>(
+        &self,
+        extent: &'a [u8],
+        offset: u64,
+    ) -> Result<Block<'a>, DecodeError> {
+        Block::decode(extent, seed_at(&self.meta.table_id, offset))
+    }
+
+    /// The error for a block, read from `offset`, that does not decode.
+    pub(super) fn damage(&self, offset: u64, error: &DecodeError) -> Error {
+        error.at(self.file.path(), offset)
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Table({}, {} blocks)",
+            self.file.path().display(),
+            self.index.blocks()
+        )
+    }
+}
+
+/// Whether the table itself and the manifest say the same.
+fn agree(meta: &TableMeta, footer: &Footer, properties: &Properties) -> bool {
+    footer.entries == meta.entries
+        && properties.entries == meta.entries
+        && properties.smallest == meta.smallest
+        && properties.largest == meta.largest
+        && properties.seq_min == meta.seq_min
+        && properties.seq_max == meta.seq_max
+        && properties.epoch == meta.id.epoch()
+}
+
+/// Filter, index and properties as they are on disk.
+struct Regions {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Regions {
+    async fn read<I: Io>(io: &I, file: &File, place: Range<u64>) -> Result<Self> {
+        let mut bytes = Vec::with_capacity((place.end - place.start) as usize);
+        let mut offset = place.start;
+        while offset < place.end {
+            let len = (place.end - offset).min(REQUEST_BYTES_MAX as u64);
+            let what = "filter, index and properties";
+            let buf = read(io, file, offset, IoBuf::zeroed(len as usize), what).await?;
+            bytes.extend_from_slice(&buf);
+            offset += len;
+        }
+        Ok(Self {
+            offset: place.start,
+            bytes,
+        })
+    }
+
+    /// The bytes of one region, verified.
+    fn verified(&self, file: &File, table_id: &[u8; 16], region: &Region) -> Result<&[u8]> {
+        let start = (region.offset - self.offset) as usize;
+        let padded = &self.bytes[start..start + round_up_u64(region.bytes) as usize];
+        if seed_at(table_id, region.offset).checksum(padded) != region.crc {
+            let reason = "the checksum of filter, index or properties does not match";
+            return Err(Error::corruption(file.path(), region.offset, reason));
+        }
+        Ok(&padded[..region.bytes as usize])
+    }
+}
+
+/// Fills the whole of `buf`. A read that fails is tried once more.
+async fn read<I: Io>(io: &I, file: &File, offset: u64, buf: IoBuf, what: &str) -> Result<IoBuf> {
+    let (mut buf, mut result) = io.read(file, offset, buf).await;
+    if result
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::Io)
+    {
+        (buf, result) = io.read(file, offset, buf).await;
+    }
+    let bytes = result?;
+    if bytes < buf.len() {
+        let reason = format!("the file ends before the end of {what}");
+        return Err(Error::corruption(
+            file.path(),
+            offset + bytes as u64,
+            reason,
+        ));
+    }
+    Ok(buf)
+}

@@ -1,0 +1,187 @@
+//! An [`Io`] of one file in memory, which counts what it is asked for and
+//! fails on demand. Its futures are ready at their first poll.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::{UNIT, UNIT_U64};
+use crate::io::{File, Handle, Harden, Io, IoBuf, IoCounters, OpenMode, WriteBuf};
+
+/// The result of a future that never waits.
+pub(super) fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a future over memory was not ready"),
+    }
+}
+
+/// One file's bytes.
+#[derive(Clone)]
+pub(super) struct Memory {
+    file: File,
+    bytes: Rc<RefCell<Vec<u8>>>,
+    counters: Arc<IoCounters>,
+    /// Bytes that count as written durably.
+    synced: Rc<Cell<usize>>,
+    /// Requests that succeed before some fail, and how many those are.
+    failures: Rc<Cell<(usize, usize)>>,
+    /// The lengths of the reads so far.
+    reads: Rc<RefCell<Vec<usize>>>,
+}
+
+impl Memory {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        let stand_in = tempfile::tempfile().expect("a temporary file");
+        Self {
+            file: File::new(Path::new("/db/table.sst"), Handle::Os(stand_in.into())),
+            bytes: Rc::new(RefCell::new(bytes)),
+            counters: Arc::default(),
+            synced: Rc::default(),
+            failures: Rc::default(),
+            reads: Rc::default(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.bytes.borrow().clone()
+    }
+
+    /// Replaces one byte; returns the one before.
+    pub(super) fn replace(&self, at: usize, byte: u8) -> u8 {
+        std::mem::replace(&mut self.bytes.borrow_mut()[at], byte)
+    }
+
+    pub(super) fn synced(&self) -> usize {
+        self.synced.get()
+    }
+
+    /// Makes the next requests fail.
+    pub(super) fn fail(&self, requests: usize) {
+        self.failures.set((0, requests));
+    }
+
+    /// Makes one request fail, after so many that succeed.
+    pub(super) fn fail_after(&self, successes: usize) {
+        self.failures.set((successes, 1));
+    }
+
+    /// The lengths of the reads since the last call.
+    pub(super) fn take_reads(&self) -> Vec<usize> {
+        self.reads.take()
+    }
+
+    /// A handle that stands for the file.
+    pub(super) fn file(&self) -> File {
+        self.file.clone()
+    }
+
+    fn failing(&self, file: &File) -> Result<()> {
+        let (successes, failures) = self.failures.get();
+        if successes > 0 || failures == 0 {
+            self.failures.set((successes.saturating_sub(1), failures));
+            return Ok(());
+        }
+        self.failures.set((0, failures - 1));
+        Err(Error::os(
+            "reach",
+            file.path(),
+            std::io::Error::from_raw_os_error(5),
+        ))
+    }
+}
+
+impl Io for Memory {
+    async fn read(&self, file: &File, offset: u64, mut buf: IoBuf) -> (IoBuf, Result<usize>) {
+        assert!(offset.is_multiple_of(UNIT_U64), "a read at {offset}");
+        self.counters.read(buf.len());
+        self.reads.borrow_mut().push(buf.len());
+        let bytes = self.bytes.borrow();
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        (buf, self.failing(file).map(|()| len))
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: WriteBuf,
+        _harden: Harden,
+    ) -> (WriteBuf, Result<()>) {
+        assert!(offset.is_multiple_of(UNIT_U64) && buf.bytes().len().is_multiple_of(UNIT));
+        self.counters.write(buf.bytes().len());
+        let mut bytes = self.bytes.borrow_mut();
+        assert_eq!(
+            bytes.len() as u64,
+            offset,
+            "a table is written front to back"
+        );
+        bytes.extend_from_slice(buf.bytes());
+        (buf, self.failing(file))
+    }
+
+    async fn sync(&self, file: &File) -> Result<()> {
+        self.counters.sync();
+        self.synced.set(self.bytes.borrow().len());
+        self.failing(file)
+    }
+
+    async fn len(&self, _file: &File) -> Result<u64> {
+        Ok(self.bytes.borrow().len() as u64)
+    }
+
+    async fn open(&self, _path: &Path, _mode: OpenMode) -> Result<File> {
+        unreachable!("tables are handed open files")
+    }
+
+    async fn list(&self, _dir: &Path) -> Result<Vec<String>> {
+        unreachable!("tables do not touch directories")
+    }
+
+    async fn create_dir(&self, _dir: &Path) -> Result<()> {
+        unreachable!("tables do not touch directories")
+    }
+
+    async fn remove(&self, _path: &Path) -> Result<()> {
+        unreachable!("tables do not touch directories")
+    }
+
+    async fn rename(&self, _from: &Path, _to: &Path) -> Result<()> {
+        unreachable!("tables do not touch directories")
+    }
+
+    async fn sync_dir(&self, _dir: &Path) -> Result<()> {
+        unreachable!("tables do not touch directories")
+    }
+
+    async fn try_lock(&self, _path: &Path) -> Result<Option<File>> {
+        unreachable!("tables lock nothing")
+    }
+
+    fn unlock(&self, _file: &File) -> Result<()> {
+        unreachable!("tables lock nothing")
+    }
+
+    async fn sleep(&self, _nanos: u64) {
+        unreachable!("tables do not sleep")
+    }
+
+    fn now_ns(&self) -> u64 {
+        unreachable!("tables read no clock")
+    }
+
+    fn random(&self, _bytes: &mut [u8]) {
+        unreachable!("tables draw no random numbers")
+    }
+
+    fn counters(&self) -> &Arc<IoCounters> {
+        &self.counters
+    }
+}

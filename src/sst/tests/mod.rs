@@ -1,0 +1,166 @@
+//! Tables over a file in memory: what they have in common.
+
+mod damage;
+mod memory;
+mod round_trip;
+mod walks;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use self::memory::{Memory, now};
+use super::{ReadCounters, Table, TableIter, TableMeta, TableWriter};
+use crate::base::error::Result;
+use crate::base::hash::KeyHasher;
+use crate::base::ids::{DbId, FileId};
+use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
+use crate::io::BufferPool;
+
+const DB: DbId = DbId([0xdb; 16]);
+const TABLE_ID: [u8; 16] = [0x7a; 16];
+
+type Entry = (Vec<u8>, Tag, Vec<u8>);
+
+fn id() -> FileId {
+    FileId::new(3, 14)
+}
+
+fn hasher() -> KeyHasher {
+    KeyHasher::new(&[4; 16])
+}
+
+fn put(seq: SeqNo) -> Tag {
+    Tag::new(seq, Kind::Put)
+}
+
+/// Threads share open tables.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<Table>();
+    is_shared::<ReadCounters>();
+};
+
+/// xorshift64*: every run of a test is the same.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Brings entries into the order of a table, without duplicates.
+fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_by(|a, b| compare_internal((&a.0, a.1), (&b.0, b.1)));
+    entries.dedup_by(|a, b| a.0 == b.0 && a.1.seq() == b.1.seq());
+    entries
+}
+
+/// Writes a table with buffers of `write_bytes`.
+fn write(entries: &[Entry], write_bytes: usize) -> (Memory, TableMeta) {
+    let io = Memory::of(Vec::new());
+    let pool = BufferPool::new(write_bytes, 2);
+    let hasher = hasher();
+    let meta = now(async {
+        let mut writer = TableWriter::new(&io, io.file(), DB, id(), TABLE_ID, 5, &pool);
+        for (key, tag, value) in entries {
+            writer.add(key, *tag, value, hasher.hash(key)).await?;
+        }
+        writer.finish().await
+    });
+    (io, meta.expect("memory takes everything"))
+}
+
+fn open(io: &Memory, meta: &TableMeta) -> Result<Table> {
+    now(Table::open(io, io.file(), DB, meta.clone()))
+}
+
+fn get(
+    io: &Memory,
+    table: &Table,
+    counters: &ReadCounters,
+    key: &[u8],
+    bound: SeqNo,
+) -> Result<Option<(Tag, Vec<u8>)>> {
+    let found = now(table.get(io, counters, key, hasher().hash(key), bound))?;
+    Ok(found.map(|entry| (entry.tag, entry.value().to_vec())))
+}
+
+/// What a get must answer.
+fn expected(entries: &[Entry], key: &[u8], bound: SeqNo) -> Option<(Tag, Vec<u8>)> {
+    let at = entries
+        .partition_point(|e| compare_internal((&e.0, e.1), (key, Tag::visible_at(bound))).is_lt());
+    entries
+        .get(at)
+        .filter(|e| e.0 == key)
+        .map(|e| (e.1, e.2.clone()))
+}
+
+/// The entry the iterator is on.
+fn seen(iter: &TableIter) -> Option<Entry> {
+    iter.valid()
+        .then(|| (iter.key().to_vec(), iter.tag(), iter.value().to_vec()))
+}
+
+/// All entries from front to back.
+fn collect(io: &Memory, iter: &mut TableIter) -> Result<Vec<Entry>> {
+    now(iter.seek_to_first(io))?;
+    let mut all = Vec::new();
+    while let Some(entry) = seen(iter) {
+        all.push(entry);
+        now(iter.next(io))?;
+    }
+    Ok(all)
+}
+
+/// Random entries: shared prefixes, many versions of some keys, tombstones,
+/// now and then a value longer than a block.
+fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    while entries.len() < count {
+        let key = match random.below(4) {
+            0 => {
+                let len = random.below(4);
+                random.bytes(len)
+            }
+            1 => format!("user:{:08}", random.below(1000)).into_bytes(),
+            2 => [&[0xff; 20][..], &random.below(300).to_be_bytes()].concat(),
+            _ => vec![b'a'; random.below(60) as usize],
+        };
+        let versions = if random.below(20) == 0 {
+            1 + random.below(200)
+        } else {
+            1
+        };
+        for _ in 0..versions {
+            let kind = if random.below(5) == 0 {
+                Kind::Delete
+            } else {
+                Kind::Put
+            };
+            let len = match (kind, random.below(100)) {
+                (Kind::Delete, _) => 0,
+                (Kind::Put, 0) => random.below(20_000),
+                (Kind::Put, _) => random.below(300),
+            };
+            let value = random.bytes(len);
+            entries.push((key.clone(), Tag::new(1 + random.below(1000), kind), value));
+        }
+    }
+    sorted(entries)
+}
+
+fn count(counter: &std::sync::atomic::AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

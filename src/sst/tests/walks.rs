@@ -1,0 +1,164 @@
+//! Iterators: every seek, both directions, and how much they read.
+
+use super::*;
+use crate::base::limits::UNIT;
+
+fn iter_over(entries: &[Entry]) -> (Memory, TableIter) {
+    let (io, meta) = write(entries, 256 << 10);
+    let table = open(&io, &meta).expect("a sound table");
+    io.take_reads();
+    (io, TableIter::new(Arc::new(table)))
+}
+
+#[test]
+fn walks_both_ways() {
+    for seed in 20..28 {
+        let mut random = Random(seed);
+        let count = 1 + random.below(1200) as usize;
+        let entries = random_entries(&mut random, count);
+        let (io, mut iter) = iter_over(&entries);
+        assert!(!iter.valid());
+        assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
+        now(iter.seek_to_last(&io)).expect("sound");
+        for entry in entries.iter().rev() {
+            assert_eq!(seen(&iter).as_ref(), Some(entry));
+            now(iter.prev(&io)).expect("sound");
+        }
+        assert!(!iter.valid());
+    }
+}
+
+#[test]
+fn seeks_everywhere() {
+    for seed in 40..46 {
+        let mut random = Random(seed);
+        let count = 1 + random.below(700) as usize;
+        let entries = random_entries(&mut random, count);
+        let (io, mut iter) = iter_over(&entries);
+        let mut targets: Vec<(Vec<u8>, Tag)> = vec![(vec![], Tag::visible_at(SEQ_MAX))];
+        targets.push((vec![0xff; 100], put(1)));
+        for (key, tag, _) in &entries {
+            targets.push((key.clone(), *tag));
+            targets.push((key.clone(), Tag::visible_at(tag.seq() - 1)));
+            targets.push((key.clone(), Tag::visible_at(SEQ_MAX)));
+            targets.push((key.clone(), Tag::from_u64(0)));
+            targets.push(([&key[..], b"\0"].concat(), *tag));
+            targets.push((key[..key.len() / 2].to_vec(), *tag));
+        }
+        for (key, tag) in targets {
+            let at =
+                entries.partition_point(|e| compare_internal((&e.0, e.1), (&key, tag)).is_lt());
+            now(iter.seek(&io, &key, tag)).expect("sound");
+            assert_eq!(seen(&iter).as_ref(), entries.get(at), "{key:?} {tag:?}");
+            now(iter.seek_for_prev(&io, &key, tag)).expect("sound");
+            let before = at.checked_sub(1).map(|i| &entries[i]);
+            assert_eq!(seen(&iter).as_ref(), before, "{key:?} {tag:?}");
+        }
+    }
+}
+
+/// Random steps and turns and seeks, against an index into the entries.
+#[test]
+fn wanders() {
+    let mut random = Random(99);
+    let entries = random_entries(&mut random, 2500);
+    let (io, mut iter) = iter_over(&entries);
+    let mut at: Option<usize> = None;
+    for _ in 0..400 {
+        let Some(here) = at else {
+            let target = &entries[random.below(entries.len() as u64) as usize];
+            now(iter.seek(&io, &target.0, target.1)).expect("sound");
+            at = entries.iter().position(|e| e == target);
+            continue;
+        };
+        let steps = random.below(120) as usize;
+        let forward = random.below(2) == 0;
+        at = Some(here);
+        for _ in 0..steps {
+            at = match (at, forward) {
+                (Some(i), true) => {
+                    now(iter.next(&io)).expect("sound");
+                    Some(i + 1).filter(|&i| i < entries.len())
+                }
+                (Some(i), false) => {
+                    now(iter.prev(&io)).expect("sound");
+                    i.checked_sub(1)
+                }
+                (None, _) => break,
+            };
+            assert_eq!(seen(&iter).as_ref(), at.map(|i| &entries[i]));
+        }
+        if random.below(10) == 0 {
+            at = None;
+        }
+    }
+}
+
+/// Blocks of 4 KiB with one entry each.
+fn one_entry_a_block(blocks: u64) -> Vec<Entry> {
+    (0..blocks)
+        .map(|i| (i.to_be_bytes().to_vec(), put(1), vec![i as u8; 3000]))
+        .collect()
+}
+
+#[test]
+fn reads_ahead_in_doubling_steps() {
+    let entries = one_entry_a_block(300);
+    let (io, mut iter) = iter_over(&entries);
+    assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
+    let units: Vec<usize> = io.take_reads().iter().map(|len| len / UNIT).collect();
+    assert_eq!(units, [1, 2, 4, 8, 16, 32, 64, 64, 64, 45]);
+
+    // Going back, the buffer that is held is used first.
+    now(iter.seek_to_last(&io)).expect("sound");
+    assert!(io.take_reads().is_empty());
+    let mut back = 0;
+    while iter.valid() {
+        back += 1;
+        now(iter.prev(&io)).expect("sound");
+    }
+    assert_eq!(back, 300);
+    let units: Vec<usize> = io.take_reads().iter().map(|len| len / UNIT).collect();
+    assert_eq!(units, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+}
+
+#[test]
+fn seeks_and_turns_start_small() {
+    let entries = one_entry_a_block(200);
+    let (io, mut iter) = iter_over(&entries);
+    collect(&io, &mut iter).expect("sound");
+    io.take_reads();
+
+    let seek = |iter: &mut TableIter, i: u64| {
+        now(iter.seek(&io, &i.to_be_bytes(), put(1))).expect("sound");
+    };
+    seek(&mut iter, 20);
+    assert_eq!(io.take_reads(), [UNIT]);
+    now(iter.next(&io)).expect("sound");
+    assert_eq!(io.take_reads(), [2 * UNIT]);
+    now(iter.next(&io)).expect("sound");
+    now(iter.prev(&io)).expect("sound");
+    assert!(io.take_reads().is_empty());
+    now(iter.prev(&io)).expect("sound");
+    assert_eq!(io.take_reads(), [UNIT]);
+    now(iter.prev(&io)).expect("sound");
+    assert_eq!(io.take_reads(), [2 * UNIT]);
+    assert_eq!(iter.key(), 19u64.to_be_bytes());
+    // Seeking within the window reads nothing.
+    seek(&mut iter, 18);
+    assert_eq!(
+        (iter.key(), io.take_reads()),
+        (&18u64.to_be_bytes()[..], vec![])
+    );
+}
+
+#[test]
+fn an_error_leaves_no_entry_and_a_seek_recovers() {
+    let entries = one_entry_a_block(40);
+    let (io, mut iter) = iter_over(&entries);
+    now(iter.seek_to_first(&io)).expect("sound");
+    io.fail(2);
+    assert!(now(iter.next(&io)).is_err());
+    assert!(!iter.valid());
+    assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
+}

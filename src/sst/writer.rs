@@ -1,0 +1,254 @@
+//! Writing a table: entries in, a file out, in one pass.
+//!
+//! Blocks gather in one buffer, which is written when it is full; one write is
+//! in flight at a time, and none of them is durable before the sync at the
+//! end. What grows with the table is the hash of each key and the separator of
+//! each block.
+
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::base::hash::KeyHash;
+use crate::base::ids::{DbId, FileId, ShardId};
+use crate::base::limits::{UNIT, UNIT_U64, round_up};
+use crate::base::seq::{Kind, Tag, compare_internal};
+use crate::format::block::BlockBuilder;
+use crate::format::filter::Filter;
+use crate::format::header::{FileType, Header};
+use crate::format::table::{
+    FilterFormat, Footer, IndexBuilder, Properties, Region, TABLE_BYTES_MIN, seed_at,
+};
+use crate::io::{BufferPool, File, Harden, Io, IoBuf, WriteBuf};
+use crate::sst::TableMeta;
+
+/// Writes one table. Whatever fails, the file is then worthless: the caller
+/// drops the writer, removes the file, and starts again from the inputs.
+pub(crate) struct TableWriter<'a, I: Io> {
+    out: Output<'a, I>,
+    id: FileId,
+    table_id: [u8; 16],
+    block: BlockBuilder,
+    index: IndexBuilder,
+    /// One for each distinct key.
+    hashes: Vec<u64>,
+    /// Complete at the end, but for the largest key.
+    properties: Properties,
+}
+
+impl<'a, I: Io> TableWriter<'a, I> {
+    /// Starts a table in `file`, which must be empty and new. Buffers come
+    /// from `pool`, whose buffer length is that of the writes.
+    pub(crate) fn new(
+        io: &'a I,
+        file: File,
+        db: DbId,
+        id: FileId,
+        table_id: [u8; 16],
+        shard: ShardId,
+        pool: &Arc<BufferPool>,
+    ) -> Self {
+        let mut buf = pool.take();
+        Header::new(FileType::Table, db, id, Vec::new()).encode(&mut buf[..UNIT]);
+        Self {
+            out: Output {
+                io,
+                file,
+                buf: Some(buf),
+                filled: UNIT,
+                written: 0,
+            },
+            id,
+            table_id,
+            block: BlockBuilder::new(),
+            index: IndexBuilder::new(),
+            hashes: Vec::new(),
+            properties: Properties {
+                entries: 0,
+                tombstones: 0,
+                smallest: Box::default(),
+                largest: Box::default(),
+                seq_min: u64::MAX,
+                seq_max: 0,
+                key_bytes: 0,
+                value_bytes: 0,
+                shard,
+                epoch: id.epoch(),
+            },
+        }
+    }
+
+    /// Adds an entry, which must sort after the one before.
+    pub(crate) async fn add(
+        &mut self,
+        key: &[u8],
+        tag: Tag,
+        value: &[u8],
+        hash: KeyHash,
+    ) -> Result<()> {
+        let last = self.block.last();
+        assert!(
+            last.is_none_or(|last| compare_internal(last, (key, tag)).is_lt()),
+            "entries of a table come in order"
+        );
+        assert!(tag.kind().is_some(), "a table holds entries of known kinds");
+        if last.is_none_or(|(last_key, _)| last_key != key) {
+            self.hashes.push(hash.filter);
+        }
+        let properties = &mut self.properties;
+        if properties.entries == 0 {
+            properties.smallest = key.into();
+        }
+        properties.entries += 1;
+        properties.tombstones += u64::from(tag.kind() == Some(Kind::Delete));
+        properties.seq_min = properties.seq_min.min(tag.seq());
+        properties.seq_max = properties.seq_max.max(tag.seq());
+        properties.key_bytes += key.len() as u64;
+        properties.value_bytes += value.len() as u64;
+        if !self.block.add(key, tag, value) {
+            self.finish_block(Some(key)).await?;
+            let fits = self.block.add(key, tag, value);
+            assert!(fits, "an empty block takes every entry");
+        }
+        Ok(())
+    }
+
+    /// Ends the current block; the next one starts with the key `next`.
+    async fn finish_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        let seed = seed_at(&self.table_id, self.out.position());
+        let extent = self.block.finish(seed);
+        self.out.put(extent).await?;
+        let units = extent.len() / UNIT;
+        let last = self
+            .block
+            .last()
+            .expect("a finished block has a last entry");
+        self.index.add(last, next, units);
+        self.block.reset();
+        Ok(())
+    }
+
+    /// Writes a region, in whole units.
+    async fn region(&mut self, mut bytes: Vec<u8>) -> Result<Region> {
+        let offset = self.out.position();
+        let len = bytes.len() as u64;
+        bytes.resize(round_up(bytes.len()), 0);
+        let crc = seed_at(&self.table_id, offset).checksum(&bytes);
+        self.out.put(&bytes).await?;
+        Ok(Region {
+            offset,
+            bytes: len,
+            crc,
+        })
+    }
+
+    /// Completes the table, which must have at least one entry, and makes its
+    /// file durable. The caller then makes its directory entry durable.
+    pub(crate) async fn finish(mut self) -> Result<TableMeta> {
+        assert!(!self.block.is_empty(), "a table has at least one entry");
+        self.finish_block(None).await?;
+        let filter = Filter::build(&mut self.hashes);
+        self.hashes = Vec::new();
+        let filter_format = match filter {
+            Some(_) => FilterFormat::BinaryFuse8,
+            None => FilterFormat::None,
+        };
+        let filter = self
+            .region(filter.map_or_else(Vec::new, |filter| filter.encode()))
+            .await?;
+        let index = self.region(self.index.encode()).await?;
+        self.properties.largest = self
+            .block
+            .last()
+            .map(|(key, _)| key.into())
+            .unwrap_or_default();
+        let properties = self.region(self.properties.encode()).await?;
+
+        let Self {
+            mut out,
+            id,
+            table_id,
+            properties: stated,
+            ..
+        } = self;
+        let entries = stated.entries;
+        let mut unit = [0; UNIT];
+        Footer {
+            entries,
+            filter_format,
+            filter,
+            index,
+            properties,
+        }
+        .encode(&mut unit, &table_id);
+        out.put(&unit).await?;
+        out.flush().await?;
+        out.io.sync(&out.file).await?;
+        assert!(out.written >= TABLE_BYTES_MIN && out.written.is_multiple_of(UNIT_U64));
+        Ok(TableMeta {
+            id,
+            table_id,
+            file_bytes: out.written,
+            entries,
+            smallest: stated.smallest,
+            largest: stated.largest,
+            seq_min: stated.seq_min,
+            seq_max: stated.seq_max,
+        })
+    }
+}
+
+/// Bytes on their way into the file.
+struct Output<'a, I: Io> {
+    io: &'a I,
+    file: File,
+    /// `None` after a write that failed.
+    buf: Option<IoBuf>,
+    filled: usize,
+    /// Bytes of the file before those in `buf`.
+    written: u64,
+}
+
+impl<I: Io> Output<'_, I> {
+    /// Where in the file the next byte goes.
+    fn position(&self) -> u64 {
+        self.written + self.filled as u64
+    }
+
+    async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let buf = self
+                .buf
+                .as_mut()
+                .expect("a writer whose write failed is dropped");
+            if self.filled == buf.len() {
+                self.flush().await?;
+                continue;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(buf.len() - self.filled));
+            buf[self.filled..self.filled + now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let buf = self
+            .buf
+            .take()
+            .expect("a writer whose write failed is dropped");
+        assert!(self.filled > 0 && self.filled.is_multiple_of(UNIT));
+        let request = WriteBuf::Prefix(buf, self.filled);
+        let (request, result) = self
+            .io
+            .write(&self.file, self.written, request, Harden::Later)
+            .await;
+        result?;
+        if let WriteBuf::Owned(buf) | WriteBuf::Prefix(buf, _) = request {
+            self.buf = Some(buf);
+        }
+        self.written += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+}

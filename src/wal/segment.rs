@@ -1,0 +1,237 @@
+//! Segments: files that are written once in full when they are made, so that
+//! every later write overwrites blocks that exist (no file-system journal on
+//! the way of a commit), and that are recycled until the database is closed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::base::ids::{DbId, FileId};
+use crate::base::limits::{UNIT, UNIT_U64};
+use crate::format::edit::StreamKey;
+use crate::format::header::{FileType, Header};
+use crate::format::record::{u32_at, u64_at};
+use crate::io::{BufferPool, File, Harden, Io, IoBuf, OpenMode, WriteBuf};
+
+/// Name suffix of segments.
+pub(crate) const SUFFIX: &str = ".wal";
+
+/// Name suffix of files that are not complete yet.
+pub(crate) const UNFINISHED: &str = ".tmp";
+
+/// A segment in its present use.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) file: File,
+    pub(crate) id: FileId,
+    /// The stream position of its first record: a multiple of the unit.
+    pub(crate) start: u64,
+    /// Bytes for records: a multiple of the unit.
+    pub(crate) capacity: u64,
+}
+
+impl Segment {
+    /// The stream position at which the next segment starts.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.capacity
+    }
+
+    /// Where in the file the stream position is.
+    pub(crate) fn offset(&self, position: u64) -> u64 {
+        assert!((self.start..=self.end()).contains(&position));
+        UNIT_U64 + (position - self.start)
+    }
+
+    /// The whole file's length in bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        UNIT_U64 + self.capacity
+    }
+}
+
+/// What a segment's header says beyond what every header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentUse {
+    pub(crate) stream: StreamKey,
+    pub(crate) start: u64,
+    pub(crate) capacity: u64,
+}
+
+impl SegmentUse {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(22);
+        bytes.extend(self.stream.epoch.to_le_bytes());
+        bytes.extend(self.stream.stream.to_le_bytes());
+        bytes.extend(self.start.to_le_bytes());
+        bytes.extend(self.capacity.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 22] = bytes.try_into().ok()?;
+        let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
+        let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
+        let this = Self { stream, start: u64_at(bytes, 6), capacity: u64_at(bytes, 14) };
+        let whole = |n: u64| n.is_multiple_of(UNIT_U64) && n < 1 << 62;
+        (whole(this.start) && whole(this.capacity) && this.capacity > 0).then_some(this)
+    }
+}
+
+fn fill_header(unit: &mut [u8], db: DbId, id: FileId, usage: &SegmentUse) {
+    Header::new(FileType::Wal, db, id, usage.encode()).encode(unit);
+}
+
+/// Reads the header of a segment that exists.
+pub(crate) async fn read_header<I: Io>(
+    io: &I,
+    file: &File,
+    db: DbId,
+    id: FileId,
+) -> Result<SegmentUse> {
+    let (unit, read) = io.read(file, 0, IoBuf::zeroed(UNIT)).await;
+    let read = read?;
+    let header =
+        Header::decode(&unit[..read], FileType::Wal).map_err(|e| e.at(file.path(), 0))?;
+    header.check_belongs(db, id).map_err(|e| e.at(file.path(), 0))?;
+    SegmentUse::decode(&header.extra)
+        .ok_or_else(|| Error::corruption(file.path(), 0, "the segment's header makes no sense"))
+}
+
+/// The sizes of a stream's segments: the first is small, so that a small
+/// database opens quickly; each new one doubles, up to a bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentSizes {
+    /// File length of the first segment, in bytes.
+    pub(crate) first_bytes: u64,
+    /// File length at most.
+    pub(crate) max_bytes: u64,
+}
+
+/// Makes and recycles the segments of one stream.
+pub(crate) struct SegmentMaker {
+    pub(crate) db: DbId,
+    pub(crate) dir: PathBuf,
+    pub(crate) stream: StreamKey,
+    pub(crate) sizes: SegmentSizes,
+    pub(crate) pool: Arc<BufferPool>,
+}
+
+impl SegmentMaker {
+    /// The file length that follows one of `last_bytes`.
+    fn next_bytes(&self, last_bytes: Option<u64>) -> u64 {
+        match last_bytes {
+            None => self.sizes.first_bytes,
+            Some(last) => (last * 2).clamp(self.sizes.first_bytes, self.sizes.max_bytes),
+        }
+    }
+
+    /// Whether a free segment is worth keeping: one that has not its final
+    /// size makes way for a larger one.
+    pub(crate) fn is_full_size(&self, segment: &Segment) -> bool {
+        segment.file_bytes() >= self.sizes.max_bytes
+    }
+
+    /// Makes a segment that starts at `start`: durable, every block written.
+    pub(crate) async fn create<I: Io>(
+        &self,
+        io: &I,
+        id: FileId,
+        start: u64,
+        last_bytes: Option<u64>,
+    ) -> Result<Segment> {
+        let file_bytes = self.next_bytes(last_bytes);
+        let path = self.dir.join(format!("{id}{SUFFIX}"));
+        let unfinished = self.dir.join(format!("{id}{SUFFIX}{UNFINISHED}"));
+        let usage =
+            SegmentUse { stream: self.stream, start, capacity: file_bytes - UNIT_U64 };
+        let made = self.write_whole(io, &unfinished, id, &usage, file_bytes).await;
+        let renamed = match made {
+            Ok(()) => match io.rename(&unfinished, &path).await {
+                Ok(()) => io.sync_dir(&self.dir).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = renamed {
+            discard(io, &unfinished).await;
+            return Err(error.context("cannot make a WAL segment"));
+        }
+        let file = io.open(&path, OpenMode::ReadWrite).await?;
+        Ok(Segment { file, id, start, capacity: usage.capacity })
+    }
+
+    async fn write_whole<I: Io>(
+        &self,
+        io: &I,
+        path: &Path,
+        id: FileId,
+        usage: &SegmentUse,
+        file_bytes: u64,
+    ) -> Result<()> {
+        let file = io.open(path, OpenMode::CreateNew).await?;
+        let mut buf = self.pool.take();
+        buf.fill(0);
+        fill_header(&mut buf[..UNIT], self.db, id, usage);
+        let mut written = 0;
+        let mut first = true;
+        while written < file_bytes {
+            let piece = (file_bytes - written).min(buf.len() as u64) as usize;
+            let (back, result) =
+                io.write(&file, written, WriteBuf::Prefix(buf, piece), Harden::Later).await;
+            result?;
+            let WriteBuf::Prefix(back, _) = back else { unreachable!("a prefix was written") };
+            buf = back;
+            if std::mem::take(&mut first) {
+                buf[..UNIT].fill(0);
+            }
+            written += piece as u64;
+            crate::runtime::yield_now().await;
+        }
+        io.sync(&file).await
+    }
+
+    /// Puts a free segment to use again, from `start` on. What it holds stays:
+    /// its records have positions below `start`, and count no more.
+    pub(crate) async fn recycle<I: Io>(
+        &self,
+        io: &I,
+        free: &Segment,
+        start: u64,
+    ) -> Result<Segment> {
+        let usage = SegmentUse { stream: self.stream, start, capacity: free.capacity };
+        let mut buf = IoBuf::zeroed(UNIT);
+        fill_header(&mut buf, self.db, free.id, &usage);
+        let (_, result) = io.write(&free.file, 0, buf.into(), Harden::Now).await;
+        result?;
+        Ok(Segment { file: free.file.clone(), id: free.id, start, capacity: free.capacity })
+    }
+
+    /// Deletes a segment that nothing needs any more.
+    pub(crate) async fn delete<I: Io>(&self, io: &I, free: &Segment) -> Result<()> {
+        io.remove(free.file.path()).await
+    }
+}
+
+/// Removes a file that was never finished. That it cannot be removed is only
+/// worth a warning: the next opening removes it.
+pub(crate) async fn discard<I: Io>(io: &I, path: &Path) {
+    if let Err(error) = io.remove(path).await {
+        tracing::warn!(%error, "an unfinished file stays until the next opening");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_round_trips_and_refuses_nonsense() {
+        let stream = StreamKey { epoch: 4, stream: 2 };
+        let usage = SegmentUse { stream, start: 1 << 20, capacity: 8192 };
+        assert_eq!(SegmentUse::decode(&usage.encode()), Some(usage));
+        assert_eq!(SegmentUse::decode(&usage.encode()[1..]), None);
+        let odd = SegmentUse { start: 5, ..usage };
+        assert_eq!(SegmentUse::decode(&odd.encode()), None);
+        let empty = SegmentUse { capacity: 0, ..usage };
+        assert_eq!(SegmentUse::decode(&empty.encode()), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! The command line: flags, their defaults, and how their values are read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::size::parse_size;
+use crate::workload::Workload;
+
+const EXAMPLES: &str = "\
+Examples:
+  ouro-bench
+      Loads a million records into ./ouro-bench-data with 16 clients, then runs
+      YCSB B on them. Ends within a minute.
+  ouro-bench load --dir data --records 4000000 --clients 16
+      Makes a database to measure.
+  ouro-bench run --dir data --workload get-uniform --seconds 30 --clients 8
+      How fast can 8 clients read from it?
+  ouro-bench run --dir data --workload a --seconds 30 --clients 8 --rate 10000
+      How long do operations take, at 10,000 a second?
+
+Each client is a thread that waits for its operation to end. Without --rate
+(closed loop) a client sends its next operation when the last one has ended:
+that shows how fast the database can be. With --rate (open loop) operations are
+due at fixed instants, and latency counts from then: that is what the users of a
+service would see.
+
+Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
+7 other failures and wrong values read, 130 Ctrl-C (a partial result is printed).";
+
+/// Measures OuroDB: loads a database, runs a workload on it, reports latencies
+///
+/// Without a command: loads a million records into ./ouro-bench-data, every
+/// write durable, and runs a read-mostly workload on them. Every value read is
+/// checked.
+#[derive(Parser, Debug)]
+#[command(name = "ouro-bench", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a database of so many records and measure how long that takes
+    Load(LoadArgs),
+    /// Run a workload on a database that `load` made
+    Run(RunArgs),
+}
+
+/// The flags of `load`.
+#[derive(Args, Debug, Clone)]
+pub struct LoadArgs {
+    /// How many records to insert, in random key order
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub records: u64,
+    /// Bytes of every key
+    #[arg(long, value_name = "BYTES", default_value_t = 24)]
+    pub key_bytes: usize,
+    /// Bytes of every value; half of them can be compressed
+    #[arg(long, value_name = "BYTES", default_value = "400", value_parser = parse_value_bytes)]
+    pub value_bytes: usize,
+    /// Replace what an earlier load left in the directory
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Shards of the new database [default: the engine's choice]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub shards: Option<usize>,
+    /// Flags that `run` has too.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// The flags of `run`.
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// What the clients do
+    #[arg(long, value_name = "W")]
+    pub workload: Workload,
+    /// How long
+    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    pub seconds: Duration,
+    /// Operations a second of all clients together, due at fixed instants
+    /// (open loop); with read-while-writing the readers'
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub rate: Option<u64>,
+    /// Flags that `load` has too.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// The flags that all commands share.
+#[derive(Args, Debug, Clone)]
+pub struct CommonArgs {
+    /// The directory of the database
+    #[arg(long, value_name = "D")]
+    pub dir: PathBuf,
+    /// How many clients there are
+    #[arg(long, value_name = "C", default_value = "1", value_parser = parse_clients)]
+    pub clients: usize,
+    /// What a client is: a thread that waits for its operation
+    #[arg(long, value_name = "KIND", default_value = "thread", value_parser = parse_client_kind)]
+    pub client_kind: ClientKind,
+    /// Operations that a client has in flight
+    #[arg(long, value_name = "Q", default_value = "1", value_parser = parse_depth)]
+    pub depth: usize,
+    /// Owner threads of the engine [default: the engine's choice]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub owners: Option<usize>,
+    /// The engine's memory budget
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// What an acknowledged write survives: durable, the loss of power
+    #[arg(long, value_name = "D", default_value = "durable", value_parser = parse_durability)]
+    pub durability: Durability,
+    /// How the engine's owners reach the disk
+    #[arg(long, value_name = "IO", default_value = "ring")]
+    pub io: Io,
+    /// How long to wait for a database that another process has open
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub lock_wait: Duration,
+    /// Write the result as JSON to this file too; - is stdout (tables then go to stderr)
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
+    /// Seeds the data (load), or the choice of operations (run)
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// A thread that waits for each operation.
+    Thread,
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Loss of power.
+    Durable,
+}
+
+/// How the engine's owners do I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Io {
+    /// io_uring
+    Ring,
+    /// Positioned reads and writes, where io_uring is forbidden
+    Blocking,
+}
+
+impl From<Io> for ourodb::IoBackend {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Ring => Self::Ring,
+            Io::Blocking => Self::Blocking,
+        }
+    }
+}
+
+fn parse_client_kind(text: &str) -> Result<ClientKind, String> {
+    match text {
+        "thread" => Ok(ClientKind::Thread),
+        "task" | "owner" => Err(format!("{text} clients do not exist yet; use thread")),
+        _ => Err("the only kind of client is thread".to_owned()),
+    }
+}
+
+fn parse_durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "durable" => Ok(Durability::Durable),
+        _ if text == "process-safe" || text.starts_with("relaxed:") => {
+            Err(format!("{text} does not exist yet; use durable"))
+        }
+        _ => Err("the only durability is durable".to_owned()),
+    }
+}
+
+fn parse_depth(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(0) | Err(_) => Err("a client has 1 operation in flight".to_owned()),
+        Ok(_) => {
+            Err("more than 1 operation in flight does not exist yet; use --clients".to_owned())
+        }
+    }
+}
+
+fn parse_clients(text: &str) -> Result<usize, String> {
+    let clients = text
+        .parse()
+        .ok()
+        .filter(|clients| (1..=4096).contains(clients));
+    clients.ok_or_else(|| "a number from 1 to 4096 is needed".to_owned())
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| "at least 1 is needed".to_owned())
+}
+
+fn parse_value_bytes(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_size(text)?).map_err(|error| error.to_string())
+}
+
+/// Seconds, with a fraction if need be; a day at most.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "a number of seconds from 0.001 to 86400 is needed".to_owned())
+}

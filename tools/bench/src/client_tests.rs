@@ -1,0 +1,200 @@
+//! Clients against a map in memory: what is right passes, and each kind of
+//! wrong answer is counted.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use super::*;
+use crate::inserts::RecordCounter;
+use crate::shape::Shape;
+use crate::workload::Workload;
+
+const RECORDS: u64 = 500;
+
+/// What a lying store does to an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    None,
+    Lose,
+    FlipLastByte,
+    OtherRecord,
+    Invent,
+    SkipFirstRow,
+    Reverse,
+    TooManyRows,
+}
+
+struct MapStore {
+    map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    lie: Lie,
+}
+
+impl Store for MapStore {
+    type Bytes = Vec<u8>;
+    type Error = Infallible;
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Infallible> {
+        let map = self.map.lock().unwrap();
+        let mut value = map.get(key).cloned();
+        match self.lie {
+            Lie::Lose => value = None,
+            Lie::OtherRecord | Lie::Invent => value = map.values().next().cloned(),
+            Lie::FlipLastByte => {
+                if let Some(last) = value.as_mut().and_then(|value| value.last_mut()) {
+                    *last ^= 1;
+                }
+            }
+            _ => {}
+        }
+        Ok(value)
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+        self.map
+            .lock()
+            .unwrap()
+            .insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        rows: usize,
+        found: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), Infallible> {
+        let map = self.map.lock().unwrap();
+        let skip = usize::from(self.lie == Lie::SkipFirstRow);
+        let rows = if self.lie == Lie::TooManyRows {
+            rows + 1
+        } else {
+            rows
+        };
+        let range = map.range(from.to_vec()..).skip(skip).take(rows);
+        found.extend(range.map(|(key, value)| (key.clone(), value.clone())));
+        match self.lie {
+            Lie::Reverse => found.reverse(),
+            Lie::FlipLastByte => {
+                if let Some(last) = found.last_mut().and_then(|(_, value)| value.last_mut()) {
+                    *last ^= 1;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Loads a store, then runs `operations` operations of the workload on it.
+fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
+    let data = Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap());
+    let mut store = MapStore {
+        map: Mutex::default(),
+        lie: Lie::None,
+    };
+    let load = Task {
+        mix: Mix::LOAD,
+        chooser: RecordChooser::Uniform { records: RECORDS },
+        expect_present: true,
+        inserts: Inserts::Strided {
+            next: 0,
+            step: 1,
+            end: RECORDS,
+        },
+        seed: 1,
+    };
+    let mut client = Client::new(&store, &data, load);
+    while client.prepare().is_some() {
+        client.execute().unwrap();
+        client.verify();
+    }
+    assert_eq!(client.finish(), (Faults::default(), RECORDS));
+    assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
+
+    store.lie = lie;
+    let counter = RecordCounter::new(RECORDS, data.keys.capacity());
+    let choice = workload.mix().choice();
+    let task = Task {
+        mix: workload.mix(),
+        chooser: RecordChooser::new(choice, RECORDS, data.keys.capacity(), 3).unwrap(),
+        expect_present: choice != crate::distribution::KeyChoice::Absent,
+        inserts: Inserts::Shared(&counter),
+        seed: 2,
+    };
+    let mut client = Client::new(&store, &data, task);
+    for _ in 0..operations {
+        client.prepare().unwrap();
+        client.execute().unwrap();
+        client.verify();
+    }
+    let (faults, records) = client.finish();
+    (faults, store, records)
+}
+
+#[test]
+fn honest_stores_have_no_faults() {
+    use clap::ValueEnum;
+    for workload in Workload::value_variants() {
+        let (faults, mut store, records) = faults(*workload, Lie::None, 2000);
+        assert_eq!(faults, Faults::default(), "{workload:?}");
+        assert_eq!(store.map.get_mut().unwrap().len() as u64, records);
+        let inserts = workload.mix().kinds().any(|kind| kind == OpKind::Insert);
+        assert_eq!(records > RECORDS, inserts, "{workload:?}");
+    }
+}
+
+#[test]
+fn every_wrong_get_is_counted() {
+    for (lie, word) in [
+        (Lie::Lose, "is missing"),
+        (Lie::FlipLastByte, "wrong value"),
+        (Lie::OtherRecord, "wrong value"),
+    ] {
+        for workload in [Workload::C, Workload::F, Workload::GetUniform] {
+            let (faults, ..) = faults(workload, lie, 200);
+            // The other record may by chance be the right one.
+            assert!((170..=200).contains(&faults.count), "{}", faults.count);
+            assert!(faults.first.unwrap().contains(word));
+        }
+    }
+    let (faults, ..) = faults(Workload::GetAbsent, Lie::Invent, 200);
+    assert_eq!(faults.count, 200);
+    assert!(faults.first.unwrap().contains("never written"));
+}
+
+#[test]
+fn every_wrong_scan_is_counted() {
+    for (lie, word) in [
+        (Lie::SkipFirstRow, "does not begin"),
+        (Lie::FlipLastByte, "wrong row"),
+        (Lie::Reverse, "order"),
+        (Lie::TooManyRows, "more than"),
+    ] {
+        let (faults, ..) = faults(Workload::Scan, lie, 200);
+        // A scan of one row cannot be out of order, nor one at the end too long.
+        assert!(faults.count > 150, "{word}: {}", faults.count);
+        assert!(faults.count <= 200);
+        assert!(faults.first.unwrap().contains(word), "{word}");
+    }
+}
+
+#[test]
+fn faults_are_added_up_and_the_first_is_kept() {
+    let mut all = Faults::default();
+    all.merge(Faults {
+        count: 2,
+        first: Some("one".to_owned()),
+    });
+    all.merge(Faults {
+        count: 3,
+        first: Some("two".to_owned()),
+    });
+    assert_eq!(
+        all,
+        Faults {
+            count: 5,
+            first: Some("one".to_owned())
+        }
+    );
+}

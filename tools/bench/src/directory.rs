@@ -1,0 +1,248 @@
+//! The directory of a database: what may be replaced there, and the marker
+//! `ouro-bench.json` that says what is in it.
+//!
+//! This tool deletes nothing that it did not make: a directory is replaced only
+//! if it holds the marker and, beside it, nothing but files named as the
+//! engine's. While it is replaced, this process has the engine's lock on it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::shape::{FORMAT, Shape};
+
+const MARKER: &str = "ouro-bench.json";
+const MARKER_NEW: &str = "ouro-bench.json.new";
+const LOCK: &str = "LOCK";
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// What is in a directory, as far as a load cares.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Nothing, or there is no such directory.
+    Nothing,
+    /// A database that this tool made: its files, and then its subdirectories,
+    /// without the lock and the marker.
+    Ours(Vec<PathBuf>, Vec<PathBuf>),
+    /// Something that this tool did not make; the words say what.
+    Foreign(String),
+}
+
+/// Looks at a directory, and changes nothing.
+pub fn look(dir: &Path) -> Result<Contents, Failure> {
+    let fail = |path: &Path| Failure::os(format!("cannot read {}", path.display()));
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => {
+            return Err(Failure::Usage(format!(
+                "{} is not a directory",
+                dir.display()
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
+        Err(error) => return Err(fail(dir)(error)),
+    }
+    let (mut files, mut dirs, mut entries, mut marked) = (Vec::new(), Vec::new(), 0, false);
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(parent) = pending.pop() {
+        let inside = (parent != dir).then(|| parent.file_name().unwrap_or_default());
+        let inside = inside.map(|name| name.to_string_lossy().into_owned());
+        for entry in fs::read_dir(&parent).map_err(fail(&parent))? {
+            let entry = entry.map_err(fail(&parent))?;
+            let (path, name) = (
+                entry.path(),
+                entry.file_name().to_string_lossy().into_owned(),
+            );
+            let kind = entry.file_type().map_err(fail(&path))?;
+            if inside.is_none() && name == "lost+found" && kind.is_dir() {
+                // The root of an ext4 file system has it from the start.
+                continue;
+            }
+            entries += 1;
+            match (inside.as_deref(), name.as_str()) {
+                (None, MARKER) if kind.is_file() => marked = true,
+                (None, LOCK | MARKER_NEW) if kind.is_file() => {}
+                (None, name) if kind.is_dir() && is_engine_dir(name) => {
+                    dirs.push(path.clone());
+                    pending.push(path);
+                }
+                (inside, name) if kind.is_file() && is_engine_file(inside, name) => {
+                    files.push(path);
+                }
+                _ => {
+                    return Ok(Contents::Foreign(format!(
+                        "{} is not a file of the database",
+                        path.display()
+                    )));
+                }
+            }
+        }
+    }
+    Ok(match (entries, marked) {
+        (0, _) => Contents::Nothing,
+        (_, true) => Contents::Ours(files, dirs),
+        (_, false) => Contents::Foreign(format!("there is no {MARKER} in it")),
+    })
+}
+
+/// Makes room for a load: creates the directory, or removes the database that
+/// an earlier load left in it, if `overwrite` says so. Marks it as this tool's,
+/// with `shape` and as a load that has not ended, before anything else.
+///
+/// Whoever has that database open keeps it: this waits for `lock_wait`, then
+/// gives up.
+pub fn make_room(
+    dir: &Path,
+    shape: &Shape,
+    overwrite: bool,
+    lock_wait: Duration,
+) -> Result<(), Failure> {
+    let shown = dir.display();
+    let unfinished = Shape {
+        records: 0,
+        ..*shape
+    };
+    match look(dir)? {
+        Contents::Nothing => {
+            fs::create_dir_all(dir).map_err(Failure::os(format!("cannot create {shown}")))?;
+            write_shape(dir, &unfinished)
+        }
+        Contents::Foreign(why) => Err(Failure::Usage(format!(
+            "{shown} is not empty, and holds something that ouro-bench did not make: {why}. \
+             Choose another directory"
+        ))),
+        Contents::Ours(..) if !overwrite => Err(Failure::Usage(format!(
+            "{shown} holds an earlier load. Replace it with --overwrite, or choose another \
+             directory"
+        ))),
+        Contents::Ours(files, dirs) => {
+            let _lock = lock(dir, lock_wait)?;
+            // First, so that a removal cut short can be taken up again, and nobody
+            // runs a workload on what it left.
+            write_shape(dir, &unfinished)?;
+            for path in files {
+                fs::remove_file(&path)
+                    .map_err(Failure::os(format!("cannot remove {}", path.display())))?;
+            }
+            for path in dirs {
+                fs::remove_dir(&path)
+                    .map_err(Failure::os(format!("cannot remove {}", path.display())))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Takes the lock that the engine takes on its directory.
+fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
+    let path = dir.join(LOCK);
+    let fail = || Failure::os(format!("cannot lock {}", path.display()));
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let file = file.map_err(fail())?;
+    let begin = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(fail()(error)),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < wait => thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::Locked(format!(
+                    "another process has the database in {} open",
+                    dir.display()
+                )));
+            }
+        }
+    }
+}
+
+/// Reads the marker of a loaded database.
+pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
+    let path = dir.join(MARKER);
+    let shown = path.display();
+    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::Usage(format!(
+            "there is no {shown}: make a database with `ouro-bench load --dir {}` first",
+            dir.display()
+        )),
+        _ => Failure::os(format!("cannot read {shown}"))(error),
+    })?;
+    let not_ours = |why: &dyn std::fmt::Display| {
+        Failure::Other(format!(
+            "{shown} does not say what was loaded: {why}; load anew"
+        ))
+    };
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| not_ours(&e))?;
+    let format = value.get("format").and_then(serde_json::Value::as_u64);
+    if format.is_some_and(|format| format != u64::from(FORMAT)) {
+        return Err(Failure::Unsupported(format!(
+            "{shown} is of another format than this version of ouro-bench reads ({FORMAT}); load \
+             anew, or use the version that loaded it"
+        )));
+    }
+    let shape: Shape = serde_json::from_value(value).map_err(|e| not_ours(&e))?;
+    if shape.records == 0 {
+        return Err(Failure::Usage(format!(
+            "the load of {} did not end; load again with --overwrite",
+            dir.display()
+        )));
+    }
+    Shape::new(
+        shape.records,
+        shape.key_bytes,
+        shape.value_bytes,
+        shape.seed,
+    )
+    .map_err(|e| not_ours(&e))
+}
+
+/// Writes the marker, in place of an earlier one, and makes it durable.
+pub fn write_shape(dir: &Path, shape: &Shape) -> Result<(), Failure> {
+    let (path, new) = (dir.join(MARKER), dir.join(MARKER_NEW));
+    let write = || {
+        let mut file = File::create(&new)?;
+        serde_json::to_writer_pretty(&mut file, shape)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(Failure::os(format!("cannot write {}", path.display())))
+}
+
+fn is_engine_dir(name: &str) -> bool {
+    name == "wal" || name.strip_prefix("shard-").is_some_and(is_number)
+}
+
+fn is_engine_file(dir: Option<&str>, name: &str) -> bool {
+    // A file that the engine was replacing when it was killed.
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let numbered = |suffixes: &[&str]| {
+        name.rsplit_once('.').is_some_and(|(stem, suffix)| {
+            suffixes.contains(&suffix) && stem.split('-').all(is_number)
+        })
+    };
+    let manifest = || {
+        name.strip_prefix("MANIFEST-")
+            .is_some_and(|n| n.split('-').all(is_number))
+    };
+    match dir {
+        None => name == "IDENTITY" || manifest(),
+        Some("wal") => numbered(&["wal", "map"]),
+        Some(_) => manifest() || numbered(&["sst", "val"]),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

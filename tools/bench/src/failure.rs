@@ -1,0 +1,93 @@
+//! Why the tool ends without a result, and the exit code that says so.
+
+use std::io;
+
+use ourodb::ErrorKind;
+
+/// Why a command failed.
+#[derive(thiserror::Error, Debug)]
+pub enum Failure {
+    /// It was called wrongly, or on a directory that it must not touch.
+    #[error("{0}")]
+    Usage(String),
+    /// The engine failed.
+    #[error("{context}: {source}")]
+    Engine {
+        /// What was tried.
+        context: &'static str,
+        /// What the engine said.
+        source: ourodb::Error,
+    },
+    /// The operating system failed.
+    #[error("{context}: {source}")]
+    Os {
+        /// What was tried, with the file's name.
+        context: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the database open.
+    #[error("{0}")]
+    Locked(String),
+    /// The directory was written by a newer version of this tool.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+    /// Ctrl-C; the partial result was printed.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// Turns an error of the engine into a failure, in [`Result::map_err`].
+    pub fn engine(context: &'static str) -> impl FnOnce(ourodb::Error) -> Self {
+        move |source| Self::Engine { context, source }
+    }
+
+    /// Turns an error of the system into a failure, in [`Result::map_err`].
+    pub fn os(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Os {
+            context: context.into(),
+            source,
+        }
+    }
+
+    /// The process's exit code: the same for all of OuroDB's tools.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Engine { source, .. } => match source.kind() {
+                ErrorKind::Corruption => 3,
+                ErrorKind::Locked => 4,
+                ErrorKind::NoSpace => 5,
+                ErrorKind::Unsupported => 6,
+                _ => 7,
+            },
+            Self::Locked(_) => 4,
+            Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Unsupported(_) => 6,
+            Self::Os { .. } | Self::Other(_) => 7,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_exit_code() {
+        let os = |kind: io::ErrorKind| Failure::os("write x")(kind.into());
+        assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
+        assert_eq!(Failure::Locked(String::new()).exit_code(), 4);
+        assert_eq!(os(io::ErrorKind::StorageFull).exit_code(), 5);
+        assert_eq!(Failure::Unsupported(String::new()).exit_code(), 6);
+        assert_eq!(os(io::ErrorKind::PermissionDenied).exit_code(), 7);
+        assert_eq!(Failure::Other(String::new()).exit_code(), 7);
+        assert_eq!(Failure::Interrupted.exit_code(), 130);
+    }
+}

@@ -1,0 +1,158 @@
+//! Keys: fixed width, `user` and the decimal digits of a scattered record
+//! number, as YCSB has them.
+//!
+//! Like the values, they are part of the format of `ouro-bench.json`.
+
+use crate::permutation::Permutation;
+
+/// What every key begins with.
+const PREFIX: &[u8] = b"user";
+/// 10^19 is the largest power of ten in 64 bits; longer keys have leading zeros.
+const DIGITS_MAX: usize = 19;
+/// The shortest keys on offer: room for 10,000 records.
+pub const KEY_BYTES_MIN: usize = 8;
+
+const _: () = assert!(KEY_BYTES_MIN > PREFIX.len());
+
+/// How many records have a key of `key_bytes` bytes.
+#[must_use]
+pub const fn capacity(key_bytes: usize) -> u64 {
+    let digits = key_bytes.saturating_sub(PREFIX.len());
+    10_u64.pow(if digits < DIGITS_MAX {
+        digits as u32
+    } else {
+        DIGITS_MAX as u32
+    })
+}
+
+/// The keys of one database: a bijection between record numbers and keys.
+#[derive(Clone, Debug)]
+pub struct KeySpace {
+    key_bytes: usize,
+    capacity: u64,
+    scatter: Permutation,
+}
+
+impl KeySpace {
+    /// Keys of `key_bytes` bytes, at least [`KEY_BYTES_MIN`], in the order that
+    /// `seed` chooses.
+    #[must_use]
+    pub fn new(key_bytes: usize, seed: u64) -> Self {
+        assert!(
+            key_bytes >= KEY_BYTES_MIN,
+            "keys of {key_bytes} bytes are too short"
+        );
+        let capacity = capacity(key_bytes);
+        Self {
+            key_bytes,
+            capacity,
+            scatter: Permutation::new(capacity, seed),
+        }
+    }
+
+    /// Record numbers below this have a key.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Puts the key of `record` into `key`, in place of what it held.
+    pub fn write(&self, record: u64, key: &mut Vec<u8>) {
+        if key.len() != self.key_bytes {
+            key.clear();
+            key.extend_from_slice(PREFIX);
+            key.resize(self.key_bytes, b'0');
+        }
+        let mut number = self.scatter.apply(record);
+        let first = self.key_bytes - DIGITS_MAX.min(self.key_bytes - PREFIX.len());
+        for digit in key[first..].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    }
+
+    /// The record whose key this is; `None` for what [`KeySpace::write`] never
+    /// writes.
+    #[must_use]
+    pub fn record(&self, key: &[u8]) -> Option<u64> {
+        let digits = key
+            .strip_prefix(PREFIX)
+            .filter(|_| key.len() == self.key_bytes)?;
+        let mut number = 0_u64;
+        for digit in digits {
+            let digit = Some(digit).filter(|digit| digit.is_ascii_digit())? - b'0';
+            number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+        }
+        (number < self.capacity).then(|| self.scatter.invert(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn key(keys: &KeySpace, record: u64) -> Vec<u8> {
+        let mut key = Vec::new();
+        keys.write(record, &mut key);
+        key
+    }
+
+    #[test]
+    fn every_record_of_the_smallest_key_space_has_its_own_key() {
+        let keys = KeySpace::new(8, 1);
+        assert_eq!(keys.capacity(), 10_000);
+        let all: HashSet<_> = (0..10_000).map(|record| key(&keys, record)).collect();
+        assert_eq!(all.len(), 10_000);
+        assert!(
+            all.iter()
+                .all(|key| key.len() == 8 && key.starts_with(b"user"))
+        );
+    }
+
+    #[test]
+    fn records_are_read_back_from_keys() {
+        for key_bytes in [8, 9, 16, 22, 23, 24, 100] {
+            let keys = KeySpace::new(key_bytes, 5);
+            for record in [0, 1, 9999, keys.capacity() / 2, keys.capacity() - 1] {
+                let key = key(&keys, record);
+                assert_eq!(key.len(), key_bytes);
+                assert_eq!(keys.record(&key), Some(record), "{key_bytes}");
+            }
+        }
+    }
+
+    /// The keys of format 1 are what they always were.
+    #[test]
+    fn the_bytes_are_stable() {
+        assert_eq!(key(&KeySpace::new(24, 1), 0), b"user06939569710379120216");
+        assert_eq!(key(&KeySpace::new(24, 1), 1), b"user05028525130213628389");
+        assert_eq!(key(&KeySpace::new(8, 1), 7), b"user9979");
+    }
+
+    #[test]
+    fn a_used_buffer_is_overwritten() {
+        let keys = KeySpace::new(24, 5);
+        let mut buffer = key(&keys, 1);
+        keys.write(2, &mut buffer);
+        assert_eq!(buffer, key(&keys, 2));
+        assert_ne!(buffer, key(&keys, 1));
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_record() {
+        let keys = KeySpace::new(24, 1);
+        for key in [
+            &b""[..],
+            b"user",
+            b"usar00000000000000000000",
+            b"user0000000000000000000",
+            b"user0000000000000000000x",
+            b"user10000000000000000000",
+            b"user99999999999999999999",
+        ] {
+            assert_eq!(keys.record(key), None);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `ouro-bench`: the load generator of OuroDB.
+//!
+//! It loads a database with known data, runs a workload on it from several
+//! clients, checks every value that it reads, and reports latencies as
+//! percentiles of HDR histograms.
+//!
+//! From the bottom up:
+//!
+//! * What is written and read: [`permutation`], [`keys`], [`values`], [`shape`].
+//! * Which operations, on which records: [`workload`], [`distribution`],
+//!   [`inserts`].
+//! * One client: [`client`] runs operations against a [`store`], [`pacing`] says
+//!   when, [`recorder`] how long they took.
+//! * All clients: [`runner`].
+//! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
+//!   [`machine`].
+//! * The commands: [`cli`], [`directory`], [`commands`], [`quick`], [`failure`].
+//!
+//! A library only so that tests and examples can reach the parts; programs have
+//! no use for it.
+
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod directory;
+pub mod distribution;
+pub mod failure;
+pub mod inserts;
+pub mod keys;
+pub mod machine;
+pub mod output;
+pub mod pacing;
+pub mod permutation;
+pub mod quick;
+pub mod recorder;
+pub mod report;
+pub mod runner;
+pub mod shape;
+pub mod size;
+pub mod store;
+pub mod table;
+pub mod values;
+pub mod workload;

@@ -1,0 +1,47 @@
+//! The binary: reads the command line, runs the command, turns its failure into
+//! a message and an exit code.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use ouro_bench::cli::{Cli, Command};
+use ouro_bench::failure::Failure;
+use ouro_bench::{commands, output, quick};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cfg!(debug_assertions) {
+        output::warn("this is a debug build: its figures say little; use cargo run --release");
+    }
+    match interrupt_flag()
+        .map_err(Failure::os("cannot listen for Ctrl-C"))
+        .and_then(|interrupt| execute(&cli, &interrupt))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ouro-bench: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(cli: &Cli, interrupt: &AtomicBool) -> Result<(), Failure> {
+    match &cli.command {
+        None => quick::run(&quick::Plan::default(), interrupt),
+        Some(Command::Load(args)) => commands::load(args, None, interrupt).map(drop),
+        Some(Command::Run(args)) => commands::run(args, interrupt).map(drop),
+    }
+}
+
+/// Set by the first Ctrl-C. The second one ends the process at once.
+fn interrupt_flag() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))?;
+    flag::register(SIGINT, Arc::clone(&interrupted))?;
+    Ok(interrupted)
+}

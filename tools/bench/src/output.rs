@@ -1,0 +1,127 @@
+//! Where results go: tables to stdout, JSON to a file or to stdout, progress to
+//! stderr if that is a terminal.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::Failure;
+use crate::report::Report;
+use crate::runner::Progress;
+use crate::table;
+
+/// Prints the results of a command.
+pub struct Output {
+    json: Option<PathBuf>,
+}
+
+impl Output {
+    /// Results go to stdout; with `json` also there, as JSON, and if that is
+    /// `-`, tables go to stderr. A file that cannot be written is found out now,
+    /// not after the measurement.
+    pub fn new(json: Option<&Path>) -> Result<Self, Failure> {
+        let output = Self {
+            json: json.map(Path::to_path_buf),
+        };
+        if let Some(path) = output.json_file() {
+            File::options()
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(Failure::os(format!("cannot write {}", path.display())))?;
+        }
+        Ok(output)
+    }
+
+    fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// Prints a result.
+    pub fn result(&self, report: &Report) -> Result<(), Failure> {
+        let Some(json) = &self.json else {
+            return self.say(&table::render(report));
+        };
+        self.say(&table::render(report))?;
+        let mut text = serde_json::to_string_pretty(report)
+            .map_err(|error| Failure::Other(format!("cannot write the result: {error}")))?;
+        text.push('\n');
+        match self.json_file() {
+            Some(path) => std::fs::write(path, text)
+                .map_err(Failure::os(format!("cannot write {}", json.display()))),
+            None => print(io::stdout(), &text),
+        }
+    }
+
+    /// Prints text for people.
+    pub fn say(&self, text: &str) -> Result<(), Failure> {
+        if self.json.as_deref() == Some(Path::new("-")) {
+            print(io::stderr(), text)
+        } else {
+            print(io::stdout(), text)
+        }
+    }
+}
+
+/// Prints a warning.
+pub fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+/// Prints to a stream whose reader may be gone: then nobody misses it.
+fn print(mut stream: impl Write, text: &str) -> Result<(), Failure> {
+    match stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::os("cannot print the result")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How far a phase has come, on a terminal.
+pub struct Bar {
+    bar: ProgressBar,
+    /// The phase ends with its operations, not with its time.
+    by_ops: bool,
+    what: String,
+}
+
+impl Bar {
+    /// A bar for a phase of so many operations or, without, milliseconds.
+    #[must_use]
+    pub fn new(what: String, ops: Option<u64>, millis: u64) -> Self {
+        let bar = ProgressBar::new(ops.unwrap_or(millis));
+        let style = ProgressStyle::with_template("{msg} [{bar:40}] {percent:>3}%");
+        if let Ok(style) = style {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self {
+            bar,
+            by_ops: ops.is_some(),
+            what,
+        }
+    }
+
+    /// Shows the progress.
+    pub fn update(&self, progress: Progress) {
+        let Progress { elapsed, ops } = progress;
+        self.bar.set_position(if self.by_ops {
+            ops
+        } else {
+            elapsed.as_millis() as u64
+        });
+        let rate = ops as f64 / elapsed.as_secs_f64().max(0.001);
+        self.bar
+            .set_message(format!("{}: {}/s", self.what, table::grouped(rate as u64)));
+    }
+
+    /// Removes the bar.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

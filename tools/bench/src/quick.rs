@@ -1,0 +1,107 @@
+//! `ouro-bench` without a command: a first look at the engine, within a minute.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::cli::{ClientKind, CommonArgs, Durability, Io, LoadArgs, RunArgs};
+use crate::commands;
+use crate::directory::{Contents, look};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table::grouped;
+use crate::workload::Workload;
+
+/// How big the first look is.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the data goes.
+    pub dir: PathBuf,
+    /// How many records to load.
+    pub records: u64,
+    /// How long that may take: a slow disk gets fewer records.
+    pub load: Duration,
+    /// How long to run the workload.
+    pub run: Duration,
+    /// Clients of both.
+    pub clients: usize,
+}
+
+impl Default for Plan {
+    /// Ends within a minute, with some seconds to spare for settling.
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("ouro-bench-data"),
+            records: 1_000_000,
+            load: Duration::from_secs(38),
+            run: Duration::from_secs(10),
+            clients: 16,
+        }
+    }
+}
+
+/// Loads, runs YCSB B, and says what it does.
+pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
+    let output = Output::new(None)?;
+    let common = CommonArgs {
+        dir: plan.dir.clone(),
+        clients: plan.clients,
+        client_kind: ClientKind::Thread,
+        depth: 1,
+        owners: None,
+        memory: 256 << 20,
+        durability: Durability::Durable,
+        io: Io::Ring,
+        lock_wait: Duration::from_secs(10),
+        json: None,
+        seed: 1,
+    };
+    let dir = plan.dir.display();
+    let replacing = match look(&plan.dir)? {
+        Contents::Ours(..) => " in place of an earlier load",
+        Contents::Nothing | Contents::Foreign(_) => "",
+    };
+    let (records, clients) = (grouped(plan.records), plan.clients);
+    output.say(&format!(
+        "OuroDB: loading {records} records into ./{dir}{replacing}.\nKeys of 24 bytes, values of \
+         400 (half of them random), {clients} clients; every write survives a power failure.\n\n"
+    ))?;
+    let load = LoadArgs {
+        records: plan.records,
+        key_bytes: 24,
+        value_bytes: 400,
+        overwrite: true,
+        shards: None,
+        common: common.clone(),
+    };
+    let loaded = commands::load(&load, Some(plan.load), interrupt)?;
+    if loaded.partial {
+        output.say(&format!(
+            "\nThat was all this disk could take in {:.0} s: {} records. Going on with those.\n",
+            plan.load.as_secs_f64(),
+            grouped(loaded.result.records)
+        ))?;
+    }
+    let workload = Workload::B;
+    output.say(&format!(
+        "\nNow {} for {:.0} s, {clients} clients; every value read is checked.\n\n",
+        workload.description(),
+        plan.run.as_secs_f64()
+    ))?;
+    commands::run(
+        &RunArgs {
+            workload,
+            seconds: plan.run,
+            rate: None,
+            common,
+        },
+        interrupt,
+    )?;
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "ouro-bench".to_owned());
+    output.say(&format!(
+        "\nThe data stays in ./{dir}. To go on with it:\n  {program} run --dir {dir} --workload \
+         get-uniform --clients {clients}\nAll there is: {program} --help\n"
+    ))
+}

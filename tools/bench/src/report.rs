@@ -1,0 +1,338 @@
+//! The result of one command, as JSON has it.
+//!
+//! Names end with their units. A field that does not apply is `null`. What a
+//! reader may rely on is `"format": 1`: fields may be added to it, and none
+//! changes its meaning.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use ourodb::Stats;
+use serde::Serialize;
+
+use crate::cli::{ClientKind, CommonArgs, Durability, Io};
+use crate::machine::{Machine, cpu_time};
+use crate::runner::Outcome;
+use crate::shape::Shape;
+use crate::workload::{OpKind, Workload};
+
+/// The format of result files.
+pub const RESULT_FORMAT: u32 = 1;
+
+/// A whole result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Always [`RESULT_FORMAT`].
+    pub format: u32,
+    /// `load` or `run`.
+    pub command: &'static str,
+    /// Whether it was cut short; then `result` covers what was done.
+    pub partial: bool,
+    /// When it began, in UTC.
+    pub started: String,
+    /// The same, in seconds since 1970.
+    pub started_unix_s: u64,
+    /// What was measured with.
+    pub versions: Versions,
+    /// What was asked for.
+    pub config: Config,
+    /// Where it ran.
+    pub machine: Machine,
+    /// What was measured.
+    pub result: Measured,
+}
+
+/// What the binary was made of.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Versions {
+    /// This tool and the engine in it have one version.
+    pub ourodb: &'static str,
+    /// The commit it was built from.
+    pub commit: Option<&'static str>,
+    /// The compiler it was built with.
+    pub rustc: Option<&'static str>,
+    /// Whether debug assertions are on: then the figures say little.
+    pub debug_build: bool,
+}
+
+impl Versions {
+    /// Those of this binary.
+    pub const THIS: Self = Self {
+        ourodb: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("OURO_COMMIT"),
+        rustc: option_env!("OURO_RUSTC"),
+        debug_build: cfg!(debug_assertions),
+    };
+}
+
+/// The whole configuration of a command.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// The database's directory, as given.
+    pub dir: String,
+    /// The workload of a run.
+    pub workload: Option<Workload>,
+    /// Records asked for by a load, or there before a run.
+    pub records: u64,
+    /// Bytes of each key.
+    pub key_bytes: usize,
+    /// Bytes of each value.
+    pub value_bytes: usize,
+    /// What the data follows from.
+    pub data_seed: u64,
+    /// What a run's choice of operations follows from.
+    pub seed: u64,
+    /// How many clients there were, without the one that read-while-writing
+    /// adds.
+    pub clients: usize,
+    /// What they were.
+    pub client_kind: ClientKind,
+    /// Operations each had in flight.
+    pub depth: usize,
+    /// `open` or `closed`.
+    pub r#loop: &'static str,
+    /// Operations due a second, in an open loop.
+    pub rate_ops_per_s: Option<u64>,
+    /// How long the run was to be.
+    pub seconds: Option<f64>,
+    /// Owner threads of the engine.
+    pub owners: usize,
+    /// Shards of the database.
+    pub shards: usize,
+    /// The engine's memory budget.
+    pub memory_bytes: u64,
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// How the owners did I/O.
+    pub io: Io,
+}
+
+impl Config {
+    /// The part that both commands have. `stats` knows what the engine chose.
+    #[must_use]
+    pub fn new(common: &CommonArgs, shape: &Shape, stats: &Stats) -> Self {
+        Self {
+            dir: common.dir.display().to_string(),
+            workload: None,
+            records: shape.records,
+            key_bytes: shape.key_bytes,
+            value_bytes: shape.value_bytes,
+            data_seed: shape.seed,
+            seed: common.seed,
+            clients: common.clients,
+            client_kind: common.client_kind,
+            depth: common.depth,
+            r#loop: "closed",
+            rate_ops_per_s: None,
+            seconds: None,
+            owners: stats.owners,
+            shards: stats.shards,
+            memory_bytes: common.memory,
+            durability: common.durability,
+            io: common.io,
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// From the start to the end of the last operation, or to the end of the run
+    /// if that is later. Background work afterwards is not included.
+    pub elapsed_s: f64,
+    /// How long a load then waited until everything was in tables.
+    pub settle_s: Option<f64>,
+    /// Operations that ended.
+    pub ops: u64,
+    /// Operations a second.
+    pub ops_per_s: f64,
+    /// Operations of an open loop that were due and never sent, for the
+    /// database could not keep up.
+    pub unsent_ops: u64,
+    /// Operations that took longer than an hour and count as an hour.
+    pub saturated_ops: u64,
+    /// Reads that returned something wrong.
+    pub wrong_reads: u64,
+    /// The first of them, in words.
+    pub first_wrong_read: Option<String>,
+    /// Records in the database afterwards.
+    pub records: u64,
+    /// CPU time of the whole process: background work and settling included, and
+    /// in an open loop what clients spin before an operation is due.
+    pub cpu_ns: u64,
+    /// The same for each operation.
+    pub cpu_ns_per_op: Option<f64>,
+    /// Bytes of keys and values that were put.
+    pub put_bytes: u64,
+    /// Bytes written to the device for each of them, padding and pre-writing
+    /// included.
+    pub bytes_written_per_byte_put: Option<f64>,
+    /// Reads of the device for each get by key, if there was no scan.
+    pub device_reads_per_get: Option<f64>,
+    /// Reads of the device for each scan, if there was no get.
+    pub device_reads_per_scan: Option<f64>,
+    /// What the engine submitted to the device meanwhile.
+    pub device: Device,
+    /// By kind of operation.
+    pub operations: BTreeMap<OpKind, Operation>,
+}
+
+/// What the engine submitted to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Reads.
+    pub reads: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+    /// Calls to make writes durable that are not writes themselves.
+    pub syncs: u64,
+}
+
+/// One kind of operation.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Operation {
+    /// How many ended.
+    pub ops: u64,
+    /// How many a second.
+    pub ops_per_s: f64,
+    /// How long they took.
+    pub latency_ns: Latency,
+}
+
+/// Percentiles of latency. In an open loop it counts from the instant the
+/// operation was due.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names say it all")]
+pub struct Latency {
+    pub mean: f64,
+    pub min: u64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p99_9: u64,
+    pub p99_99: u64,
+    pub max: u64,
+}
+
+impl Operation {
+    fn new(histogram: &Histogram<u64>, elapsed: Duration) -> Self {
+        Self {
+            ops: histogram.len(),
+            ops_per_s: per_second(histogram.len(), elapsed),
+            latency_ns: Latency {
+                mean: histogram.mean(),
+                min: histogram.min(),
+                p50: histogram.value_at_quantile(0.5),
+                p90: histogram.value_at_quantile(0.9),
+                p99: histogram.value_at_quantile(0.99),
+                p99_9: histogram.value_at_quantile(0.999),
+                p99_99: histogram.value_at_quantile(0.9999),
+                max: histogram.max(),
+            },
+        }
+    }
+}
+
+/// Reads the counters of process and engine before and after a phase.
+pub struct Meter {
+    cpu: Duration,
+    stats: Stats,
+    started: SystemTime,
+}
+
+impl Meter {
+    /// Begins now.
+    #[must_use]
+    pub fn start(stats: Stats) -> Self {
+        Self {
+            cpu: cpu_time(),
+            stats,
+            started: SystemTime::now(),
+        }
+    }
+
+    /// The start in UTC, and in seconds since 1970.
+    #[must_use]
+    pub fn started(&self) -> (String, u64) {
+        let since_1970 = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (
+            humantime::format_rfc3339_seconds(self.started).to_string(),
+            since_1970.as_secs(),
+        )
+    }
+
+    /// Ends now, and puts everything together.
+    #[must_use]
+    pub fn finish<E>(
+        &self,
+        outcome: &Outcome<E>,
+        stats: &Stats,
+        shape: &Shape,
+        settle: Option<Duration>,
+    ) -> Measured {
+        let cpu_ns = (cpu_time() - self.cpu).as_nanos() as u64;
+        let recorder = &outcome.recorder;
+        let count = |wanted: fn(OpKind) -> bool| -> u64 {
+            OpKind::ALL
+                .into_iter()
+                .filter(|k| wanted(*k))
+                .map(|kind| recorder.count(kind))
+                .sum()
+        };
+        let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
+        let put_bytes = count(OpKind::puts) * shape.record_bytes();
+        let device = Device {
+            reads: stats.device_reads - self.stats.device_reads,
+            bytes_read: stats.device_read_bytes - self.stats.device_read_bytes,
+            writes: stats.device_writes - self.stats.device_writes,
+            bytes_written: stats.device_write_bytes - self.stats.device_write_bytes,
+            syncs: stats.device_syncs - self.stats.device_syncs,
+        };
+        let ops = recorder.total();
+        let operations = OpKind::ALL
+            .into_iter()
+            .filter_map(|kind| {
+                Some((
+                    kind,
+                    Operation::new(recorder.histogram(kind)?, outcome.elapsed),
+                ))
+            })
+            .collect();
+        Measured {
+            elapsed_s: outcome.elapsed.as_secs_f64(),
+            settle_s: settle.map(|settle| settle.as_secs_f64()),
+            ops,
+            ops_per_s: per_second(ops, outcome.elapsed),
+            unsent_ops: outcome.unsent,
+            saturated_ops: recorder.saturated(),
+            wrong_reads: outcome.faults.count,
+            first_wrong_read: outcome.faults.first.clone(),
+            records: outcome.acknowledged,
+            cpu_ns,
+            cpu_ns_per_op: ratio(cpu_ns, ops),
+            put_bytes,
+            bytes_written_per_byte_put: ratio(device.bytes_written, put_bytes),
+            device_reads_per_get: ratio(device.reads, gets).filter(|_| scans == 0),
+            device_reads_per_scan: ratio(device.reads, scans).filter(|_| gets == 0),
+            device,
+            operations,
+        }
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn per_second(ops: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() {
+        0.0
+    } else {
+        ops as f64 / elapsed.as_secs_f64()
+    }
+}

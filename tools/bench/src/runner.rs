@@ -1,0 +1,257 @@
+//! Runs all clients of a phase, one thread each, from a common start, and adds
+//! up what they measured.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{Client, Faults, Task};
+use crate::pacing::{Clock, Finish, MonotonicClock, Pace, Window, drive};
+use crate::recorder::Recorder;
+use crate::shape::Data;
+use crate::store::Store;
+
+/// How often the caller hears of the progress, and an interrupt is looked for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+const CLIENT_STACK_BYTES: usize = 512 << 10;
+
+/// A phase of clients at work.
+pub struct Phase<'a> {
+    /// What each client does, and how fast.
+    pub clients: Vec<(Task<'a>, Pace)>,
+    /// When it ends, if not with its operations.
+    pub duration: Option<Duration>,
+    /// Ends it early when set.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// How far a phase has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// Operations done by all clients.
+    pub ops: u64,
+}
+
+/// What a phase measured.
+#[derive(Debug)]
+pub struct Outcome<E> {
+    /// The latencies of all clients.
+    pub recorder: Recorder,
+    /// From the start to the end of the last operation, or of the phase's
+    /// duration if that is later.
+    pub elapsed: Duration,
+    /// Operations that were due and never sent.
+    pub unsent: u64,
+    /// Reads that returned something wrong.
+    pub faults: Faults,
+    /// Records below this are in the database.
+    pub acknowledged: u64,
+    /// Whether the phase was interrupted.
+    pub interrupted: bool,
+    /// Whether some client had no operation left.
+    pub exhausted: bool,
+    /// Why an operation failed; it ended the phase.
+    pub failure: Option<E>,
+}
+
+/// Holds the clients back until all are ready.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    ready: usize,
+    start_ns: Option<u64>,
+}
+
+impl Gate {
+    /// A client is ready; returns the start.
+    fn pass(&self) -> u64 {
+        let mut state = self.state.lock().expect("nothing panics under this lock");
+        state.ready += 1;
+        self.changed.notify_all();
+        loop {
+            if let Some(start_ns) = state.start_ns {
+                return start_ns;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .expect("nothing panics under this lock");
+        }
+    }
+
+    /// Lets the clients go once `clients` of them are ready.
+    fn open(&self, clients: usize, clock: &impl Clock) -> u64 {
+        let mut state = self.state.lock().expect("nothing panics under this lock");
+        while state.ready < clients {
+            state = self
+                .changed
+                .wait(state)
+                .expect("nothing panics under this lock");
+        }
+        let start_ns = clock.now_ns();
+        state.start_ns = Some(start_ns);
+        self.changed.notify_all();
+        start_ns
+    }
+}
+
+/// A client's count of operations, on cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+/// What one client brings home.
+struct Report<E> {
+    recorder: Recorder,
+    finish: Result<Finish, E>,
+    faults: Faults,
+    acknowledged: u64,
+}
+
+/// Runs a phase to its end. `watch` hears of the progress every now and then.
+///
+/// Fails only where a thread cannot be started.
+pub fn run<S: Store>(
+    store: &S,
+    data: &Data,
+    phase: Phase<'_>,
+    mut watch: impl FnMut(Progress),
+) -> io::Result<Outcome<S::Error>> {
+    let clock = MonotonicClock::start();
+    let (gate, stop) = (Gate::default(), AtomicBool::new(false));
+    let counters: Vec<_> = phase.clients.iter().map(|_| Counter::default()).collect();
+    let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
+    let main = thread::current();
+    let client = |(task, pace): (Task<'_>, Pace), counter: &Counter| {
+        let mut recorder = Recorder::new(task.mix.kinds());
+        let mut client = Client::new(store, data, task);
+        wake_precisely();
+        let start_ns = gate.pass();
+        let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
+        let window = Window {
+            start_ns,
+            end_ns,
+            stop: &stop,
+        };
+        let finish = drive(&clock, pace, window, &mut client, &mut recorder, &counter.0);
+        if finish.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let (faults, acknowledged) = client.finish();
+        main.unpark();
+        Report {
+            recorder,
+            finish,
+            faults,
+            acknowledged,
+        }
+    };
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        let mut refused = None;
+        for (i, (task, counter)) in phase.clients.into_iter().zip(&counters).enumerate() {
+            let client = &client;
+            let spawned = thread::Builder::new()
+                .name(format!("client-{i}"))
+                .stack_size(CLIENT_STACK_BYTES)
+                .spawn_scoped(scope, move || client(task, counter));
+            match spawned {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        let start_ns = gate.open(threads.len(), &clock);
+        let mut interrupted = false;
+        while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
+            thread::park_timeout(WATCH_INTERVAL);
+            if phase.interrupt.load(Ordering::Relaxed) {
+                interrupted = true;
+                stop.store(true, Ordering::Relaxed);
+            }
+            watch(Progress {
+                elapsed: Duration::from_nanos(clock.now_ns() - start_ns),
+                ops: counters
+                    .iter()
+                    .map(|counter| counter.0.load(Ordering::Relaxed))
+                    .sum(),
+            });
+        }
+        let reports: Vec<_> = threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect();
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(add_up(reports, start_ns, duration_ns, interrupted)),
+        }
+    })
+}
+
+fn add_up<E>(
+    reports: Vec<Report<E>>,
+    start_ns: u64,
+    duration_ns: Option<u64>,
+    interrupted: bool,
+) -> Outcome<E> {
+    let mut outcome = Outcome {
+        recorder: Recorder::new([]),
+        elapsed: Duration::ZERO,
+        unsent: 0,
+        faults: Faults::default(),
+        acknowledged: u64::MAX,
+        interrupted,
+        exhausted: false,
+        failure: None,
+    };
+    let mut elapsed_ns = 0;
+    for report in reports {
+        outcome.recorder.merge(&report.recorder);
+        outcome.faults.merge(report.faults);
+        outcome.acknowledged = outcome.acknowledged.min(report.acknowledged);
+        match report.finish {
+            Ok(finish) => {
+                elapsed_ns = elapsed_ns.max(finish.at_ns - start_ns);
+                outcome.unsent += finish.unsent;
+                outcome.exhausted |= finish.exhausted;
+            }
+            Err(error) => outcome.failure = outcome.failure.or(Some(error)),
+        }
+    }
+    // A client of an open loop is done when its next operation is due too late:
+    // the phase lasted to its end all the same.
+    if let Some(duration_ns) = duration_ns
+        && !interrupted
+        && !outcome.exhausted
+    {
+        elapsed_ns = elapsed_ns.max(duration_ns);
+    }
+    outcome.elapsed = Duration::from_nanos(elapsed_ns);
+    outcome
+}
+
+/// Asks the kernel not to bundle this thread's wake-ups with others'. Where it
+/// refuses, open-loop operations start some 50 us late; that is in the figures.
+fn wake_precisely() {
+    let _unimportant = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

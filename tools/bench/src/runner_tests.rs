@@ -1,0 +1,176 @@
+//! Whole phases with real threads, on stores that do nothing or fail.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::distribution::{KeyChoice, RecordChooser};
+use crate::inserts::{Inserts, RecordCounter};
+use crate::shape::Shape;
+use crate::workload::{Mix, OpKind, Workload};
+
+/// Has no value for any key; writes fail from the `fail_at`-th on.
+struct NullStore {
+    puts: AtomicU64,
+    fail_at: u64,
+    /// Set once this many puts were made.
+    signal: Option<(u64, Arc<AtomicBool>)>,
+}
+
+impl NullStore {
+    fn new(fail_at: u64) -> Self {
+        Self {
+            puts: AtomicU64::new(0),
+            fail_at,
+            signal: None,
+        }
+    }
+}
+
+impl Store for NullStore {
+    type Bytes = &'static [u8];
+    type Error = &'static str;
+
+    fn get(&self, _key: &[u8]) -> Result<Option<&'static [u8]>, &'static str> {
+        Ok(None)
+    }
+
+    fn put(&self, _key: &[u8], _value: &[u8]) -> Result<(), &'static str> {
+        let puts = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((at, flag)) = &self.signal
+            && *at == puts
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+        if puts >= self.fail_at {
+            Err("full")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn scan(
+        &self,
+        _from: &[u8],
+        _rows: usize,
+        _found: &mut Vec<(&'static [u8], &'static [u8])>,
+    ) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+const RECORDS: u64 = 1000;
+
+fn data() -> Data {
+    Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap())
+}
+
+fn task(mix: Mix, inserts: Inserts<'_>) -> Task<'_> {
+    let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
+    Task {
+        mix,
+        chooser,
+        expect_present: true,
+        inserts,
+        seed: 1,
+    }
+}
+
+fn loaders(clients: u64) -> Vec<(Task<'static>, Pace)> {
+    (0..clients)
+        .map(|client| {
+            let inserts = Inserts::Strided {
+                next: client,
+                step: clients,
+                end: RECORDS,
+            };
+            (task(Mix::LOAD, inserts), Pace::Closed)
+        })
+        .collect()
+}
+
+#[test]
+fn a_load_ends_with_its_records() {
+    let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
+    let phase = Phase {
+        clients: loaders(3),
+        duration: None,
+        interrupt: &interrupt,
+    };
+    let mut last = 0;
+    let outcome = run(&store, &data(), phase, |progress| last = progress.ops).unwrap();
+    assert_eq!(outcome.recorder.count(OpKind::Insert), RECORDS);
+    assert_eq!(outcome.acknowledged, RECORDS);
+    assert!(outcome.exhausted && !outcome.interrupted && outcome.failure.is_none());
+    assert!(outcome.elapsed > Duration::ZERO);
+    assert_eq!(store.puts.into_inner(), RECORDS);
+    assert!(last <= RECORDS);
+}
+
+#[test]
+fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
+    let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
+    let phase = Phase {
+        clients: loaders(3),
+        duration: None,
+        interrupt: &interrupt,
+    };
+    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+    assert_eq!(outcome.failure, Some("full"));
+    assert_eq!(outcome.recorder.total(), 600);
+    // The slowest of three clients may be far behind, never ahead of the rest.
+    assert!(outcome.acknowledged <= 602, "{}", outcome.acknowledged);
+}
+
+#[test]
+fn an_interrupt_ends_the_phase() {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let signal = Some((50, Arc::clone(&interrupt)));
+    let store = NullStore {
+        signal,
+        ..NullStore::new(u64::MAX)
+    };
+    let update = Workload::Update.mix();
+    let counter = RecordCounter::new(RECORDS, 1 << 40);
+    let clients = vec![(task(update, Inserts::Shared(&counter)), Pace::Closed)];
+    let phase = Phase {
+        clients,
+        duration: None,
+        interrupt: &interrupt,
+    };
+    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+    assert!(outcome.interrupted && !outcome.exhausted);
+    assert!(outcome.recorder.total() >= 50);
+    assert_eq!(outcome.acknowledged, RECORDS);
+}
+
+/// Two clients that share 200 operations a second for half a second, and read
+/// records that the store does not have.
+#[test]
+fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
+    let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
+    let counter = RecordCounter::new(RECORDS, 1 << 40);
+    let clients = (0..2)
+        .map(|client| {
+            let pace = Pace::Constant {
+                rate: 200,
+                clients: 2,
+                client,
+            };
+            (
+                task(Workload::GetUniform.mix(), Inserts::Shared(&counter)),
+                pace,
+            )
+        })
+        .collect();
+    let duration = Some(Duration::from_millis(500));
+    let phase = Phase {
+        clients,
+        duration,
+        interrupt: &interrupt,
+    };
+    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+    let sent = outcome.recorder.count(OpKind::Read);
+    assert_eq!(sent + outcome.unsent, 100);
+    assert_eq!(outcome.faults.count, sent);
+    assert!(outcome.elapsed >= Duration::from_millis(500));
+}

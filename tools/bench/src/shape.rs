@@ -1,0 +1,113 @@
+//! The shape of a loaded database: what `load` writes beside it as
+//! `ouro-bench.json` and `run` reads, and the keys and values that follow from
+//! it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{self, KEY_BYTES_MIN, KeySpace};
+use crate::values::ValueSource;
+
+/// The format of `ouro-bench.json` that this version reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// What is in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Always [`FORMAT`].
+    pub format: u32,
+    /// Records 0 to this are there. 0 while a load has not ended.
+    pub records: u64,
+    /// The length of every key.
+    pub key_bytes: usize,
+    /// The length of every value.
+    pub value_bytes: usize,
+    /// Chooses the order of keys and the bytes of values.
+    pub seed: u64,
+}
+
+impl Shape {
+    /// Checks what a user asked for. The message says what would do.
+    pub fn new(
+        records: u64,
+        key_bytes: usize,
+        value_bytes: usize,
+        seed: u64,
+    ) -> Result<Self, String> {
+        let key_bytes_max = ourodb::KEY_BYTES_MAX;
+        if !(KEY_BYTES_MIN..=key_bytes_max).contains(&key_bytes) {
+            return Err(format!(
+                "--key-bytes must be {KEY_BYTES_MIN} to {key_bytes_max}"
+            ));
+        }
+        if value_bytes > ourodb::VALUE_BYTES_MAX {
+            return Err(format!(
+                "--value-bytes must be at most {}",
+                ourodb::VALUE_BYTES_MAX
+            ));
+        }
+        let capacity = keys::capacity(key_bytes);
+        if !(1..=capacity).contains(&records) {
+            return Err(format!(
+                "--records must be 1 to {capacity} with keys of {key_bytes} bytes; longer keys \
+                 have room for more"
+            ));
+        }
+        Ok(Self {
+            format: FORMAT,
+            records,
+            key_bytes,
+            value_bytes,
+            seed,
+        })
+    }
+
+    /// Bytes of one key and its value.
+    #[must_use]
+    pub fn record_bytes(&self) -> u64 {
+        (self.key_bytes + self.value_bytes) as u64
+    }
+}
+
+/// The keys and values of a database of some shape.
+pub struct Data {
+    /// The shape they follow from.
+    pub shape: Shape,
+    /// Its keys.
+    pub keys: KeySpace,
+    /// Its values.
+    pub values: ValueSource,
+}
+
+impl Data {
+    /// Keys and values for `shape`, which [`Shape::new`] accepts.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            keys: KeySpace::new(shape.key_bytes, shape.seed),
+            values: ValueSource::new(shape.value_bytes, shape.seed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        assert!(Shape::new(10_000, 8, 0, 1).is_ok());
+        assert!(Shape::new(1, 65_535, 65_536, 1).is_ok());
+        let refused = [
+            (Shape::new(10_001, 8, 400, 1), "1 to 10000"),
+            (Shape::new(0, 24, 400, 1), "--records"),
+            (Shape::new(1, 7, 400, 1), "--key-bytes"),
+            (Shape::new(1, 65_536, 400, 1), "--key-bytes"),
+            (Shape::new(1, 24, 1 << 40, 1), "--value-bytes"),
+        ];
+        for (shape, message) in refused {
+            let found = shape.unwrap_err();
+            assert!(found.contains(message), "{found}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Values: half random, half compressible, and checkable to the last byte.
+//!
+//! A value is a function of seed, record and version. Its first half is
+//! incompressible: a header (record, version, check) and a slice of a pool of
+//! random bytes, taken at an offset that hashes from all three. Its second half
+//! is a repeated text. Making one costs two copies, checking one two
+//! comparisons.
+//!
+//! The bytes are part of the format of `ouro-bench.json` (format 1): a database
+//! loaded by one version of this tool is verified by the next.
+
+use crate::permutation::mix64;
+
+/// Record, version (little-endian) and check.
+const HEADER_BYTES: usize = 8 + 4 + 4;
+const POOL_BYTES: usize = 1 << 20;
+/// The random part of a long value is put together from pieces of this size.
+const PIECE_BYTES: usize = 32 << 10;
+const TEXT: &[u8; 16] = b"ouroboros, again";
+/// The text, repeated, so that long values are filled by long copies.
+const TEXT_BYTES: usize = 4 << 10;
+
+const _: () = assert!(PIECE_BYTES < POOL_BYTES && TEXT_BYTES.is_multiple_of(TEXT.len()));
+
+/// Makes and checks the values of one database.
+pub struct ValueSource {
+    value_bytes: usize,
+    seed: u64,
+    pool: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl ValueSource {
+    /// Values of `value_bytes` bytes. Below 16 bytes there is no room for a
+    /// header: such values depend on the record alone.
+    #[must_use]
+    pub fn new(value_bytes: usize, seed: u64) -> Self {
+        let words = (0..POOL_BYTES as u64 / 8).map(|i| mix64(seed ^ mix64(i)));
+        Self {
+            value_bytes,
+            seed,
+            pool: words.flat_map(u64::to_le_bytes).collect(),
+            text: TEXT.repeat(TEXT_BYTES / TEXT.len()),
+        }
+    }
+
+    /// Puts the value of `record` in its `version` into `value`, in place of
+    /// what it held.
+    pub fn write(&self, record: u64, version: u32, value: &mut Vec<u8>) {
+        value.clear();
+        if self.value_bytes < HEADER_BYTES {
+            value.extend_from_slice(&self.short(record)[..self.value_bytes]);
+            return;
+        }
+        let hash = self.hash(record, version);
+        value.extend_from_slice(&record.to_le_bytes());
+        value.extend_from_slice(&version.to_le_bytes());
+        value.extend_from_slice(&check(hash));
+        for piece in self.body(hash) {
+            value.extend_from_slice(piece);
+        }
+    }
+
+    /// Whether `value` is, to the last byte, what [`ValueSource::write`] writes
+    /// for `record` in any version.
+    #[must_use]
+    pub fn verify(&self, record: u64, value: &[u8]) -> bool {
+        if value.len() != self.value_bytes {
+            return false;
+        }
+        if self.value_bytes < HEADER_BYTES {
+            return value == &self.short(record)[..self.value_bytes];
+        }
+        let (header, mut rest) = value.split_at(HEADER_BYTES);
+        let mut version = [0; 4];
+        version.copy_from_slice(&header[8..12]);
+        let hash = self.hash(record, u32::from_le_bytes(version));
+        if header[..8] != record.to_le_bytes() || header[12..] != check(hash) {
+            return false;
+        }
+        self.body(hash).all(|piece| {
+            let (found, after) = rest.split_at(piece.len());
+            rest = after;
+            found == piece
+        })
+    }
+
+    /// Everything after the header: random pieces, then text.
+    fn body(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
+        let random_bytes = self.value_bytes.div_ceil(2).saturating_sub(HEADER_BYTES);
+        let text_bytes = self.value_bytes - HEADER_BYTES - random_bytes;
+        let random = pieces(random_bytes, PIECE_BYTES)
+            .zip(0..)
+            .map(move |(bytes, i)| {
+                let offset = ((mix64(hash ^ i) >> 32) * (POOL_BYTES - bytes + 1) as u64) >> 32;
+                &self.pool[offset as usize..][..bytes]
+            });
+        let text = pieces(text_bytes, TEXT_BYTES).map(move |bytes| &self.text[..bytes]);
+        random.chain(text)
+    }
+
+    fn hash(&self, record: u64, version: u32) -> u64 {
+        mix64(mix64(record ^ self.seed) ^ u64::from(version))
+    }
+
+    fn short(&self, record: u64) -> [u8; HEADER_BYTES] {
+        let hash = self.hash(record, 0);
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..8].copy_from_slice(&hash.to_le_bytes());
+        bytes[8..].copy_from_slice(&mix64(hash).to_le_bytes());
+        bytes
+    }
+}
+
+fn check(hash: u64) -> [u8; 4] {
+    ((hash >> 32) as u32).to_le_bytes()
+}
+
+/// `total` cut into pieces of at most `piece`.
+fn pieces(total: usize, piece: usize) -> impl Iterator<Item = usize> {
+    (0..total.div_ceil(piece)).map(move |i| piece.min(total - i * piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [usize; 12] = [0, 1, 8, 15, 16, 17, 31, 33, 400, 4096, 65_536, 300_001];
+
+    fn value(source: &ValueSource, record: u64, version: u32) -> Vec<u8> {
+        let mut value = vec![1, 2, 3];
+        source.write(record, version, &mut value);
+        value
+    }
+
+    #[test]
+    fn every_version_of_a_record_verifies() {
+        for value_bytes in SIZES {
+            let source = ValueSource::new(value_bytes, 9);
+            for (record, version) in [(0, 0), (7, 0), (7, 1), (u64::MAX, u32::MAX)] {
+                let value = value(&source, record, version);
+                assert_eq!(value.len(), value_bytes);
+                assert!(
+                    source.verify(record, &value),
+                    "{value_bytes} {record} {version}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_byte_is_seen() {
+        for value_bytes in [1, 15, 16, 17, 400] {
+            let source = ValueSource::new(value_bytes, 9);
+            let mut value = value(&source, 7, 3);
+            for i in 0..value_bytes {
+                value[i] ^= 1;
+                assert!(!source.verify(7, &value), "byte {i} of {value_bytes}");
+                value[i] ^= 1;
+            }
+            assert!(source.verify(7, &value));
+        }
+    }
+
+    #[test]
+    fn values_of_others_are_refused() {
+        for value_bytes in [8, 15, 16, 400] {
+            let source = ValueSource::new(value_bytes, 9);
+            let seven = value(&source, 7, 0);
+            assert!(!source.verify(8, &seven));
+            assert!(!source.verify(7, &seven[1..]));
+            assert!(!ValueSource::new(value_bytes, 10).verify(7, &seven));
+        }
+    }
+
+    #[test]
+    fn versions_differ() {
+        let source = ValueSource::new(400, 9);
+        assert_ne!(value(&source, 7, 0)[12..], value(&source, 7, 1)[12..]);
+    }
+
+    #[test]
+    fn half_is_text_and_half_is_not() {
+        for value_bytes in [400, 401, 65_536] {
+            let value = value(&ValueSource::new(value_bytes, 9), 7, 0);
+            let (random, text) = value.split_at(value_bytes.div_ceil(2));
+            assert!(text.iter().zip(TEXT.iter().cycle()).all(|(a, b)| a == b));
+            let mut seen = [false; 256];
+            random
+                .iter()
+                .for_each(|byte| seen[usize::from(*byte)] = true);
+            // 200 random bytes show 139 different ones on average.
+            assert!(seen.iter().filter(|seen| **seen).count() > 100);
+        }
+    }
+
+    /// The values of format 1 are what they always were.
+    #[test]
+    fn the_bytes_are_stable() {
+        let value = value(&ValueSource::new(48, 1), 2, 3);
+        let hex: String = value[..24]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, "020000000000000003000000f602a4bc04cc347fee3313ec");
+        assert_eq!(&value[24..], b"ouroboros, againouroboro");
+    }
+}

@@ -1,0 +1,150 @@
+//! Ctrl-C: a partial result, a closed database, exit code 130.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn bench(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-bench"));
+    command
+        .args(arguments)
+        .current_dir(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Sends Ctrl-C once, and waits for the process to end.
+fn interrupt(child: Child) -> Output {
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// CPU time of the process's first client, in hundredths of a second: after a
+/// few of them it has done many operations.
+fn client_ticks(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    let stats =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    // `tid (name) state …`: user and system time are fields 14 and 15, see
+    // proc_pid_stat(5).
+    let ticks = stats.filter_map(|stat| {
+        let fields: Vec<_> = stat.split_once("(client-0) ")?.1.split(' ').collect();
+        Some(fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?)
+    });
+    ticks.sum()
+}
+
+fn wait_for(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_interrupted_run_prints_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = [
+        "load",
+        "--dir",
+        "db",
+        "--records",
+        "200",
+        "--clients",
+        "4",
+        "--memory",
+        "64MiB",
+    ];
+    assert!(bench(dir.path(), &load).output().unwrap().status.success());
+    let run = [
+        "run",
+        "--dir",
+        "db",
+        "--workload",
+        "c",
+        "--seconds",
+        "3600",
+        "--memory",
+        "64MiB",
+    ];
+    for more in [&[][..], &["--rate", "1"]] {
+        // The result file is made once the signal is listened for.
+        let result = dir.path().join("result.json");
+        let child = bench(dir.path(), &run)
+            .args(more)
+            .args(["--json", "result.json"])
+            .spawn();
+        let child = child.unwrap();
+        wait_for(|| result.exists());
+        let output = interrupt(child);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{text}");
+        assert!(text.contains("PARTIAL"), "{text}");
+        let json = fs::read_to_string(&result).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["partial"], true);
+        fs::remove_file(result).unwrap();
+    }
+    let run = [
+        "run",
+        "--dir",
+        "db",
+        "--workload",
+        "c",
+        "--seconds",
+        "0.1",
+        "--memory",
+        "64MiB",
+    ];
+    assert!(bench(dir.path(), &run).output().unwrap().status.success());
+}
+
+#[test]
+fn what_an_interrupted_load_has_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = [
+        "load",
+        "--dir",
+        "db",
+        "--records",
+        "1000000000",
+        "--memory",
+        "64MiB",
+    ];
+    let child = bench(dir.path(), &load).spawn().unwrap();
+    wait_for(|| client_ticks(child.id()) >= 5);
+    let output = interrupt(child);
+    assert_eq!(output.status.code(), Some(130));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("PARTIAL")
+    );
+    let marker = fs::read_to_string(dir.path().join("db/ouro-bench.json")).unwrap();
+    let marker: serde_json::Value = serde_json::from_str(&marker).unwrap();
+    assert!(
+        (1..1_000_000_000).contains(&marker["records"].as_u64().unwrap()),
+        "{marker}"
+    );
+    let run = [
+        "run",
+        "--dir",
+        "db",
+        "--workload",
+        "c",
+        "--seconds",
+        "0.1",
+        "--memory",
+        "64MiB",
+    ];
+    assert!(bench(dir.path(), &run).output().unwrap().status.success());
+}

@@ -1,0 +1,288 @@
+//! The command line: what `ouro` takes and what its help says.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use ourodb::{IoBackend, Options};
+
+use crate::escape::{BadEscape, unescape_into};
+use crate::rows::Format;
+
+/// Reads, writes, imports and exports OuroDB databases
+///
+/// Keys and values are any bytes. On the command line they are taken literally,
+/// byte for byte; with --escaped they are read with the escapes of the TSV
+/// format, \t \n \r \0 \\ \xHH. What is printed is escaped in the same way, so
+/// that a row is one line; only `get --raw` prints the bytes themselves. A key
+/// or value that begins with a hyphen goes after `--`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ouro",
+    version,
+    after_help = "Data and results go to stdout, everything else to stderr.\n\
+        Exit codes: 0 done; 1 key not found, or bad lines; 2 usage; 3 corruption; 4 locked by \
+        another process; 5 no space left; 6 unsupported here; 7 any other failure; 130 Ctrl-C."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which database, and how it is opened.
+#[derive(Args, Debug)]
+pub(crate) struct Database {
+    /// The directory of the database
+    #[arg(long, global = true, value_name = "D")]
+    dir: Option<PathBuf>,
+    /// Memory budget, such as 64MiB or 2GiB [default: the engine's]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u64>,
+    /// How long to wait while another process has the database open; 0s fails
+    /// at once
+    #[arg(
+        long, global = true, value_name = "TIME", default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
+    lock_wait: Duration,
+    /// How many cores own the shards [default: the engine's choice]
+    #[arg(long, global = true, value_name = "N", value_parser = positive)]
+    owners: Option<usize>,
+    /// How the engine reaches its files: `blocking` where io_uring is forbidden
+    #[arg(long, global = true, value_enum, default_value_t = Io::Ring)]
+    io: Io,
+}
+
+impl Database {
+    /// The directory, without which `ouro` does nothing.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| {
+            Cli::command()
+                .error(
+                    clap::error::ErrorKind::MissingRequiredArgument,
+                    "--dir D is required: the directory of the database",
+                )
+                .exit()
+        })
+    }
+
+    /// How to open a database that exists.
+    pub(crate) fn options(&self) -> Options {
+        let mut options = Options::default()
+            .create(false)
+            .lock_wait(self.lock_wait)
+            .io(match self.io {
+                Io::Ring => IoBackend::Ring,
+                Io::Blocking => IoBackend::Blocking,
+            });
+        if let Some(memory) = self.memory {
+            options = options.memory(memory);
+        }
+        if let Some(owners) = self.owners {
+            options = options.owners(owners);
+        }
+        options
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Io {
+    /// io_uring on the owners
+    Ring,
+    /// Positioned reads and writes: slower, works everywhere
+    Blocking,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the value of a key; exit 1 when there is none
+    Get {
+        key: OsString,
+        #[command(flatten)]
+        text: Text,
+        /// Print the bytes of the value and nothing else: no escapes, no newline
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Set a key; creates the database when there is none
+    Put {
+        key: OsString,
+        /// The value; `-` reads all of stdin, always as raw bytes
+        value: OsString,
+        #[command(flatten)]
+        text: Text,
+        #[command(flatten)]
+        write: Write,
+        #[command(flatten)]
+        create: Create,
+    },
+    /// Remove a key, whether it exists or not
+    Delete {
+        key: OsString,
+        #[command(flatten)]
+        text: Text,
+        #[command(flatten)]
+        write: Write,
+    },
+    /// Print rows in key order
+    Scan {
+        /// The first key
+        #[arg(long, value_name = "KEY")]
+        from: Option<OsString>,
+        /// Where to stop: this key is not printed
+        #[arg(long, value_name = "KEY")]
+        to: Option<OsString>,
+        /// Only keys that begin with this
+        #[arg(long, conflicts_with_all = ["from", "to"])]
+        prefix: Option<OsString>,
+        #[command(flatten)]
+        text: Text,
+        /// From the last key to the first
+        #[arg(long)]
+        reverse: bool,
+        /// Print at most this many rows
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// Print the keys without their values
+        #[arg(long)]
+        keys_only: bool,
+        #[arg(long, value_enum, default_value_t = Format::Tsv)]
+        format: Format,
+    },
+    /// Write the rows of a file into the database; creates one when there is none
+    ///
+    /// Prints `acknowledged N` as it goes: the first N lines are on disk and
+    /// survive a crash. Of rows with the same key the last wins. A bad line is
+    /// one without a tab or with a second one, with an unknown escape, or with a
+    /// key or value above the engine's limit.
+    Import {
+        /// The file to read; `-` is stdin
+        file: PathBuf,
+        #[arg(long, value_enum, default_value_t = Format::Tsv)]
+        format: Format,
+        #[arg(long, value_enum, default_value_t = OnError::Stop)]
+        on_error: OnError,
+        #[command(flatten)]
+        write: Write,
+        #[command(flatten)]
+        create: Create,
+    },
+    /// Print all rows in key order, as they were at one moment
+    Export {
+        #[arg(long, value_enum, default_value_t = Format::Tsv)]
+        format: Format,
+    },
+    /// Print what the engine counts
+    Stats {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Command {
+    /// The options with which this command opens the database.
+    pub(crate) fn adjust(&self, options: Options) -> Options {
+        match self {
+            Self::Put { create, .. } | Self::Import { create, .. } => match create.shards {
+                Some(shards) => options.create(true).shards(shards),
+                None => options.create(true),
+            },
+            _ => options,
+        }
+    }
+}
+
+/// How keys and values on the command line are read.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Text {
+    /// Keys and values given here hold TSV escapes
+    #[arg(long)]
+    escaped: bool,
+}
+
+impl Text {
+    /// The bytes that an argument stands for.
+    pub(crate) fn bytes(self, argument: &OsString) -> Result<Vec<u8>, BadEscape> {
+        let argument = argument.as_bytes();
+        if !self.escaped {
+            return Ok(argument.to_vec());
+        }
+        let mut bytes = Vec::new();
+        unescape_into(&mut bytes, argument).map(|()| bytes)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Write {
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    durability: Durability,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Durability {
+    /// Power loss
+    Durable,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// Shards of a database that is created, fixed for ever [default: the
+    /// engine's choice]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    shards: Option<usize>,
+}
+
+/// What `import` does about a bad line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// Import the lines before it and stop
+    Stop,
+    /// Name it on stderr and skip it
+    Continue,
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    parse_size::parse_size(text).map_err(|error| format!("{error}; write it like 512MiB"))
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(memory("512MiB"), Ok(512 << 20));
+        assert_eq!(memory("64KiB"), Ok(64 << 10));
+        assert!(memory("lots").is_err());
+        assert!(memory("-1MiB").is_err());
+    }
+
+    #[test]
+    fn the_directory_goes_before_or_after_the_command() {
+        for line in [
+            ["ouro", "--dir", "d", "export"],
+            ["ouro", "export", "--dir", "d"],
+        ] {
+            assert_eq!(Cli::parse_from(line).database.dir(), PathBuf::from("d"));
+        }
+    }
+}

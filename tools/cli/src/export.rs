@@ -1,0 +1,47 @@
+//! Rows out to stdout: `ouro scan` and `ouro export`.
+
+use std::io::{self, Write};
+
+use ourodb::Scan;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::rows::{Format, write_line};
+
+/// Lines are gathered up to this size, then written.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Prints the rows of a scan. What was read before a failure is printed too.
+pub(crate) fn print_rows(
+    scan: Scan,
+    format: Format,
+    keys_only: bool,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let mut lines = Vec::with_capacity(2 * WRITE_BYTES);
+    let mut result = Ok(());
+    for row in scan.iter() {
+        match row {
+            Ok((key, value)) => {
+                write_line(&mut lines, format, &key, (!keys_only).then_some(&value));
+            }
+            Err(error) => result = Err(error.into()),
+        }
+        if interrupt.requested() {
+            result = result.and(Err(Failure::Interrupted));
+        }
+        if result.is_err() {
+            break;
+        }
+        if lines.len() >= WRITE_BYTES {
+            stdout.write_all(&lines).map_err(Failure::Output)?;
+            lines.clear();
+        }
+    }
+    stdout
+        .write_all(&lines)
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::Output)?;
+    result
+}

@@ -1,0 +1,72 @@
+//! Why a command ends early, and with which exit code.
+
+use std::fmt;
+use std::io;
+
+use ourodb::ErrorKind;
+
+/// Anything but success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The engine failed.
+    Engine(ourodb::Error),
+    /// There is no such key.
+    NotFound(String),
+    /// Lines of the input were bad.
+    BadLines(String),
+    /// The command line asks for what cannot be.
+    Usage(String),
+    /// The operating system refused something, such as to read the input.
+    System(String),
+    /// The output cannot be written.
+    Output(io::Error),
+    /// The user pressed Ctrl-C.
+    Interrupted,
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound(_) | Self::BadLines(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Engine(error) => match error.kind() {
+                ErrorKind::InvalidArgument => 2,
+                ErrorKind::Corruption => 3,
+                ErrorKind::Locked => 4,
+                ErrorKind::NoSpace => 5,
+                ErrorKind::Unsupported => 6,
+                _ => 7,
+            },
+            Self::System(_) => 7,
+            Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Output(_) => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// Whether the reader of stdout went away, as `head` does when it has what
+    /// it wants: no failure of anybody.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::NotFound(message)
+            | Self::BadLines(message)
+            | Self::Usage(message)
+            | Self::System(message) => f.write_str(message),
+            Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl From<ourodb::Error> for Failure {
+    fn from(error: ourodb::Error) -> Self {
+        Self::Engine(error)
+    }
+}

@@ -1,0 +1,178 @@
+//! `ouro`: the command line of the OuroDB engine.
+//!
+//! `args` says what can be asked, `escape`, `jsonl` and `rows` turn rows into
+//! lines and back, `lines`, `import` and `commit` are the way in, `export` is
+//! the way out. Every command opens the database, does one thing, and closes
+//! it; `failure` maps what went wrong to an exit code.
+
+mod args;
+mod commit;
+mod escape;
+mod export;
+mod failure;
+mod import;
+mod interrupt;
+mod jsonl;
+mod lines;
+mod rows;
+mod stats;
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::ops::Bound;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ourodb::{Db, VALUE_BYTES_MAX};
+
+use crate::args::{Cli, Command, Text};
+use crate::escape::{escape_into, escaped};
+use crate::export::print_rows;
+use crate::failure::Failure;
+use crate::import::import;
+use crate::interrupt::Interrupt;
+use crate::lines::Lines;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("ouro: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Does what was asked. What can be refused without the database is refused
+/// before it is created or waited for.
+fn run(cli: &Cli) -> Result<(), Failure> {
+    let dir = cli.database.dir();
+    let with_db = |task: &mut dyn FnMut(&Db) -> Result<(), Failure>| {
+        let db = Db::open(&dir, cli.command.adjust(cli.database.options()))?;
+        let done = task(&db);
+        done.and(db.close().map_err(Failure::from))
+    };
+    match &cli.command {
+        Command::Get { key, text, raw } => {
+            let key = argument(*text, key)?;
+            with_db(&mut |db| get(db, &key, *raw))
+        }
+        Command::Put {
+            key, value, text, ..
+        } => {
+            let key = argument(*text, key)?;
+            let value = if value == "-" {
+                read_value()?
+            } else {
+                argument(*text, value)?
+            };
+            with_db(&mut |db| Ok(db.put(&key, &value).wait()?))
+        }
+        Command::Delete { key, text, .. } => {
+            let key = argument(*text, key)?;
+            with_db(&mut |db| Ok(db.delete(&key).wait()?))
+        }
+        Command::Scan {
+            from,
+            to,
+            prefix,
+            text,
+            reverse,
+            limit,
+            keys_only,
+            format,
+        } => {
+            let optional =
+                |key: &Option<OsString>| key.as_ref().map(|key| argument(*text, key)).transpose();
+            let (from, to, prefix) = (optional(from)?, optional(to)?, optional(prefix)?);
+            with_db(&mut |db| {
+                let interrupt = install_interrupt()?;
+                let mut scan = match &prefix {
+                    Some(prefix) => db.scan_prefix(prefix),
+                    None => db.scan((
+                        from.as_ref().map_or(Bound::Unbounded, Bound::Included),
+                        to.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+                    )),
+                };
+                if *reverse {
+                    scan = scan.reverse();
+                }
+                if let Some(limit) = limit {
+                    scan = scan.limit(*limit);
+                }
+                print_rows(scan, *format, *keys_only, &interrupt)
+            })
+        }
+        Command::Import {
+            file,
+            format,
+            on_error,
+            ..
+        } => {
+            let mut lines = Lines::open(file)?;
+            with_db(&mut |db| import(db, &mut lines, *format, *on_error, &install_interrupt()?))
+        }
+        Command::Export { format } => {
+            with_db(&mut |db| print_rows(db.scan(..), *format, false, &install_interrupt()?))
+        }
+        Command::Stats { json } => with_db(&mut |db| {
+            let stats = db.stats();
+            let text = if *json {
+                stats::to_json(&stats).to_string()
+            } else {
+                stats.to_string()
+            };
+            print(format!("{}\n", text.trim_end()).as_bytes())
+        }),
+    }
+}
+
+fn get(db: &Db, key: &[u8], raw: bool) -> Result<(), Failure> {
+    let Some(value) = db.get(key).wait()? else {
+        return Err(Failure::NotFound(format!(
+            "key not found: {}",
+            escaped(key)
+        )));
+    };
+    if raw {
+        return print(&value);
+    }
+    let mut line = Vec::new();
+    escape_into(&mut line, &value);
+    line.push(b'\n');
+    print(&line)
+}
+
+fn argument(text: Text, argument: &OsString) -> Result<Vec<u8>, Failure> {
+    text.bytes(argument)
+        .map_err(|bad| Failure::Usage(format!("{}: {bad}", escaped(argument.as_encoded_bytes()))))
+}
+
+fn read_value() -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    io::stdin()
+        .lock()
+        .take(VALUE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut value)
+        .map_err(|error| Failure::System(format!("cannot read stdin: {error}")))?;
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "the value on stdin is longer than the limit of {VALUE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(value)
+}
+
+fn install_interrupt() -> Result<Interrupt, Failure> {
+    Interrupt::install()
+        .map_err(|error| Failure::System(format!("cannot install the Ctrl-C handler: {error}")))
+}
+
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::Output)
+}

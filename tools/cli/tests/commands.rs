@@ -1,0 +1,185 @@
+//! get, put, delete, scan and stats on the real binary.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Place, output, stderr, succeeded};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+#[test]
+fn put_get_delete() {
+    let place = Place::new();
+    assert_eq!(place.ok(&["put", "key", "value"]), b"");
+    assert_eq!(place.ok(&["get", "key"]), b"value\n");
+    assert_eq!(place.ok(&["put", "key", "other"]), b"");
+    assert_eq!(place.ok(&["get", "key", "--raw"]), b"other");
+    assert_eq!(place.ok(&["delete", "key"]), b"");
+    assert_eq!(place.ok(&["delete", "key"]), b"");
+    let gone = place.run(&["get", "key"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert_eq!(gone.stdout, b"");
+    assert_eq!(stderr(&gone), "ouro: key not found: key\n");
+}
+
+#[test]
+fn the_empty_key_and_the_empty_value() {
+    let place = Place::new();
+    place.ok(&["put", "", ""]);
+    assert_eq!(place.ok(&["get", ""]), b"\n");
+    assert_eq!(place.ok(&["get", "", "--raw"]), b"");
+    assert_eq!(place.ok(&["export"]), b"\t\n");
+}
+
+#[test]
+fn arguments_are_literal_unless_escaped() {
+    let place = Place::new();
+    place.ok(&["put", "a\\tb", "c\\nd"]);
+    place.ok(&["put", "--escaped", "a\\tb", "c\\nd\\x00"]);
+    assert_eq!(place.ok(&["get", "a\\tb", "--raw"]), b"c\\nd");
+    assert_eq!(place.ok(&["get", "a\tb", "--raw"]), b"c\nd\0");
+    assert_eq!(place.ok(&["get", "a\tb"]), b"c\\nd\\0\n");
+    assert_eq!(place.ok(&["get", "--escaped", "a\\x5ctb"]), b"c\\\\nd\n");
+    assert_eq!(
+        place.ok(&["export"]),
+        b"a\\tb\tc\\nd\\0\na\\\\tb\tc\\\\nd\n"
+    );
+    let bad = place.run(&["put", "--escaped", "k", "\\q"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(stderr(&bad).contains("unknown escape"), "{}", stderr(&bad));
+}
+
+#[test]
+fn arguments_need_not_be_utf8() {
+    let place = Place::new();
+    let mut put = place.command(&["put"]);
+    put.arg(OsStr::from_bytes(b"\xff"))
+        .arg(OsStr::from_bytes(b"\xfe"));
+    succeeded(output(put, b""));
+    assert_eq!(place.ok(&["get", "--escaped", "\\xff"]), b"\xfe\n");
+    assert_eq!(
+        place.ok(&["export", "--format", "jsonl"]),
+        b"{\"key_b64\":\"/w==\",\"value_b64\":\"/g==\"}\n"
+    );
+}
+
+#[test]
+fn a_value_from_stdin_is_raw() {
+    let place = Place::new();
+    let value = b"\\t\0\xff\n";
+    for arguments in [&["put", "k", "-"][..], &["put", "k", "-", "--escaped"]] {
+        succeeded(place.run_with(arguments, value));
+        assert_eq!(place.ok(&["get", "k", "--raw"]), value);
+    }
+    let longest = vec![b'v'; ourodb::VALUE_BYTES_MAX];
+    succeeded(place.run_with(&["put", "k", "-"], &longest));
+    assert_eq!(place.ok(&["get", "k", "--raw"]), longest);
+    let longer = place.run_with(&["put", "k", "-"], &[&longest[..], b"v"].concat());
+    assert_eq!(longer.status.code(), Some(2));
+    assert!(stderr(&longer).contains("65536"), "{}", stderr(&longer));
+    assert_eq!(place.ok(&["get", "k", "--raw"]), longest);
+}
+
+#[test]
+fn a_key_above_the_limit_is_a_usage_error() {
+    let place = Place::new();
+    let longest = "k".repeat(ourodb::KEY_BYTES_MAX);
+    place.ok(&["put", &longest, "v"]);
+    assert_eq!(place.ok(&["get", &longest]), b"v\n");
+    let longer = place.run(&["put", &format!("{longest}k"), "v"]);
+    assert_eq!(longer.status.code(), Some(2));
+    assert!(stderr(&longer).contains("65535"), "{}", stderr(&longer));
+}
+
+#[test]
+fn scans() {
+    let place = Place::new();
+    place.import("tsv", b"b\t2\na\t1\nd\\n\t4\nba\t3\n\xff\t5\n\xff\xff\t6\n");
+    let scan = |arguments: &[&str]| place.ok(&[&["scan"], arguments].concat());
+    assert_eq!(
+        scan(&[]),
+        b"a\t1\nb\t2\nba\t3\nd\\n\t4\n\xff\t5\n\xff\xff\t6\n"
+    );
+    assert_eq!(scan(&["--from", "b", "--to", "d"]), b"b\t2\nba\t3\n");
+    assert_eq!(scan(&["--to", "b"]), b"a\t1\n");
+    assert_eq!(scan(&["--from", "d"]), b"d\\n\t4\n\xff\t5\n\xff\xff\t6\n");
+    assert_eq!(scan(&["--from", "d\n", "--to", "e"]), b"d\\n\t4\n");
+    assert_eq!(
+        scan(&["--escaped", "--from", "d\\n", "--to", "d\\n\\0"]),
+        b"d\\n\t4\n"
+    );
+    assert_eq!(scan(&["--from", "d", "--to", "b"]), b"");
+    assert_eq!(scan(&["--prefix", "b"]), b"b\t2\nba\t3\n");
+    assert_eq!(
+        scan(&["--prefix", "\\xff", "--escaped"]),
+        b"\xff\t5\n\xff\xff\t6\n"
+    );
+    assert_eq!(
+        scan(&["--reverse", "--limit", "2"]),
+        b"\xff\xff\t6\n\xff\t5\n"
+    );
+    assert_eq!(scan(&["--reverse", "--prefix", "b"]), b"ba\t3\nb\t2\n");
+    assert_eq!(scan(&["--limit", "0"]), b"");
+    assert_eq!(scan(&["--keys-only", "--to", "c"]), b"a\nb\nba\n");
+    assert_eq!(
+        scan(&["--format", "jsonl", "--from", "d"]),
+        b"{\"key\":\"d\\n\",\"value\":\"4\"}\n{\"key_b64\":\"/w==\",\"value\":\"5\"}\n\
+          {\"key_b64\":\"//8=\",\"value\":\"6\"}\n"
+    );
+    assert_eq!(
+        scan(&["--format", "jsonl", "--keys-only", "--limit", "1"]),
+        b"{\"key\":\"a\"}\n"
+    );
+    assert_eq!(
+        place
+            .run(&["scan", "--prefix", "a", "--from", "a"])
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn stats_for_people_and_as_json() {
+    let place = Place::new();
+    place.ok(&["put", "--shards", "2", "k", "v"]);
+    let text = String::from_utf8(place.ok(&["stats"])).unwrap();
+    assert!(
+        text.lines().count() > 5 && text.contains("shards: 2"),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_slice(&place.ok(&["stats", "--json"])).unwrap();
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["shards"], 2);
+    assert!(json["device_write_bytes"].is_u64());
+}
+
+#[test]
+fn usage_errors() {
+    let place = Place::new();
+    let bad = |arguments: &[&str]| {
+        let run = place.run(arguments);
+        assert_eq!(
+            run.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            stderr(&run)
+        );
+        assert!(!stderr(&run).is_empty());
+    };
+    bad(&[]);
+    bad(&["frobnicate"]);
+    bad(&["get"]);
+    bad(&["get", "k", "--memory", "lots"]);
+    bad(&["get", "k", "--lock-wait", "soon"]);
+    bad(&["get", "k", "--owners", "0"]);
+    bad(&["get", "k", "--shards", "2"]);
+    bad(&["put", "k", "v", "--durability", "hopeful"]);
+    bad(&["import", "--format", "csv", "-"]);
+    let mut no_dir = std::process::Command::new(env!("CARGO_BIN_EXE_ouro"));
+    no_dir.args(["get", "k"]);
+    let no_dir = output(no_dir, b"");
+    assert_eq!(no_dir.status.code(), Some(2));
+    assert!(stderr(&no_dir).contains("--dir"), "{}", stderr(&no_dir));
+}

@@ -1,0 +1,86 @@
+//! Databases that cannot be opened: no such directory, a file, a lock.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Place, RunningImport, counts, last_line, ouro, output, stderr, succeeded};
+use std::process::Stdio;
+
+#[test]
+fn only_put_and_import_create_a_database() {
+    let place = Place::new();
+    for arguments in [
+        &["get", "k"][..],
+        &["delete", "k"],
+        &["scan"],
+        &["export"],
+        &["stats"],
+    ] {
+        let run = place.run(arguments);
+        assert_eq!(
+            run.status.code(),
+            Some(7),
+            "{arguments:?}: {}",
+            stderr(&run)
+        );
+        assert!(stderr(&run).starts_with("ouro: "), "{}", stderr(&run));
+        assert_eq!(run.stdout, b"");
+        assert!(!place.dir().exists(), "{arguments:?} created the directory");
+    }
+    std::fs::create_dir(place.dir()).unwrap();
+    assert_eq!(place.run(&["get", "k"]).status.code(), Some(7));
+    assert_eq!(
+        std::fs::read_dir(place.dir()).unwrap().count(),
+        0,
+        "get wrote into the directory"
+    );
+    assert_eq!(last_line(&place.import("tsv", b"")), counts(0, 0, 0));
+    assert_eq!(place.ok(&["export"]), b"");
+}
+
+#[test]
+fn what_cannot_be_read_creates_no_database() {
+    let place = Place::new();
+    for file in ["/no/such/file", env!("CARGO_TARGET_TMPDIR")] {
+        let run = place.run(&["import", file]);
+        assert_eq!(run.status.code(), Some(7));
+        assert!(stderr(&run).contains(file), "{}", stderr(&run));
+        assert!(!place.dir().exists());
+    }
+}
+
+#[test]
+fn a_directory_that_is_a_file() {
+    let place = Place::new();
+    let file = place.file("file", b"precious");
+    for arguments in [&["get", "k"][..], &["put", "k", "v"]] {
+        let run = output(ouro(&file, arguments), b"");
+        assert!(matches!(run.status.code(), Some(2 | 7)), "{:?}", run.status);
+        assert!(stderr(&run).contains("file"), "{}", stderr(&run));
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}
+
+#[test]
+fn a_second_process_waits_for_the_lock_or_fails() {
+    let place = Place::new();
+    let mut import = RunningImport::start(&place);
+    import.send(b"k\tv\n");
+    import.wait_for(1);
+
+    let run = place.run(&["get", "k", "--lock-wait", "0s"]);
+    assert_eq!(run.status.code(), Some(4), "{}", stderr(&run));
+    assert!(stderr(&run).starts_with("ouro: "), "{}", stderr(&run));
+
+    let waiting = place
+        .command(&["get", "k", "--lock-wait", "60s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(import.input.take());
+    assert_eq!(import.child.wait().unwrap().code(), Some(0));
+    assert_eq!(import.rest(), counts(1, 1, 0) + "\n");
+    assert_eq!(succeeded(waiting.wait_with_output().unwrap()), b"v\n");
+}

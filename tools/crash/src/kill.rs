@@ -1,0 +1,420 @@
+//! `ouro-crash kill`: start a worker, check what it found, let it write, kill
+//! it, again and again on the same database, and now and then on a fresh one.
+//!
+//! A cycle is one kill of a writing worker. The check belongs to the opening
+//! that follows, so recovery is followed by writes without a clean close
+//! between them; some openings are killed themselves before one may succeed.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, os::unix::process::ExitStatusExt};
+
+use clap::Args;
+use fastrand::Rng;
+use signal_hook::consts::{SIGINT, SIGKILL};
+
+use crate::Io;
+use crate::child::Child;
+use crate::oracle::Oracle;
+use crate::protocol::{CLOSE, GO, OPENED, RECORD_BYTES, Record};
+use crate::report::{Counts, Report};
+use crate::script::{Script, random};
+use crate::worker::{self, Plant};
+
+/// After so many cycles the next begins with a fresh database.
+const CYCLES_PER_DATABASE: u64 = 25;
+
+/// A worker that takes longer to open, to write anything, or to close, hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// How many times to kill a writing process
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    cycles: u64,
+    /// What is written, and when the kills are due, follows from this
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// An empty or absent directory for the databases [default: a temporary one]
+    #[arg(long, value_name = "D")]
+    dir: Option<PathBuf>,
+    /// Threads that write
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=99))]
+    clients: u8,
+    #[arg(long, value_enum, default_value_t = Io::Ring)]
+    io: Io,
+    /// Write the counts as JSON to this file
+    #[arg(long, value_name = "F")]
+    report: Option<PathBuf>,
+    /// Let the worker have a bug, which must be caught
+    #[arg(long, value_enum, hide = true)]
+    plant: Option<Plant>,
+}
+
+/// Why a run ends early.
+#[derive(Debug)]
+enum Failure {
+    /// The engine did what it must not.
+    Finding { cycle: u64, what: String },
+    /// The run cannot go on, and that says nothing about the engine.
+    Obstacle { code: u8, what: String },
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let code = if error.kind() == io::ErrorKind::StorageFull {
+            5
+        } else {
+            7
+        };
+        Self::Obstacle {
+            code,
+            what: error.to_string(),
+        }
+    }
+}
+
+/// Runs the loop, says what came out, and returns the exit code.
+pub(crate) fn run(arguments: &Arguments) -> u8 {
+    let start = Instant::now();
+    let (dir, temporary) = match directory(arguments.dir.as_deref()) {
+        Ok(directory) => directory,
+        Err((code, what)) => {
+            eprintln!("ouro-crash: {what}");
+            return code;
+        }
+    };
+    let mut counts = Counts::default();
+    let result = Run::new(arguments, &dir, &mut counts).and_then(|mut run| run.all_cycles());
+    print!("{counts}");
+    let failed = match &result {
+        Err(Failure::Finding { cycle, what }) => Some((1, format!("cycle {cycle}: {what}"))),
+        Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
+        Err(Failure::Interrupted) => Some((130, "interrupted".to_owned())),
+        Ok(()) if 2 * counts.cycles_with_writes_in_flight < counts.cycles => Some((
+            7,
+            "fewer than half of the kills met writes in flight".to_owned(),
+        )),
+        Ok(()) => None,
+    };
+    if let Some((_, what)) = &failed {
+        eprintln!("ouro-crash: {what}");
+    }
+    if let Err(Failure::Finding { cycle, what }) = &result {
+        let (seed, cycles, clients) = (arguments.seed, cycle + 1, arguments.clients);
+        println!("replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients}");
+        println!("failed in cycle {cycle}: {what}");
+        println!("kept: {}", dir.display());
+        temporary.map(tempfile::TempDir::keep);
+    }
+    let code = failed.as_ref().map_or(0, |(code, _)| *code);
+    let report = Report {
+        format: 1,
+        command: "kill",
+        seed: arguments.seed,
+        clients: arguments.clients,
+        durability: "durable",
+        duration_s: start.elapsed().as_secs_f64(),
+        counts: &counts,
+        failure: failed.map(|(_, what)| what),
+    };
+    match arguments
+        .report
+        .as_deref()
+        .map(|path| write_report(path, &report))
+    {
+        Some(Err(what)) => {
+            eprintln!("ouro-crash: {what}");
+            if code == 0 { 7 } else { code }
+        }
+        _ => code,
+    }
+}
+
+/// The directory for the databases; a temporary one is removed when dropped.
+fn directory(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), (u8, String)> {
+    let Some(dir) = given else {
+        let temporary = tempfile::Builder::new().prefix("ouro-crash-").tempdir();
+        let temporary = temporary
+            .map_err(|error| (7, format!("cannot make a temporary directory: {error}")))?;
+        return Ok((temporary.path().to_owned(), Some(temporary)));
+    };
+    let failed = |error: io::Error| (7, format!("cannot use {}: {error}", dir.display()));
+    fs::create_dir_all(dir).map_err(failed)?;
+    if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        return Err((
+            2,
+            format!("{} is not empty; name another directory", dir.display()),
+        ));
+    }
+    Ok((dir.to_owned(), None))
+}
+
+fn write_report(path: &Path, report: &Report<'_>) -> Result<(), String> {
+    let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    text.push('\n');
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+struct Run<'a> {
+    arguments: &'a Arguments,
+    dir: &'a Path,
+    counts: &'a mut Counts,
+    interrupted: Arc<AtomicBool>,
+    progress: bool,
+    cycle: u64,
+    random: Rng,
+    oracle: Oracle,
+    database: PathBuf,
+    shards: usize,
+    /// How long the last opening took: kills during recovery aim at it.
+    open_duration: Duration,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        arguments: &'a Arguments,
+        dir: &'a Path,
+        counts: &'a mut Counts,
+    ) -> Result<Self, Failure> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
+        Ok(Self {
+            arguments,
+            dir,
+            counts,
+            interrupted,
+            progress: io::stderr().is_terminal(),
+            cycle: 0,
+            random: random(&[arguments.seed]),
+            oracle: Oracle::new(arguments.clients),
+            database: PathBuf::new(),
+            shards: 1,
+            open_duration: Duration::from_millis(20),
+        })
+    }
+
+    fn all_cycles(&mut self) -> Result<(), Failure> {
+        let result = self.databases();
+        if self.progress {
+            eprint!("\r\x1b[K");
+        }
+        // The workers get Ctrl-C too, and their death is then no finding.
+        if self.interrupted.load(Ordering::Relaxed) {
+            Err(Failure::Interrupted)
+        } else {
+            result
+        }
+    }
+
+    fn databases(&mut self) -> Result<(), Failure> {
+        let cycles = self.arguments.cycles;
+        for first in (0..cycles).step_by(usize::try_from(CYCLES_PER_DATABASE).unwrap_or(usize::MAX))
+        {
+            self.fresh_database();
+            for cycle in first..cycles.min(first + CYCLES_PER_DATABASE) {
+                self.begin_cycle(cycle)?;
+                let fresh = cycle == first;
+                let (child, script) = self.open_and_check(fresh)?;
+                self.write_and_kill(child, &script)?;
+                self.counts.cycles += 1;
+            }
+            let (child, _) = self.open_and_check(false)?;
+            self.close(child)?;
+            fs::remove_dir_all(&self.database)?;
+        }
+        Ok(())
+    }
+
+    fn fresh_database(&mut self) {
+        self.database = self.dir.join(format!("db-{:04}", self.counts.databases));
+        self.counts.databases += 1;
+        self.shards = 1 << self.random.u32(..4);
+        self.oracle = Oracle::new(self.arguments.clients);
+    }
+
+    fn begin_cycle(&mut self, cycle: u64) -> Result<(), Failure> {
+        self.cycle = cycle;
+        self.random = random(&[self.arguments.seed, cycle]);
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Failure::Interrupted);
+        }
+        if self.progress {
+            let cycles = self.arguments.cycles;
+            eprint!("\rcycle {} of {cycles}", cycle + 1);
+            io::stderr().flush()?;
+        }
+        Ok(())
+    }
+
+    /// A worker whose database holds what it must, and what it will write.
+    fn open_and_check(&mut self, fresh: bool) -> Result<(Child, Script), Failure> {
+        if !fresh && self.random.u8(..4) == 0 {
+            for _ in 0..self.random.usize(1..=3) {
+                self.kill_while_opening()?;
+            }
+        }
+        let opened = self.open_once(fresh)?;
+        if fresh || self.random.u8(..8) > 0 {
+            return Ok(opened);
+        }
+        self.close(opened.0)?;
+        self.counts.clean_restarts += 1;
+        self.open_once(false)
+    }
+
+    fn open_once(&mut self, fresh: bool) -> Result<(Child, Script), Failure> {
+        let clients = self.arguments.clients;
+        let start = Instant::now();
+        let mut child = self.start()?;
+        let content = match child.content(clients) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let status = child.wait()?;
+                return Err(self.ended_by_itself("while opening", status, fresh));
+            }
+            Err(error) => return Err(self.finding(format!("opening: {error}"))),
+        };
+        self.open_duration = start.elapsed();
+        let in_flight = self
+            .oracle
+            .check(&content.rows)
+            .map_err(|what| self.finding(what))?;
+        self.counts.in_flight_found += in_flight.found;
+        self.counts.in_flight_lost += in_flight.lost;
+        self.counts.in_flight_without_trace += in_flight.without_trace;
+        Ok((
+            child,
+            Script::new(self.arguments.seed, self.cycle, content.streams),
+        ))
+    }
+
+    fn start(&mut self) -> io::Result<Child> {
+        let arguments = worker::Arguments {
+            dir: self.database.clone(),
+            seed: self.arguments.seed,
+            cycle: self.cycle,
+            clients: self.arguments.clients,
+            shards: self.shards,
+            // Streams of owners that are gone must be replayed all the same.
+            owners: self.random.usize(1..=self.shards.min(3)),
+            io: self.arguments.io,
+            plant: self.arguments.plant,
+        };
+        Child::start(&arguments, PATIENCE)
+    }
+
+    fn kill_while_opening(&mut self) -> Result<(), Failure> {
+        let delay = self.random_below(self.open_duration);
+        let mut child = self.start()?;
+        thread::sleep(delay);
+        child.kill()?;
+        let mut said = Vec::new();
+        child.drain(&mut said)?;
+        let status = child.wait()?;
+        if status.signal() != Some(SIGKILL) {
+            return Err(self.ended_by_itself("while opening", status, false));
+        }
+        if said.first() != Some(&OPENED) {
+            self.counts.kills_during_recovery += 1;
+        }
+        Ok(())
+    }
+
+    fn write_and_kill(&mut self, mut child: Child, script: &Script) -> Result<(), Failure> {
+        self.oracle.begin_cycle();
+        // Few and many acknowledgements alike; a slow disk gets fewer.
+        let target_max = 1 << self.random.u32(1..=10);
+        let target = self.random.u64(1..=target_max);
+        let start = Instant::now();
+        let soon = start + self.random_below(Duration::from_millis(150));
+        let (mut records, mut acknowledged) = (Vec::new(), 0);
+        self.order(&mut child, GO)?;
+        while acknowledged < target && (acknowledged == 0 || Instant::now() < soon) {
+            if start.elapsed() > PATIENCE {
+                return Err(self.finding("no write was acknowledged for a minute".to_owned()));
+            }
+            if child
+                .read(&mut records, Duration::from_millis(10))?
+                .is_none()
+            {
+                let status = child.wait()?;
+                return Err(self.ended_by_itself("while writing", status, false));
+            }
+            acknowledged += self.take_records(&mut records, script)?;
+        }
+        thread::sleep(self.random_below(Duration::from_millis(2)));
+        child.kill()?;
+        child.drain(&mut records)?;
+        acknowledged += self.take_records(&mut records, script)?;
+        let status = child.wait()?;
+        if status.signal() != Some(SIGKILL) {
+            return Err(self.ended_by_itself("while writing", status, false));
+        }
+        assert!(records.is_empty(), "a record arrived in part");
+        self.counts.writes_acknowledged += acknowledged;
+        self.counts.cycles_with_writes_in_flight += u64::from(self.oracle.has_writes_in_flight());
+        Ok(())
+    }
+
+    /// Hands all whole records to the oracle. Returns how many writes they
+    /// acknowledge.
+    fn take_records(&mut self, records: &mut Vec<u8>, script: &Script) -> Result<u64, Failure> {
+        let mut acknowledged = 0;
+        let (whole, rest) = records.as_chunks::<RECORD_BYTES>();
+        for record in whole {
+            let taken = Record::from_bytes(record)
+                .ok_or_else(|| "a record that no worker writes".to_owned())
+                .and_then(|record| self.oracle.take(record, script));
+            acknowledged += u64::from(taken.map_err(|what| self.finding(what))?);
+        }
+        *records = rest.to_vec();
+        Ok(acknowledged)
+    }
+
+    fn close(&mut self, mut child: Child) -> Result<(), Failure> {
+        self.order(&mut child, CLOSE)?;
+        match child.wait_for_close(PATIENCE) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(self.ended_by_itself("while closing", status, false)),
+            Err(error) => Err(self.finding(format!("closing: {error}"))),
+        }
+    }
+
+    fn order(&self, child: &mut Child, order: u8) -> Result<(), Failure> {
+        if child.order(order).is_ok() {
+            return Ok(());
+        }
+        let status = child.wait()?;
+        Err(self.ended_by_itself("while it waited for an order", status, false))
+    }
+
+    fn random_below(&mut self, limit: Duration) -> Duration {
+        limit.mul_f64(self.random.f64())
+    }
+
+    fn finding(&self, what: String) -> Failure {
+        Failure::Finding {
+            cycle: self.cycle,
+            what,
+        }
+    }
+
+    /// A worker ended without being killed. It has said why on stderr. A full
+    /// disk is nobody's fault, nor is a machine on which no database opens.
+    fn ended_by_itself(&self, when: &str, status: ExitStatus, fresh: bool) -> Failure {
+        let what = format!("the worker ended by itself {when}: {status}");
+        match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code @ 5) => Failure::Obstacle { code, what },
+            Some(code @ (4 | 6 | 7)) if fresh => Failure::Obstacle { code, what },
+            _ => self.finding(what),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `ouro-crash`: kills real processes that write, and checks what is left.
+//!
+//! `kill` is the loop, in a parent that keeps the `oracle`; `worker` is what it
+//! starts and kills, `child` is how the parent sees one, and `protocol` what
+//! the two say over pipes; `script` derives every operation from a seed, so
+//! both know its content; `report` is what the run says at its end.
+
+mod child;
+mod kill;
+mod oracle;
+mod protocol;
+mod report;
+mod script;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ourodb::IoBackend;
+
+/// Crash tests of OuroDB on real processes and file systems
+///
+/// Exit codes: 0 nothing was lost; 1 a failure, with a `replay:` line; 2 usage;
+/// 4 locked; 5 no space left; 6 unsupported here; 7 any other failure, also too
+/// few kills with writes in flight; 130 Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "ouro-crash", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Kill a writing process at random instants; check that every acknowledged
+    /// write is there and every other one wholly or not at all
+    Kill(kill::Arguments),
+    /// The process that is killed
+    #[command(hide = true)]
+    Worker(worker::Arguments),
+}
+
+/// How the engine reaches its files.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Io {
+    /// io_uring
+    Ring,
+    /// Positioned reads and writes
+    Blocking,
+}
+
+impl From<Io> for IoBackend {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Ring => Self::Ring,
+            Io::Blocking => Self::Blocking,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Kill(arguments) => kill::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
+    };
+    ExitCode::from(code)
+}

@@ -1,0 +1,214 @@
+//! What the clients do: every operation follows from (seed, cycle, client,
+//! number) and from which keys share a WAL stream.
+//!
+//! Each client writes only keys of its own, so at most one of its operations is
+//! in flight, and what its keys hold does not depend on the other clients.
+
+use fastrand::Rng;
+
+/// Keys of each client. Few, so that each is overwritten often.
+pub(crate) const KEYS_PER_CLIENT: usize = 96;
+
+/// A batch has at most so many changes of values of at most so many bytes:
+/// within what the engine takes in one batch.
+const BATCH_CHANGES_MAX: usize = 12;
+const BATCH_VALUE_BYTES_MAX: usize = 4096;
+
+/// One key's new value, or its removal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Index among the client's keys.
+    pub(crate) key: usize,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// One call of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Single(Change),
+    /// Atomic; all keys are of one WAL stream, and one may come twice.
+    Batch(Vec<Change>),
+    /// Memtables to tables: changes no key.
+    Flush,
+}
+
+impl Operation {
+    pub(crate) fn changes(&self) -> &[Change] {
+        match self {
+            Self::Single(change) => std::slice::from_ref(change),
+            Self::Batch(changes) => changes,
+            Self::Flush => &[],
+        }
+    }
+}
+
+/// The WAL stream of each key, by client: known once the database is open.
+pub(crate) type Streams = Vec<Vec<u16>>;
+
+/// The operations of one cycle.
+pub(crate) struct Script {
+    seed: u64,
+    cycle: u64,
+    streams: Streams,
+    /// One in so many operations is a flush; 0 for none.
+    flush_every: u64,
+}
+
+impl Script {
+    pub(crate) fn new(seed: u64, cycle: u64, streams: Streams) -> Self {
+        let flush_every = [0, 64, 256][random(&[seed, cycle]).usize(..3)];
+        Self {
+            seed,
+            cycle,
+            streams,
+            flush_every,
+        }
+    }
+
+    pub(crate) fn operation(&self, client: usize, number: u64) -> Operation {
+        let mut random = random(&[self.seed, self.cycle, client as u64, number]);
+        if self.flush_every > 0 && random.u64(..self.flush_every) == 0 {
+            return Operation::Flush;
+        }
+        let first = random.usize(..KEYS_PER_CLIENT);
+        if random.u8(..4) > 0 {
+            let bytes_max = match random.u8(..64) {
+                0 => ourodb::VALUE_BYTES_MAX,
+                1..=4 => 8192,
+                _ => 512,
+            };
+            return Operation::Single(self.change(
+                &mut random,
+                client,
+                number,
+                first,
+                bytes_max,
+                0,
+            ));
+        }
+        let streams = &self.streams[client];
+        let together: Vec<usize> = (0..KEYS_PER_CLIENT)
+            .filter(|key| streams[*key] == streams[first])
+            .collect();
+        let changes = (0..random.usize(2..=BATCH_CHANGES_MAX)).map(|part| {
+            let key = together[random.usize(..together.len())];
+            self.change(
+                &mut random,
+                client,
+                number,
+                key,
+                BATCH_VALUE_BYTES_MAX,
+                part,
+            )
+        });
+        Operation::Batch(changes.collect())
+    }
+
+    fn change(
+        &self,
+        random: &mut Rng,
+        client: usize,
+        number: u64,
+        key: usize,
+        bytes_max: usize,
+        part: usize,
+    ) -> Change {
+        if random.u8(..5) == 0 {
+            return Change { key, value: None };
+        }
+        // The head says to a reader of a failure which write this was.
+        let cycle = self.cycle;
+        let mut value =
+            format!("cycle {cycle} client {client} operation {number}.{part};").into_bytes();
+        let length = random.usize(..=bytes_max);
+        let head = value.len();
+        value.resize(length, 0);
+        if let Some(fill) = value.get_mut(head..) {
+            random.fill(fill);
+        }
+        Change {
+            key,
+            value: Some(value),
+        }
+    }
+}
+
+/// The bytes of a client's key: short ones, long ones, and the empty one.
+pub(crate) fn key_bytes(client: usize, key: usize) -> Vec<u8> {
+    if client == 0 && key == 0 {
+        return Vec::new();
+    }
+    let mut random = random(&[client as u64, key as u64]);
+    let mut bytes = format!("{client:02}-{key:02}-").into_bytes();
+    let head = bytes.len();
+    let length_max = if key.is_multiple_of(16) { 2000 } else { 20 };
+    bytes.resize(head + random.usize(..=length_max), 0);
+    random.fill(&mut bytes[head..]);
+    bytes
+}
+
+/// A generator seeded by all of `numbers`, in order.
+pub(crate) fn random(numbers: &[u64]) -> Rng {
+    let seed = numbers.iter().fold(0, |seed: u64, number| {
+        // One step of SplitMix64 (Steele, Lea, Flood: Fast splittable
+        // pseudorandom number generators), so that near seeds part at once.
+        let mut mixed = (seed ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    });
+    Rng::with_seed(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn script(cycle: u64) -> Script {
+        let streams = vec![(0..KEYS_PER_CLIENT).map(|key| (key % 3) as u16).collect(); 4];
+        Script::new(9, cycle, streams)
+    }
+
+    #[test]
+    fn operations_follow_from_their_numbers() {
+        let operations = |cycle| -> Vec<Operation> {
+            (0..2000)
+                .map(|number| script(cycle).operation(1, number))
+                .collect()
+        };
+        assert_eq!(operations(5), operations(5));
+        assert_ne!(operations(5), operations(6));
+    }
+
+    #[test]
+    fn a_batch_stays_within_one_stream_and_the_limits() {
+        let mut batches = 0;
+        for number in 0..2000 {
+            let operation = script(3).operation(2, number);
+            let Operation::Batch(changes) = &operation else {
+                continue;
+            };
+            batches += 1;
+            assert!((2..=BATCH_CHANGES_MAX).contains(&changes.len()));
+            for change in changes {
+                assert_eq!(change.key % 3, changes[0].key % 3);
+                assert!(
+                    change
+                        .value
+                        .as_ref()
+                        .is_none_or(|v| v.len() <= BATCH_VALUE_BYTES_MAX)
+                );
+            }
+        }
+        assert!((300..700).contains(&batches), "{batches} batches");
+    }
+
+    #[test]
+    fn no_two_keys_are_the_same() {
+        let keys: BTreeSet<Vec<u8>> = (0..16)
+            .flat_map(|client| (0..KEYS_PER_CLIENT).map(move |key| key_bytes(client, key)))
+            .collect();
+        assert_eq!(keys.len(), 16 * KEYS_PER_CLIENT);
+    }
+}
