@@ -1,3 +1,5 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
 mod base;
 mod db;
 mod format;
@@ -16,3 +18,29 @@ pub use db::{
     Batch, Db, Delete, Flush, Get, GetWith, IoBackend, KeyRange, Options, Put, Scan, ScanIter,
     Stats, Value, Write,
 };
+
+/// A simulated machine to run databases on: disk, clock and scheduler under
+/// one seed, with faults, kills and power cuts. For tests of the engine, and of
+/// programs that embed it.
+///
+/// ```
+/// use ourodb::{Db, IoBackend, Options, sim::Sim};
+/// let sim = Sim::new(42);
+/// let options = || Options::default().io(IoBackend::Sim(sim.clone()));
+/// let db = Db::open("/data", options())?;
+/// db.put(b"key", b"value").wait()?;
+/// sim.power_cut();
+/// drop(db);
+/// let db = Db::open("/data", options())?;
+/// assert_eq!(db.get(b"key").wait()?.as_deref(), Some(&b"value"[..]));
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[cfg(feature = "sim")]
+pub mod sim {
+    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
+}
+
+/// Parts of the engine, for its benches only. No promise of any kind.
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench;

@@ -79,6 +79,7 @@ fn open_simulated(
     derived: Derived,
     sim: &crate::io::sim::Sim,
 ) -> Result<Inner> {
+    let sim = &sim.process();
     let lock = sim.block_on(take_lock(sim, dir, options))?;
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
     let opening = opening(dir, options, derived, pools.collect());

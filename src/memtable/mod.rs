@@ -119,8 +119,7 @@ impl Memtable {
 
     /// The newest version of the key with a sequence number of at most `bound`.
     pub fn get(&self, key: &[u8], bound: SeqNo) -> Option<Entry<'_>> {
-        let address = self.tree.find(&self.arena, key, Tag::visible_at(bound))?;
-        (self.arena.key(address) == key).then(|| self.arena.entry(address))
+        self.tree.find(&self.arena, key, Tag::visible_at(bound))
     }
 
     /// The memory held, in bytes: chunks, nodes, shared values and

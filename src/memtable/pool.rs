@@ -32,7 +32,7 @@ impl ArenaPool {
         })
     }
 
-    /// The bytes kept now: memory that no memtable holds.
+    /// The bytes of the chunks and nodes kept now: memory that no memtable holds.
     pub fn kept_bytes(&self) -> usize {
         self.kept.lock().bytes
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
 use super::arena::CHUNK_BYTES;
-use super::node::{Inner, Leaf};
+use super::node::{INNER_KEYS, Inner, LEAF_KEYS, Leaf};
 use super::tree::Slab;
 use super::*;
 use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -256,6 +256,27 @@ fn ascending_and_descending_keys() {
 }
 
 #[test]
+fn full_nodes_split_at_every_place() {
+    // Leaves full by an ascending run, as many as the root has children.
+    let (leaf, leaves) = (LEAF_KEYS as u64, INNER_KEYS as u64 + 1);
+    let middle = leaves / 2;
+    for child in [0, 1, middle - 1, middle, middle + 1, leaves - 2, leaves - 1] {
+        for slot in [0, 1, leaf / 2 - 1, leaf / 2, leaf / 2 + 1, leaf - 1] {
+            let mut pair = filled((0..leaf * leaves).map(|i| user_key(2 * i)));
+            let used = pair.memtable.used_bytes();
+            pair.put_numbered(&user_key(2 * (child * leaf + slot) + 1), 1 << 20);
+            assert!(pair.memtable.used_bytes() - used > size_of::<Leaf>() + 2 * size_of::<Inner>());
+            pair.expect_same_walks();
+            for around in 0..4 * leaf {
+                let key = user_key((2 * child * leaf + around).saturating_sub(leaf));
+                pair.expect_same_seek(&key, u64::MAX);
+                pair.expect_same_get(&key, SEQ_MAX);
+            }
+        }
+    }
+}
+
+#[test]
 fn several_runs_at_once() {
     let run = |table: u64, number: u64| format!("table{table}/{number:016}").into_bytes();
     let keys = (0..6000).map(|i| {
@@ -481,8 +502,8 @@ fn entry_bytes_bounds_what_entries_use() {
         Box::new(|i| if i % 2 == 0 { 500_000 + i } else { 500_000 - i }),
         // Descending groups of ascending runs, each as long as a leaf and more.
         Box::new(|i| (1000 - i / 65) * 1000 + i % 65),
-        // A run up to a full leaf, then down from its end.
-        Box::new(|i| (i / 128) * 1000 + if i % 128 < 64 { i % 128 } else { 900 - i % 128 }),
+        // A run that fills a leaf, then down from the start of the next one.
+        Box::new(|i| if i < 70 { i * 100_000 } else { 6_400_000 - i }),
     ];
     for order in orders {
         let pair = filled((0..20_000).map(|i| key(order(i))));
@@ -504,7 +525,7 @@ fn ascending_runs_fill_their_leaves() {
         );
     }
     let node_bytes = memtable.used_bytes() - entries as usize * 40;
-    let leaves = (entries as usize).div_ceil(super::node::LEAF_KEYS);
+    let leaves = (entries as usize).div_ceil(LEAF_KEYS);
     assert!(node_bytes < (leaves + leaves / 16) * size_of::<Leaf>());
 }
 
@@ -520,6 +541,9 @@ fn dropped_memtable_gives_its_memory_to_the_next() {
                 Payload::Inline(&[3; 300]),
             );
         }
+        // It has a chunk of its own, which the pool does not take.
+        let long = Payload::Inline(&[4; VALUE_BYTES_MAX]);
+        memtable.insert(b"long", Tag::new(5001, Kind::Put), long);
         let entry = memtable
             .get(&user_key(77), SEQ_MAX)
             .expect("it was inserted");

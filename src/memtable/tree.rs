@@ -8,6 +8,7 @@
 use super::arena::{Address, Arena};
 use super::node::{INNER_KEYS, Inner, LEAF_KEYS, Leaf};
 use super::pool::ArenaPool;
+use super::Entry;
 use crate::base::seq::Tag;
 
 /// Levels of inner nodes, at most. A root is split only when it is full, and
@@ -85,7 +86,7 @@ impl Tree {
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = self.inners.get(node);
-            let child = inner.separators.count_up_to(arena, key, tag);
+            let child = inner.separators.count_below(arena, key, tag);
             path.steps[path.len] = (node, child);
             path.len += 1;
             node = inner.children[child];
@@ -197,6 +198,8 @@ impl Tree {
         (low, high)
     }
 
+    /// The first entry at or after (key, tag). A search for a separator itself
+    /// ends on its left, from where the next leaf starts with it.
     pub(super) fn lower_bound(&self, arena: &Arena, key: &[u8], tag: Tag) -> Place {
         if self.leaves.len() == 0 {
             return Place::PAST_LAST;
@@ -204,7 +207,7 @@ impl Tree {
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = self.inners.get(node);
-            node = inner.children[inner.separators.count_up_to(arena, key, tag)];
+            node = inner.children[inner.separators.count_below(arena, key, tag)];
         }
         let leaf = self.leaves.get(node);
         let slot = leaf.keys.count_below(arena, key, tag);
@@ -221,15 +224,43 @@ impl Tree {
     /// The first entry at or after (key, tag), if it may be of that key. Most
     /// keys that are absent are told by their heads, without a look at any
     /// entry.
-    pub(super) fn find(&self, arena: &Arena, key: &[u8], tag: Tag) -> Option<Address> {
-        let at = self.lower_bound(arena, key, tag);
+    pub(super) fn find<'a>(&self, arena: &'a Arena, key: &[u8], tag: Tag) -> Option<Entry<'a>> {
+        if self.leaves.len() == 0 {
+            return None;
+        }
+        let id = self.leaf_for(arena, key, tag);
+        let leaf = self.leaves.get(id);
+        if let Some(address) = leaf.keys.only_candidate(key) {
+            let entry = arena.entry(address);
+            if entry.key == key && entry.tag <= tag {
+                return Some(entry);
+            }
+        }
+        let at = self.lower_bound_in(arena, id, key, tag);
         if at.leaf == Leaf::NONE {
             return None;
         }
-        self.leaves
-            .get(at.leaf)
-            .keys
-            .address_of(at.slot as usize, key)
+        let address = self.leaves.get(at.leaf).keys.address_of(at.slot as usize, key)?;
+        (arena.key(address) == key).then(|| arena.entry(address))
+    }
+
+    fn leaf_for(&self, arena: &Arena, key: &[u8], tag: Tag) -> u32 {
+        let mut node = self.root;
+        for _ in 0..self.height {
+            let inner = self.inners.get(node);
+            node = inner.children[inner.separators.count_below(arena, key, tag)];
+        }
+        node
+    }
+
+    fn lower_bound_in(&self, arena: &Arena, node: u32, key: &[u8], tag: Tag) -> Place {
+        let leaf = self.leaves.get(node);
+        let slot = leaf.keys.count_below(arena, key, tag);
+        if slot < leaf.keys.len() {
+            Place { leaf: node, slot: slot as u32 }
+        } else {
+            Self::start_of(leaf.next)
+        }
     }
 
     /// The entry there, unless it is an end.

@@ -56,7 +56,7 @@ impl Engine {
         let owner = &self.owners[number];
         let stream = &owner.stream;
         let mut free: Vec<Arc<Segment>> = Vec::new();
-        let mut end = stream.end();
+        let mut idle = Idle { end: stream.end(), since_ns: io.now_ns() };
         while !owner.is_stopping() {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
@@ -77,16 +77,17 @@ impl Engine {
             } else if stream.watch() {
                 stream.work.wait().await;
             } else {
-                first_of(stream.work.wait(), io.sleep(self.limits.idle_ns)).await;
-                let now = stream.end();
-                if now == end
-                    && stream.wants_mark()
-                    && let Err(error) = self.write_mark(number, io).await
-                {
+                let idle_ns = idle.for_ns(stream.end(), io.now_ns());
+                if idle_ns < self.limits.idle_ns {
+                    let rest_ns = self.limits.idle_ns - idle_ns;
+                    first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+                } else if !stream.wants_mark() {
+                    // A group is on its way for this long.
+                    idle.since_ns = io.now_ns();
+                } else if let Err(error) = self.write_mark(number, io, Spare::FromOwner).await {
                     // The stream is poisoned now, and said so.
                     tracing::debug!(%error, "no mark was written");
                 }
-                end = stream.end();
             }
         }
     }
@@ -106,19 +107,26 @@ impl Engine {
     }
 
     /// Writes a record whose durable mark covers all before it.
-    pub(crate) async fn write_mark<I: Io>(&self, owner: usize, io: &I) -> Result<()> {
-        let stream = &self.owners[owner].stream;
+    async fn write_mark<I: Io>(&self, number: usize, io: &I, spare: Spare) -> Result<()> {
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
         let mut reservation = loop {
             match stream.reserve(RecordKind::Mark, 0, 0, std::iter::empty()) {
                 Ok(reservation) => break reservation,
-                Err(NoRoom::Wait(seen)) => poll_fn(|cx| stream.poll_room(cx, seen)).await,
+                Err(NoRoom::Wait(seen)) => match stream.wanted_spare() {
+                    Some((start, _)) if spare == Spare::Own => {
+                        let made = owner.maker.create(io, self.new_file_id(), start, None).await;
+                        stream.provide_spare(made);
+                    }
+                    _ => poll_fn(|cx| stream.poll_room(cx, seen)).await,
+                },
                 Err(NoRoom::Failed(error)) => return Err(error),
             }
         };
         let group = reservation.group;
         seal(&mut reservation.claim, reservation.seed, &reservation.header);
         reservation.claim.finish();
-        self.commit(io, owner, group).await
+        self.commit(io, number, group).await
     }
 
     /// Frees the segments that every shard has flushed past: durably records
@@ -390,7 +398,7 @@ impl Engine {
     /// that it was durable. Nothing else is written any more.
     pub(crate) async fn finish<I: Io>(&self, io: &I) -> Result<()> {
         for (number, owner) in self.owners.iter().enumerate() {
-            self.write_mark(number, io).await?;
+            self.write_mark(number, io, Spare::Own).await?;
             for manifest in &owner.manifests {
                 manifest.lock().await.witness(io).await?;
             }
@@ -399,6 +407,31 @@ impl Engine {
         root.manifest.append(io, &[Edit::Clean]).await?;
         root.manifest.witness(io).await
     }
+}
+
+/// Since when a stream has ended at the same position.
+struct Idle {
+    end: u64,
+    since_ns: u64,
+}
+
+impl Idle {
+    /// How long, now that it ends at `end`.
+    fn for_ns(&mut self, end: u64, now_ns: u64) -> u64 {
+        if end != self.end {
+            *self = Self { end, since_ns: now_ns };
+        }
+        now_ns.saturating_sub(self.since_ns)
+    }
+}
+
+/// Where a mark gets a segment from when the stream needs a new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// The owner's log job makes it.
+    FromOwner,
+    /// There is no log job any more.
+    Own,
 }
 
 /// What a round of flushes came to; the greatest of its shards counts.

@@ -23,7 +23,7 @@ impl std::fmt::Debug for DiskImage {
 impl Sim {
     /// What may go wrong from now on; replaces what was set before.
     pub fn set_faults(&self, faults: Faults) {
-        self.0.machine.lock().faults = FaultPlan::new(faults);
+        self.shared.machine.lock().faults = FaultPlan::new(faults);
     }
 
     /// How many faults were injected since [`Sim::set_faults`]. Zero after a
@@ -31,7 +31,7 @@ impl Sim {
     /// such requests.
     #[must_use]
     pub fn faults_injected(&self) -> u64 {
-        self.0.machine.lock().faults.injected()
+        self.shared.machine.lock().faults.injected()
     }
 
     /// The machine loses power.
@@ -57,20 +57,20 @@ impl Sim {
     /// The simulated time in nanoseconds since the machine was made.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
-        self.0.machine.lock().now_ns
+        self.shared.machine.lock().now_ns
     }
 
     /// A hash over every request, completion and decision of the scheduler so
     /// far. The same calls on a machine of the same seed give the same hash.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
-        self.0.machine.lock().trace.hash()
+        self.shared.machine.lock().trace.hash()
     }
 
     /// The path of every file, sorted.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.0
+        self.shared
             .machine
             .lock()
             .disk
@@ -83,7 +83,7 @@ impl Sim {
     /// such file.
     #[must_use]
     pub fn file_bytes(&self, path: &Path) -> Option<Vec<u8>> {
-        let machine = self.0.machine.lock();
+        let machine = self.shared.machine.lock();
         let id = machine.disk.lookup_file(path).ok()?;
         let content = machine.disk.inode(id).current();
         let mut bytes = vec![0; content.len() as usize];
@@ -129,7 +129,7 @@ impl Sim {
     /// When there is no such file.
     pub fn remove_file(&self, path: &Path) {
         let removed = {
-            let mut machine = self.0.machine.lock();
+            let mut machine = self.shared.machine.lock();
             let exists = machine.disk.lookup_file(path).is_ok();
             if exists {
                 machine.damage_remove(path);
@@ -140,7 +140,7 @@ impl Sim {
     }
 
     fn damage<T>(&self, path: &Path, damage: impl FnOnce(&mut Inode) -> T) -> Option<T> {
-        let mut machine = self.0.machine.lock();
+        let mut machine = self.shared.machine.lock();
         let id = machine.disk.lookup_file(path).ok()?;
         Some(damage(machine.disk.inode_mut(id)))
     }
@@ -149,12 +149,12 @@ impl Sim {
     /// flight are not part of it.
     #[must_use]
     pub fn snapshot(&self) -> DiskImage {
-        DiskImage(Arc::new(self.0.machine.lock().disk.clone()))
+        DiskImage(Arc::new(self.shared.machine.lock().disk.clone()))
     }
 
     /// Ends the process, as [`Sim::kill`] does, and puts this disk in.
     pub fn restore(&self, image: &DiskImage) {
         self.crash(Crash::Replaced);
-        self.0.machine.lock().replace_disk((*image.0).clone());
+        self.shared.machine.lock().replace_disk((*image.0).clone());
     }
 }

@@ -72,7 +72,11 @@ const JUNK: u8 = 0xdb;
 /// assert_eq!(sim.trace_hash(), Sim::new(42).trace_hash());
 /// ```
 #[derive(Clone)]
-pub struct Sim(Arc<Shared>);
+pub struct Sim {
+    shared: Arc<Shared>,
+    /// The boot this handle is a process of; `None` is the world outside.
+    process: Option<u64>,
+}
 
 struct Shared {
     seed: u64,
@@ -107,11 +111,19 @@ impl Sim {
     /// made one by one.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new_cyclic(|shared| Shared {
+        let shared = Arc::new_cyclic(|shared| Shared {
             seed,
             counters: Arc::default(),
             machine: Mutex::new(Machine::new(seed, shared)),
-        }))
+        });
+        Self { shared, process: None }
+    }
+
+    /// A handle for a process that starts now: after the next crash all its
+    /// requests fail, and whatever still holds it does no more harm.
+    pub(crate) fn process(&self) -> Self {
+        let boot = self.shared.machine.lock().boot;
+        Self { shared: Arc::clone(&self.shared), process: Some(boot) }
     }
 
     /// Starts a request.
@@ -119,14 +131,20 @@ impl Sim {
         let (reply, answer) = answer();
         let op = op(reply);
         if let Some(file) = op.file() {
-            let own = Weak::as_ptr(&node(file).shared) == Arc::as_ptr(&self.0);
+            let own = Weak::as_ptr(&node(file).shared) == Arc::as_ptr(&self.shared);
             assert!(
                 own,
                 "{} is a file of another machine",
                 file.path().display()
             );
         }
-        let refused = self.0.machine.lock().submit(op);
+        let refused = {
+            let mut machine = self.shared.machine.lock();
+            match self.process {
+                Some(boot) if boot != machine.boot => Some(op),
+                _ => machine.submit(op),
+            }
+        };
         if let Some(op) = refused {
             let error = op.restarted();
             op.fail(error);
@@ -141,7 +159,7 @@ impl Sim {
 
 impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sim(seed {})", self.0.seed)
+        write!(f, "Sim(seed {})", self.shared.seed)
     }
 }
 
@@ -160,7 +178,7 @@ impl Io for Sim {
         mut buf: IoBuf,
     ) -> impl Future<Output = (IoBuf, Result<usize>)> {
         check_units(offset, buf.len());
-        self.0.counters.read(buf.len());
+        self.shared.counters.read(buf.len());
         buf.fill(JUNK);
         let file = file.clone();
         self.submit(|reply| Op::Read {
@@ -181,7 +199,7 @@ impl Io for Sim {
     ) -> impl Future<Output = (WriteBuf, Result<()>)> {
         let data: Arc<[u8]> = buf.bytes().into();
         check_units(offset, data.len());
-        self.0.counters.write(data.len());
+        self.shared.counters.write(data.len());
         let file = file.clone();
         self.submit(|reply| Op::Write {
             file,
@@ -195,12 +213,12 @@ impl Io for Sim {
     }
 
     fn sync(&self, file: &File) -> impl Future<Output = Result<()>> {
-        self.0.counters.sync();
+        self.shared.counters.sync();
         self.change(Change::Sync(file.clone()))
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = Result<File>> {
-        self.0.counters.metadata();
+        self.shared.counters.metadata();
         self.submit(|reply| Op::Open(path.to_owned(), mode, reply))
     }
 
@@ -209,27 +227,27 @@ impl Io for Sim {
     }
 
     fn list(&self, dir: &Path) -> impl Future<Output = Result<Vec<String>>> {
-        self.0.counters.metadata();
+        self.shared.counters.metadata();
         self.submit(|reply| Op::List(dir.to_owned(), reply))
     }
 
     fn create_dir(&self, dir: &Path) -> impl Future<Output = Result<()>> {
-        self.0.counters.metadata();
+        self.shared.counters.metadata();
         self.change(Change::CreateDir(dir.to_owned()))
     }
 
     fn remove(&self, path: &Path) -> impl Future<Output = Result<()>> {
-        self.0.counters.metadata();
+        self.shared.counters.metadata();
         self.change(Change::Remove(path.to_owned()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> impl Future<Output = Result<()>> {
-        self.0.counters.metadata();
+        self.shared.counters.metadata();
         self.change(Change::Rename(from.to_owned(), to.to_owned()))
     }
 
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = Result<()>> {
-        self.0.counters.sync();
+        self.shared.counters.sync();
         self.change(Change::SyncDir(dir.to_owned()))
     }
 
@@ -239,7 +257,7 @@ impl Io for Sim {
 
     fn unlock(&self, file: &File) -> Result<()> {
         let node = node(file);
-        let mut machine = self.0.machine.lock();
+        let mut machine = self.shared.machine.lock();
         if node.boot != machine.boot {
             return Err(restarted("unlock", file.path()));
         }
@@ -248,11 +266,11 @@ impl Io for Sim {
     }
 
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()> {
-        let mut machine = self.0.machine.lock();
+        let mut machine = self.shared.machine.lock();
         let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
         drop(machine);
         Sleep {
-            shared: Arc::clone(&self.0),
+            shared: Arc::clone(&self.shared),
             key,
         }
     }
@@ -262,7 +280,7 @@ impl Io for Sim {
     }
 
     fn random(&self, bytes: &mut [u8]) {
-        let mut machine = self.0.machine.lock();
+        let mut machine = self.shared.machine.lock();
         for chunk in bytes.chunks_mut(8) {
             let drawn = machine.rng.next().to_le_bytes();
             chunk.copy_from_slice(&drawn[..chunk.len()]);
@@ -270,7 +288,7 @@ impl Io for Sim {
     }
 
     fn counters(&self) -> &Arc<IoCounters> {
-        &self.0.counters
+        &self.shared.counters
     }
 }
 

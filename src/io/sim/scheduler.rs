@@ -133,7 +133,7 @@ impl Sim {
     /// alive the machine that it has a handle of.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let refused = {
-            let mut machine = self.0.machine.lock();
+            let mut machine = self.shared.machine.lock();
             if machine.down {
                 Some(task)
             } else {
@@ -152,16 +152,16 @@ impl Sim {
     /// is not woken in millions of steps ("stuck"), and when it is called in a
     /// task.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let _driving = Driving::start(&self.0);
+        let _driving = Driving::start(&self.shared);
         let mut future = pin!(future);
         let (root, waker) = {
-            let mut machine = self.0.machine.lock();
+            let mut machine = self.shared.machine.lock();
             let root = machine.next_id();
             (root, machine.tasks.waker(root))
         };
         let mut steps = 0;
         loop {
-            let action = self.0.machine.lock().step(Some(root), u64::MAX);
+            let action = self.shared.machine.lock().step(Some(root), u64::MAX);
             match action {
                 Action::PollRoot => {
                     steps = 0;
@@ -188,12 +188,12 @@ impl Sim {
 
     /// Steps the machine until no task is ready and no request is in flight,
     /// and `nanos` have passed. Timers further ahead stay.
-    pub(crate) fn run_for(&self, nanos: u64) {
-        let _driving = Driving::start(&self.0);
+    pub fn run_for(&self, nanos: u64) {
+        let _driving = Driving::start(&self.shared);
         let horizon_ns = self.now_ns().saturating_add(nanos);
         for _ in 0..STEPS_MAX {
             let action = {
-                let mut machine = self.0.machine.lock();
+                let mut machine = self.shared.machine.lock();
                 let action = machine.step(None, horizon_ns);
                 if matches!(action, Action::Idle) {
                     machine.now_ns = machine.now_ns.max(horizon_ns);
@@ -214,7 +214,7 @@ impl Sim {
             Action::Poll(id, mut future, waker) => {
                 let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
                 let over = {
-                    let mut machine = self.0.machine.lock();
+                    let mut machine = self.shared.machine.lock();
                     if polled.is_ready() {
                         machine.tasks.tasks.remove(&id);
                         Some(future)
@@ -233,7 +233,7 @@ impl Sim {
     /// Ends the process. Its tasks are dropped first, while the machine
     /// accepts nothing; whoever waited for it from outside gets an error.
     pub(super) fn crash(&self, crash: Crash) {
-        let wreck = self.0.machine.lock().crash(crash);
+        let wreck = self.shared.machine.lock().crash(crash);
         drop(wreck.tasks);
         for request in wreck.requests {
             let error = request.op.restarted();
@@ -242,14 +242,14 @@ impl Sim {
         for waker in wreck.timers.into_values() {
             waker.wake();
         }
-        self.0.machine.lock().down = false;
+        self.shared.machine.lock().down = false;
     }
 
     fn describe(&self) -> String {
-        let machine = self.0.machine.lock();
+        let machine = self.shared.machine.lock();
         format!(
             "seed {}, {} tasks, {} requests in flight, {} ns since the start",
-            self.0.seed,
+            self.shared.seed,
             machine.tasks.tasks.len(),
             machine.in_flight(),
             machine.now_ns

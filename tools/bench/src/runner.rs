@@ -109,6 +109,17 @@ impl Gate {
 #[derive(Default)]
 struct Counter(AtomicU64);
 
+/// Stops everybody when a client panics, so that the panic is seen at once.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What one client brings home.
 struct Report<E> {
     recorder: Recorder,
@@ -132,6 +143,7 @@ pub fn run<S: Store>(
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
     let main = thread::current();
     let client = |(task, pace): (Task<'_>, Pace), counter: &Counter| {
+        let _guard = StopOnPanic(&stop);
         let mut recorder = Recorder::new(task.mix.kinds());
         let mut client = Client::new(store, data, task);
         wake_precisely();

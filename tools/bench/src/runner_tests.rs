@@ -121,6 +121,29 @@ fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     assert!(outcome.acknowledged <= 602, "{}", outcome.acknowledged);
 }
 
+/// Two clients without end, one of which panics.
+#[test]
+#[should_panic(expected = "acknowledged twice")]
+fn a_panic_ends_the_phase() {
+    let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
+    let counter = RecordCounter::new(RECORDS, 1 << 40);
+    let spoilt = RecordCounter::new(RECORDS, 1 << 40);
+    spoilt.acknowledge(RECORDS);
+    let clients = vec![
+        (
+            task(Workload::Update.mix(), Inserts::Shared(&counter)),
+            Pace::Closed,
+        ),
+        (task(Mix::LOAD, Inserts::Shared(&spoilt)), Pace::Closed),
+    ];
+    let phase = Phase {
+        clients,
+        duration: None,
+        interrupt: &interrupt,
+    };
+    let _never = run(&store, &data(), phase, |_| ());
+}
+
 #[test]
 fn an_interrupt_ends_the_phase() {
     let interrupt = Arc::new(AtomicBool::new(false));

@@ -1,5 +1,7 @@
 //! Seeds, the scheduler, time, locks and files of one process.
 
+use std::task::{Context, Wake, Waker};
+
 use super::*;
 
 #[test]
@@ -165,6 +167,46 @@ fn sleepers_wake_at_their_time() {
     );
     sim.block_on(sim.sleep(30_000_000));
     assert_eq!(woke_ns.load(Ordering::Relaxed), 20_000_000);
+}
+
+#[test]
+fn timers_beyond_the_horizon_stay_although_requests_end_later() {
+    let sim = Sim::new(1);
+    let file = create(&sim, "f");
+    let woken = Arc::new(AtomicU64::new(0));
+    let (io, seen) = (sim.clone(), Arc::clone(&woken));
+    sim.spawn(async move {
+        io.sleep(50_000).await;
+        seen.store(1, Ordering::Relaxed);
+    });
+    drop(sim.write(&file, 0, units(1, 1).into(), Harden::Later));
+    let start_ns = sim.now_ns();
+    sim.run_for(40_000);
+    assert_eq!(bytes_of(&sim, "f", 0), set([1]));
+    assert!(sim.now_ns() >= start_ns + 80_000);
+    assert_eq!(woken.load(Ordering::Relaxed), 0);
+    sim.run_for(0);
+    assert_eq!(woken.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_dropped_sleep_leaves_no_timer() {
+    struct Unheard;
+    impl Wake for Unheard {
+        fn wake(self: Arc<Self>) {}
+    }
+    let unheard = Arc::new(Unheard);
+    let sim = Sim::new(1);
+    let mut sleep = Box::pin(sim.sleep(1000));
+    let waker = Waker::from(Arc::clone(&unheard));
+    assert!(
+        sleep
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    drop((sleep, waker));
+    assert_eq!(Arc::strong_count(&unheard), 1);
 }
 
 /// A task that polls for something to happen does not hold up time.
