@@ -119,12 +119,12 @@ fn stream_key(key: &StreamKey, out: &mut Vec<u8>) {
 
 /// The edits of a record's payload.
 pub(crate) fn decode_all(mut payload: &[u8]) -> Result<Vec<Edit>, Unusable> {
-    const CUT: Unusable = Unusable::Malformed("a cut edit");
+    let cut = || Unusable::malformed("a cut edit");
     let mut edits = Vec::new();
     while !payload.is_empty() {
-        let (head, rest) = payload.split_at_checked(6).ok_or(CUT)?;
+        let (head, rest) = payload.split_at_checked(6).ok_or_else(cut)?;
         let kind = u16::from_le_bytes([head[0], head[1]]);
-        let (value, rest) = rest.split_at_checked(u32_at(head, 2) as usize).ok_or(CUT)?;
+        let (value, rest) = rest.split_at_checked(u32_at(head, 2) as usize).ok_or_else(cut)?;
         payload = rest;
         match decode(kind, value)? {
             Some(edit) => edits.push(edit),
@@ -154,7 +154,7 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
         KEYSPACE => {
             let id = fields.u32()?;
             let name = std::str::from_utf8(std::mem::take(&mut fields.rest))
-                .map_err(|_| Unusable::Malformed("a keyspace's name is not UTF-8"))?;
+                .map_err(|_| Unusable::malformed("a keyspace's name is not UTF-8"))?;
             Edit::Keyspace { id, name: name.to_owned() }
         }
         CLEAN => Edit::Clean,
@@ -179,7 +179,7 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
         _ => return Ok(None),
     };
     if !fields.rest.is_empty() {
-        return Err(Unusable::Malformed("an edit is longer than its fields"));
+        return Err(Unusable::malformed("an edit is longer than its fields"));
     }
     Ok(Some(edit))
 }
@@ -191,7 +191,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], Unusable> {
         let (head, rest) =
-            self.rest.split_at_checked(len).ok_or(Unusable::Malformed("a cut edit"))?;
+            self.rest.split_at_checked(len).ok_or_else(|| Unusable::malformed("a cut edit"))?;
         self.rest = rest;
         Ok(head)
     }

@@ -90,10 +90,14 @@ pub(crate) enum Unusable {
     /// A later version of the engine wrote them.
     Newer(String),
     /// They contradict themselves.
-    Malformed(&'static str),
+    Malformed(String),
 }
 
 impl Unusable {
+    pub(crate) fn malformed(reason: &str) -> Self {
+        Self::Malformed(reason.to_owned())
+    }
+
     /// The engine's error for such bytes at `offset` of `file`.
     pub(crate) fn into_error(self, file: &Path, offset: u64) -> Error {
         match self {
@@ -157,13 +161,13 @@ impl<'a> Record<'a> {
         let mut rest = self.payload;
         for _ in 0..self.header.sections {
             let (head, after) =
-                rest.split_at_checked(SECTION_BYTES).ok_or(Unusable::Malformed("a cut section"))?;
+                rest.split_at_checked(SECTION_BYTES).ok_or_else(|| Unusable::malformed("a cut section"))?;
             rest = after;
             let keyspace = u32_at(head, 2);
             let count = u32_at(head, 6);
             let first = u64_at(head, 10);
             if first == 0 || first.saturating_add(u64::from(count)) > SEQ_MAX {
-                return Err(Unusable::Malformed("a sequence number out of range").into());
+                return Err(Unusable::malformed("a sequence number out of range").into());
             }
             let shard = ShardId::from_le_bytes([head[0], head[1]]);
             for i in 0..u64::from(count) {
@@ -173,7 +177,7 @@ impl<'a> Record<'a> {
             }
         }
         if !rest.is_empty() {
-            return Err(Unusable::Malformed("bytes after the last section").into());
+            return Err(Unusable::malformed("bytes after the last section").into());
         }
         Ok(())
     }
@@ -194,17 +198,17 @@ pub(crate) struct Write<'a> {
 type Entry<'a> = (Kind, &'a [u8], &'a [u8], &'a [u8]);
 
 fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
-    const CUT: Unusable = Unusable::Malformed("a cut entry");
-    let (&kind, rest) = bytes.split_first().ok_or(CUT)?;
+    let cut = || Unusable::malformed("a cut entry");
+    let (&kind, rest) = bytes.split_first().ok_or_else(cut)?;
     let kind = Kind::from_u8(kind)
         .ok_or_else(|| Unusable::Newer(format!("an entry of kind {kind}")))?;
-    let (key_len, rest) = varint::decode(rest).ok_or(CUT)?;
+    let (key_len, rest) = varint::decode(rest).ok_or_else(cut)?;
     let (value_len, rest) = match kind {
-        Kind::Put => varint::decode(rest).ok_or(CUT)?,
+        Kind::Put => varint::decode(rest).ok_or_else(cut)?,
         Kind::Delete => (0, rest),
     };
-    let (key, rest) = rest.split_at_checked(key_len as usize).ok_or(CUT)?;
-    let (value, rest) = rest.split_at_checked(value_len as usize).ok_or(CUT)?;
+    let (key, rest) = rest.split_at_checked(key_len as usize).ok_or_else(cut)?;
+    let (value, rest) = rest.split_at_checked(value_len as usize).ok_or_else(cut)?;
     Ok((kind, key, value, rest))
 }
 

@@ -119,7 +119,8 @@ impl Memtable {
 
     /// The newest version of the key with a sequence number of at most `bound`.
     pub fn get(&self, key: &[u8], bound: SeqNo) -> Option<Entry<'_>> {
-        self.tree.find(&self.arena, key, Tag::visible_at(bound))
+        let address = self.tree.find(&self.arena, key, Tag::visible_at(bound))?;
+        (self.arena.key(address) == key).then(|| self.arena.entry(address))
     }
 
     /// The memory held, in bytes: chunks, nodes, shared values and

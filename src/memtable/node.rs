@@ -100,21 +100,6 @@ impl<const N: usize> Keys<N> {
         self.slots[slot].address
     }
 
-    /// The entry of the only slot with this key's head, if there is just one.
-    #[inline]
-    pub(super) fn only_candidate(&self, key: &[u8]) -> Option<Address> {
-        let rest = key.get(usize::from(self.prefix_len)..)?;
-        let head = head(rest, 0);
-        let slot = self.count_heads_below(head);
-        let slots = &self.slots[..self.len()];
-        match (slots.get(slot), slots.get(slot + 1)) {
-            (Some(found), Some(next)) if found.head() == head && next.head() != head => {
-                Some(found.address)
-            }
-            _ => None,
-        }
-    }
-
     /// The entry in `slot`, if it may be of this key: if the heads are equal.
     #[inline]
     pub(super) fn address_of(&self, slot: usize, key: &[u8]) -> Option<Address> {

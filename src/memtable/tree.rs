@@ -8,7 +8,6 @@
 use super::arena::{Address, Arena};
 use super::node::{INNER_KEYS, Inner, LEAF_KEYS, Leaf};
 use super::pool::ArenaPool;
-use super::Entry;
 use crate::base::seq::Tag;
 
 /// Levels of inner nodes, at most. A root is split only when it is full, and
@@ -224,43 +223,15 @@ impl Tree {
     /// The first entry at or after (key, tag), if it may be of that key. Most
     /// keys that are absent are told by their heads, without a look at any
     /// entry.
-    pub(super) fn find<'a>(&self, arena: &'a Arena, key: &[u8], tag: Tag) -> Option<Entry<'a>> {
-        if self.leaves.len() == 0 {
-            return None;
-        }
-        let id = self.leaf_for(arena, key, tag);
-        let leaf = self.leaves.get(id);
-        if let Some(address) = leaf.keys.only_candidate(key) {
-            let entry = arena.entry(address);
-            if entry.key == key && entry.tag <= tag {
-                return Some(entry);
-            }
-        }
-        let at = self.lower_bound_in(arena, id, key, tag);
+    pub(super) fn find(&self, arena: &Arena, key: &[u8], tag: Tag) -> Option<Address> {
+        let at = self.lower_bound(arena, key, tag);
         if at.leaf == Leaf::NONE {
             return None;
         }
-        let address = self.leaves.get(at.leaf).keys.address_of(at.slot as usize, key)?;
-        (arena.key(address) == key).then(|| arena.entry(address))
-    }
-
-    fn leaf_for(&self, arena: &Arena, key: &[u8], tag: Tag) -> u32 {
-        let mut node = self.root;
-        for _ in 0..self.height {
-            let inner = self.inners.get(node);
-            node = inner.children[inner.separators.count_below(arena, key, tag)];
-        }
-        node
-    }
-
-    fn lower_bound_in(&self, arena: &Arena, node: u32, key: &[u8], tag: Tag) -> Place {
-        let leaf = self.leaves.get(node);
-        let slot = leaf.keys.count_below(arena, key, tag);
-        if slot < leaf.keys.len() {
-            Place { leaf: node, slot: slot as u32 }
-        } else {
-            Self::start_of(leaf.next)
-        }
+        self.leaves
+            .get(at.leaf)
+            .keys
+            .address_of(at.slot as usize, key)
     }
 
     /// The entry there, unless it is an end.

@@ -545,7 +545,7 @@ impl<I: Io> Recovery<'_, I> {
             }
             let shard = shards
                 .get_mut(usize::from(write.shard))
-                .ok_or(Stop::Unusable(Unusable::Malformed("a write to a shard that is not")))?;
+                .ok_or_else(|| Stop::Unusable(Unusable::malformed("a write to a shard there is not")))?;
             let last = needed.entry(write.shard).or_default();
             *last = (*last).max(write.seq);
             shard.apply(&write, &self.limits, &self.opening.arenas)
@@ -604,11 +604,14 @@ impl Recovering {
         limits: &Limits,
         arenas: &Arc<ArenaPool>,
     ) -> Result<(), Stop> {
-        let expected = self.next_seq.unwrap_or(write.seq.min(self.flushed + 1));
-        if write.seq != expected {
-            return Err(Stop::Unusable(Unusable::Malformed(
-                "writes of a shard are missing before this one",
-            )));
+        // What is in tables may be missing: its log was freed.
+        let expected = self.next_seq.unwrap_or(1);
+        let in_tables = expected.max(self.flushed + 1);
+        if write.seq < expected || write.seq > in_tables {
+            return Err(Stop::Unusable(Unusable::Malformed(format!(
+                "write {} of shard {} follows, and {expected} is expected ({} are in tables)",
+                write.seq, self.id, self.flushed
+            ))));
         }
         self.next_seq = Some(write.seq + 1);
         if write.seq <= self.flushed {

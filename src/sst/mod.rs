@@ -21,7 +21,6 @@ pub(crate) use crate::format::edit::TableMeta;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-
 /// The longest request for a part of a table, in bytes.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 

@@ -279,6 +279,32 @@ fn what_only_newer_versions_know_is_unsupported() {
     );
 }
 
+#[test]
+fn a_key_shares_no_more_than_there_is() {
+    let entries = [
+        (b"apple".to_vec(), put(2), vec![]),
+        (b"apply".to_vec(), put(1), vec![]),
+    ];
+    let (mut bytes, _) = build(&entries);
+    // The second entry follows three lengths, a tag and five bytes of key.
+    assert_eq!(bytes[16], 4);
+    bytes[16] = 6;
+    let crc = seed().checksum(&bytes[..UNIT - 4]);
+    bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
+    let block = Block::decode(&bytes, seed()).expect("a right checksum");
+    assert!(
+        block
+            .get(b"apply", 9)
+            .is_err_and(|error| error.offset == 16)
+    );
+    let mut cursor = BlockCursor::new();
+    cursor
+        .seek_to_first(block)
+        .expect("the first entry is sound");
+    assert!(cursor.next(block).is_err_and(|error| error.offset == 16));
+    assert!(!cursor.is_valid());
+}
+
 /// These bytes are on disks: they must not change.
 #[test]
 fn known_answer() {

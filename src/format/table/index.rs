@@ -434,5 +434,13 @@ mod tests {
         let mut hostile = sound;
         hostile[4..8].fill(0xff);
         assert!(Index::decode(&hostile, 41).is_err());
+        // A separator longer than any key.
+        for (key_bytes, is_sound) in [(KEY_BYTES_MAX, true), (KEY_BYTES_MAX + 1, false)] {
+            let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1];
+            let (length, used) = varint::encode(key_bytes as u32);
+            long.extend_from_slice(&length[..used]);
+            long.resize(long.len() + key_bytes, b'k');
+            assert_eq!(Index::decode(&long, 2).is_ok(), is_sound);
+        }
     }
 }

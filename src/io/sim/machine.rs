@@ -27,6 +27,8 @@ pub(super) struct Machine {
     pub(super) now_ns: u64,
     /// Counts restarts. Files remember the boot they were opened in.
     pub(super) boot: u64,
+    /// Completions until a crash, and which one.
+    pub(super) crash_after: Option<(u64, Crash)>,
     /// Between a crash and the end of the crashed process: nothing is accepted.
     pub(super) down: bool,
     /// Whether some call steps the machine.
@@ -79,6 +81,7 @@ impl Machine {
             trace: Trace::new(seed),
             now_ns: 0,
             boot: 0,
+            crash_after: None,
             down: false,
             driven: false,
             disk: Disk::default(),

@@ -107,6 +107,9 @@ impl Tasks {
     }
 }
 
+/// What a thread that waits is unwound with when its process ends.
+struct Crashed;
+
 /// Says that some call steps the machine, until it is dropped.
 struct Driving<'a>(&'a Shared);
 
@@ -175,7 +178,12 @@ impl Sim {
                      and no timer is set ({})",
                     self.describe()
                 ),
-                action => self.carry_out(action),
+                action => {
+                    if self.carry_out(action) {
+                        // The thread that waits dies with its process.
+                        std::panic::resume_unwind(Box::new(Crashed));
+                    }
+                }
             }
             steps += 1;
             assert!(
@@ -201,7 +209,9 @@ impl Sim {
                 }
                 action
             };
-            self.carry_out(action);
+            if self.carry_out(action) {
+                return;
+            }
         }
         panic!(
             "stuck: the tasks did not come to rest in {STEPS_MAX} steps ({})",
@@ -209,7 +219,10 @@ impl Sim {
         );
     }
 
-    fn carry_out(&self, action: Action) {
+    /// Carries the action out. Whether the machine then crashed, as
+    /// [`Sim::crash_after`] wanted.
+    fn carry_out(&self, action: Action) -> bool {
+        let is_completion = matches!(action, Action::Deliver(_));
         match action {
             Action::Poll(id, mut future, waker) => {
                 let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
@@ -228,12 +241,69 @@ impl Sim {
             Action::Wake(waker) => waker.wake(),
             Action::PollRoot | Action::Idle => {}
         }
+        if !is_completion {
+            return false;
+        }
+        let due = {
+            let mut machine = self.shared.machine.lock();
+            match &mut machine.crash_after {
+                Some((0, crash)) => {
+                    let crash = *crash;
+                    machine.crash_after = None;
+                    Some(crash)
+                }
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some(crash) = due {
+            self.crash(crash);
+        }
+        due.is_some()
+    }
+
+    /// Lets the machine crash when this many more requests have completed:
+    /// lose power, or only the process. Whoever waits at that moment is
+    /// unwound, see [`Sim::until_crash`]. A crash that comes earlier takes
+    /// this one's place.
+    pub fn crash_after(&self, completions: u64, power_cut: bool) {
+        let crash = if power_cut {
+            Crash::PowerCut
+        } else {
+            Crash::Kill
+        };
+        self.shared.machine.lock().crash_after = Some((completions, crash));
+    }
+
+    /// Calls `work`, a part of the simulated process: `None` when the machine
+    /// crashed under it.
+    ///
+    /// ```
+    /// use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// let sim = Sim::new(1);
+    /// let options = Options::default().io(IoBackend::Sim(sim.clone()));
+    /// sim.crash_after(5, true);
+    /// assert!(sim.until_crash(|| Db::open("/data", options).unwrap()).is_none());
+    /// ```
+    pub fn until_crash<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            Ok(result) => Some(result),
+            Err(panic) if panic.is::<Crashed>() => None,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 
     /// Ends the process. Its tasks are dropped first, while the machine
     /// accepts nothing; whoever waited for it from outside gets an error.
     pub(super) fn crash(&self, crash: Crash) {
-        let wreck = self.shared.machine.lock().crash(crash);
+        let wreck = {
+            let mut machine = self.shared.machine.lock();
+            machine.crash_after = None;
+            machine.crash(crash)
+        };
         drop(wreck.tasks);
         for request in wreck.requests {
             let error = request.op.restarted();

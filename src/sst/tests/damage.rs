@@ -113,6 +113,18 @@ fn every_truncation_is_noticed() {
         // Cut after it was opened.
         let table = open(&io, &meta).expect("sound");
         let cut = Memory::of(bytes[..units * UNIT].to_vec());
+        if units == 1 {
+            let found = get(
+                &cut,
+                &table,
+                &ReadCounters::default(),
+                &entries[0].0,
+                SEQ_MAX,
+            );
+            let error = found.expect_err("the first block is gone");
+            let end = "offset 4096: the file ends before the end of a data block";
+            assert!(error.to_string().contains(end), "{error}");
+        }
         right_or_refused(&cut, table, &entries);
         // Zeroed from there on.
         let mut zeroed = bytes.clone();

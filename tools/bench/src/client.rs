@@ -86,10 +86,10 @@ impl<'a, S: Store> Client<'a, S> {
         }
     }
 
-    /// What it found, and all records below which are there as far as it knows.
+    /// What it found, and where its inserts came from.
     #[must_use]
-    pub fn finish(self) -> (Faults, u64) {
-        (self.faults, self.task.inserts.acknowledged())
+    pub fn finish(self) -> (Faults, Inserts<'a>) {
+        (self.faults, self.task.inserts)
     }
 
     fn verify_got(&mut self) {

@@ -109,7 +109,11 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
         client.execute().unwrap();
         client.verify();
     }
-    assert_eq!(client.finish(), (Faults::default(), RECORDS));
+    let (found, inserts) = client.finish();
+    assert_eq!(
+        (found, inserts.acknowledged()),
+        (Faults::default(), RECORDS)
+    );
     assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
 
     store.lie = lie;
@@ -128,7 +132,8 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
         client.execute().unwrap();
         client.verify();
     }
-    let (faults, records) = client.finish();
+    let (faults, inserts) = client.finish();
+    let records = inserts.acknowledged();
     (faults, store, records)
 }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, Faults, Task};
+use crate::inserts::Inserts;
 use crate::pacing::{Clock, Finish, MonotonicClock, Pace, Window, drive};
 use crate::recorder::Recorder;
 use crate::shape::Data;
@@ -121,20 +122,20 @@ impl Drop for StopOnPanic<'_> {
 }
 
 /// What one client brings home.
-struct Report<E> {
+struct Report<'a, E> {
     recorder: Recorder,
     finish: Result<Finish, E>,
     faults: Faults,
-    acknowledged: u64,
+    inserts: Inserts<'a>,
 }
 
 /// Runs a phase to its end. `watch` hears of the progress every now and then.
 ///
 /// Fails only where a thread cannot be started.
-pub fn run<S: Store>(
+pub fn run<'a, S: Store>(
     store: &S,
     data: &Data,
-    phase: Phase<'_>,
+    phase: Phase<'a>,
     mut watch: impl FnMut(Progress),
 ) -> io::Result<Outcome<S::Error>> {
     let clock = MonotonicClock::start();
@@ -142,7 +143,7 @@ pub fn run<S: Store>(
     let counters: Vec<_> = phase.clients.iter().map(|_| Counter::default()).collect();
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
     let main = thread::current();
-    let client = |(task, pace): (Task<'_>, Pace), counter: &Counter| {
+    let client = |(task, pace): (Task<'a>, Pace), counter: &Counter| {
         let _guard = StopOnPanic(&stop);
         let mut recorder = Recorder::new(task.mix.kinds());
         let mut client = Client::new(store, data, task);
@@ -158,13 +159,13 @@ pub fn run<S: Store>(
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
-        let (faults, acknowledged) = client.finish();
+        let (faults, inserts) = client.finish();
         main.unpark();
         Report {
             recorder,
             finish,
             faults,
-            acknowledged,
+            inserts,
         }
     };
     thread::scope(|scope| {
@@ -217,7 +218,7 @@ pub fn run<S: Store>(
 }
 
 fn add_up<E>(
-    reports: Vec<Report<E>>,
+    reports: Vec<Report<'_, E>>,
     start_ns: u64,
     duration_ns: Option<u64>,
     interrupted: bool,
@@ -236,7 +237,8 @@ fn add_up<E>(
     for report in reports {
         outcome.recorder.merge(&report.recorder);
         outcome.faults.merge(report.faults);
-        outcome.acknowledged = outcome.acknowledged.min(report.acknowledged);
+        // Only now: after one client had ended, others went on inserting.
+        outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());
         match report.finish {
             Ok(finish) => {
                 elapsed_ns = elapsed_ns.max(finish.at_ns - start_ns);

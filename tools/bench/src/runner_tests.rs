@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
-use crate::inserts::{Inserts, RecordCounter};
+use crate::inserts::RecordCounter;
 use crate::shape::Shape;
 use crate::workload::{Mix, OpKind, Workload};
 
@@ -142,6 +142,24 @@ fn a_panic_ends_the_phase() {
         interrupt: &interrupt,
     };
     let _never = run(&store, &data(), phase, |_| ());
+}
+
+/// Clients end while others still insert: all inserts count in the end.
+#[test]
+fn inserts_of_the_last_client_to_end_count() {
+    let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
+    for _ in 0..20 {
+        let counter = RecordCounter::new(RECORDS, 2 * RECORDS);
+        let client = |_| (task(Mix::LOAD, Inserts::Shared(&counter)), Pace::Closed);
+        let clients = (0..4).map(client).collect();
+        let phase = Phase {
+            clients,
+            duration: None,
+            interrupt: &interrupt,
+        };
+        let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+        assert_eq!(outcome.acknowledged, 2 * RECORDS);
+    }
 }
 
 #[test]

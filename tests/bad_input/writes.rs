@@ -1,0 +1,88 @@
+//! Keys, values and batches that are too long, or that one batch cannot hold.
+
+use ourodb::{Batch, Db, ErrorKind, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+use super::{assert_holds, options, put, refused};
+
+#[test]
+fn a_long_key_or_value_is_refused_and_the_longest_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = Db::open(dir.path(), options()).expect("open");
+    put(&db, 0..3);
+    let key = vec![b'k'; KEY_BYTES_MAX + 1];
+    let value = vec![b'v'; VALUE_BYTES_MAX + 1];
+    let says = ["65536 bytes", "65535"];
+    refused(db.put(&key, b"v").wait(), ErrorKind::InvalidArgument, &says);
+    refused(db.delete(&key).wait(), ErrorKind::InvalidArgument, &says);
+    let says = ["65537 bytes", "65536", "split it over several keys"];
+    refused(db.put(b"k", &value).wait(), ErrorKind::InvalidArgument, &says);
+    for (key, value) in [(&key[..], &b"v"[..]), (b"k", &value)] {
+        let mut batch = Batch::new();
+        batch.put(b"before", b"v").put(key, value).put(b"after", b"v");
+        refused(db.write(batch).wait(), ErrorKind::InvalidArgument, &["the longest allowed"]);
+    }
+    assert_eq!(db.get(&key).wait().expect("a get"), None);
+    assert_holds(&db, 0..3);
+
+    let (key, value) = (&key[1..], &value[1..]);
+    db.put(key, value).wait().expect("the longest key and value");
+    db.close().expect("close");
+    let db = Db::open(dir.path(), options()).expect("open");
+    assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(value));
+    db.delete(key).wait().expect("delete");
+    assert_holds(&db, 0..3);
+}
+
+#[test]
+fn a_long_batch_is_refused_and_the_longest_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = Db::open(dir.path(), options()).expect("open");
+    put(&db, 0..3);
+    let value = vec![b'v'; 10_000];
+    let mut batch = Batch::new();
+    let mut longest = batch.clone();
+    for i in 0.. {
+        batch.put(format!("long-{i:04}").as_bytes(), &value);
+        if batch.bytes() > db.batch_bytes_max() {
+            break;
+        }
+        longest = batch.clone();
+    }
+    // What a batch counts is an upper bound: this is beyond every doubt.
+    batch.put(b"more", &vec![b'v'; VALUE_BYTES_MAX]);
+    let limit = db.batch_bytes_max().to_string();
+    refused(db.write(batch).wait(), ErrorKind::InvalidArgument, &[&limit, "split the batch"]);
+    assert_holds(&db, 0..3);
+
+    let count = longest.len();
+    db.write(longest).wait().expect("the longest batch");
+    db.close().expect("close");
+    let db = Db::open(dir.path(), options()).expect("open");
+    assert_eq!(db.scan_prefix(b"long-").iter().count(), count);
+}
+
+#[test]
+fn a_batch_over_several_streams_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = Db::open(dir.path(), options().shards(4).owners(2)).expect("open");
+    put(&db, 0..3);
+    let of_stream = |stream| {
+        let keys = (0..).map(|i| format!("batch-{i}").into_bytes());
+        keys.filter(move |key| db.stream_of(key) == stream)
+    };
+    let (a, b) = (of_stream(0).next().expect("a key"), of_stream(1).next().expect("a key"));
+    let mut batch = Batch::new();
+    batch.put(&a, b"1").put(&b, b"2");
+    let says = ["streams 0 and 1", "Db::stream_of", "Options::owners(1)"];
+    refused(db.write(batch.clone()).wait(), ErrorKind::InvalidArgument, &says);
+    assert_holds(&db, 0..3);
+
+    // Both ways that the message names.
+    let mut one = Batch::new();
+    one.put(&a, b"1");
+    db.write(one).wait().expect("split by stream");
+    db.close().expect("close");
+    let db = Db::open(dir.path(), options().owners(1)).expect("open");
+    db.write(batch).wait().expect("one stream");
+    assert_eq!(db.get(&b).wait().expect("a get").as_deref(), Some(&b"2"[..]));
+}
