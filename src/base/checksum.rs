@@ -7,16 +7,16 @@
 
 /// A checksum's starting state: who the checked bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seed(u32);
+pub struct Seed(u32);
 
 impl Seed {
     /// The seed for what is named by these bytes.
-    pub(crate) fn of(identity: &[u8]) -> Self {
+    pub fn of(identity: &[u8]) -> Self {
         Self(crc32c::crc32c(identity))
     }
 
     /// This seed, narrowed further: to an offset, say.
-    pub(crate) fn with_u64(self, number: u64) -> Self {
+    pub fn with_u64(self, number: u64) -> Self {
         Self(crc32c::crc32c_append(self.0, &number.to_le_bytes()))
     }
 

@@ -13,7 +13,7 @@ pub(crate) const SEQ_MAX: SeqNo = (1 << 56) - 1;
 /// What an entry says about its key. The numbers are on disk, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The key has this value.
     Put = 1,
     /// The key is gone: a tombstone.
@@ -35,10 +35,11 @@ impl Kind {
 
 /// Sequence number and kind in one word: `seq << 8 | kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Tag(u64);
+pub struct Tag(u64);
 
 impl Tag {
-    pub(crate) fn new(seq: SeqNo, kind: Kind) -> Self {
+    /// The tag of a version.
+    pub fn new(seq: u64, kind: Kind) -> Self {
         debug_assert!(seq <= SEQ_MAX);
         Self(seq << 8 | kind as u64)
     }

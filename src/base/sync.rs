@@ -4,8 +4,6 @@
 //! engine. A thread that panics while it holds a lock leaves the state behind
 //! it half changed: everybody who comes after panics too, rather than work on.
 
-pub(crate) use std::sync::{Arc, Weak, atomic};
-
 /// A mutual exclusion lock; see the module's text about panics.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);

@@ -103,10 +103,6 @@ impl BufferPool {
         }
     }
 
-    pub(crate) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
-    }
-
     /// A buffer with unspecified contents (never anybody's uninitialised
     /// memory).
     pub(crate) fn take(self: &Arc<Self>) -> IoBuf {
@@ -274,17 +270,21 @@ impl Deref for Claim {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: see `deref_mut`.
-        unsafe { std::slice::from_raw_parts(self.buf.base.add(self.start), self.len) }
+        // SAFETY: as in `deref_mut`.
+        let start = unsafe { self.buf.base.add(self.start) };
+        // SAFETY: as in `deref_mut`.
+        unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
 impl DerefMut for Claim {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: start + len is within the buffer, whose memory lives as long
-        // as the Arc; the bytes were handed to this claim alone, and
-        // `filled_bytes` refuses to run while it lives.
-        unsafe { std::slice::from_raw_parts_mut(self.buf.base.add(self.start), self.len) }
+        // SAFETY: start + len is within the buffer.
+        let start = unsafe { self.buf.base.add(self.start) };
+        // SAFETY: the buffer's memory lives as long as the Arc; these bytes
+        // were handed to this claim alone, and `filled_bytes` refuses to run
+        // while it lives.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }
 

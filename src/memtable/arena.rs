@@ -5,9 +5,10 @@
 //! large entry gets a chunk of exactly its own size, so that less than a
 //! quarter of any chunk is left over at its end.
 
+use std::sync::Arc;
+
 use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::Tag;
-use crate::base::sync::Arc;
 
 use super::pool::ArenaPool;
 use super::{Entry, Payload, ValueRef};

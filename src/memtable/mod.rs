@@ -23,9 +23,9 @@ mod tree;
 mod tests;
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::base::seq::{SeqNo, Tag};
-use crate::base::sync::Arc;
 
 use arena::Arena;
 pub use pool::ArenaPool;

@@ -3,7 +3,9 @@
 //! It is shared by all memtables of a database and holds at most
 //! `kept_bytes_max` bytes; what comes back beyond that is freed.
 
-use crate::base::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use crate::base::sync::Mutex;
 
 use super::arena::CHUNK_BYTES;
 use super::node::{Inner, Leaf};

@@ -10,7 +10,7 @@ use crate::base::limits::UNIT_U64;
 use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
-use crate::io::{BufferPool, File, Io, IoBuf, OpenMode};
+use crate::io::{BufferPool, Io, IoBuf, OpenMode};
 use crate::wal::segment::{self, SUFFIX, Segment, UNFINISHED};
 
 /// A read of a segment moves this many bytes at a time.

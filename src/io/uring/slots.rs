@@ -1,7 +1,5 @@
 //! The requests a ring has in flight, and the files it knows by index.
 
-#![expect(unsafe_code, reason = "hands the kernel pointers into memory that slots own")]
-
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
@@ -68,8 +66,8 @@ enum State {
 struct Slot {
     state: State,
     payload: Payload,
-    /// Keeps the descriptor open.
-    file: Option<File>,
+    /// Keeps the descriptor open while the kernel may use it.
+    _file: Option<File>,
 }
 
 /// A bounded table of requests.
@@ -85,7 +83,7 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(capacity: usize) -> Self {
-        let slot = || Slot { state: State::Free, payload: Payload::None, file: None };
+        let slot = || Slot { state: State::Free, payload: Payload::None, _file: None };
         Self {
             slots: (0..capacity).map(|_| slot()).collect(),
             free: (0..capacity).rev().collect(),
@@ -111,7 +109,7 @@ impl Slots {
 
     pub(super) fn insert(&mut self, payload: Payload, file: Option<File>) -> usize {
         let slot = self.free.pop().expect("poll_room said that a slot is free");
-        self.slots[slot] = Slot { state: State::InFlight(None), payload, file };
+        self.slots[slot] = Slot { state: State::InFlight(None), payload, _file: file };
         self.in_flight += 1;
         slot
     }
@@ -123,7 +121,7 @@ impl Slots {
     }
 
     fn release(&mut self, slot: usize) -> Payload {
-        let free = Slot { state: State::Free, payload: Payload::None, file: None };
+        let free = Slot { state: State::Free, payload: Payload::None, _file: None };
         self.free.push(slot);
         self.woken.append(&mut self.waiting);
         std::mem::replace(&mut self.slots[slot], free).payload

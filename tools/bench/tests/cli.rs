@@ -456,6 +456,32 @@ fn a_database_that_is_open_elsewhere_exits_with_4() {
     done(&run(dir.path(), "c", &[]));
 }
 
+/// A marker that says something else than what was loaded makes every read
+/// wrong.
+#[test]
+fn wrong_reads_are_counted_and_exit_with_7() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let marker = dir.path().join("db/ouro-bench.json");
+    let right = fs::read_to_string(&marker).unwrap();
+    for (name, value, words) in [
+        ("seed", 2, "is missing"),
+        ("value_bytes", 101, "has a wrong value"),
+    ] {
+        let mut wrong = json(&right);
+        wrong[name] = value.into();
+        fs::write(&marker, wrong.to_string()).unwrap();
+        let output = run(dir.path(), "c", &["--json", "-"]);
+        assert_eq!(output.status.code(), Some(7));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        let result = &json(&stdout(&output))["result"];
+        assert_eq!(result["wrong_reads"], result["ops"]);
+        assert!(result["first_wrong_read"].as_str().unwrap().contains(words));
+    }
+    fs::write(&marker, right).unwrap();
+    done(&run(dir.path(), "c", &[]));
+}
+
 #[test]
 fn a_full_key_space_is_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -327,7 +327,7 @@ fn a_removed_file_can_be_used_while_it_is_open() {
 #[test]
 fn what_nothing_leads_to_is_freed() {
     let sim = Sim::new(1);
-    let kept = |sim: &Sim| sim.0.machine.lock().disk.inode_count();
+    let kept = |sim: &Sim| sim.shared.machine.lock().disk.inode_count();
     let file = create_durably(&sim, "f");
     sim.block_on(sim.remove(path("f"))).unwrap();
     sync_dir(&sim, "");

@@ -258,7 +258,7 @@ fn a_crash_drops_every_task() {
         assert_eq!(sim.file_bytes(path("f")), Some(vec![]));
         drop(file);
         assert_eq!(
-            Arc::strong_count(&sim.0),
+            Arc::strong_count(&sim.shared),
             1,
             "something of the old process lives on"
         );
