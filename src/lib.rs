@@ -1,4 +1,5 @@
 #![doc = include_str!("ARCHITECTURE.md")]
+#![deny(clippy::disallowed_methods)]
 
 mod base;
 mod db;
@@ -13,6 +14,7 @@ mod sst;
 mod wal;
 
 pub use base::error::{Error, ErrorKind, Result};
+pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
     Batch, Db, Delete, Flush, Get, GetWith, IoBackend, KeyRange, Options, Put, Scan, ScanIter,

@@ -1,6 +1,8 @@
 //! Counts, which do not lie on a noisy machine: device writes a commit, device
 //! reads a lookup, allocations a get; for each way of doing I/O.
 
+#![allow(clippy::unwrap_used, reason = "a test panics")]
+
 mod common;
 
 use common::Rng;

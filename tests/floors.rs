@@ -3,7 +3,7 @@
 //! module) and names a module of the same floor or above fails this test.
 //! ARCHITECTURE.md tells what the floors are for.
 
-#![allow(clippy::disallowed_methods, reason = "a test reads the sources")]
+#![allow(clippy::unwrap_used, reason = "a test panics")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -289,7 +289,9 @@ fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
     let open = |owners| {
         Db::open("/db", tiny(&sim).shards(shards).owners(owners)).expect("an opening")
     };
-    let run = |work: &mut dyn FnMut()| drop(sim.until_crash(work));
+    let run = |work: &mut dyn FnMut()| {
+        sim.until_crash(work);
+    };
     let mut world = World { open: &open, run: &run, owners: 1, db: None, model: Model::new() };
     world.reopen();
     for action in actions {

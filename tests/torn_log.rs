@@ -120,13 +120,13 @@ fn damage_in_the_last_group_is_a_torn_tail() {
 fn damage_before_a_durable_mark_is_corruption() {
     let puts = 4;
     let (sim, image, segments) = image(puts);
-    for victim in 0..puts - 1 {
+    for (victim, segment) in segments[..puts - 1].iter().enumerate() {
         let end = UNIT + record_bytes(victim);
         for offset in offsets(UNIT, end) {
             for (what, fill) in [("zeroed", 0), ("stale", 0xa5)] {
                 sim.restore(&image);
                 let rest = vec![fill; (SEGMENT - offset) as usize];
-                sim.overwrite(&segments[victim], offset, &rest);
+                sim.overwrite(segment, offset, &rest);
                 expect(&sim, None, &format!("segment {victim} {what} from {offset}"));
             }
         }
@@ -137,11 +137,11 @@ fn damage_before_a_durable_mark_is_corruption() {
 fn one_flipped_bit_is_seen() {
     let puts = 3;
     let (sim, image, segments) = image(puts);
-    for victim in 0..puts {
+    for (victim, segment) in segments[..puts].iter().enumerate() {
         for offset in UNIT..UNIT + record_bytes(victim) {
             sim.restore(&image);
-            let byte = sim.file_bytes(&segments[victim]).expect("a segment")[offset as usize];
-            sim.overwrite(&segments[victim], offset, &[byte ^ 1 << (offset % 8)]);
+            let byte = sim.file_bytes(segment).expect("a segment")[offset as usize];
+            sim.overwrite(segment, offset, &[byte ^ 1 << (offset % 8)]);
             let left = (victim == puts - 1).then_some(puts - 1);
             expect(&sim, left, &format!("segment {victim} bit at {offset}"));
         }

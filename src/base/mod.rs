@@ -7,6 +7,7 @@ pub(crate) mod checksum;
 pub(crate) mod error;
 pub(crate) mod hash;
 pub(crate) mod ids;
+pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod seq;
 pub(crate) mod sync;

@@ -46,7 +46,7 @@ impl Tag {
 
     /// The largest tag a version visible at `bound` can have: seeking to
     /// (key, `visible_at(bound)`) finds the newest version at or below it.
-    pub(crate) fn visible_at(bound: SeqNo) -> Self {
+    pub fn visible_at(bound: SeqNo) -> Self {
         Self(bound << 8 | 0xff)
     }
 

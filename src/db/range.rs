@@ -2,6 +2,8 @@
 
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
+use crate::base::keys::KeyBounds;
+
 /// A range of keys: `a..b`, `a..=b`, `a..`, `..b`, `..=b`, `..`, or a pair of
 /// [`Bound`]s, over anything that derefs to bytes.
 ///
@@ -26,7 +28,7 @@ pub trait KeyRange {
     /// assert_eq!(start, Bound::Included(Box::from(*b"a")));
     /// assert_eq!(end, Bound::Excluded(Box::from(*b"b")));
     /// ```
-    fn bounds(&self) -> (Bound<Box<[u8]>>, Bound<Box<[u8]>>);
+    fn bounds(&self) -> KeyBounds;
 }
 
 fn own(bound: Bound<&impl AsRef<[u8]>>) -> Bound<Box<[u8]>> {
@@ -34,7 +36,7 @@ fn own(bound: Bound<&impl AsRef<[u8]>>) -> Bound<Box<[u8]>> {
 }
 
 impl KeyRange for RangeFull {
-    fn bounds(&self) -> (Bound<Box<[u8]>>, Bound<Box<[u8]>>) {
+    fn bounds(&self) -> KeyBounds {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }
@@ -42,7 +44,7 @@ impl KeyRange for RangeFull {
 macro_rules! key_range {
     ($($range:ty),*) => {$(
         impl<K: AsRef<[u8]>> KeyRange for $range {
-            fn bounds(&self) -> (Bound<Box<[u8]>>, Bound<Box<[u8]>>) {
+            fn bounds(&self) -> KeyBounds {
                 use std::ops::RangeBounds;
                 (own(self.start_bound()), own(self.end_bound()))
             }
@@ -60,7 +62,7 @@ key_range!(
 );
 
 /// The keys that start with `prefix`.
-pub(super) fn prefix(prefix: &[u8]) -> (Bound<Box<[u8]>>, Bound<Box<[u8]>>) {
+pub(super) fn prefix(prefix: &[u8]) -> KeyBounds {
     // The end is the first key behind all of them: the prefix without its
     // trailing 0xff bytes, the last remaining byte raised by one.
     let end = match prefix.iter().rposition(|&byte| byte != 0xff) {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::ops::Bound;
 
 use crate::base::error::Result;
+use crate::base::keys::KeyBounds;
 use crate::db::{Db, Value};
 use crate::lsm::Direction;
 use crate::shard::{ScanRange, Scanner};
@@ -30,7 +30,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(db: &Db, (start, end): (Bound<Box<[u8]>>, Bound<Box<[u8]>>)) -> Self {
+    pub(super) fn new(db: &Db, (start, end): KeyBounds) -> Self {
         let range = ScanRange { start, end, direction: Direction::Forward };
         Self { db: db.clone(), range, limit: usize::MAX }
     }

@@ -28,11 +28,18 @@ pub(crate) struct Blocking {
     timers: Option<Arc<Timers>>,
 }
 
-/// Sleeping jobs by the time they are due; the number tells apart those due
-/// at one time.
+/// Sleeping jobs.
 #[derive(Default)]
 struct Timers {
-    due: Mutex<(u64, BTreeMap<(u64, u64), Waker>)>,
+    state: Mutex<Due>,
+}
+
+#[derive(Default)]
+struct Due {
+    /// Timers made so far: tells apart those due at one time.
+    made: u64,
+    /// By the time they are due, and their number.
+    wakers: BTreeMap<(u64, u64), Waker>,
 }
 
 impl Blocking {
@@ -108,6 +115,7 @@ impl Io for Blocking {
         os::unlock(file)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the trait's way of waiting")]
     async fn sleep(&self, nanos: u64) {
         let Some(timers) = &self.timers else {
             std::thread::sleep(Duration::from_nanos(nanos));
@@ -121,10 +129,10 @@ impl Io for Blocking {
             }
             if !registered {
                 registered = true;
-                let mut timers = timers.due.lock();
-                timers.0 += 1;
-                let key = (due, timers.0);
-                timers.1.insert(key, cx.waker().clone());
+                let mut state = timers.state.lock();
+                state.made += 1;
+                let key = (due, state.made);
+                state.wakers.insert(key, cx.waker().clone());
             }
             Poll::Pending
         })
@@ -224,10 +232,10 @@ impl Driver for Parking {
     fn turn(&mut self, may_sleep: bool) -> Result<()> {
         let now = os::now_ns();
         let (due, next) = {
-            let mut timers = self.timers.due.lock();
-            let later = timers.1.split_off(&(now + 1, 0));
-            let due = std::mem::replace(&mut timers.1, later);
-            (due, timers.1.first_key_value().map(|(key, _)| key.0))
+            let mut state = self.timers.state.lock();
+            let later = state.wakers.split_off(&(now + 1, 0));
+            let due = std::mem::replace(&mut state.wakers, later);
+            (due, state.wakers.first_key_value().map(|(key, _)| key.0))
         };
         let woke = !due.is_empty();
         for waker in due.into_values() {

@@ -7,10 +7,10 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::error::Result;
+use crate::base::keys::KeyBounds;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
 use crate::lsm::view::{Frozen, Member, View};
@@ -151,7 +151,7 @@ impl Cursor {
         mutable: Mutable,
         direction: Direction,
         bound: SeqNo,
-        range: &(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
+        range: &KeyBounds,
         from: Option<(&[u8], Tag)>,
     ) -> Result<Self> {
         let mut sources = Vec::with_capacity(1 + view.frozen.len() + view.tables.len());

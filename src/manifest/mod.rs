@@ -109,7 +109,7 @@ pub(crate) async fn find<I: Io>(io: &I, dir: &Path) -> Result<Found> {
 pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Result<Loaded> {
     let file = io.open(path, OpenMode::Read).await?;
     let len = io.len(&file).await?;
-    if len < UNIT_U64 || len > FILE_BYTES_MAX {
+    if !(UNIT_U64..=FILE_BYTES_MAX).contains(&len) {
         let reason = format!("a manifest of {len} bytes makes no sense");
         return Err(Error::corruption(path, 0, reason));
     }
