@@ -53,6 +53,12 @@ fn put(db: &Db, keys: impl Iterator<Item = usize>) {
     }
 }
 
+/// Closes the database and gives up its tables' descriptors, which a handle
+/// keeps.
+fn close(db: Db) {
+    db.close().expect("close");
+}
+
 /// All there is: exactly these keys, with their values.
 fn assert_holds(db: &Db, keys: impl Iterator<Item = usize>) {
     let rows: Vec<(Vec<u8>, Vec<u8>)> = db

@@ -6,6 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The result of every fallible call of this crate.
+///
+/// ```
+/// fn size(db: &ourodb::Db) -> ourodb::Result<usize> {
+///     Ok(db.get_with(b"key", |value| value.len()).wait()?.unwrap_or(0))
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure an [`Error`] is; match on this.
@@ -93,6 +99,13 @@ struct Inner {
 
 impl Error {
     /// The kind of failure.
+    ///
+    /// ```
+    /// use ourodb::{Db, ErrorKind, Options};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let error = Db::open(dir.path(), Options::default().memory(0)).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    /// ```
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -143,7 +156,7 @@ impl Error {
             ),
             Os::PermissionDenied => (
                 ErrorKind::PermissionDenied,
-                "; run as the user that owns the database directory",
+                "; run as the user that owns the database directory, and let that user write to it",
             ),
             Os::NotFound => (ErrorKind::NotFound, ""),
             Os::ReadOnlyFilesystem => (

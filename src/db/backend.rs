@@ -93,6 +93,14 @@ impl OwnerThread {
         Ok(Self { thread, engine, unregistered })
     }
 
+    /// Ends the thread: there is no engine for it.
+    pub(super) fn dismiss(self) {
+        drop(self.engine);
+        if self.thread.join().is_err() {
+            tracing::error!("an owner's thread panicked while the opening failed");
+        }
+    }
+
     /// Gives the thread its engine and its number there. The thread of a number
     /// the engine does not have ends.
     pub(super) fn employ(self, engine: &Arc<Engine>, number: usize) -> JoinHandle<()> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
@@ -12,6 +13,7 @@ use crate::io::{BufferPool, File, Io, IoCounters};
 use crate::lsm::Row;
 use crate::manifest::IDENTITY;
 use crate::memtable::ArenaPool;
+use crate::runtime::block_on;
 use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
 
 /// The lock's file.
@@ -48,28 +50,61 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
         #[cfg(feature = "sim")]
         IoBackend::Sim(sim) => return open_simulated(dir, options, derived, sim),
     };
-    let counters = Arc::<IoCounters>::default();
-    let backend = Backend::Os(Blocking::new(Arc::clone(&counters)));
-    let lock = wait_on!(&backend, |io| take_lock(io, dir, options))?;
+    let io = Blocking::new(Arc::<IoCounters>::default());
+    let lock = block_on(take_lock(&io, dir, options))?;
+    match open_locked(dir, options, derived, owner_kind, &io, &lock) {
+        Ok((engine, threads)) => {
+            let running = Running { owners: Owners::Threads(threads), lock };
+            Ok(Inner { engine, backend: Backend::Os(io), running: Mutex::new(Some(running)) })
+        }
+        Err(error) => {
+            // The rings that knew the lock's file are gone only after a while.
+            if let Err(error) = io.unlock(&lock) {
+                tracing::warn!(%error, "the lock stays until the owners' rings are gone");
+            }
+            Err(error)
+        }
+    }
+}
 
+/// Opens a directory whose lock is taken. When it fails, all it started has
+/// ended.
+fn open_locked(
+    dir: &Path,
+    options: &Options,
+    derived: Derived,
+    owner_kind: OwnerKind,
+    io: &Blocking,
+    lock: &File,
+) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>)> {
     // Before anything is written: a machine that forbids io_uring refuses here.
     let pools: Vec<Arc<BufferPool>> =
         (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
-    let threads = pools
-        .iter()
-        .enumerate()
-        .map(|(number, pool)| OwnerThread::start(number, owner_kind, &counters, pool, &lock))
-        .collect::<Result<Vec<_>>>()?;
+    let mut threads = Vec::with_capacity(pools.len());
+    for (number, pool) in pools.iter().enumerate() {
+        match OwnerThread::start(number, owner_kind, io.counters(), pool, lock) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                threads.into_iter().for_each(OwnerThread::dismiss);
+                return Err(error);
+            }
+        }
+    }
     if let Some(reason) = threads.iter().find_map(|thread| thread.unregistered.as_ref()) {
         tracing::warn!("{}", reason.message());
     }
 
     let opening = opening(dir, options, derived, pools);
-    let engine = Arc::new(wait_on!(&backend, |io| recover(io, opening))?);
+    let engine = match block_on(recover(io, opening)) {
+        Ok(engine) => Arc::new(engine),
+        Err(error) => {
+            threads.into_iter().for_each(OwnerThread::dismiss);
+            return Err(error);
+        }
+    };
     let employed = threads.into_iter().enumerate();
     let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
-    let running = Running { owners: Owners::Threads(threads), lock };
-    Ok(Inner { engine, backend, running: Mutex::new(Some(running)) })
+    Ok((engine, threads))
 }
 
 #[cfg(feature = "sim")]

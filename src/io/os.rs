@@ -66,7 +66,10 @@ pub(super) fn len(file: &File) -> Result<u64> {
 }
 
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
-    let fail = |errno: Errno| Error::os("list", dir, errno.into());
+    let fail = |errno: Errno| match errno {
+        Errno::NOTDIR => not_a_directory(dir),
+        errno => Error::os("list", dir, errno.into()),
+    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
     let mut names = Vec::new();
@@ -86,13 +89,17 @@ pub(super) fn create_dir(dir: &Path) -> Result<()> {
     match rustix::fs::mkdir(dir, Mode::RWXU) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) if dir.is_dir() => Ok(()),
-        Err(Errno::EXIST | Errno::NOTDIR) => Err(Error::invalid(format!(
-            "{} is not a directory, or lies within something that is none; name a directory for \
-             the database",
-            dir.display()
-        ))),
+        Err(Errno::EXIST | Errno::NOTDIR) => Err(not_a_directory(dir)),
         Err(errno) => Err(Error::os("create directory", dir, errno.into())),
     }
+}
+
+fn not_a_directory(dir: &Path) -> Error {
+    Error::invalid(format!(
+        "{} is not a directory, or lies within something that is none; name a directory for the \
+         database",
+        dir.display()
+    ))
 }
 
 pub(super) fn remove(path: &Path) -> Result<()> {

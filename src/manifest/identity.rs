@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64};
 use crate::format::header::{FileType, Header};
@@ -81,23 +81,34 @@ impl Identity {
     pub(crate) async fn load<I: Io>(io: &I, dir: &Path) -> Result<Self> {
         let path = dir.join(IDENTITY);
         let file = io.open(&path, OpenMode::Read).await?;
-        // One unit more than there should be, so that a longer file is seen.
-        let (buf, read) = io.read(&file, 0, IoBuf::zeroed(3 * UNIT)).await;
+        let len = io.len(&file).await?;
+        let (buf, read) = io.read(&file, 0, IoBuf::zeroed(2 * UNIT)).await;
         let read = read?;
         let copies = [0, 1].map(|copy| {
             let unit = buf[..read].get(copy * UNIT..(copy + 1) * UNIT).unwrap_or_default();
             Self::decode(unit, &path, copy as u64 * UNIT_U64)
         });
         match copies {
-            [Ok(a), Ok(b)] if a == b && read == 2 * UNIT => Ok(a),
-            [Ok(_), Ok(_)] => {
-                Err(Error::corruption(&path, 0, "the identity's two copies do not agree"))
+            [Err(error), _] | [_, Err(error)] if error.kind() == ErrorKind::Unsupported => {
+                Err(error)
+            }
+            [Ok(a), Ok(b)] if a == b && len == 2 * UNIT_U64 => Ok(a),
+            [Ok(a), Ok(b)] => {
+                let reason = if a == b {
+                    format!("the file has {len} bytes; cut it to the first {}", 2 * UNIT)
+                } else {
+                    "the identity's two copies do not agree; restore it from a copy".to_owned()
+                };
+                Err(Error::corruption(&path, 0, reason))
             }
             [Err(error), Ok(_)] | [Ok(_), Err(error)] => Err(error.context(
                 "one of the identity's two copies is damaged; copy the sound half of the file \
                  over it",
             )),
-            [Err(error), Err(_)] => Err(error),
+            [Err(error), Err(_)] => Err(error.context(
+                "both of the identity's copies are damaged, and the keys cannot be found without \
+                 it; restore it from a copy",
+            )),
         }
     }
 }

@@ -96,21 +96,25 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let dir = &opening.dir;
     let identity = load_identity(io, &opening).await?;
     let root_files = manifest::find(io, dir).await?;
+    let is_new = root_files.current.is_none();
     let wal_dir = dir.join(WAL_DIR);
-    io.create_dir(&wal_dir).await?;
-    let (found, mut orphans) = find_streams(io, &wal_dir, identity.db).await?;
+    if is_new {
+        io.create_dir(&wal_dir).await?;
+    }
+    let found = find_streams(io, &wal_dir, identity.db).await;
+    let (found, mut orphans) = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
 
     let (last_epoch, root_state) = match &root_files.current {
         Some((id, path)) => {
             let loaded = manifest::load(io, identity.db, *id, path).await?;
             (id.epoch(), RootState::new(&loaded.edits, path)?)
         }
-        None => {
-            no_data_without_manifest(&found, dir)?;
-            (0, RootState::default())
-        }
+        // Creating was interrupted, unless there is what only comes later.
+        None => match found.iter().flat_map(|stream| &stream.segments).next() {
+            None => (0, RootState::default()),
+            Some(segment) => return Err(no_root_manifest(dir, segment.file.path())),
+        },
     };
-    let is_new = root_files.current.is_none();
     let epoch = next_epoch(last_epoch, dir)?;
     let limits = (opening.limits)(identity.shards);
     let recovery = Recovery { io, opening: &opening, identity: &identity, epoch, limits };
@@ -231,15 +235,23 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Without a root manifest there is no log: creating was interrupted.
-fn no_data_without_manifest(found: &[FoundStream], dir: &Path) -> Result<()> {
-    match found.first() {
-        None => Ok(()),
-        Some(_) => Err(Error::corruption(
-            &dir.join("MANIFEST-*"),
-            0,
-            "the root manifest is missing, although there is a log; restore it from a copy",
-        )),
+/// The root manifest is made before the log and the shards' manifests.
+fn no_root_manifest(dir: &Path, later: &Path) -> Error {
+    let later = later.display();
+    Error::corruption(
+        &dir.join("MANIFEST-*"),
+        0,
+        format!("the root manifest is missing, although there is {later}; restore it from a copy"),
+    )
+}
+
+/// The error for a directory of the database, which could not be listed.
+fn missing(error: Error, dir: &Path, what: &str) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Error::corruption(dir, 0, format!("{what} is missing; restore it from a copy"))
+        }
+        _ => error,
     }
 }
 
@@ -337,15 +349,13 @@ impl<I: Io> Recovery<'_, I> {
             io.create_dir(&dir).await?;
             io.sync_dir(&self.opening.dir).await?;
         }
-        let found = manifest::find(io, &dir).await?;
+        let found = manifest::find(io, &dir).await;
+        let found = found.map_err(|e| missing(e, &dir, "the shard's directory"))?;
         let mut stale = found.stale;
         let mut tables = Vec::new();
         let mut flushed = 0;
         match found.current {
-            // Left by a creation that was interrupted: it is made anew.
-            Some((_, path)) if is_new => {
-                io.remove(&path).await?;
-            }
+            Some((_, path)) if is_new => return Err(no_root_manifest(&self.opening.dir, &path)),
             None if is_new => {}
             Some((manifest_id, path)) => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
@@ -363,7 +373,7 @@ impl<I: Io> Recovery<'_, I> {
                 if flushed < stated {
                     let reason = format!(
                         "the manifest's last edits are missing: it knows writes up to {flushed}, \
-                         and tables were written up to {stated}"
+                         and tables were written up to {stated}; restore it from a copy"
                     );
                     return Err(Error::corruption(&path, 0, reason));
                 }
@@ -466,7 +476,8 @@ impl<I: Io> Recovery<'_, I> {
                 .await?
             {}
             if records > 0 {
-                let reason = "the root manifest does not know this log, which has records in it";
+                let reason = "the root manifest does not know this log, which has records in it: \
+                              its last edits are missing; restore the manifest from a copy";
                 return Err(Error::corruption(&path, 0, reason));
             }
         }

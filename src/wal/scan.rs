@@ -87,6 +87,9 @@ pub(crate) struct StreamReader<'a> {
     /// The segments that are still to be read.
     rest: std::slice::Iter<'a, Segment>,
     start: u64,
+    /// The end of the segments that were read: the next one starts here, or
+    /// one is missing.
+    read_end: u64,
 }
 
 impl StreamReader<'_> {
@@ -103,6 +106,11 @@ impl StreamReader<'_> {
         if self.cut.is_some_and(|cut| segment.start >= cut) {
             return Ok(false);
         }
+        // Also a segment that holds no record yet proves the one before it.
+        if segment.start > self.read_end {
+            return Err(self.stream.missing(self.read_end, segment.start));
+        }
+        self.read_end = segment.end();
         let bytes = read_records(io, pool, segment).await?;
         let mut at = segment.start;
         let fed = self.chain.feed(segment.start, &bytes, |record| {
@@ -141,7 +149,8 @@ impl FoundStream {
     pub(crate) fn reader(&self, db: DbId, start: u64, cut: Option<u64>) -> StreamReader<'_> {
         let seed = stream_seed(db, self.key.epoch, self.key.stream);
         let chain = Chain::new(seed, self.key.epoch, start, cut.unwrap_or(u64::MAX));
-        StreamReader { stream: self, chain, cut, rest: self.segments.iter(), start }
+        let rest = self.segments.iter();
+        StreamReader { stream: self, chain, cut, rest, start, read_end: start }
     }
 
     /// The records up to `durable` were durable, and those from `end` on are

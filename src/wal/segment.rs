@@ -92,6 +92,7 @@ pub(crate) async fn read_header<I: Io>(
     let header =
         Header::decode(&unit[..read], FileType::Wal).map_err(|e| e.at(file.path(), 0))?;
     header.check_belongs(db, id).map_err(|e| e.at(file.path(), 0))?;
+    header.check_writable().map_err(|e| e.at(file.path(), 0))?;
     SegmentUse::decode(&header.extra)
         .ok_or_else(|| Error::corruption(file.path(), 0, "the segment's header makes no sense"))
 }

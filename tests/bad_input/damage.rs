@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ourodb::{Db, ErrorKind};
 
-use super::child::{be_child, place, start, wait_for_line};
+use super::child::{Child, be_child, place};
 use super::{
     SAMPLE, assert_holds, file, files, image, key, manifest, opening_refused, options, put,
     refused, sample, value,
@@ -21,7 +21,6 @@ fn refuses(path: &Path, dir: &Path, damages: &[&dyn Fn(&mut Vec<u8>)], says: &[&
         let mut bytes = sound.clone();
         damage(&mut bytes);
         std::fs::write(path, bytes).expect("write");
-        opening_refused(dir, ErrorKind::Corruption, &[path.to_str().expect("UTF-8")]);
         opening_refused(dir, ErrorKind::Corruption, says);
     }
     std::fs::write(path, sound).expect("write");
@@ -66,16 +65,17 @@ fn a_damaged_identity() {
     sample(dir);
     let path = dir.join("IDENTITY");
     let one = "copy the sound half of the file over it";
-    refuses(&path, dir, &[&flip(0), &flip(70), &flip(UNIT), &flip(UNIT + 511)], &[one]);
-    refuses(&path, dir, &[&cut(UNIT), &cut(2 * UNIT - 1)], &[one]);
+    let name = path.to_str().expect("UTF-8");
+    refuses(&path, dir, &[&flip(0), &flip(70), &flip(UNIT), &flip(UNIT + 511)], &[one, name]);
+    refuses(&path, dir, &[&cut(UNIT), &cut(2 * UNIT - 1)], &[one, name]);
     let both = |bytes: &mut Vec<u8>| {
         flip(70)(bytes);
         flip(UNIT + 71)(bytes);
     };
     let from_a_copy = "restore it from a copy";
-    refuses(&path, dir, &[&both, &cut(0), &cut(1), &cut(UNIT - 1)], &[from_a_copy]);
+    refuses(&path, dir, &[&both, &cut(0), &cut(1), &cut(UNIT - 1)], &[from_a_copy, name]);
     let longer = |bytes: &mut Vec<u8>| bytes.extend([0; 5]);
-    refuses(&path, dir, &[&longer], &["8197 bytes"]);
+    refuses(&path, dir, &[&longer], &["8197 bytes", name]);
     refuses_without(&path, dir, &["the identity file is missing", from_a_copy]);
     // What the messages say helps.
     let mut bytes = std::fs::read(&path).expect("read");
@@ -105,11 +105,40 @@ fn damaged_manifests() {
     let dir = place.path();
     sample(dir);
     for path in [manifest(dir), manifest(&dir.join("shard-000"))] {
-        let cuts: &[&dyn Fn(&mut Vec<u8>)] = &[&cut(0), &cut(100), &cut(UNIT), &cut(UNIT + 512)];
-        refuses(&path, dir, cuts, &[]);
-        refuses(&path, dir, &[&flip(3), &flip(60), &flip(UNIT + 5), &flip(UNIT + 50)], &[]);
+        let name = [path.to_str().expect("UTF-8")];
+        refuses(&path, dir, &[&cut(0), &cut(100), &cut(UNIT)], &name);
+        refuses(&path, dir, &[&flip(3), &flip(60), &flip(UNIT + 5), &flip(UNIT + 40)], &name);
     }
+    // A file that ends early looks like one that was never written further.
+    let snapshot = cut(2 * UNIT);
+    let says = ["the root manifest does not know this log", "restore the manifest from a copy"];
+    refuses(&manifest(dir), dir, &[&snapshot], &says);
     assert_holds(&Db::open(dir, options()).expect("open"), SAMPLE);
+}
+
+/// A shard's manifest from which the newest tables are missing: they are made
+/// anew from the log, or the log was freed, and that is noticed.
+#[test]
+fn a_shard_manifest_without_its_last_edits() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path();
+    sample(dir);
+    let path = manifest(&dir.join("shard-000"));
+    let bytes = std::fs::read(&path).expect("read");
+    std::fs::write(&path, &bytes[..2 * UNIT]).expect("write");
+    assert_holds(&Db::open(dir, options()).expect("open"), SAMPLE);
+
+    let place = tempfile::tempdir().expect("a directory");
+    let dir = place.path();
+    let db = put_segments(dir);
+    db.flush().wait().expect("flush");
+    while db.stats().wal_segments > PUTS as u64 / 2 {
+        std::thread::yield_now();
+    }
+    db.close().expect("close");
+    let says = ["the manifest's last edits are missing", "restore it from a copy"];
+    refuses(&manifest(&dir.join("shard-000")), dir, &[&cut(2 * UNIT)], &says);
+    assert_holds(&Db::open(dir, options()).expect("open"), 0..PUTS);
 }
 
 #[test]
@@ -125,12 +154,15 @@ fn missing_manifests_and_directories() {
     refuses_without(&shard, dir, &["shard-000", "is missing", from_a_copy]);
     refuses_without(&wal, dir, &["/wal", "missing", from_a_copy]);
     // Without root manifest and log it does not look like a new one either.
-    let kept = place.path().join("kept");
-    std::fs::rename(&root, &kept).expect("rename");
-    for wal_too in [&file(dir, "", ".wal"), &wal] {
-        refuses_without(wal_too, dir, &["the root manifest is missing", from_a_copy]);
+    let away = tempfile::tempdir().expect("a directory");
+    for (path, kept) in [(&root, "root"), (&wal, "wal")] {
+        std::fs::rename(path, away.path().join(kept)).expect("take away");
     }
-    std::fs::rename(&kept, &root).expect("rename");
+    std::fs::create_dir(&wal).expect("create");
+    opening_refused(dir, ErrorKind::Corruption, &["the root manifest is missing", from_a_copy]);
+    for (path, kept) in [(&root, "root"), (&wal, "wal")] {
+        std::fs::rename(away.path().join(kept), path).expect("bring back");
+    }
     assert_holds(&Db::open(dir, options()).expect("open"), SAMPLE);
 }
 
@@ -139,9 +171,13 @@ fn a_damaged_or_missing_log() {
     let place = tempfile::tempdir().expect("a directory");
     let dir = place.path();
     sample(dir);
-    let path = file(dir, "", ".wal");
-    refuses(&path, dir, &[&flip(0), &flip(70), &cut(0), &cut(UNIT), &cut(9 * UNIT + 1)], &[]);
-    refuses(&path, dir, &[&flip(UNIT), &flip(3 * UNIT + 30)], &["Nothing was changed"]);
+    let path = files(dir, "", ".wal").remove(0);
+    let name = path.to_str().expect("UTF-8");
+    let cuts: &[&dyn Fn(&mut Vec<u8>)] = &[&cut(0), &cut(UNIT), &cut(9 * UNIT + 1)];
+    refuses(&path, dir, cuts, &[name]);
+    refuses(&path, dir, &[&flip(0), &flip(70)], &[name]);
+    let says = [name, "Nothing was changed: restore the file from a copy"];
+    refuses(&path, dir, &[&flip(UNIT), &flip(3 * UNIT + 30)], &says);
     refuses_without(&path, dir, &["missing", "restore"]);
     assert_holds(&Db::open(dir, options()).expect("open"), SAMPLE);
 }
@@ -203,10 +239,9 @@ fn a_missing_segment_after_a_kill() {
         return;
     }
     let place = place();
-    let mut child = start(test, place.path());
-    let _output = wait_for_line(&mut child, "written");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
+    let mut child = Child::start(test, place.path());
+    child.wait_for("written");
+    child.kill();
     without_each_segment(place.path());
 }
 
@@ -231,7 +266,12 @@ fn refuses_keys_of(path: &Path, dir: &Path) {
     }
     assert_eq!(db.scan(key(10)..).iter().filter(Result::is_ok).count(), 20);
     assert_eq!(db.scan(key(10)..).reverse().iter().filter(Result::is_ok).count(), 20);
-    // Writing goes on, and newer values are found.
+    db.close().expect("close");
+}
+
+/// Writing goes on, and newer values are found.
+fn takes_writes(dir: &Path) {
+    let db = Db::open(dir, options()).expect("open");
     db.put(&key(3), &value(3)).wait().expect("a put");
     assert_eq!(db.get(&key(3)).wait().expect("a get").as_deref(), Some(&value(3)[..]));
     db.flush().wait().expect("flush");
@@ -272,6 +312,7 @@ fn a_damaged_or_missing_table() {
         std::fs::write(&path, &bytes).expect("write");
         refuses_keys_of(&path, &dir);
         refuses_keys_of(&path, &dir);
+        takes_writes(&dir);
         std::fs::write(&path, sound).expect("write");
         assert_holds(&Db::open(&dir, options()).expect("open"), SAMPLE);
         std::fs::remove_dir_all(&dir).expect("remove");
@@ -281,6 +322,7 @@ fn a_damaged_or_missing_table() {
     std::fs::rename(&path, &kept).expect("rename");
     refuses_keys_of(&path, &dir);
     refuses_keys_of(&path, &dir);
+    takes_writes(&dir);
     std::fs::rename(&kept, &path).expect("rename");
     assert_holds(&Db::open(&dir, options()).expect("open"), SAMPLE);
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ourodb::{Db, ErrorKind};
 
-use super::child::{be_child, drop_root, finish_reading, in_child, place, start, wait_for_line};
-use super::{SAMPLE, assert_holds, file, image, manifest, options, put, refused, sample};
+use super::child::{Child, be_child, drop_root, in_child, place};
+use super::{SAMPLE, assert_holds, files, image, manifest, options, put, refused, sample};
 
 const PATIENT: Duration = Duration::from_secs(60);
 
@@ -117,14 +117,13 @@ fn a_file_nobody_may_open() {
         sample(&dir);
         let before = image(&dir);
         let shard = dir.join("shard-000");
-        let tables = super::files(&dir, "", ".sst");
         for path in [
             dir.join("LOCK"),
             dir.join("IDENTITY"),
             manifest(&dir),
             manifest(&shard),
-            file(&dir, "", ".wal"),
-            tables[0].clone(),
+            files(&dir, "", ".wal").remove(0),
+            files(&dir, "", ".sst").remove(0),
             dir.join("wal"),
             shard,
         ] {
@@ -177,10 +176,10 @@ fn a_second_opener_in_another_process() {
     let dir = place();
     let db = Db::open(dir.path(), options()).expect("open");
     put(&db, 0..3);
-    let mut child = start(test, dir.path());
-    let output = wait_for_line(&mut child, "refused");
+    let mut child = Child::start(test, dir.path());
+    child.wait_for("refused");
     put(&db, 3..6);
     db.close().expect("close");
-    finish_reading(child, output);
+    child.finish();
     assert_holds(&Db::open(dir.path(), options()).expect("open"), 0..9);
 }

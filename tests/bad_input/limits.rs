@@ -7,7 +7,7 @@ use ourodb::{Db, ErrorKind, IoBackend, Options};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use super::child::{in_child, limit_open_files};
-use super::{SAMPLE, assert_holds, image, key, options, put, refused, sample, value};
+use super::{SAMPLE, assert_holds, close, image, key, options, put, refused, sample, value};
 
 /// As containers do it.
 fn forbid_io_uring() {
@@ -41,12 +41,12 @@ fn io_uring_forbidden() {
         put(&db, 30..35);
         db.flush().wait().expect("flush");
         put(&db, 35..40);
-        db.close().expect("close");
+        close(db);
         assert_holds(&Db::open(&old, blocking()).expect("open"), 0..40);
 
         let db = Db::open(&new, blocking().shards(4).owners(2)).expect("open");
         put(&db, 0..20);
-        db.close().expect("close");
+        close(db);
         assert_holds(&Db::open(&new, blocking()).expect("open"), 0..20);
     });
 }
@@ -75,7 +75,7 @@ fn thirty_two_open_files() {
             put(&db, 0..10);
             db.flush().wait().expect("flush");
             put(&db, 10..20);
-            db.close().expect("close");
+            close(db);
 
             let db = Db::open(&dir, options()).expect("open");
             assert_holds(&db, 0..20);
@@ -92,7 +92,7 @@ fn thirty_two_open_files() {
             refused::<()>(Err(failed), ErrorKind::TooManyFiles, &SAYS);
             put(&db, count..count + 5);
             assert_holds(&db, 0..count + 5);
-            db.close().expect("close");
+            close(db);
 
             refused(Db::open(&dir, options()), ErrorKind::TooManyFiles, &SAYS);
             limit_open_files(NO_LIMIT);
@@ -113,7 +113,7 @@ fn many_tables_and_few_open_files() {
             db.flush().wait().expect("flush");
         }
         put(&db, 40..45);
-        db.close().expect("close");
+        close(db);
 
         limit_open_files(32);
         assert_few_files(32);
@@ -139,7 +139,7 @@ fn an_opening_that_runs_out_of_files_anywhere() {
             put(&db, 0..100);
             db.flush().wait().expect("flush");
             put(&db, 100..150);
-            db.close().expect("close");
+            close(db);
 
             let mut refusals = 0;
             for limit in 3.. {
@@ -201,7 +201,7 @@ fn nothing_can_be_opened(dir: &Path, io: &IoBackend) {
     resumes("a flush", || db.flush().wait());
     assert!(db.stats().tables > 0);
     assert_holds(&db, 0..count + 1);
-    db.close().expect("close");
+    close(db);
     assert_holds(&Db::open(dir, options()).expect("open"), 0..count + 1);
 }
 

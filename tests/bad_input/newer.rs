@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ourodb::{Db, ErrorKind};
 
-use super::{SAMPLE, assert_holds, file, files, manifest, opening_refused, options, sample};
+use super::{SAMPLE, assert_holds, files, manifest, opening_refused, options, sample};
 
 const UNIT: usize = 4096;
 const HEADER_BYTES: usize = 512;
@@ -65,7 +65,7 @@ fn a_newer_shard_manifest() {
 
 #[test]
 fn a_newer_log() {
-    refuses_newer(|dir| file(dir, "", ".wal"), 1, &ALL);
+    refuses_newer(|dir| files(dir, "", ".wal").remove(0), 1, &ALL);
 }
 
 /// A table is only ever read.

@@ -3,9 +3,9 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{self, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,69 +32,81 @@ pub fn in_child(test: &str, body: impl FnOnce(&Path)) {
         return;
     }
     let dir = place();
-    finish(start(test, dir.path()));
+    Child::start(test, dir.path()).finish();
 }
 
-/// In the child that [`start`] started: runs `body`, and returns true.
+/// In the child that [`Child::start`] started: runs `body`, and returns true.
 pub fn be_child(test: &str, body: impl FnOnce(&Path)) -> bool {
     if std::env::var_os(TEST).is_none_or(|name| name != test) {
         return false;
     }
-    let dir = PathBuf::from(std::env::var_os(DIR).expect("start sets it"));
+    let dir = PathBuf::from(std::env::var_os(DIR).expect("the parent sets it"));
     body(&dir);
     println!("{DONE}");
     true
 }
 
-/// Starts a child, which runs the test's [`be_child`].
-pub fn start(test: &str, dir: &Path) -> Child {
-    Command::new(std::env::current_exe().expect("the test's binary"))
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(TEST, test)
-        .env(DIR, dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("start a child")
+/// A child; killed when it is dropped.
+pub struct Child {
+    process: process::Child,
+    output: BufReader<ChildStdout>,
 }
 
-/// Reads what the child says up to the line `wanted`.
-pub fn wait_for_line(child: &mut Child, wanted: &str) -> BufReader<ChildStdout> {
-    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut line = String::new();
-    while line.trim_end() != wanted {
-        line.clear();
-        let read = output.read_line(&mut line).expect("the child's output");
-        assert!(read > 0, "the child ended before it said {wanted:?}");
+impl Child {
+    /// Starts a child, which runs the test's [`be_child`].
+    pub fn start(test: &str, dir: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("the test's binary"))
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(TEST, test)
+            .env(DIR, dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a child");
+        let output = BufReader::new(process.stdout.take().expect("a pipe"));
+        Self { process, output }
     }
-    output
+
+    /// Reads what the child says, up to a line that ends with these words.
+    pub fn wait_for(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.trim_end().ends_with(words) {
+            line.clear();
+            let read = self.output.read_line(&mut line).expect("the child's output");
+            assert!(read > 0, "the child ended before it said {words:?}");
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+
+    /// Waits for the child, which must come to its end.
+    pub fn finish(mut self) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait().expect("wait for the child") {
+                break status;
+            }
+            if start.elapsed() > PATIENCE {
+                self.process.kill().expect("kill a child that hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let mut said = String::new();
+        self.output.read_to_string(&mut said).expect("the child's output");
+        assert!(status.success() && said.contains(DONE), "the child failed ({status}):\n{said}");
+    }
 }
 
-/// Waits for a child, which must succeed.
-pub fn finish(mut child: Child) {
-    let output = child.stdout.take().map(BufReader::new).expect("a pipe");
-    finish_reading(child, output);
-}
-
-/// Like [`finish`], when some of the output was read.
-pub fn finish_reading(mut child: Child, output: BufReader<ChildStdout>) {
-    let reader = std::thread::spawn(move || {
-        let lines: std::io::Result<Vec<String>> = output.lines().collect();
-        lines.expect("the child's output")
-    });
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait for the child") {
-            break status;
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill().expect("kill a child that hangs");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let lines = reader.join().expect("the reader");
-    let done = lines.iter().any(|line| line.ends_with(DONE));
-    assert!(status.success() && done, "the child failed ({status}):\n{}", lines.join("\n"));
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Neither fails for a process that was waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// An empty directory that an ordinary user may use, also when root made it.

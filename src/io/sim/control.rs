@@ -11,6 +11,20 @@ use super::machine::Crash;
 
 /// The whole of a simulated disk at one moment: what is durable and what is
 /// pending. Cheap to clone; images share what they have in common.
+///
+/// ```
+/// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+/// # let sim = Sim::new(1);
+/// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+/// # db.put(b"key", b"value").wait()?;
+/// let image = sim.snapshot();
+/// for path in sim.paths() {
+///     sim.restore(&image);
+///     sim.truncate(&path, 100);
+///     // See what opening makes of it.
+/// }
+/// # Ok::<(), ourodb::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct DiskImage(Arc<Disk>);
 
@@ -22,6 +36,12 @@ impl std::fmt::Debug for DiskImage {
 
 impl Sim {
     /// What may go wrong from now on; replaces what was set before.
+    ///
+    /// ```
+    /// use ourodb::sim::{Faults, Sim};
+    /// let sim = Sim::new(1);
+    /// sim.set_faults(Faults::default().reorder(true));
+    /// ```
     pub fn set_faults(&self, faults: Faults) {
         self.shared.machine.lock().faults = FaultPlan::new(faults);
     }
@@ -29,6 +49,10 @@ impl Sim {
     /// How many faults were injected since [`Sim::set_faults`]. Zero after a
     /// run with [`Faults::fail_kth`] says that the run makes fewer than `k`
     /// such requests.
+    ///
+    /// ```
+    /// assert_eq!(ourodb::sim::Sim::new(1).faults_injected(), 0);
+    /// ```
     #[must_use]
     pub fn faults_injected(&self) -> u64 {
         self.shared.machine.lock().faults.injected()
@@ -41,6 +65,15 @@ impl Sim {
     /// writes sector by sector (512 bytes), of the lengths they gave their
     /// files, and of each directory's pending creations, removals and renames.
     /// Requests in flight count as pending wholly, in part, or not at all.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// sim.power_cut();
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn power_cut(&self) {
         self.crash(Crash::PowerCut);
     }
@@ -50,11 +83,28 @@ impl Sim {
     /// Every task is dropped, every open file and every lock is void. The next
     /// process sees all completed writes and changes; what was pending stays
     /// so. Each request in flight took effect wholly, in part, or not at all.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// sim.kill();
+    /// assert!(db.get(b"other").wait().is_ok(), "what is in memory needs no machine");
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn kill(&self) {
         self.crash(Crash::Kill);
     }
 
     /// The simulated time in nanoseconds since the machine was made.
+    ///
+    /// ```
+    /// use ourodb::sim::Sim;
+    /// let sim = Sim::new(1);
+    /// sim.run_for(1_000);
+    /// assert_eq!(sim.now_ns(), 1_000);
+    /// ```
     #[must_use]
     pub fn now_ns(&self) -> u64 {
         self.shared.machine.lock().now_ns
@@ -62,12 +112,26 @@ impl Sim {
 
     /// A hash over every request, completion and decision of the scheduler so
     /// far. The same calls on a machine of the same seed give the same hash.
+    ///
+    /// ```
+    /// use ourodb::sim::Sim;
+    /// assert_eq!(Sim::new(1).trace_hash(), Sim::new(1).trace_hash());
+    /// ```
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.shared.machine.lock().trace.hash()
     }
 
     /// The path of every file, sorted.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// assert!(sim.paths().iter().any(|path| path.ends_with("IDENTITY")));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.shared
@@ -81,6 +145,16 @@ impl Sim {
 
     /// The file's contents, as the process sees them; `None` if there is no
     /// such file.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// let bytes = sim.file_bytes("/db/IDENTITY".as_ref()).expect("a file");
+    /// assert!(bytes.starts_with(b"OUROIDN"));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     #[must_use]
     pub fn file_bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let machine = self.shared.machine.lock();
@@ -96,6 +170,16 @@ impl Sim {
     ///
     /// # Panics
     /// When there is no such file, or it ends before.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// db.close()?;
+    /// sim.overwrite("/db/IDENTITY".as_ref(), 60, b"damage");
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn overwrite(&self, path: &Path, offset: u64, bytes: &[u8]) {
         let damaged = self.damage(path, |inode| {
             let fits = offset + bytes.len() as u64 <= inode.current().len();
@@ -117,6 +201,16 @@ impl Sim {
     ///
     /// # Panics
     /// When there is no such file.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// db.close()?;
+    /// sim.truncate("/db/IDENTITY".as_ref(), 4096);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn truncate(&self, path: &Path, len: u64) {
         let damaged = self.damage(path, |inode| inode.damage_len(len));
         assert!(damaged.is_some(), "{} is no file to damage", path.display());
@@ -127,6 +221,17 @@ impl Sim {
     ///
     /// # Panics
     /// When there is no such file.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// db.close()?;
+    /// sim.remove_file("/db/IDENTITY".as_ref());
+    /// assert!(!sim.paths().iter().any(|path| path.ends_with("IDENTITY")));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn remove_file(&self, path: &Path) {
         let removed = {
             let mut machine = self.shared.machine.lock();
@@ -147,12 +252,31 @@ impl Sim {
 
     /// The disk as it is: what is durable, and what is pending. Requests in
     /// flight are not part of it.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// let before = sim.snapshot();
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> DiskImage {
         DiskImage(Arc::new(self.shared.machine.lock().disk.clone()))
     }
 
     /// Ends the process, as [`Sim::kill`] does, and puts this disk in.
+    ///
+    /// ```
+    /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// # db.put(b"key", b"value").wait()?;
+    /// let before = sim.snapshot();
+    /// sim.restore(&before);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
     pub fn restore(&self, image: &DiskImage) {
         self.crash(Crash::Replaced);
         self.shared.machine.lock().replace_disk((*image.0).clone());

@@ -10,6 +10,11 @@ use super::rng::Rng;
 const REFUSALS_MAX: u32 = 8;
 
 /// A way in which a request of the simulated machine goes wrong.
+///
+/// ```
+/// use ourodb::sim::{FaultKind, Faults};
+/// let full_disk = Faults::default().fail_kth(1, FaultKind::NoSpace, true);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -58,6 +63,10 @@ struct FailKth {
 
 impl Faults {
     /// Each request takes this much longer, drawn anew for each.
+    ///
+    /// ```
+    /// let slow = ourodb::sim::Faults::default().delay_ns(0..=1_000_000);
+    /// ```
     #[must_use]
     pub fn delay_ns(mut self, range: RangeInclusive<u64>) -> Self {
         assert!(!range.is_empty(), "a range of delays that holds no delay");
@@ -66,6 +75,10 @@ impl Faults {
     }
 
     /// Requests in flight complete in random order.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().reorder(true);
+    /// ```
     #[must_use]
     pub fn reorder(mut self, on: bool) -> Self {
         self.reorder = on;
@@ -73,6 +86,10 @@ impl Faults {
     }
 
     /// Chance that a read or write is [`FaultKind::Short`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().short_ppm(10_000);
+    /// ```
     #[must_use]
     pub fn short_ppm(mut self, per_million: u32) -> Self {
         self.short_ppm = per_million;
@@ -80,6 +97,10 @@ impl Faults {
     }
 
     /// Chance that a read or write meets [`FaultKind::Again`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().again_ppm(10_000);
+    /// ```
     #[must_use]
     pub fn again_ppm(mut self, per_million: u32) -> Self {
         self.again_ppm = per_million;
@@ -87,6 +108,10 @@ impl Faults {
     }
 
     /// Chance that a read fails with [`FaultKind::Io`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().read_error_ppm(100);
+    /// ```
     #[must_use]
     pub fn read_error_ppm(mut self, per_million: u32) -> Self {
         self.read_error_ppm = per_million;
@@ -95,6 +120,10 @@ impl Faults {
 
     /// Chance that a write, a sync, or a change of a directory fails with
     /// [`FaultKind::Io`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().write_error_ppm(100);
+    /// ```
     #[must_use]
     pub fn write_error_ppm(mut self, per_million: u32) -> Self {
         self.write_error_ppm = per_million;
@@ -102,6 +131,10 @@ impl Faults {
     }
 
     /// Chance that creating or extending meets [`FaultKind::NoSpace`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().no_space_ppm(100);
+    /// ```
     #[must_use]
     pub fn no_space_ppm(mut self, per_million: u32) -> Self {
         self.no_space_ppm = per_million;
@@ -110,6 +143,10 @@ impl Faults {
 
     /// The size of the disk: what would take more meets
     /// [`FaultKind::NoSpace`].
+    ///
+    /// ```
+    /// let small = ourodb::sim::Faults::default().disk_bytes_max(64 << 20);
+    /// ```
     #[must_use]
     pub fn disk_bytes_max(mut self, bytes: u64) -> Self {
         self.disk_bytes_max = Some(bytes);
@@ -118,6 +155,11 @@ impl Faults {
 
     /// Of the requests from now on that `kind` can befall, the `k`-th (from 1)
     /// meets it; or, `for_ever`, all from the `k`-th on.
+    ///
+    /// ```
+    /// use ourodb::sim::{FaultKind, Faults};
+    /// let faults = Faults::default().fail_kth(10, FaultKind::Io, false);
+    /// ```
     #[must_use]
     pub fn fail_kth(mut self, k: u64, kind: FaultKind, for_ever: bool) -> Self {
         assert!(k > 0, "requests are counted from 1");

@@ -109,6 +109,10 @@ impl Sim {
     ///
     /// Only the roots `/` and the empty path exist. Directories below are
     /// made one by one.
+    ///
+    /// ```
+    /// let sim = ourodb::sim::Sim::new(42);
+    /// ```
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let shared = Arc::new_cyclic(|shared| Shared {

@@ -196,6 +196,12 @@ impl Sim {
 
     /// Steps the machine until no task is ready and no request is in flight,
     /// and `nanos` have passed. Timers further ahead stay.
+    ///
+    /// ```
+    /// use ourodb::sim::Sim;
+    /// let sim = Sim::new(1);
+    /// sim.run_for(1_000_000_000);
+    /// ```
     pub fn run_for(&self, nanos: u64) {
         let _driving = Driving::start(&self.shared);
         let horizon_ns = self.now_ns().saturating_add(nanos);
@@ -269,6 +275,12 @@ impl Sim {
     /// lose power, or only the process. Whoever waits at that moment is
     /// unwound, see [`Sim::until_crash`]. A crash that comes earlier takes
     /// this one's place.
+    ///
+    /// ```
+    /// use ourodb::sim::Sim;
+    /// let sim = Sim::new(1);
+    /// sim.crash_after(100, true);
+    /// ```
     pub fn crash_after(&self, completions: u64, power_cut: bool) {
         let crash = if power_cut {
             Crash::PowerCut

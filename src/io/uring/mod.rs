@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, Submitter, opcode, squeue};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
@@ -101,15 +101,12 @@ pub(crate) fn start(
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     let ring = builder.build(IN_FLIGHT_MAX).map_err(|e| ring_refused(&e))?;
-    let setup = |e: std::io::Error| {
-        Error::new(ErrorKind::Io, format!("cannot set up an io_uring: {e}"))
-    };
     // Bounded (regular files) and unbounded work alike.
     let mut workers = [KERNEL_WORKERS_MAX; 2];
-    ring.submitter().register_iowq_max_workers(&mut workers).map_err(setup)?;
-    ring.submitter().register_files_sparse(FIXED_FILES_MAX).map_err(setup)?;
-    let mut fixed = FixedFiles::new(FIXED_FILES_MAX);
-    fixed.pin(&ring.submitter(), lock).map_err(setup)?;
+    ring.submitter().register_iowq_max_workers(&mut workers).map_err(|e| ring_refused(&e))?;
+    let fixed_files = register_files(&ring.submitter()).map_err(|e| ring_refused(&e))?;
+    let mut fixed = FixedFiles::new(fixed_files);
+    fixed.pin(&ring.submitter(), lock).map_err(|e| ring_refused(&e))?;
 
     let mut unregistered = None;
     pool.fill_registered(|buffers| {
@@ -134,6 +131,19 @@ pub(crate) fn start(
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
     Ok((RingDriver { core, wake }, ring, unregistered))
+}
+
+/// Registers a table of files, and returns its length: no longer than the
+/// number of files that the process may have open.
+fn register_files(submitter: &Submitter<'_>) -> std::io::Result<u32> {
+    let mut count = FIXED_FILES_MAX;
+    loop {
+        match submitter.register_files_sparse(count) {
+            Ok(()) => return Ok(count),
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::MFILE) && count > 1 => count /= 2,
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 fn ring_refused(error: &std::io::Error) -> Error {

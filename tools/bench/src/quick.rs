@@ -31,7 +31,7 @@ impl Default for Plan {
     /// Ends within a minute, with some seconds to spare for settling.
     fn default() -> Self {
         Self {
-            dir: PathBuf::from("ouro-bench-data"),
+            dir: PathBuf::from("./ouro-bench-data"),
             records: 1_000_000,
             load: Duration::from_secs(38),
             run: Duration::from_secs(10),
@@ -63,7 +63,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     };
     let (records, clients) = (grouped(plan.records), plan.clients);
     output.say(&format!(
-        "OuroDB: loading {records} records into ./{dir}{replacing}.\nKeys of 24 bytes, values of \
+        "OuroDB: loading {records} records into {dir}{replacing}.\nKeys of 24 bytes, values of \
          400 (half of them random), {clients} clients; every write survives a power failure.\n\n"
     ))?;
     let load = LoadArgs {
@@ -101,7 +101,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         .next()
         .unwrap_or_else(|| "ouro-bench".to_owned());
     output.say(&format!(
-        "\nThe data stays in ./{dir}. To go on with it:\n  {program} run --dir {dir} --workload \
+        "\nThe data stays in {dir}. To go on with it:\n  {program} run --dir {dir} --workload \
          get-uniform --clients {clients}\nAll there is: {program} --help\n"
     ))
 }

@@ -137,7 +137,9 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
     fact(result.device_reads_per_scan, |x| {
         format!("{x:.2} device reads per scan")
     });
-    fact(result.settle_s, |s| format!("settled in {s:.1} s"));
+    fact(result.settle_s, |s| {
+        format!("settled in {}", duration(s * 1e9))
+    });
     let unsent = (result.unsent_ops > 0).then(|| {
         format!(
             "OVERLOAD: {} operations were due and never sent; the percentiles are those of the \
