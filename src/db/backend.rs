@@ -42,8 +42,8 @@ pub(super) enum OwnerKind {
 pub(super) struct OwnerThread {
     thread: JoinHandle<()>,
     engine: Sender<(Arc<Engine>, usize)>,
-    /// Why the ring's buffers are not registered, if so.
-    pub(super) unregistered: Option<Error>,
+    /// What the user should know of how the thread does its I/O.
+    pub(super) warning: Option<Error>,
 }
 
 /// The owners at work.
@@ -67,30 +67,35 @@ impl OwnerThread {
         let (counters, pool, lock) = (Arc::clone(counters), Arc::clone(pool), lock.clone());
         let thread = std::thread::Builder::new()
             .name(format!("ouro-owner-{number}"))
-            .spawn(move || match kind {
-                OwnerKind::Ring => {
-                    let setup = uring::start(counters, pool, &lock);
-                    drop(lock);
-                    match setup {
-                        Ok((driver, io, unregistered)) => {
-                            run(driver, &io, Ok(unregistered), &started, &gets_engine);
-                        }
-                        Err(error) => drop(started.send(Err(error))),
-                    }
-                }
-                OwnerKind::Blocking => {
-                    drop(lock);
+            .spawn(move || {
+                let ring = match kind {
+                    OwnerKind::Ring => Some(uring::start(Arc::clone(&counters), pool, &lock)),
+                    OwnerKind::Blocking => None,
+                };
+                drop(lock);
+                let without_ring = |warning| {
                     let (driver, io) = Parking::new(counters);
-                    run(driver, &io, Ok(None), &started, &gets_engine);
+                    run(driver, &io, warning, &started, &gets_engine);
+                };
+                match ring {
+                    Some(Ok((driver, io, warning))) => {
+                        run(driver, &io, warning, &started, &gets_engine);
+                    }
+                    None => without_ring(None),
+                    // It works without, and the user is told.
+                    Some(Err(error)) if error.kind() == ErrorKind::Busy => {
+                        without_ring(Some(error));
+                    }
+                    Some(Err(error)) => drop(started.send(Err(error))),
                 }
             })
             .map_err(|error| {
                 Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
             })?;
-        let unregistered = has_started.recv().unwrap_or_else(|_| {
+        let warning = has_started.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;
-        Ok(Self { thread, engine, unregistered })
+        Ok(Self { thread, engine, warning })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -115,12 +120,12 @@ impl OwnerThread {
 fn run<D: Driver, I: Io>(
     driver: D,
     io: &I,
-    unregistered: Result<Option<Error>>,
+    warning: Option<Error>,
     started: &Sender<Result<Option<Error>>>,
     engine: &Receiver<(Arc<Engine>, usize)>,
 ) {
     let mut executor = Executor::new(driver);
-    if started.send(unregistered).is_err() {
+    if started.send(Ok(warning)).is_err() {
         return;
     }
     // The opening failed, or this owner is not needed.

@@ -90,7 +90,7 @@ fn open_locked(
             }
         }
     }
-    if let Some(reason) = threads.iter().find_map(|thread| thread.unregistered.as_ref()) {
+    if let Some(reason) = threads.iter().find_map(|thread| thread.warning.as_ref()) {
         tracing::warn!("{}", reason.message());
     }
 

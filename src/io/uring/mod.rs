@@ -39,8 +39,9 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
 
 /// Requests a ring has in flight at most; the kernel makes the completion
-/// queue twice as long, so it never overflows.
-const IN_FLIGHT_MAX: u32 = 256;
+/// queue twice as long, so it never overflows. Kernels that count the ring's
+/// own memory against RLIMIT_MEMLOCK may have room for a shorter one only.
+const IN_FLIGHT_MAX: [u32; 3] = [256, 64, 16];
 
 /// Registered files at most: the lock, and the most recently used others.
 const FIXED_FILES_MAX: u32 = 64;
@@ -93,14 +94,16 @@ impl Unpark for Eventfd {
 /// ring's file table, so that the directory stays locked while the kernel
 /// still has requests of a process that died. The last value returned is the
 /// reason why the buffers could not be registered, if so.
+///
+/// # Errors
+/// `Busy` when RLIMIT_MEMLOCK leaves no room for any ring; `Unsupported` where
+/// rings are forbidden or too old.
 pub(crate) fn start(
     counters: Arc<IoCounters>,
     pool: Arc<BufferPool>,
     lock: &File,
 ) -> Result<(RingDriver, Ring, Option<Error>)> {
-    let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    let ring = builder.build(IN_FLIGHT_MAX).map_err(|e| ring_refused(&e))?;
+    let (ring, in_flight_max) = create_ring().map_err(|e| ring_refused(&e))?;
     // Bounded (regular files) and unbounded work alike.
     let mut workers = [KERNEL_WORKERS_MAX; 2];
     ring.submitter().register_iowq_max_workers(&mut workers).map_err(|e| ring_refused(&e))?;
@@ -125,12 +128,29 @@ pub(crate) fn start(
     let fd = rustix::event::eventfd(0, flags)
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
-    let slots = Slots::new(IN_FLIGHT_MAX as usize - 1);
+    let slots = Slots::new(in_flight_max as usize - 1);
     let mut core = Core { ring, slots, fixed, _pool: pool, wake: Arc::clone(&wake) };
     core.arm_wake()?;
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
     Ok((RingDriver { core, wake }, ring, unregistered))
+}
+
+/// A ring, and its length.
+fn create_ring() -> std::io::Result<(IoUring, u32)> {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let mut lengths = IN_FLIGHT_MAX.into_iter();
+    let mut length = lengths.next().unwrap_or(1);
+    loop {
+        match (builder.build(length), lengths.next()) {
+            (Ok(ring), _) => return Ok((ring, length)),
+            (Err(e), Some(shorter)) if Errno::from_io_error(&e) == Some(Errno::NOMEM) => {
+                length = shorter;
+            }
+            (Err(e), _) => return Err(e),
+        }
+    }
 }
 
 /// Registers a table of files, and returns its length: no longer than the
@@ -161,16 +181,26 @@ fn ring_refused(error: &std::io::Error) -> Error {
         )),
         Some(Errno::MFILE | Errno::NFILE) => Error::os("create", Path::new("an io_uring"),
             std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default())),
+        Some(Errno::NOMEM) => Error::new(
+            ErrorKind::Busy,
+            format!(
+                "no io_uring fits within the memory this user may lock ({error}), so an owner \
+                 works without one, more slowly; {RAISE_MEMLOCK}"
+            ),
+        ),
         _ => Error::new(ErrorKind::Io, format!("cannot create an io_uring: {error}")),
     }
 }
+
+const RAISE_MEMLOCK: &str =
+    "raise RLIMIT_MEMLOCK (ulimit -l, or LimitMEMLOCK of the service) to at least 8 MiB";
 
 fn not_registered(error: &std::io::Error) -> Error {
     Error::new(
         ErrorKind::Io,
         format!(
             "I/O buffers are not registered with the kernel, which costs some speed ({error}); \
-             raise RLIMIT_MEMLOCK (ulimit -l, or LimitMEMLOCK of the service) to at least 8 MiB"
+             {RAISE_MEMLOCK}"
         ),
     )
 }

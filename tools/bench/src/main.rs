@@ -15,6 +15,13 @@ use signal_hook::flag;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What the engine warns of, on stderr.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
     if cfg!(debug_assertions) {
         output::warn("this is a debug build: its figures say little; use cargo run --release");
     }

@@ -34,6 +34,13 @@ use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 
 fn main() -> ExitCode {
+    // What the engine warns of, on stderr.
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
