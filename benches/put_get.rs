@@ -3,6 +3,7 @@
 //! of `TMPDIR`; figures of durable puts are those of its device.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ourodb::{Batch, Db, Options};
@@ -69,6 +70,35 @@ fn gets(c: &mut Criterion) {
     }
 }
 
+/// Memtable hits by several threads that share the database: the time is that
+/// of all gets together.
+fn gets_of_threads(c: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = filled(dir.path(), false);
+    let mut group = c.benchmark_group("get by threads");
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    for threads in [1, 8, 64] {
+        group.bench_function(BenchmarkId::from_parameter(threads), |b| {
+            b.iter_custom(|gets| {
+                let start = Instant::now();
+                std::thread::scope(|scope| {
+                    for thread in 0..threads {
+                        let db = &db;
+                        scope.spawn(move || {
+                            let mut i = thread * 7919;
+                            for _ in 0..gets.div_ceil(threads) {
+                                i = (i + 104_729) % KEYS;
+                                black_box(db.get(&key(i)).wait().expect("a get"));
+                            }
+                        });
+                    }
+                });
+                start.elapsed()
+            });
+        });
+    }
+}
+
 fn scans(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let db = filled(dir.path(), false);
@@ -83,5 +113,5 @@ fn scans(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, puts, gets, scans);
+criterion_group!(benches, puts, gets, gets_of_threads, scans);
 criterion_main!(benches);

@@ -5,6 +5,8 @@
 //! file or stream, and the checked bytes or the caller add offset and epoch.
 //! It detects accidents; it is no protection against tampering.
 
+#![allow(unreachable_pub, reason = "public only for the benches")]
+
 /// A checksum's starting state: who the checked bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u32);

@@ -3,6 +3,8 @@
 //! The internal key is (key, tag). It sorts by key ascending, bytewise, and
 //! then by tag **descending**, so that the newest version of a key comes first.
 
+#![allow(unreachable_pub, reason = "public only for the benches")]
+
 /// A sequence number: the order of writes within one shard. The first write
 /// of a shard has number 1; 0 means "before every write". 56 bits on disk.
 pub(crate) type SeqNo = u64;

@@ -238,6 +238,8 @@ impl GroupBuf {
     /// Exclusive access proves that nobody fills or writes it.
     pub(crate) fn reset(&mut self, dirty: usize) {
         self.memory[..dirty].fill(0);
+        // That borrow ended whatever the old pointer was allowed to do.
+        self.base = self.memory.as_mut_ptr();
         *self.claimed.get_mut() = 0;
         *self.filled.get_mut() = 0;
         *self.abandoned.get_mut() = false;

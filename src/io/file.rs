@@ -33,6 +33,7 @@ impl File {
         &self.0.path
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn handle(&self) -> &Handle {
         &self.0.handle
     }

@@ -10,6 +10,67 @@ use super::{File, Handle, OpenMode};
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 
+/// The methods of [`Io`](super::Io) that are the same with and without a ring:
+/// they block, or do not wait at all. Names are those of the calling module.
+macro_rules! blocking_calls {
+    () => {
+        async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
+            self.counters.metadata();
+            os::open(path, mode)
+        }
+
+        async fn len(&self, file: &File) -> Result<u64> {
+            os::len(file)
+        }
+
+        async fn list(&self, dir: &Path) -> Result<Vec<String>> {
+            self.counters.metadata();
+            os::list(dir)
+        }
+
+        async fn create_dir(&self, dir: &Path) -> Result<()> {
+            self.counters.metadata();
+            os::create_dir(dir)
+        }
+
+        async fn remove(&self, path: &Path) -> Result<()> {
+            self.counters.metadata();
+            os::remove(path)
+        }
+
+        async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+            self.counters.metadata();
+            os::rename(from, to)
+        }
+
+        async fn sync_dir(&self, dir: &Path) -> Result<()> {
+            self.counters.sync();
+            os::sync_dir(dir)
+        }
+
+        async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+            os::try_lock(path)
+        }
+
+        fn unlock(&self, file: &File) -> Result<()> {
+            os::unlock(file)
+        }
+
+        fn now_ns(&self) -> u64 {
+            os::now_ns()
+        }
+
+        fn random(&self, bytes: &mut [u8]) {
+            os::random(bytes);
+        }
+
+        fn counters(&self) -> &Arc<IoCounters> {
+            &self.counters
+        }
+    };
+}
+pub(super) use blocking_calls;
+
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {

@@ -13,6 +13,8 @@
 //! disk is unknown, and the manifest is poisoned.
 
 mod identity;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 
 pub(crate) use identity::{IDENTITY, Identity};
 
@@ -157,6 +159,52 @@ impl Manifest {
         id: FileId,
         snapshot: &[Edit],
     ) -> Result<Self> {
+        Self::write_unnamed(io, dir, db, id, snapshot).await?.give_name(io, dir, id).await
+    }
+
+    /// Puts a new manifest, which starts with `snapshot`, in the place of this
+    /// one, and removes the old file.
+    ///
+    /// # Errors
+    /// Until the new one is written nothing has changed. After that it may
+    /// have its name, and then it counts: edits of the old one would be lost,
+    /// so it is poisoned.
+    pub(crate) async fn replace<I: Io>(
+        &mut self,
+        io: &I,
+        dir: &Path,
+        db: DbId,
+        id: FileId,
+        snapshot: &[Edit],
+    ) -> Result<()> {
+        let new = match Self::write_unnamed(io, dir, db, id, snapshot).await {
+            Ok(new) => new,
+            Err(error) => {
+                remove_stale(io, &unfinished_path(dir, id)).await;
+                return Err(error);
+            }
+        };
+        let new = match new.give_name(io, dir, id).await {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "a new manifest may or may not have its name");
+                self.poisoned = Some(error.clone());
+                return Err(error);
+            }
+        };
+        let old = std::mem::replace(self, new);
+        remove_stale(io, old.path()).await;
+        Ok(())
+    }
+
+    /// A manifest that is complete and durable, but for its name.
+    async fn write_unnamed<I: Io>(
+        io: &I,
+        dir: &Path,
+        db: DbId,
+        id: FileId,
+        snapshot: &[Edit],
+    ) -> Result<Self> {
         let seed = seed(db, id);
         let mut bytes = Vec::new();
         let mut end = UNIT_U64;
@@ -175,12 +223,7 @@ impl Manifest {
         Header::new(FileType::Manifest, db, id, extra).encode(&mut buf[..UNIT]);
         buf[UNIT..UNIT + bytes.len()].copy_from_slice(&bytes);
 
-        let path = dir.join(format!("{PREFIX}{id}"));
-        let unfinished = dir.join(format!("{PREFIX}{id}{UNFINISHED}"));
-        write_new(io, &unfinished, buf).await?;
-        io.rename(&unfinished, &path).await?;
-        io.sync_dir(dir).await?;
-        let file = io.open(&path, OpenMode::ReadWrite).await?;
+        let file = write_new(io, &unfinished_path(dir, id), buf).await?;
         Ok(Self {
             file,
             seed,
@@ -191,6 +234,15 @@ impl Manifest {
             unwitnessed: false,
             poisoned: None,
         })
+    }
+
+    async fn give_name<I: Io>(mut self, io: &I, dir: &Path, id: FileId) -> Result<Self> {
+        let path = dir.join(format!("{PREFIX}{id}"));
+        io.rename(&unfinished_path(dir, id), &path).await?;
+        io.sync_dir(dir).await?;
+        // Opened anew for its path: errors name it.
+        self.file = io.open(&path, OpenMode::ReadWrite).await?;
+        Ok(self)
     }
 
     /// Appends the edits as one record, durably.
@@ -268,12 +320,24 @@ impl Manifest {
     }
 }
 
+fn unfinished_path(dir: &Path, id: FileId) -> PathBuf {
+    dir.join(format!("{PREFIX}{id}{UNFINISHED}"))
+}
+
 /// Writes a file of its own, durably but for its name.
-async fn write_new<I: Io>(io: &I, path: &Path, buf: IoBuf) -> Result<()> {
+async fn write_new<I: Io>(io: &I, path: &Path, buf: IoBuf) -> Result<File> {
     let file = io.open(path, OpenMode::CreateNew).await?;
     let (_, written) = io.write(&file, 0, WriteBuf::Owned(buf), Harden::Later).await;
     written?;
-    io.sync(&file).await
+    io.sync(&file).await?;
+    Ok(file)
+}
+
+/// Removes a manifest that does not count. The next opening would do it, too.
+async fn remove_stale<I: Io>(io: &I, path: &Path) {
+    if let Err(error) = io.remove(path).await {
+        tracing::warn!(%error, "a stale manifest stays until the next opening");
+    }
 }
 
 /// The edits, encoded, in payloads of a bounded size. At least one.

@@ -144,9 +144,11 @@ impl Memtable {
     }
 
     /// See [`Self::entry_bytes`].
+    #[cfg(test)]
     pub const USED_BYTES_BASE: usize = tree::BYTES_BASE;
 
     /// How many entries there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries as usize
     }

@@ -27,6 +27,7 @@ pub(super) const BYTES_PER_ENTRY: usize = size_of::<Leaf>().div_ceil(ENTRIES_PER
     + size_of::<Inner>().div_ceil(ENTRIES_PER_LEAF * (CHILDREN_PER_INNER - 1));
 
 /// What the first leaf and the path to it add.
+#[cfg(test)]
 pub(super) const BYTES_BASE: usize = size_of::<Leaf>() + HEIGHT_MAX * size_of::<Inner>();
 
 /// A place in the tree: an entry, or one of the two ends.

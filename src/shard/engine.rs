@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
-use crate::base::ids::{DbId, Epoch, FileId, ShardId};
+use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::seq::SeqNo;
+use crate::format::edit::{Edit, StreamKey};
 use crate::io::{IoCounters, IoCounts};
 use crate::lsm::Member;
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
-use crate::shard::recover::OldStream;
 use crate::shard::state::{Shard, ShardCounts};
 use crate::sst::{FilterCounts, ReadCounters};
 use crate::wal::{SegmentMaker, Stream, StreamCounts};
@@ -58,6 +59,16 @@ pub(crate) struct Root {
     pub(crate) manifest: Manifest,
     /// Streams of earlier openings whose log is still needed.
     pub(crate) old_streams: Vec<OldStream>,
+}
+
+/// A stream of an earlier opening that is still needed.
+pub(crate) struct OldStream {
+    pub(crate) key: StreamKey,
+    pub(crate) start: u64,
+    pub(crate) cut: u64,
+    pub(crate) paths: Vec<PathBuf>,
+    /// For each shard, the last sequence number that was replayed from it.
+    pub(crate) needed: Vec<(ShardId, SeqNo)>,
 }
 
 /// One owner: a WAL stream, and the shards whose writes go there.
@@ -170,6 +181,24 @@ impl Engine {
 /// The directory of a shard.
 pub(crate) fn shard_dir(dir: &std::path::Path, shard: ShardId) -> PathBuf {
     dir.join(format!("shard-{shard:03}"))
+}
+
+/// The edits that a root manifest starts with: the streams of earlier openings
+/// that are still needed, each with its start and its cut.
+pub(crate) fn root_snapshot(old: impl Iterator<Item = (StreamKey, u64, u64)>) -> Vec<Edit> {
+    let mut edits = vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
+    for (stream, start, cut) in old {
+        edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
+        edits.push(Edit::StreamCut { stream, cut });
+    }
+    edits
+}
+
+/// The edits that say what a shard consists of.
+pub(crate) fn shard_snapshot(tables: &[Member], flushed: SeqNo) -> Vec<Edit> {
+    let oldest_first = tables.iter().rev();
+    let tables = oldest_first.map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
+    tables.chain([Edit::Flushed { seq: flushed }]).collect()
 }
 
 /// What an engine has done and holds.

@@ -11,10 +11,10 @@ use crate::base::seq::SeqNo;
 use crate::format::edit::Edit;
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
-use crate::lsm::{Frozen, Member, TablePlace, View, write_table};
+use crate::lsm::{Frozen, TablePlace, View, write_table};
 use crate::manifest::Manifest;
 use crate::runtime::first_of;
-use crate::shard::engine::{Engine, Owner};
+use crate::shard::engine::{Engine, Owner, Root, root_snapshot, shard_snapshot};
 use crate::shard::state::State;
 use crate::wal::{NoRoom, Segment, discard};
 
@@ -118,6 +118,9 @@ impl Engine {
                         let made = owner.maker.create(io, self.new_file_id(), start, None).await;
                         stream.provide_spare(made);
                     }
+                    // Somebody writes after all. The log job must not wait for
+                    // a segment: it is the one to make it.
+                    _ if spare == Spare::FromOwner => return Ok(()),
                     _ => poll_fn(|cx| stream.poll_room(cx, seen)).await,
                 },
                 Err(NoRoom::Failed(error)) => return Err(error),
@@ -147,8 +150,9 @@ impl Engine {
                 flushed: self.flushed(owner),
             };
             let mut root = self.root.lock().await;
-            self.append_root(&mut root.manifest, io, &[edit]).await?;
-            drop(root);
+            self.append_root(&mut root, io, &[edit]).await?;
+            // Within the turn: a root manifest made anew says where the
+            // stream's first segment starts.
             owner.stream.drop_oldest(below.len());
         }
         for segment in below {
@@ -169,7 +173,7 @@ impl Engine {
             old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
         }) {
             let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
-            self.append_root(&mut root.manifest, io, &[edit]).await?;
+            self.append_root(&mut root, io, &[edit]).await?;
             for path in root.old_streams.swap_remove(at).paths {
                 io.remove(&path).await?;
             }
@@ -177,19 +181,32 @@ impl Engine {
         Ok(())
     }
 
-    async fn append_root<I: Io>(
-        &self,
-        manifest: &mut Manifest,
-        io: &I,
-        edits: &[Edit],
-    ) -> Result<()> {
-        let appended = manifest.append(io, edits).await;
-        if let Some(cause) = manifest.poisoned() {
+    async fn append_root<I: Io>(&self, root: &mut Root, io: &I, edits: &[Edit]) -> Result<()> {
+        if root.manifest.wants_rewrite() {
+            let (id, snapshot) = (self.new_file_id(), self.root_snapshot(root));
+            let replaced = root.manifest.replace(io, &self.dir, self.db, id, &snapshot).await;
+            if let Err(error) = replaced {
+                tracing::warn!(%error, "the root manifest could not be made anew");
+            }
+        }
+        let appended = root.manifest.append(io, edits).await;
+        if let Some(cause) = root.manifest.poisoned() {
             for owner in &self.owners {
                 owner.stream.poison(cause.clone());
             }
         }
         appended
+    }
+
+    /// What a root manifest made anew starts with.
+    fn root_snapshot(&self, root: &Root) -> Vec<Edit> {
+        let old = root.old_streams.iter().map(|old| (old.key, old.start, old.cut));
+        let mut edits = root_snapshot(old);
+        for owner in &self.owners {
+            let (stream, start) = (owner.stream.key, owner.stream.start());
+            edits.push(Edit::StreamStart { stream, start, flushed: self.flushed(owner) });
+        }
+        edits
     }
 
     /// The stream position below which every record is in a table.
@@ -255,8 +272,13 @@ impl Engine {
                 match oldest {
                     None => continue,
                     Some(frozen) if !is_visible(&frozen, &state) => {
-                        let hopeless = owner.stream.poisoned().is_some();
-                        round = round.max(if hopeless { Round::Idle } else { Round::InFlight });
+                        drop(state);
+                        if owner.stream.poisoned().is_none() {
+                            round = round.max(Round::InFlight);
+                        } else {
+                            // It will never be visible: who waits must know.
+                            self.shard(shard).wake_stalled();
+                        }
                         continue;
                     }
                     Some(frozen) => frozen,
@@ -328,26 +350,19 @@ impl Engine {
         };
         drop(before);
         if manifest.wants_rewrite() {
-            self.rewrite_manifest(shard, manifest, seq, io).await?;
+            let view = Arc::clone(&self.shard(shard).lock().view);
+            let snapshot = shard_snapshot(&view.tables, seq);
+            let (dir, id) = (self.shard_dir(shard), self.new_file_id());
+            let replaced = manifest.replace(io, &dir, self.db, id, &snapshot).await;
+            if let Err(error) = replaced {
+                if let Some(cause) = manifest.poisoned() {
+                    owner.stream.poison(cause.clone());
+                }
+                // The memtable is in its table; the next flush tries again.
+                tracing::warn!(%error, shard, "a manifest could not be made anew");
+            }
         }
         Ok(())
-    }
-
-    /// Replaces a shard's manifest by one that starts with all it knows.
-    async fn rewrite_manifest<I: Io>(
-        &self,
-        shard: ShardId,
-        manifest: &mut Manifest,
-        flushed: SeqNo,
-        io: &I,
-    ) -> Result<()> {
-        let view = Arc::clone(&self.shard(shard).lock().view);
-        let snapshot = shard_snapshot(&view.tables, flushed);
-        let id = self.new_file_id();
-        let new =
-            Manifest::create(io, &self.shard_dir(shard), self.db, id, &snapshot).await?;
-        let old = std::mem::replace(manifest, new);
-        io.remove(old.path()).await
     }
 
     /// Returns when every write that was acknowledged before the call is in a
@@ -355,7 +370,11 @@ impl Engine {
     pub(crate) async fn flush_all(&self) -> Result<()> {
         let mut targets = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
-            let state = shard.lock();
+            let mut state = shard.lock();
+            // What failed before may succeed now, unless nobody tries any more.
+            if self.owners[self.owner_of(shard.id)].stream.poisoned().is_none() {
+                state.flush_error = None;
+            }
             targets.push((shard, state.next_seq - 1));
         }
         for (shard, target) in targets {
@@ -380,10 +399,7 @@ impl Engine {
                         return Err(Error::poisoned(&cause));
                     }
                     if let Some(error) = &state.flush_error {
-                        let error = error.clone();
-                        drop(state);
-                        owner.flush_work.set();
-                        return Err(error);
+                        return Err(error.clone());
                     }
                     owner.flush_work.set();
                     state.room_number()
@@ -397,6 +413,17 @@ impl Engine {
     /// Leaves witnesses: so that the next opening can tell, of every record,
     /// that it was durable. Nothing else is written any more.
     pub(crate) async fn finish<I: Io>(&self, io: &I) -> Result<()> {
+        let finished = self.leave_witnesses(io).await;
+        // Also after a failure: once the lock is gone, the next opening cuts
+        // the log, and a write that came in later would be acknowledged and
+        // lost.
+        for owner in &self.owners {
+            poll_fn(|cx| owner.stream.poll_settled(cx)).await;
+        }
+        finished
+    }
+
+    async fn leave_witnesses<I: Io>(&self, io: &I) -> Result<()> {
         for (number, owner) in self.owners.iter().enumerate() {
             self.write_mark(number, io, Spare::Own).await?;
             for manifest in &owner.manifests {
@@ -451,11 +478,4 @@ enum Round {
 fn is_visible(frozen: &Frozen, state: &State) -> bool {
     let last = frozen.memtable.seq_range().map_or(0, |(_, last)| last);
     last <= state.published.visible()
-}
-
-/// The edits that say what a shard consists of.
-pub(crate) fn shard_snapshot(tables: &[Member], flushed: SeqNo) -> Vec<Edit> {
-    let oldest_first = tables.iter().rev();
-    let tables = oldest_first.map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
-    tables.chain([Edit::Flushed { seq: flushed }]).collect()
 }

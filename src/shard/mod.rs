@@ -12,6 +12,8 @@ mod read;
 mod recover;
 mod scan;
 mod state;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 mod write;
 
 pub(crate) use engine::{Engine, Limits};

@@ -8,10 +8,11 @@
 //!    the opening; nothing was changed so far. What was read is synced.
 //! 3. A new root manifest makes this opening's epoch and the streams' ends
 //!    (cuts) durable. From here on what lies beyond a cut is void.
-//! 4. The shards get new manifests; the streams are replayed into memtables,
-//!    which are flushed as they fill up.
-//! 5. This opening's streams get their first segments.
-//! 6. What nothing names is removed.
+//! 4. The shards get new manifests (a database that is just being created:
+//!    before step 3). What these and the root do not name is removed.
+//! 5. The streams are replayed into memtables, which are flushed as they fill
+//!    up.
+//! 6. This opening's streams get their first segments.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,14 +31,17 @@ use crate::manifest::{self, IDENTITY, Identity, Manifest};
 use crate::memtable::{ArenaPool, Payload};
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
-use crate::shard::engine::{Engine, Limits, Owner, Root, shard_dir};
-use crate::shard::maintain::shard_snapshot;
+use crate::shard::engine::{Engine, Limits, OldStream, Owner, Root, root_snapshot, shard_dir, shard_snapshot};
 use crate::shard::state::{Shard, State};
 use crate::sst::{ReadCounters, Table};
-use crate::wal::{FoundStream, SegmentMaker, SegmentSizes, Stop, Stream, find_streams};
+use crate::wal::{FoundStream, Segment, SegmentMaker, SegmentSizes, Stop, Stream, discard, find_streams};
 
 const WAL_DIR: &str = "wal";
 const TABLE_SUFFIX: &str = ".sst";
+
+/// Streams of earlier openings that may wait until memtables fill up; if there
+/// are more, all that was replayed is flushed.
+const OLD_STREAMS_MAX: usize = 16;
 
 /// What an opening is given.
 pub(crate) struct Opening {
@@ -54,14 +58,6 @@ pub(crate) struct Opening {
     /// Buffers for each owner: as many as there may be owners.
     pub(crate) owner_pools: Vec<Arc<BufferPool>>,
     pub(crate) arenas: Arc<ArenaPool>,
-}
-
-/// A stream of an earlier opening that is still needed.
-pub(crate) struct OldStream {
-    pub(crate) key: StreamKey,
-    pub(crate) paths: Vec<PathBuf>,
-    /// For each shard, the last sequence number that was replayed from it.
-    pub(crate) needed: Vec<(ShardId, SeqNo)>,
 }
 
 /// What the root manifest knows of a stream.
@@ -130,15 +126,26 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
     let files = AtomicU32::new(0);
     let new_id = || FileId::new(epoch, files.fetch_add(1, Ordering::Relaxed));
-    let mut root =
-        Manifest::create(io, dir, identity.db, new_id(), &root_snapshot(&streams, &ends)).await?;
-
-    for shard in &mut shards {
-        remove_all(io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
-        let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
-        let made = Manifest::create(io, &shard.dir, identity.db, new_id(), &snapshot).await?;
-        shard.manifest = Some(made);
+    let old = streams.iter().zip(&ends);
+    let old = old.map(|(old, end)| (old.stream.key, old.known.start, *end));
+    let snapshot = root_snapshot(old);
+    // With its root manifest a new database exists, and each of its shards
+    // must have a manifest.
+    if is_new {
+        recovery.make_manifests(&mut shards, &new_id).await?;
     }
+    let mut root = Manifest::create(io, dir, identity.db, new_id(), &snapshot).await?;
+    let old = root_files.stale.iter().filter(|path| !is_unfinished(path));
+    remove_all(io, old.chain(root_files.current.as_ref().map(|(_, path)| path))).await?;
+    if !is_new {
+        recovery.make_manifests(&mut shards, &new_id).await?;
+    }
+    // Before anything large is written: openings that fail for want of space
+    // must not take more of it each time.
+    for shard in &shards {
+        recovery.find_orphans(shard, &mut orphans).await?;
+    }
+    remove_all(io, orphans.iter()).await?;
     let old_streams = recovery.replay(&streams, &ends, &mut shards, &new_id).await?;
 
     // More owners than shards would have nothing to do.
@@ -159,15 +166,13 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
         made.push((stream, maker));
     }
+    let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
+        let flushed = |shard: ShardId| shards[usize::from(shard)].state.flushed_seq();
+        old.needed.iter().any(|&(shard, seq)| flushed(shard) < seq)
+    });
+    starts.extend(done.iter().map(|old| Edit::StreamFreed { stream: old.key }));
     root.append(io, &starts).await?;
-
-    // Every shard is whole again: now things may go.
-    orphans.extend(root_files.stale.into_iter().filter(|path| !is_unfinished(path)));
-    orphans.extend(root_files.current.map(|(_, path)| path));
-    for shard in &mut shards {
-        recovery.find_orphans(shard, &mut orphans).await?;
-    }
-    remove_all(io, orphans.iter()).await?;
+    remove_all(io, done.iter().flat_map(|old| &old.paths)).await?;
 
     let mut owners: Vec<Owner> = made
         .into_iter()
@@ -235,7 +240,7 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
     Ok(identity)
 }
 
-/// The root manifest is made before the log and the shards' manifests.
+/// The root manifest is made before the log, and before any table.
 fn no_root_manifest(dir: &Path, later: &Path) -> Error {
     let later = later.display();
     Error::corruption(
@@ -310,18 +315,6 @@ impl RootState {
     }
 }
 
-/// What a new root manifest starts with.
-fn root_snapshot(streams: &[Old], ends: &[u64]) -> Vec<Edit> {
-    let mut edits =
-        vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
-    for (old, end) in streams.iter().zip(ends) {
-        let (stream, start) = (old.stream.key, old.known.start);
-        edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
-        edits.push(Edit::StreamCut { stream, cut: *end });
-    }
-    edits
-}
-
 /// A stream of an earlier opening.
 struct Old {
     stream: FoundStream,
@@ -355,7 +348,14 @@ impl<I: Io> Recovery<'_, I> {
         let mut tables = Vec::new();
         let mut flushed = 0;
         match found.current {
-            Some((_, path)) if is_new => return Err(no_root_manifest(&self.opening.dir, &path)),
+            Some((manifest_id, path)) if is_new => {
+                let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
+                if loaded.edits.iter().any(|edit| matches!(edit, Edit::Table { .. })) {
+                    return Err(no_root_manifest(&self.opening.dir, &path));
+                }
+                // Left by a creation that was interrupted: it is made anew.
+                io.remove(&path).await?;
+            }
             None if is_new => {}
             Some((manifest_id, path)) => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
@@ -499,6 +499,23 @@ impl<I: Io> Recovery<'_, I> {
         Ok(ends)
     }
 
+    /// Makes the shards' manifests of this opening.
+    async fn make_manifests(
+        &self,
+        shards: &mut [Recovering],
+        new_id: &impl Fn() -> FileId,
+    ) -> Result<()> {
+        for shard in shards {
+            remove_all(self.io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
+            let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
+            let (dir, db) = (&shard.dir, self.identity.db);
+            let made = Manifest::create(self.io, dir, db, new_id(), &snapshot).await?;
+            shard.manifest = Some(made);
+            remove_all(self.io, shard.stale.iter().filter(|path| !is_unfinished(path))).await?;
+        }
+        Ok(())
+    }
+
     /// Replays the streams, in the order of their epochs, into memtables.
     async fn replay(
         &self,
@@ -528,11 +545,24 @@ impl<I: Io> Recovery<'_, I> {
             reader.finish()?;
             old_streams.push(OldStream {
                 key: stream.key,
+                start: known.start,
+                cut: *end,
                 paths: stream.segments.iter().map(|s| s.file.path().to_owned()).collect(),
                 needed: needed.into_iter().collect(),
             });
         }
+        // Short openings never fill a memtable: each would add its log to what
+        // the next one has to read, and to keep open while it does.
+        let segments = streams.iter().flat_map(|old| &old.stream.segments);
+        let log_bytes: u64 = segments.map(Segment::file_bytes).sum();
+        let is_much = streams.len() > OLD_STREAMS_MAX || log_bytes > self.limits.wal_bytes_max;
         for shard in shards {
+            if is_much && !shard.state.mutable.is_empty() {
+                shard.state.rotate(&self.opening.arenas);
+            }
+            while is_much && !shard.state.view.frozen.is_empty() {
+                self.flush_oldest(shard, new_id()).await?;
+            }
             let last = shard.state.next_seq - 1;
             shard.state.published = crate::shard::clock::Published::new(last);
         }
@@ -576,7 +606,14 @@ impl<I: Io> Recovery<'_, I> {
         };
         let hasher = KeyHasher::new(&self.identity.hash_key);
         let retain = Retain::Bounds(Vec::new());
-        let table = write_table(self.io, &oldest.memtable, &retain, &hasher, &place).await?;
+        let table = write_table(self.io, &oldest.memtable, &retain, &hasher, &place).await;
+        let table = match table {
+            Ok(table) => table,
+            Err(error) => {
+                discard(self.io, &place.path()).await;
+                return Err(error);
+            }
+        };
         let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
         let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
         let manifest = shard.manifest.as_mut().expect("made before the replay");
@@ -586,13 +623,12 @@ impl<I: Io> Recovery<'_, I> {
     }
 
     /// Adds the files of a shard's directory that nothing names: tables of
-    /// earlier openings that never made it into a manifest, old manifests.
+    /// earlier openings that never made it into a manifest.
     async fn find_orphans(
         &self,
-        shard: &mut Recovering,
+        shard: &Recovering,
         orphans: &mut Vec<PathBuf>,
     ) -> Result<()> {
-        orphans.extend(shard.stale.drain(..).filter(|path| !is_unfinished(path)));
         let named: Vec<FileId> =
             shard.state.view.tables.iter().map(|table| table.meta().id).collect();
         for name in self.io.list(&shard.dir).await? {

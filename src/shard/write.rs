@@ -140,7 +140,13 @@ impl Engine {
             match admitted.map_err(Staged::Failed)? {
                 Admission::Granted => {}
                 Admission::Rotated => self.owners[owner].flush_work.set(),
-                Admission::Stalled(seen) => return Err(Staged::Stalled(shard, seen)),
+                Admission::Stalled(seen) => {
+                    // Writes that never became visible are never flushed.
+                    return Err(match self.owners[owner].stream.poisoned() {
+                        Some(cause) => Staged::Failed(Error::poisoned(&cause)),
+                        None => Staged::Stalled(shard, seen),
+                    });
+                }
             }
             states.push(state);
         }

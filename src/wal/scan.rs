@@ -110,7 +110,7 @@ impl StreamReader<'_> {
         if segment.start > self.read_end {
             return Err(self.stream.missing(self.read_end, segment.start));
         }
-        self.read_end = segment.end();
+        self.read_end = self.read_end.max(segment.end());
         let bytes = read_records(io, pool, segment).await?;
         let mut at = segment.start;
         let fed = self.chain.feed(segment.start, &bytes, |record| {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::format::edit::StreamKey;
@@ -212,10 +212,12 @@ impl SegmentMaker {
     }
 }
 
-/// Removes a file that was never finished. That it cannot be removed is only
-/// worth a warning: the next opening removes it.
+/// Removes a file that was never finished, if it was begun. That it cannot be
+/// removed is only worth a warning: the next opening removes it.
 pub(crate) async fn discard<I: Io>(io: &I, path: &Path) {
-    if let Err(error) = io.remove(path).await {
+    if let Err(error) = io.remove(path).await
+        && error.kind() != ErrorKind::NotFound
+    {
         tracing::warn!(%error, "an unfinished file stays until the next opening");
     }
 }

@@ -319,6 +319,11 @@ impl Stream {
         wake_all(room);
     }
 
+    /// Where the oldest live segment starts.
+    pub(crate) fn start(&self) -> u64 {
+        self.state.lock().segments.front().expect("a stream has a segment").start
+    }
+
     /// The live segments that end at or below `keep`, which nobody needs: not
     /// the one in use.
     pub(crate) fn below(&self, keep: u64) -> Vec<Arc<Segment>> {
@@ -345,11 +350,21 @@ impl Stream {
         wake_all(room);
     }
 
+    /// Ready when no write of a group is in flight, and none will be begun any
+    /// more. For a stream that was closed.
+    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if !state.leading && (state.groups.is_empty() || state.poisoned.is_some()) {
+            return Poll::Ready(());
+        }
+        state.waiting_for_room.push(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Fails every write from now on.
     pub(crate) fn poison(&self, cause: Error) {
         let (waiting, room) = {
             let mut state = self.state.lock();
-            state.leading = false;
             state.poisoned.get_or_insert(cause);
             (std::mem::take(&mut state.waiting), state.new_room())
         };
@@ -440,7 +455,7 @@ impl Lead<'_> {
             Ok(()) => self.stream.completed(group),
             Err(error) => {
                 tracing::error!(%error, "a write to the log failed; writes fail from now on");
-                self.stream.poison(error);
+                self.stream.ended(error);
             }
         }
     }
@@ -449,7 +464,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         if self.group.is_some() {
-            self.stream.poison(Error::new(
+            self.stream.ended(Error::new(
                 crate::base::error::ErrorKind::Poisoned,
                 "a thread panicked while it wrote the log",
             ));
@@ -458,8 +473,14 @@ impl Drop for Lead<'_> {
 }
 
 impl Stream {
+    /// A lead ended without its group being durable.
+    fn ended(&self, cause: Error) {
+        self.state.lock().leading = false;
+        self.poison(cause);
+    }
+
     fn completed(&self, group: Group) {
-        let (next, followers, watched) = {
+        let (next, followers, room, watched) = {
             let mut state = self.state.lock();
             assert_eq!(group.number, state.complete, "groups are completed in order");
             state.complete += 1;
@@ -485,12 +506,19 @@ impl Stream {
                     i += 1;
                 }
             }
+            if next.is_none() && !state.waiting.is_empty() {
+                // The writers of the next group have not come to wait yet. Should
+                // one panic, nobody else would notice: a later group's leads.
+                next = Some(state.waiting.swap_remove(0).1);
+            }
+            let room = if state.closed { state.new_room() } else { Vec::new() };
             let watched = std::mem::take(&mut state.watched);
-            (next, followers, watched)
+            (next, followers, room, watched)
         };
         // The next leader first: the device waits for it.
         wake_all(next);
         wake_all(followers);
+        wake_all(room);
         self.give_back(group);
         if watched {
             self.work.set();

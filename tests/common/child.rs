@@ -1,8 +1,6 @@
 //! Tests that need a process of their own, because they limit it: the test
 //! binary starts itself again, for that one test.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{self, ChildStdout, Command, Stdio};
@@ -27,7 +25,7 @@ const ORDINARY: u32 = 65534;
 
 /// Runs `body` in a process of its own, on an empty directory that an ordinary
 /// user may use. `test` is the test's name, with its module.
-pub fn in_child(test: &str, body: impl FnOnce(&Path)) {
+pub(crate) fn in_child(test: &str, body: impl FnOnce(&Path)) {
     if be_child(test, body) {
         return;
     }
@@ -36,7 +34,7 @@ pub fn in_child(test: &str, body: impl FnOnce(&Path)) {
 }
 
 /// In the child that [`Child::start`] started: runs `body`, and returns true.
-pub fn be_child(test: &str, body: impl FnOnce(&Path)) -> bool {
+pub(crate) fn be_child(test: &str, body: impl FnOnce(&Path)) -> bool {
     if std::env::var_os(TEST).is_none_or(|name| name != test) {
         return false;
     }
@@ -47,14 +45,14 @@ pub fn be_child(test: &str, body: impl FnOnce(&Path)) -> bool {
 }
 
 /// A child; killed when it is dropped.
-pub struct Child {
+pub(crate) struct Child {
     process: process::Child,
     output: BufReader<ChildStdout>,
 }
 
 impl Child {
     /// Starts a child, which runs the test's [`be_child`].
-    pub fn start(test: &str, dir: &Path) -> Self {
+    pub(crate) fn start(test: &str, dir: &Path) -> Self {
         let mut process = Command::new(std::env::current_exe().expect("the test's binary"))
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(TEST, test)
@@ -68,23 +66,26 @@ impl Child {
     }
 
     /// Reads what the child says, up to a line that ends with these words.
-    pub fn wait_for(&mut self, words: &str) {
+    pub(crate) fn wait_for(&mut self, words: &str) {
         let mut line = String::new();
         while !line.trim_end().ends_with(words) {
             line.clear();
-            let read = self.output.read_line(&mut line).expect("the child's output");
+            let read = self
+                .output
+                .read_line(&mut line)
+                .expect("the child's output");
             assert!(read > 0, "the child ended before it said {words:?}");
         }
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().expect("kill");
         self.process.wait().expect("wait");
     }
 
     /// Waits for the child, which must come to its end.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.process.try_wait().expect("wait for the child") {
@@ -96,8 +97,13 @@ impl Child {
             std::thread::sleep(Duration::from_millis(5));
         };
         let mut said = String::new();
-        self.output.read_to_string(&mut said).expect("the child's output");
-        assert!(status.success() && said.contains(DONE), "the child failed ({status}):\n{said}");
+        self.output
+            .read_to_string(&mut said)
+            .expect("the child's output");
+        assert!(
+            status.success() && said.contains(DONE),
+            "the child failed ({status}):\n{said}"
+        );
     }
 }
 
@@ -110,7 +116,7 @@ impl Drop for Child {
 }
 
 /// An empty directory that an ordinary user may use, also when root made it.
-pub fn place() -> TempDir {
+pub(crate) fn place() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(dir.path(), Some(ORDINARY), Some(ORDINARY)).expect("chown");
@@ -120,10 +126,12 @@ pub fn place() -> TempDir {
 
 /// From here on the calling thread, and each one it starts, is an ordinary
 /// user's: nothing that root may do is permitted.
-pub fn drop_root() {
+pub(crate) fn drop_root() {
     if rustix::process::geteuid().is_root() {
-        let (uid, gid) =
-            (rustix::process::Uid::from_raw(ORDINARY), rustix::process::Gid::from_raw(ORDINARY));
+        let (uid, gid) = (
+            rustix::process::Uid::from_raw(ORDINARY),
+            rustix::process::Gid::from_raw(ORDINARY),
+        );
         set_thread_groups(&[]).expect("leave root's groups");
         set_thread_res_gid(gid, gid, gid).expect("leave root's group");
         set_thread_res_uid(uid, uid, uid).expect("leave root's user");
@@ -132,7 +140,14 @@ pub fn drop_root() {
 }
 
 /// Sets how many files the process may have open; it may raise it again.
-pub fn limit_open_files(count: u64) {
+pub(crate) fn limit_open_files(count: u64) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).expect("set the limit");
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(count),
+            maximum,
+        },
+    )
+    .expect("set the limit");
 }

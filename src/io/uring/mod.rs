@@ -487,47 +487,7 @@ impl Io for Ring {
         }
     }
 
-    async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
-        self.counters.metadata();
-        os::open(path, mode)
-    }
-
-    async fn len(&self, file: &File) -> Result<u64> {
-        os::len(file)
-    }
-
-    async fn list(&self, dir: &Path) -> Result<Vec<String>> {
-        self.counters.metadata();
-        os::list(dir)
-    }
-
-    async fn create_dir(&self, dir: &Path) -> Result<()> {
-        self.counters.metadata();
-        os::create_dir(dir)
-    }
-
-    async fn remove(&self, path: &Path) -> Result<()> {
-        self.counters.metadata();
-        os::remove(path)
-    }
-
-    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.counters.metadata();
-        os::rename(from, to)
-    }
-
-    async fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.counters.sync();
-        os::sync_dir(dir)
-    }
-
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
-        os::try_lock(path)
-    }
-
-    fn unlock(&self, file: &File) -> Result<()> {
-        os::unlock(file)
-    }
+    os::blocking_calls!();
 
     async fn sleep(&self, nanos: u64) {
         let timespec =
@@ -539,18 +499,6 @@ impl Io for Ring {
         // ETIME is how a timeout succeeds; a ring that failed is reported by
         // the driver's turn.
         drop(result);
-    }
-
-    fn now_ns(&self) -> u64 {
-        os::now_ns()
-    }
-
-    fn random(&self, bytes: &mut [u8]) {
-        os::random(bytes);
-    }
-
-    fn counters(&self) -> &Arc<IoCounters> {
-        &self.counters
     }
 }
 

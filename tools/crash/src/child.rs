@@ -18,11 +18,21 @@ pub(crate) struct Child {
     pipe: Pipe,
 }
 
-/// The worker's stdout.
-struct Pipe {
+/// A child's stdout, which is read under a time limit.
+pub(crate) struct Pipe {
     output: ChildStdout,
     /// When to give up.
     deadline: Instant,
+}
+
+impl Pipe {
+    /// Gives up after `patience`.
+    pub(crate) fn new(output: ChildStdout, patience: Duration) -> Self {
+        Self {
+            output,
+            deadline: Instant::now() + patience,
+        }
+    }
 }
 
 impl Child {
@@ -56,11 +66,10 @@ impl Child {
             .spawn()?;
         let taken = process.stdin.take().zip(process.stdout.take());
         let (orders, output) = taken.expect("both were asked to be pipes");
-        let deadline = Instant::now() + patience;
         Ok(Self {
             process,
             orders,
-            pipe: Pipe { output, deadline },
+            pipe: Pipe::new(output, patience),
         })
     }
 

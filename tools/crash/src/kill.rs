@@ -139,7 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
 }
 
 /// The directory for the databases; a temporary one is removed when dropped.
-fn directory(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), (u8, String)> {
+pub(crate) fn directory(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), (u8, String)> {
     let Some(dir) = given else {
         let temporary = tempfile::Builder::new().prefix("ouro-crash-").tempdir();
         let temporary = temporary

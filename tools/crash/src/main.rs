@@ -1,12 +1,19 @@
-//! `ouro-crash`: kills real processes that write, and checks what is left.
+//! `ouro-crash`: kills real processes that write, takes space and rights from
+//! them, and checks what is left.
 //!
 //! `kill` is the loop, in a parent that keeps the `oracle`; `worker` is what it
 //! starts and kills, `child` is how the parent sees one, and `protocol` what
 //! the two say over pipes; `script` derives every operation from a seed, so
 //! both know its content; `report` is what the run says at its end.
+//!
+//! `limits` brings about what only root can: it mounts file systems (`mounts`)
+//! and starts processes that are to cope with them (`limited`).
 
 mod child;
 mod kill;
+mod limited;
+mod limits;
+mod mounts;
 mod oracle;
 mod protocol;
 mod report;
@@ -20,7 +27,8 @@ use ourodb::IoBackend;
 
 /// Crash tests of OuroDB on real processes and file systems
 ///
-/// Exit codes: 0 nothing was lost; 1 a failure, with a `replay:` line; 2 usage;
+/// Exit codes: 0 nothing was lost; 1 a failure, with a `replay:` line or the
+/// name of the case that failed; 2 usage, also a case that needs root;
 /// 4 locked; 5 no space left; 6 unsupported here; 7 any other failure, also too
 /// few kills with writes in flight; 130 Ctrl-C.
 #[derive(Debug, Parser)]
@@ -35,9 +43,15 @@ enum Command {
     /// Kill a writing process at random instants; check that every acknowledged
     /// write is there and every other one wholly or not at all
     Kill(kill::Arguments),
+    /// Open databases where the machine forbids something: no O_DIRECT, a full
+    /// disk, little locked memory, another user's files. Needs root
+    Limits(limits::Arguments),
     /// The process that is killed
     #[command(hide = true)]
     Worker(worker::Arguments),
+    /// The process that meets a limit
+    #[command(hide = true)]
+    Limited(limited::Arguments),
 }
 
 /// How the engine reaches its files.
@@ -62,6 +76,8 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Kill(arguments) => kill::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
+        Command::Limits(arguments) => limits::run(&arguments),
+        Command::Limited(arguments) => limited::run(&arguments),
     };
     ExitCode::from(code)
 }

@@ -1,0 +1,271 @@
+//! What only several writers at once can show: tasks on the simulated machine.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::error::{ErrorKind, Result};
+use crate::base::seq::Kind;
+use crate::base::sync::Mutex;
+use crate::io::sim::{FaultKind, Faults, Sim};
+use crate::io::{BufferPool, Io};
+use crate::lsm::Direction;
+use crate::memtable::ArenaPool;
+use crate::runtime::yield_now;
+use crate::shard::{Engine, Limits, Opening, ScanRange, Scanner, WriteOp, owner_jobs, recover};
+use crate::wal::SegmentSizes;
+
+const MS: u64 = 1_000_000;
+
+/// Shards whose memtables hold one write of [`put`].
+fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
+    let limits = Limits {
+        memtable_bytes: 4096,
+        frozen_max: 2,
+        wal_bytes_max: 1 << 30,
+        group_bytes_max: segment_bytes as usize - 4096,
+        idle_ns: 100 * MS,
+        retry_ns: 500 * MS,
+    };
+    let opening = Opening {
+        dir: Path::new("/db").to_owned(),
+        create: true,
+        shards,
+        limits: Box::new(move |_| limits),
+        segments: SegmentSizes {
+            first_bytes: segment_bytes,
+            max_bytes: segment_bytes,
+        },
+        pool: BufferPool::new(64 << 10, 1),
+        owner_pools: vec![BufferPool::new(64 << 10, 1)],
+        arenas: ArenaPool::new(1 << 20),
+    };
+    sim.block_on(async {
+        sim.create_dir(Path::new("/db")).await.expect("a directory");
+        sim.sync_dir(Path::new("/"))
+            .await
+            .expect("a durable directory");
+        Arc::new(recover(sim, opening).await.expect("an opening"))
+    })
+}
+
+fn start_owner(sim: &Sim, engine: &Arc<Engine>) {
+    let (log_job, flush_job) = owner_jobs(engine, 0, sim);
+    sim.spawn(log_job);
+    sim.spawn(flush_job);
+}
+
+type Outcomes = Arc<Mutex<Vec<(&'static str, Result<()>)>>>;
+
+/// Starts a put of a value that fills a memtable.
+fn put(sim: &Sim, engine: &Arc<Engine>, outcomes: &Outcomes, name: &'static str) {
+    let (sim, engine, outcomes) = (sim.clone(), Arc::clone(engine), Arc::clone(outcomes));
+    sim.clone().spawn(async move {
+        let value = [7; 4000];
+        let key = name.as_bytes();
+        let op = WriteOp {
+            shard: 0,
+            kind: Kind::Put,
+            key,
+            value: &value,
+        };
+        let outcome = engine.write(&sim, &[op]).await;
+        outcomes.lock().push((name, outcome));
+    });
+}
+
+fn flush(sim: &Sim, engine: &Arc<Engine>, outcomes: &Outcomes) {
+    let (engine, outcomes) = (Arc::clone(engine), Arc::clone(outcomes));
+    sim.spawn(async move {
+        let outcome = engine.flush_all().await;
+        outcomes.lock().push(("flush", outcome));
+    });
+}
+
+/// Lets the tasks run until the writers got somewhere.
+fn until(sim: &Sim, reached: impl Fn() -> bool) {
+    sim.block_on(async {
+        while !reached() {
+            yield_now().await;
+        }
+    });
+}
+
+fn kinds(outcomes: &Outcomes) -> Vec<(&'static str, Option<ErrorKind>)> {
+    let outcomes = outcomes.lock();
+    let mut kinds: Vec<_> = outcomes
+        .iter()
+        .map(|(name, r)| (*name, r.as_ref().err().map(|e| e.kind())))
+        .collect();
+    kinds.sort_by_key(|(name, _)| *name);
+    kinds
+}
+
+#[test]
+fn a_failed_log_write_leaves_nobody_waiting() {
+    for seed in 0..100 {
+        let sim = Sim::new(seed);
+        let engine = engine(&sim, 1, 1 << 20);
+        start_owner(&sim, &engine);
+        sim.run_for(10 * MS);
+        let outcomes = Outcomes::default();
+        // Slow enough that all are under way before the first write fails.
+        let faults = Faults::default().delay_ns(5 * MS..=5 * MS);
+        sim.set_faults(faults.fail_kth(1, FaultKind::Io, false));
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            put(&sim, &engine, &outcomes, name);
+        }
+        until(&sim, || engine.shard(0).lock().view.frozen.len() == 2);
+        flush(&sim, &engine, &outcomes);
+        sim.run_for(20_000 * MS);
+        let kinds = kinds(&outcomes);
+        assert_eq!(
+            kinds.len(),
+            7,
+            "seed {seed}: somebody waits for ever: {kinds:?}"
+        );
+        assert!(
+            kinds
+                .iter()
+                .all(|(_, kind)| *kind == Some(ErrorKind::Poisoned)),
+            "{kinds:?}"
+        );
+        sim.kill();
+    }
+}
+
+#[test]
+fn closing_waits_for_writes_under_way_even_when_it_fails() {
+    for seed in 0..100 {
+        let sim = Sim::new(seed);
+        // A segment has room for one group: the last mark needs a new one.
+        let engine = engine(&sim, 1, 8 << 10);
+        let outcomes = Outcomes::default();
+        put(&sim, &engine, &outcomes, "a");
+        sim.set_faults(
+            Faults::default()
+                .delay_ns(0..=5 * MS)
+                .reorder(true)
+                .disk_bytes_max(1),
+        );
+        until(&sim, || engine.owners[0].stream.end() > 0);
+        engine.close();
+        let closed = sim.block_on(engine.finish(&sim));
+        assert_eq!(
+            closed.map_err(|e| e.kind()),
+            Err(ErrorKind::NoSpace),
+            "seed {seed}"
+        );
+        let outcomes = kinds(&outcomes);
+        assert_eq!(
+            outcomes,
+            [("a", None)],
+            "seed {seed}: the log was given up during a write"
+        );
+        sim.kill();
+    }
+}
+
+const SHARDS: u16 = 3;
+const WRITERS: u8 = 5;
+
+/// Writes batches of one key on every shard, the k-th with value k, until the
+/// process ends. Counts those that were acknowledged.
+async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mutex<[u32; 5]>>) {
+    for k in 1u32.. {
+        let value = k.to_le_bytes().repeat(1 + usize::from(writer) * 40);
+        let key = [writer];
+        let (kind, key, value) = (Kind::Put, &key[..], &value[..]);
+        let ops: Vec<_> = (0..SHARDS)
+            .map(|shard| WriteOp {
+                shard,
+                kind,
+                key,
+                value,
+            })
+            .collect();
+        if engine.write(&sim, &ops).await.is_err() {
+            return;
+        }
+        acked.lock()[usize::from(writer)] = k;
+    }
+}
+
+/// For each writer, what one scan sees on the shards: the same on all of them.
+async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[u32; 5]> {
+    let range = ScanRange {
+        start: Bound::Unbounded,
+        end: Bound::Unbounded,
+        direction,
+    };
+    let mut scanner = Scanner::new(engine, range);
+    let mut seen = [Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    while let Some((key, value)) = scanner.next(sim).await? {
+        let k = u32::from_le_bytes(value[..4].try_into().expect("four bytes"));
+        seen[usize::from(key[0])].push(k);
+    }
+    Ok(seen.map(|values| {
+        let shards = values.len();
+        assert!(
+            shards == 0 || shards == usize::from(SHARDS),
+            "a batch is seen in part"
+        );
+        let first = values.first().copied().unwrap_or(0);
+        assert!(
+            values.iter().all(|&k| k == first),
+            "a scan sees two moments: {values:?}"
+        );
+        first
+    }))
+}
+
+#[test]
+fn concurrent_batches_are_atomic_visible_and_durable() {
+    for seed in 0..60 {
+        let sim = Sim::new(seed);
+        sim.set_faults(Faults::default().delay_ns(0..=MS).reorder(true));
+        let acked = Arc::<Mutex<[u32; 5]>>::default();
+        let scans = Arc::<Mutex<u32>>::default();
+        {
+            let process = sim.process();
+            let engine = engine(&process, usize::from(SHARDS), 32 << 10);
+            start_owner(&process, &engine);
+            for writer in 0..WRITERS {
+                let (engine, acked) = (Arc::clone(&engine), Arc::clone(&acked));
+                sim.spawn(write_batches(process.clone(), engine, writer, acked));
+            }
+            for direction in [Direction::Forward, Direction::Backward] {
+                let (process, engine) = (process.clone(), Arc::clone(&engine));
+                let (acked, scans) = (Arc::clone(&acked), Arc::clone(&scans));
+                sim.spawn(async move {
+                    loop {
+                        let before = *acked.lock();
+                        let Ok(seen) = scan(&process, &engine, direction).await else {
+                            return;
+                        };
+                        let late = before.iter().zip(&seen).any(|(acked, seen)| seen < acked);
+                        assert!(!late, "acknowledged {before:?}, seen {seen:?}");
+                        *scans.lock() += 1;
+                        process.sleep(MS / 10).await;
+                    }
+                });
+            }
+        }
+        sim.crash_after(20 + seed * 17, !seed.is_multiple_of(3));
+        drop(sim.until_crash(|| sim.run_for(1_000_000 * MS)));
+        sim.set_faults(Faults::default());
+        let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
+        let seen = sim
+            .block_on(scan(&sim, &engine, Direction::Forward))
+            .expect("a scan");
+        for (acked, seen) in acked.lock().iter().zip(seen) {
+            let sound = seen == *acked || seen == acked + 1;
+            assert!(sound, "seed {seed}: {acked} acknowledged, {seen} there");
+        }
+        assert!(
+            seed < 30 || *scans.lock() > 0,
+            "seed {seed}: no scan went through"
+        );
+        sim.kill();
+    }
+}

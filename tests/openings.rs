@@ -1,0 +1,91 @@
+//! Openings: a creation that is interrupted anywhere, many short sessions, one
+//! very long one.
+
+mod common;
+
+use common::{Model, assert_same, tiny};
+use ourodb::Db;
+use ourodb::sim::Sim;
+
+fn count(sim: &Sim, extension: &str) -> usize {
+    let paths = sim.paths();
+    paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .count()
+}
+
+#[test]
+fn a_creation_may_be_interrupted_anywhere() {
+    for power_cut in [false, true] {
+        for n in 0.. {
+            let sim = Sim::new(n);
+            let open = || Db::open("/db", tiny(&sim).shards(3).owners(2));
+            sim.crash_after(n, power_cut);
+            let opened = sim.until_crash(open);
+            if opened.is_some() {
+                sim.kill();
+                break;
+            }
+            let db = open().unwrap_or_else(|e| panic!("crash after {n}, {power_cut}: {e}"));
+            db.put(b"key", b"value").wait().expect("a put");
+            sim.kill();
+        }
+    }
+}
+
+/// Sessions too short to fill a memtable leave no more log than a few of them
+/// write: opening takes its time by what it has to read.
+#[test]
+fn short_sessions_do_not_pile_up_log() {
+    let sim = Sim::new(1);
+    let open = || Db::open("/db", tiny(&sim).shards(2).owners(2)).expect("an opening");
+    let mut model = Model::new();
+    for i in 0..100u8 {
+        let db = open();
+        db.put(&[i], &[i]).wait().expect("a put");
+        model.insert(vec![i], vec![i]);
+        if i % 3 == 0 {
+            sim.power_cut();
+        } else {
+            db.close().expect("a close");
+        }
+        assert!(
+            count(&sim, "wal") < 50,
+            "{} segments after {i} sessions",
+            count(&sim, "wal")
+        );
+    }
+    assert_same(&open(), &model);
+    sim.kill();
+}
+
+/// Each segment that is freed leaves an edit in the root manifest.
+#[test]
+fn the_root_manifest_does_not_grow_for_ever() {
+    let sim = Sim::new(1);
+    let open = || {
+        let options = tiny(&sim).shards(2).owners(2).wal_segment_bytes(8 << 10);
+        Db::open("/db", options).expect("an opening")
+    };
+    let db = open();
+    let mut model = Model::new();
+    for i in 0..1500u32 {
+        let (key, value) = (vec![i as u8 % 7], i.to_le_bytes().repeat(700));
+        db.put(&key, &value).wait().expect("a put");
+        model.insert(key, value);
+    }
+    let is_manifest = |name: &str| name.starts_with("/db/MANIFEST-");
+    let paths = sim
+        .paths()
+        .into_iter()
+        .filter(|path| is_manifest(&path.to_string_lossy()));
+    let bytes: usize = paths
+        .map(|path| sim.file_bytes(&path).expect("a file").len())
+        .sum();
+    assert!(bytes < 2 << 20, "root manifests of {bytes} bytes");
+    sim.power_cut();
+    drop(db);
+    assert_same(&open(), &model);
+    sim.kill();
+}

@@ -1,0 +1,220 @@
+//! `ouro-crash limits`: what the machine may forbid, and only root can bring
+//! about. Each case must end in a clear error or go on working, and lose
+//! nothing.
+//!
+//! The engine runs in processes of its own (`limited`), which may hang, and
+//! may be killed; what is mounted here is unmounted whatever happens to them.
+
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{fs, iter};
+
+use clap::Args;
+use signal_hook::consts::SIGINT;
+
+use crate::child::Pipe;
+use crate::limited::{ACKNOWLEDGED, DONE, FULL, ORDINARY};
+use crate::mounts::Mount;
+
+/// A process that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+const DISK_MIB: u64 = 64;
+
+/// What is put on a disk beforehand, to be removed when it is full.
+const FILLER_BYTES: usize = 12 << 20;
+
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// An empty or absent directory to work in [default: a temporary one]
+    #[arg(long, value_name = "D")]
+    dir: Option<PathBuf>,
+}
+
+type Case = fn(&Path) -> Result<(), String>;
+
+const CASES: [(&str, Case); 5] = [
+    ("no-direct-io", no_direct_io),
+    ("tmpfs", tmpfs),
+    ("full-disk", full_disk),
+    ("little-locked-memory", little_locked_memory),
+    ("another-users-files", another_users_files),
+];
+
+/// Runs every case, and returns the exit code.
+pub(crate) fn run(arguments: &Arguments) -> u8 {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("ouro-crash: limits mounts file systems and needs root; run it with sudo");
+        return 2;
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {
+        eprintln!("ouro-crash: {error}");
+        return 7;
+    }
+    let (dir, _temporary) = match crate::kill::directory(arguments.dir.as_deref()) {
+        Ok(directory) => directory,
+        Err((code, what)) => {
+            eprintln!("ouro-crash: {what}");
+            return code;
+        }
+    };
+    let mut code = 0;
+    for (name, case) in CASES {
+        let place = dir.join(name);
+        let result = fs::create_dir(&place)
+            .map_err(|error| error.to_string())
+            .and_then(|()| case(&place));
+        // The processes get Ctrl-C too, and end.
+        if interrupted.load(Ordering::Relaxed) {
+            eprintln!("ouro-crash: interrupted");
+            return 130;
+        }
+        match result {
+            Ok(()) => println!("ok {name}"),
+            Err(what) => {
+                println!("FAILED {name}: {what}");
+                code = 1;
+            }
+        }
+    }
+    code
+}
+
+fn no_direct_io(place: &Path) -> Result<(), String> {
+    let mount = Mount::memory("ramfs", &place.join("mount"))?;
+    Limited::start(mount.point(), &["no-direct-io"])?.finish()?;
+    Ok(())
+}
+
+fn tmpfs(place: &Path) -> Result<(), String> {
+    let mount = Mount::memory("tmpfs", &place.join("mount"))?;
+    Limited::start(mount.point(), &["works"])?.finish()?;
+    Ok(())
+}
+
+/// A disk that is full three times: twice under one open database, which goes
+/// on when there is space, and once under one that is then killed.
+fn full_disk(place: &Path) -> Result<(), String> {
+    let mount = Mount::ext4(&place.join("image"), DISK_MIB, &place.join("mount"))?;
+    let failed = |error: io::Error| error.to_string();
+    let filler = |name: &str| mount.point().join(name);
+    for name in ["filler-a", "filler-b", "filler-c"] {
+        fs::write(filler(name), vec![0x5a; FILLER_BYTES]).map_err(failed)?;
+    }
+    let fill = ["fill", "--prefix", "a", "--free", "filler-a"];
+    let mut counts = Limited::start(mount.point(), &fill)?.finish()?;
+
+    fs::remove_file(filler("filler-b")).map_err(failed)?;
+    let fill = ["fill", "--prefix", "b", "--until-killed"];
+    let mut child = Limited::start(mount.point(), &fill)?;
+    counts.extend(child.read_up_to(FULL)?);
+    drop(child);
+
+    fs::remove_file(filler("filler-c")).map_err(failed)?;
+    let counts: Vec<&str> = counts
+        .iter()
+        .filter_map(|line| line.strip_prefix(ACKNOWLEDGED))
+        .collect();
+    if counts.len() != 2 {
+        return Err(format!("two processes were to fill the disk: {counts:?}"));
+    }
+    let check: Vec<&str> = iter::once("check").chain(counts).collect();
+    Limited::start(mount.point(), &check)?.finish()?;
+    Ok(())
+}
+
+fn little_locked_memory(place: &Path) -> Result<(), String> {
+    give_away(place)?;
+    Limited::start(place, &["little-locked-memory"])?.finish()?;
+    Ok(())
+}
+
+fn another_users_files(place: &Path) -> Result<(), String> {
+    Limited::start(place, &["works"])?.finish()?;
+    Limited::start(place, &["denied"])?.finish()?;
+    Limited::start(place, &["works"])?.finish()?;
+    // One file of another user's in a directory of one's own.
+    give_away(place)?;
+    let database = place.join("db");
+    for entry in [database.clone(), database.join("LOCK")] {
+        give_away(&entry)?;
+    }
+    Limited::start(place, &["denied"])?.finish()?;
+    Limited::start(place, &["works"])?.finish()?;
+    Ok(())
+}
+
+/// Makes a file or directory the ordinary user's own.
+fn give_away(path: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| format!("cannot change {}: {error}", path.display());
+    chown(path, Some(ORDINARY), Some(ORDINARY)).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// A process that meets a limit; killed when dropped.
+struct Limited {
+    process: process::Child,
+    output: BufReader<Pipe>,
+}
+
+impl Limited {
+    /// Starts one in `place`: an ordinary user reaches it that way whatever is
+    /// above it.
+    fn start(place: &Path, role: &[&str]) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot start a process: {error}");
+        let mut process = Command::new(std::env::current_exe().map_err(failed)?)
+            .arg("limited")
+            .args(role)
+            .current_dir(place)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let output = process.stdout.take().expect("it was asked to be a pipe");
+        let output = BufReader::new(Pipe::new(output, PATIENCE));
+        Ok(Self { process, output })
+    }
+
+    /// Reads lines up to `last`.
+    fn read_up_to(&mut self, last: &str) -> Result<Vec<String>, String> {
+        let mut lines: Vec<String> = Vec::new();
+        loop {
+            let mut line = String::new();
+            match self.output.read_line(&mut line) {
+                Ok(0) => {
+                    let status = self.process.wait().map_err(|error| error.to_string())?;
+                    let why = lines.last().map_or("it said nothing", String::as_str);
+                    return Err(format!("a process ended by itself ({status}): {why}"));
+                }
+                Ok(_) if line.trim_end() == last => return Ok(lines),
+                Ok(_) => lines.push(line.trim_end().to_owned()),
+                Err(error) => return Err(format!("a process hangs: {error}")),
+            }
+        }
+    }
+
+    /// Waits for its end, which must be a good one. Returns what it said.
+    fn finish(mut self) -> Result<Vec<String>, String> {
+        let lines = self.read_up_to(DONE)?;
+        let status = self.process.wait().map_err(|error| error.to_string())?;
+        if status.success() {
+            Ok(lines)
+        } else {
+            Err(format!("a process failed at its very end: {status}"))
+        }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // Neither fails for a process that was waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
