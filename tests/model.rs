@@ -20,7 +20,12 @@ enum Action {
     /// Compares everything.
     Check,
     /// A scan of a part, forward or backward, while writes go on.
-    Scan { from: Vec<u8>, to: Vec<u8>, reverse: bool, writes: Vec<(Vec<u8>, Vec<u8>)> },
+    Scan {
+        from: Vec<u8>,
+        to: Vec<u8>,
+        reverse: bool,
+        writes: Vec<(Vec<u8>, Vec<u8>)>,
+    },
     /// Closes and opens with this many owners.
     Reopen(usize),
     /// A crash after so many more completed requests; some hit an opening.
@@ -35,15 +40,27 @@ impl std::fmt::Debug for Action {
             Self::Put(key, value) => write!(f, "Put({}, {})", short(key), value.len()),
             Self::Delete(key) => write!(f, "Delete({})", short(key)),
             Self::Batch(ops) => {
-                let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
+                let ops = ops
+                    .iter()
+                    .map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
                 write!(f, "Batch{:?}", ops.collect::<Vec<_>>())
             }
             Self::Flush => write!(f, "Flush"),
             Self::Check => write!(f, "Check"),
-            Self::Scan { from, to, reverse, writes } => {
+            Self::Scan {
+                from,
+                to,
+                reverse,
+                writes,
+            } => {
                 let writes = writes.iter().map(|(k, v)| (short(k), v.len()));
                 let writes: Vec<_> = writes.collect();
-                write!(f, "Scan({}, {}, {reverse}, {writes:?})", short(from), short(to))
+                write!(
+                    f,
+                    "Scan({}, {}, {reverse}, {writes:?})",
+                    short(from),
+                    short(to)
+                )
             }
             Self::Reopen(owners) => write!(f, "Reopen({owners})"),
             Self::CrashAfter(n, power_cut) => write!(f, "CrashAfter({n}, {power_cut})"),
@@ -162,13 +179,17 @@ impl World<'_> {
         let rows = loop {
             let rows = self.alive(|db| {
                 let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
+                rows.map(|(k, v)| (k.into_vec(), v.into_vec()))
+                    .collect::<Model>()
             });
             if let Some(rows) = rows {
                 break rows;
             }
         };
-        assert!(rows == self.model || rows == after, "a write in flight is there in part");
+        assert!(
+            rows == self.model || rows == after,
+            "a write in flight is there in part"
+        );
         self.model = rows;
     }
 
@@ -177,7 +198,11 @@ impl World<'_> {
         let (from, to) = if from <= to { (from, to) } else { (to, from) };
         let bounds = (Bound::Excluded(from.to_vec()), Bound::Included(to.to_vec()));
         if from != to {
-            expected.extend(self.model.range(bounds.clone()).map(|(k, v)| (k.clone(), v.clone())));
+            expected.extend(
+                self.model
+                    .range(bounds.clone())
+                    .map(|(k, v)| (k.clone(), v.clone())),
+            );
         }
         if reverse {
             expected.reverse();
@@ -185,7 +210,11 @@ impl World<'_> {
         let model = self.model.clone();
         let scanned = self.alive(|db| {
             let scan = db.scan(bounds.clone());
-            let mut rows = if reverse { scan.reverse().iter() } else { scan.iter() };
+            let mut rows = if reverse {
+                scan.reverse().iter()
+            } else {
+                scan.iter()
+            };
             let mut found = Vec::new();
             let mut written = 0;
             loop {
@@ -223,7 +252,8 @@ impl World<'_> {
         let rows = loop {
             let rows = self.alive(|db| {
                 let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
+                rows.map(|(k, v)| (k.into_vec(), v.into_vec()))
+                    .collect::<Model>()
             });
             if let Some(rows) = rows {
                 break rows;
@@ -271,7 +301,12 @@ impl World<'_> {
                 let model = self.model.clone();
                 self.alive(|db| assert_same(db, &model));
             }
-            Action::Scan { from, to, reverse, writes } => self.scan(from, to, *reverse, writes),
+            Action::Scan {
+                from,
+                to,
+                reverse,
+                writes,
+            } => self.scan(from, to, *reverse, writes),
             Action::Reopen(owners) => {
                 self.alive(|db| db.close().expect("a close"));
                 self.owners = *owners;
@@ -286,13 +321,18 @@ impl World<'_> {
 fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
     let sim = Sim::new(seed);
     sim.set_faults(faults.clone());
-    let open = |owners| {
-        Db::open("/db", tiny(&sim).shards(shards).owners(owners)).expect("an opening")
-    };
+    let open =
+        |owners| Db::open("/db", tiny(&sim).shards(shards).owners(owners)).expect("an opening");
     let run = |work: &mut dyn FnMut()| {
         sim.until_crash(work);
     };
-    let mut world = World { open: &open, run: &run, owners: 1, db: None, model: Model::new() };
+    let mut world = World {
+        open: &open,
+        run: &run,
+        owners: 1,
+        db: None,
+        model: Model::new(),
+    };
     world.reopen();
     for action in actions {
         match action {

@@ -112,7 +112,11 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            source: None,
+        }))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -124,7 +128,10 @@ impl Error {
     }
 
     pub(crate) fn closed() -> Self {
-        Self::new(ErrorKind::Closed, "the database was closed; open it again with Db::open")
+        Self::new(
+            ErrorKind::Closed,
+            "the database was closed; open it again with Db::open",
+        )
     }
 
     /// Damage in `file` at byte `offset`.
@@ -169,9 +176,15 @@ impl Error {
             ),
             _ => (ErrorKind::Io, ""),
         };
-        let at = offset.map(|o| format!(" at offset {o}")).unwrap_or_default();
+        let at = offset
+            .map(|o| format!(" at offset {o}"))
+            .unwrap_or_default();
         let message = format!("cannot {what} {}{at}: {source}{advice}", path.display());
-        Self(Arc::new(Inner { kind, message, source: Some(source) }))
+        Self(Arc::new(Inner {
+            kind,
+            message,
+            source: Some(source),
+        }))
     }
 
     /// The same failure, seen from further away: `context` is put before the

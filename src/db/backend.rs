@@ -1,6 +1,7 @@
 //! Who runs the owners' jobs, and how callers wait: threads of the operating
 //! system, or the simulated machine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -90,12 +91,22 @@ impl OwnerThread {
                 }
             })
             .map_err(|error| {
-                Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
+                Error::new(
+                    ErrorKind::Busy,
+                    format!("cannot start an owner's thread: {error}"),
+                )
             })?;
         let warning = has_started.recv().unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
+            Err(Error::new(
+                ErrorKind::Io,
+                "an owner's thread ended while it was starting",
+            ))
         })?;
-        Ok(Self { thread, engine, warning })
+        Ok(Self {
+            thread,
+            engine,
+            warning,
+        })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -129,8 +140,13 @@ fn run<D: Driver, I: Io>(
         return;
     }
     // The opening failed, or this owner is not needed.
-    let Ok((engine, number)) = engine.recv() else { return };
-    let guard = Guard { engine: &engine, number };
+    let Ok((engine, number)) = engine.recv() else {
+        return;
+    };
+    let guard = Guard {
+        engine: &engine,
+        number,
+    };
     let (log_job, flush_job) = owner_jobs(&engine, number, io);
     let ran = executor.run(vec![Box::pin(log_job), Box::pin(flush_job)]);
     if let Err(error) = ran {
@@ -153,7 +169,12 @@ impl Drop for Guard<'_> {
             ErrorKind::Poisoned,
             "an owner's thread panicked; open the database again, and please report this",
         );
-        self.engine.fail_owner(self.number, &error);
+        // The panic may have left a lock of the engine behind it: whoever
+        // takes that panics too, which must not end the whole process here.
+        let fail = AssertUnwindSafe(|| self.engine.fail_owner(self.number, &error));
+        if catch_unwind(fail).is_err() {
+            tracing::error!("an owner's thread panicked with a lock held");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::io::{BufferPool, File, Io, IoCounters};
 use crate::lsm::Row;
 use crate::manifest::IDENTITY;
 use crate::memtable::ArenaPool;
+use crate::runtime::AsyncMutex;
 use crate::runtime::block_on;
 use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
 
@@ -34,6 +35,8 @@ pub(super) struct Inner {
     backend: Backend,
     /// `None` once it is closed.
     running: Mutex<Option<Running>>,
+    /// Whose turn it is to close.
+    closing: AsyncMutex<()>,
 }
 
 struct Running {
@@ -54,8 +57,16 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     let lock = block_on(take_lock(&io, dir, options))?;
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
         Ok((engine, threads)) => {
-            let running = Running { owners: Owners::Threads(threads), lock };
-            Ok(Inner { engine, backend: Backend::Os(io), running: Mutex::new(Some(running)) })
+            let running = Running {
+                owners: Owners::Threads(threads),
+                lock,
+            };
+            Ok(Inner {
+                engine,
+                backend: Backend::Os(io),
+                running: Mutex::new(Some(running)),
+                closing: AsyncMutex::new(()),
+            })
         }
         Err(error) => {
             // The rings that knew the lock's file are gone only after a while.
@@ -78,8 +89,9 @@ fn open_locked(
     lock: &File,
 ) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>)> {
     // Before anything is written: a machine that forbids io_uring refuses here.
-    let pools: Vec<Arc<BufferPool>> =
-        (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
+    let pools: Vec<Arc<BufferPool>> = (0..derived.owners)
+        .map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS))
+        .collect();
     let mut threads = Vec::with_capacity(pools.len());
     for (number, pool) in pools.iter().enumerate() {
         match OwnerThread::start(number, owner_kind, io.counters(), pool, lock) {
@@ -103,7 +115,9 @@ fn open_locked(
         }
     };
     let employed = threads.into_iter().enumerate();
-    let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
+    let threads = employed
+        .map(|(number, thread)| thread.employ(&engine, number))
+        .collect();
     Ok((engine, threads))
 }
 
@@ -120,9 +134,17 @@ fn open_simulated(
     let opening = opening(dir, options, derived, pools.collect());
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let left = crate::db::backend::spawn_owners(sim, &engine);
-    let running = Running { owners: Owners::Tasks(left), lock };
+    let running = Running {
+        owners: Owners::Tasks(left),
+        lock,
+    };
     let backend = Backend::Sim(sim.clone());
-    Ok(Inner { engine, backend, running: Mutex::new(Some(running)) })
+    Ok(Inner {
+        engine,
+        backend,
+        running: Mutex::new(Some(running)),
+        closing: AsyncMutex::new(()),
+    })
 }
 
 fn opening(
@@ -148,7 +170,10 @@ async fn take_lock<I: Io>(io: &I, dir: &Path, options: &Options) -> Result<File>
     if !options.creates() {
         let not_found = || {
             let dir = dir.display();
-            Error::new(ErrorKind::NotFound, format!("there is no database in {dir}"))
+            Error::new(
+                ErrorKind::NotFound,
+                format!("there is no database in {dir}"),
+            )
         };
         let names = io.list(dir).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => not_found(),
@@ -234,7 +259,11 @@ impl Inner {
     }
 
     pub(super) fn close(&self) -> Result<()> {
-        let Some(running) = self.running.lock().take() else { return Ok(()) };
+        // Who closes at the same time waits until it is done.
+        let _turn = wait_on!(&self.backend, |_io| self.closing.lock());
+        let Some(running) = self.running.lock().take() else {
+            return Ok(());
+        };
         self.engine.close();
         for owner in &self.engine.owners {
             owner.stop();

@@ -73,7 +73,9 @@ impl Delete<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         check_sizes(self.key, b"")?;
-        self.db.inner.write(&[self.db.op(Kind::Delete, self.key, b"")])
+        self.db
+            .inner
+            .write(&[self.db.op(Kind::Delete, self.key, b"")])
     }
 }
 

@@ -205,18 +205,27 @@ impl Options {
                  {MEMORY_MIN}"
             )));
         }
-        let shards = self.shards.unwrap_or_else(|| cores.next_power_of_two().max(4));
+        let shards = self
+            .shards
+            .unwrap_or_else(|| cores.next_power_of_two().max(4));
         if !(1..=SHARDS_MAX).contains(&shards) {
-            return Err(Error::invalid(format!("{shards} shards; 1 to {SHARDS_MAX} are allowed")));
+            return Err(Error::invalid(format!(
+                "{shards} shards; 1 to {SHARDS_MAX} are allowed"
+            )));
         }
         let owners = self.owners.unwrap_or(cores);
         if !(1..=SHARDS_MAX).contains(&owners) {
-            return Err(Error::invalid(format!("{owners} owners; 1 to {SHARDS_MAX} are allowed")));
+            return Err(Error::invalid(format!(
+                "{owners} owners; 1 to {SHARDS_MAX} are allowed"
+            )));
         }
         let max_bytes = match self.wal_segment_bytes {
             None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
-            Some(bytes) if bytes >= 2 * UNIT_U64 && bytes.is_multiple_of(UNIT_U64)
-                && bytes <= 1 << 30 => bytes,
+            Some(bytes)
+                if bytes >= 2 * UNIT_U64 && bytes.is_multiple_of(UNIT_U64) && bytes <= 1 << 30 =>
+            {
+                bytes
+            }
             Some(bytes) => {
                 return Err(Error::invalid(format!(
                     "log segments of {bytes} bytes; a multiple of {UNIT} from {} to 1 GiB is \
@@ -231,7 +240,10 @@ impl Options {
             memtable_bytes: self.memtable_bytes,
             shards,
             owners,
-            segments: SegmentSizes { first_bytes, max_bytes },
+            segments: SegmentSizes {
+                first_bytes,
+                max_bytes,
+            },
         })
     }
 }
@@ -278,7 +290,9 @@ mod tests {
     #[test]
     fn defaults_stay_within_the_budget() {
         for cores in [1, 2, 16, 100] {
-            let derived = Options::default().derive(cores).expect("defaults are possible");
+            let derived = Options::default()
+                .derive(cores)
+                .expect("defaults are possible");
             assert!(derived.shards.is_power_of_two() && derived.shards >= 4);
             let limits = derived.limits(derived.shards);
             let memtables = limits.memtable_bytes * derived.shards * (1 + FROZEN_MAX);

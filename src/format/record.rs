@@ -120,12 +120,16 @@ impl<'a> Record<'a> {
         epoch: Epoch,
         position: u64,
     ) -> Result<Option<Self>, Unusable> {
-        let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(None) };
+        let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
+            return Ok(None);
+        };
         let payload_len = u32_at(header, 4) as usize;
         if u32_at(header, 8) != epoch || u64_at(header, 16) != position {
             return Ok(None);
         }
-        let Some(payload) = rest.get(..payload_len) else { return Ok(None) };
+        let Some(payload) = rest.get(..payload_len) else {
+            return Ok(None);
+        };
         if seed.checksum2(&header[4..], payload) != u32_at(header, 0) {
             return Ok(None);
         }
@@ -134,7 +138,9 @@ impl<'a> Record<'a> {
             (2, 0) => RecordKind::Mark,
             (3, 0) => RecordKind::Edit,
             (kind, flags) => {
-                return Err(Unusable::Newer(format!("a record of kind {kind}, flags {flags}")));
+                return Err(Unusable::Newer(format!(
+                    "a record of kind {kind}, flags {flags}"
+                )));
             }
         };
         let header = Header {
@@ -160,8 +166,9 @@ impl<'a> Record<'a> {
     ) -> Result<(), E> {
         let mut rest = self.payload;
         for _ in 0..self.header.sections {
-            let (head, after) =
-                rest.split_at_checked(SECTION_BYTES).ok_or_else(|| Unusable::malformed("a cut section"))?;
+            let (head, after) = rest
+                .split_at_checked(SECTION_BYTES)
+                .ok_or_else(|| Unusable::malformed("a cut section"))?;
             rest = after;
             let keyspace = u32_at(head, 2);
             let count = u32_at(head, 6);
@@ -173,7 +180,14 @@ impl<'a> Record<'a> {
             for i in 0..u64::from(count) {
                 let (kind, key, value, after) = entry(rest)?;
                 rest = after;
-                visit(Write { shard, keyspace, seq: first + i, kind, key, value })?;
+                visit(Write {
+                    shard,
+                    keyspace,
+                    seq: first + i,
+                    kind,
+                    key,
+                    value,
+                })?;
             }
         }
         if !rest.is_empty() {
@@ -200,8 +214,8 @@ type Entry<'a> = (Kind, &'a [u8], &'a [u8], &'a [u8]);
 fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
     let cut = || Unusable::malformed("a cut entry");
     let (&kind, rest) = bytes.split_first().ok_or_else(cut)?;
-    let kind = Kind::from_u8(kind)
-        .ok_or_else(|| Unusable::Newer(format!("an entry of kind {kind}")))?;
+    let kind =
+        Kind::from_u8(kind).ok_or_else(|| Unusable::Newer(format!("an entry of kind {kind}")))?;
     let (key_len, rest) = varint::decode(rest).ok_or_else(cut)?;
     let (value_len, rest) = match kind {
         Kind::Put => varint::decode(rest).ok_or_else(cut)?,
@@ -300,9 +314,15 @@ mod tests {
 
     fn sample() -> (Vec<u8>, Seed, Header) {
         let seed = stream_seed(DbId([1; 16]), 3, 0);
-        let entries = [(Kind::Put, &b"key"[..], &b"value"[..]), (Kind::Delete, b"gone", b"")];
+        let entries = [
+            (Kind::Put, &b"key"[..], &b"value"[..]),
+            (Kind::Delete, b"gone", b""),
+        ];
         let payload: usize = section_bytes()
-            + entries.iter().map(|e| entry_bytes(e.0, e.1.len(), e.2.len())).sum::<usize>();
+            + entries
+                .iter()
+                .map(|e| entry_bytes(e.0, e.1.len(), e.2.len()))
+                .sum::<usize>();
         let mut bytes = vec![0; HEADER_BYTES + payload];
         let mut writer = PayloadWriter::new(&mut bytes[HEADER_BYTES..]);
         writer.section(2, 0, 2, 77);
@@ -339,8 +359,10 @@ mod tests {
         let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
         assert_eq!(record.header, header);
         assert_eq!(record.end(), 4096 + bytes.len() as u64 - 50);
-        let expected =
-            vec![(77, b"key".to_vec(), b"value".to_vec()), (78, b"gone".to_vec(), Vec::new())];
+        let expected = vec![
+            (77, b"key".to_vec(), b"value".to_vec()),
+            (78, b"gone".to_vec(), Vec::new()),
+        ];
         assert_eq!(writes(&record).unwrap(), expected);
     }
 
@@ -348,7 +370,9 @@ mod tests {
     fn only_in_its_own_place() {
         let (bytes, seed, _) = sample();
         let found = |seed, epoch, position| {
-            Record::decode(&bytes, seed, epoch, position).unwrap().is_some()
+            Record::decode(&bytes, seed, epoch, position)
+                .unwrap()
+                .is_some()
         };
         assert!(found(seed, 3, 4096));
         assert!(!found(seed, 4, 4096));
@@ -364,9 +388,17 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = bytes.clone();
                 bad[i] ^= 1 << bit;
-                assert!(Record::decode(&bad, seed, 3, 4096).unwrap().is_none(), "byte {i}");
+                assert!(
+                    Record::decode(&bad, seed, 3, 4096).unwrap().is_none(),
+                    "byte {i}"
+                );
             }
-            assert!(Record::decode(&bytes[..i], seed, 3, 4096).unwrap().is_none(), "cut {i}");
+            assert!(
+                Record::decode(&bytes[..i], seed, 3, 4096)
+                    .unwrap()
+                    .is_none(),
+                "cut {i}"
+            );
         }
     }
 
@@ -376,7 +408,10 @@ mod tests {
         bytes[12] = 4;
         let checksum = seed.checksum(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        assert!(matches!(Record::decode(&bytes, seed, 3, 4096), Err(Unusable::Newer(_))));
+        assert!(matches!(
+            Record::decode(&bytes, seed, 3, 4096),
+            Err(Unusable::Newer(_))
+        ));
     }
 
     #[test]
@@ -384,11 +419,20 @@ mod tests {
         let (bytes, seed, _) = sample();
         let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
         for cut in 0..record.payload.len() {
-            let cut = Record { payload: &record.payload[..cut], ..record };
+            let cut = Record {
+                payload: &record.payload[..cut],
+                ..record
+            };
             assert!(writes(&cut).is_err());
         }
         let mut long = record.payload.to_vec();
         long.push(0);
-        assert!(writes(&Record { payload: &long, ..record }).is_err());
+        assert!(
+            writes(&Record {
+                payload: &long,
+                ..record
+            })
+            .is_err()
+        );
     }
 }

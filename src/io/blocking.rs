@@ -45,7 +45,10 @@ struct Due {
 impl Blocking {
     /// For threads that wait: a sleep holds up the thread.
     pub(crate) fn new(counters: Arc<IoCounters>) -> Self {
-        Self { counters, timers: None }
+        Self {
+            counters,
+            timers: None,
+        }
     }
 }
 
@@ -75,7 +78,10 @@ impl Io for Blocking {
 
     os::blocking_calls!();
 
-    #[expect(clippy::disallowed_methods, reason = "this is the trait's way of waiting")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the trait's way of waiting"
+    )]
     async fn sleep(&self, nanos: u64) {
         let Some(timers) = &self.timers else {
             std::thread::sleep(Duration::from_nanos(nanos));
@@ -162,9 +168,15 @@ impl Parking {
     /// The driver of the calling thread, and the [`Io`] for its jobs.
     pub(crate) fn new(counters: Arc<IoCounters>) -> (Self, Blocking) {
         let timers = Arc::<Timers>::default();
-        let io = Blocking { counters, timers: Some(Arc::clone(&timers)) };
+        let io = Blocking {
+            counters,
+            timers: Some(Arc::clone(&timers)),
+        };
         let thread = std::thread::current();
-        let unpark = Arc::new(Parked { thread, notified: AtomicBool::new(false) });
+        let unpark = Arc::new(Parked {
+            thread,
+            notified: AtomicBool::new(false),
+        });
         (Self { timers, unpark }, io)
     }
 }
@@ -177,7 +189,7 @@ impl Unpark for Parked {
 }
 
 impl Driver for Parking {
-    fn turn(&mut self, may_sleep: bool) -> Result<()> {
+    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
         let now = os::now_ns();
         let (due, next) = {
             let mut state = self.timers.state.lock();
@@ -185,17 +197,18 @@ impl Driver for Parking {
             let due = std::mem::replace(&mut state.wakers, later);
             (due, state.wakers.first_key_value().map(|(key, _)| key.0))
         };
-        let woke = !due.is_empty();
-        for waker in due.into_values() {
-            waker.wake();
-        }
-        if may_sleep && !woke && !self.unpark.notified.swap(false, Ordering::SeqCst) {
+        let may_sleep = may_sleep && due.is_empty();
+        if may_sleep && !self.unpark.notified.swap(false, Ordering::SeqCst) {
             match next {
                 Some(at) => std::thread::park_timeout(Duration::from_nanos(at - now)),
                 None => std::thread::park(),
             }
         }
+        awake();
         self.unpark.notified.store(false, Ordering::SeqCst);
+        for waker in due.into_values() {
+            waker.wake();
+        }
         Ok(())
     }
 

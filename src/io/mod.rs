@@ -136,8 +136,10 @@ pub(crate) trait Io: Clone + 'static {
 pub(crate) trait Driver {
     /// Submits what waits to be submitted and wakes the tasks whose requests
     /// completed. With `may_sleep` it sleeps until there is such a task, or
-    /// until it is unparked; it may also return for no reason.
-    fn turn(&mut self, may_sleep: bool) -> Result<()>;
+    /// until it is unparked; it may also return for no reason. Calls `awake`
+    /// when it will not sleep any more, before it wakes tasks: they need no
+    /// unparking.
+    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()>;
 
     /// What other threads wake this driver by.
     fn unparker(&self) -> Arc<dyn Unpark>;

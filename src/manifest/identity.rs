@@ -34,7 +34,11 @@ impl Identity {
         io.random(&mut db.0);
         let mut hash_key = [0; 16];
         io.random(&mut hash_key);
-        Self { db, shards, hash_key }
+        Self {
+            db,
+            shards,
+            hash_key,
+        }
     }
 
     fn encode(&self, unit: &mut [u8]) {
@@ -44,19 +48,26 @@ impl Identity {
     }
 
     fn decode(unit: &[u8], path: &Path, offset: u64) -> Result<Self> {
-        let header =
-            Header::decode(unit, FileType::Identity).map_err(|e| e.at(path, offset))?;
+        let header = Header::decode(unit, FileType::Identity).map_err(|e| e.at(path, offset))?;
         header.check_writable().map_err(|e| e.at(path, offset))?;
         let shards = match header.extra.len() {
             20 => u32_at(&header.extra, 0) as usize,
             _ => 0,
         };
         if !(1..=SHARDS_MAX).contains(&shards) {
-            return Err(Error::corruption(path, offset, "the identity makes no sense"));
+            return Err(Error::corruption(
+                path,
+                offset,
+                "the identity makes no sense",
+            ));
         }
         let mut hash_key = [0; 16];
         hash_key.copy_from_slice(&header.extra[4..]);
-        Ok(Self { db: header.db, shards, hash_key })
+        Ok(Self {
+            db: header.db,
+            shards,
+            hash_key,
+        })
     }
 
     /// Writes the identity file, durably.
@@ -85,7 +96,9 @@ impl Identity {
         let (buf, read) = io.read(&file, 0, IoBuf::zeroed(2 * UNIT)).await;
         let read = read?;
         let copies = [0, 1].map(|copy| {
-            let unit = buf[..read].get(copy * UNIT..(copy + 1) * UNIT).unwrap_or_default();
+            let unit = buf[..read]
+                .get(copy * UNIT..(copy + 1) * UNIT)
+                .unwrap_or_default();
             Self::decode(unit, &path, copy as u64 * UNIT_U64)
         });
         match copies {

@@ -56,7 +56,10 @@ impl<D: Driver> Executor<D> {
             sleeping: AtomicBool::new(false),
             unpark: driver.unparker(),
         };
-        Self { driver, ready: Arc::new(ready) }
+        Self {
+            driver,
+            ready: Arc::new(ready),
+        }
     }
 
     /// Polls the jobs until all of them have ended.
@@ -69,7 +72,11 @@ impl<D: Driver> Executor<D> {
         let wakers: Vec<Arc<JobWaker>> = (0..jobs.len())
             .map(|job| {
                 let queued = AtomicBool::new(true);
-                Arc::new(JobWaker { job, queued, ready: Arc::clone(&self.ready) })
+                Arc::new(JobWaker {
+                    job,
+                    queued,
+                    ready: Arc::clone(&self.ready),
+                })
             })
             .collect();
         let as_wakers: Vec<Waker> = wakers.iter().cloned().map(Waker::from).collect();
@@ -78,7 +85,9 @@ impl<D: Driver> Executor<D> {
             for &job in &round {
                 // Cleared before the poll: a wake-up during it queues again.
                 wakers[job].queued.store(false, Ordering::SeqCst);
-                let Some(future) = &mut jobs[job] else { continue };
+                let Some(future) = &mut jobs[job] else {
+                    continue;
+                };
                 let mut cx = Context::from_waker(&as_wakers[job]);
                 if let Poll::Ready(()) = future.as_mut().poll(&mut cx) {
                     jobs[job] = None;
@@ -94,8 +103,8 @@ impl<D: Driver> Executor<D> {
             if !idle {
                 self.ready.sleeping.store(false, Ordering::SeqCst);
             }
-            self.driver.turn(idle)?;
-            self.ready.sleeping.store(false, Ordering::SeqCst);
+            self.driver
+                .turn(idle, &|| self.ready.sleeping.store(false, Ordering::SeqCst))?;
             round.append(&mut self.ready.jobs.lock());
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::seq::SeqNo;
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, MutexGuard};
 use crate::lsm::Retain;
 
 /// A moment of the database.
@@ -76,12 +76,9 @@ impl Clock {
         self.now.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The lowest floor of an open snapshot; `None` when there is none.
-    fn floor(&self) -> Option<Timestamp> {
-        if self.open.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        self.registry.lock().floors.values().min().copied()
+    /// The registry, if there is an open snapshot.
+    fn open_snapshots(&self) -> Option<MutexGuard<'_, Registry>> {
+        (self.open.load(Ordering::SeqCst) > 0).then(|| self.registry.lock())
     }
 }
 
@@ -95,7 +92,9 @@ pub(crate) struct Published {
 impl Published {
     /// At opening: everything up to `visible` was always there.
     pub(crate) fn new(visible: SeqNo) -> Self {
-        Self { pairs: vec![(0, visible)] }
+        Self {
+            pairs: vec![(0, visible)],
+        }
     }
 
     /// The sequence number up to which writes are visible now.
@@ -110,14 +109,27 @@ impl Published {
         if seq <= visible {
             return;
         }
-        self.pairs.push((at, seq));
-        match clock.floor() {
-            None => drop(self.pairs.drain(..self.pairs.len() - 1)),
-            Some(floor) => {
-                let needed = self.pairs.partition_point(|pair| pair.0 <= floor).max(1);
-                self.pairs.drain(..needed - 1);
+        let Some(registry) = clock.open_snapshots() else {
+            self.pairs.clear();
+            self.pairs.push((at, seq));
+            return;
+        };
+        let floors = || registry.floors.values().copied();
+        if floors().all(|floor| floor != 0) {
+            // No snapshot sees the last pair, or what is before the floors.
+            let last = if self.pairs.len() > 1 {
+                self.pairs[self.pairs.len() - 1].0
+            } else {
+                0
+            };
+            if !floors().any(|floor| last <= floor && floor < at) {
+                self.pairs.pop();
             }
+            let lowest = floors().min().unwrap_or(at);
+            let below = self.pairs.partition_point(|pair| pair.0 <= lowest);
+            self.pairs.drain(..below.saturating_sub(1));
         }
+        self.pairs.push((at, seq));
     }
 
     /// What a snapshot at `at` sees.
@@ -128,10 +140,9 @@ impl Published {
 
     /// Which old versions open snapshots may still ask for.
     pub(crate) fn retain(&self, clock: &Clock) -> Retain {
-        if clock.open.load(Ordering::SeqCst) == 0 {
+        let Some(registry) = clock.open_snapshots() else {
             return Retain::Bounds(Vec::new());
-        }
-        let registry = clock.registry.lock();
+        };
         if registry.floors.values().any(|&floor| floor == 0) {
             return Retain::All;
         }
@@ -161,14 +172,30 @@ mod tests {
         publish(&clock, &mut shard, 15);
         let b = clock.snapshot();
         publish(&clock, &mut shard, 16);
-        assert_eq!((shard.bound(a.at), shard.bound(b.at), shard.visible()), (11, 15, 16));
+        assert_eq!(
+            (shard.bound(a.at), shard.bound(b.at), shard.visible()),
+            (11, 15, 16)
+        );
         assert_eq!(shard.retain(&clock), Retain::Bounds(vec![11, 15]));
         clock.close(&a);
         publish(&clock, &mut shard, 17);
         assert_eq!(shard.bound(b.at), 15);
-        assert_eq!(shard.pairs.len(), 3, "the pair of the closed snapshot is gone");
+        assert_eq!(
+            shard.pairs.len(),
+            2,
+            "the pair of the closed snapshot is gone"
+        );
+        for seq in 18..100 {
+            publish(&clock, &mut shard, seq);
+        }
+        assert_eq!(
+            shard.pairs.len(),
+            2,
+            "pairs that no snapshot sees are not kept"
+        );
+        assert_eq!((shard.bound(b.at), shard.visible()), (15, 99));
         clock.close(&b);
-        publish(&clock, &mut shard, 18);
+        publish(&clock, &mut shard, 100);
         assert_eq!(shard.pairs.len(), 1);
         assert_eq!(shard.retain(&clock), Retain::Bounds(Vec::new()));
     }
@@ -192,7 +219,10 @@ mod tests {
         for seq in 1..=5 {
             publish(&clock, &mut shard, seq);
         }
-        assert_eq!((0..=5).map(|at| shard.bound(at)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(
+            (0..=5).map(|at| shard.bound(at)).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5]
+        );
         assert_eq!(shard.retain(&clock), Retain::All);
     }
 

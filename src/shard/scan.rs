@@ -171,7 +171,9 @@ impl Scanner {
                 self.pull(io, index).await?;
             }
         }
-        let Some(head) = self.heads.pop() else { return Ok(None) };
+        let Some(head) = self.heads.pop() else {
+            return Ok(None);
+        };
         self.pull(io, head.index).await?;
         Ok(Some(head.row))
     }
@@ -181,7 +183,11 @@ impl Scanner {
         let (engine, range) = (&self.engine, &self.range);
         let scan = &mut self.shards[index];
         if let Some(row) = scan.next(io, engine, range, self.snapshot.at).await? {
-            self.heads.push(Head { row, direction: range.direction, index });
+            self.heads.push(Head {
+                row,
+                direction: range.direction,
+                index,
+            });
         }
         Ok(())
     }
@@ -256,7 +262,9 @@ impl ShardScan {
     /// Copies the next entries of the mutable memtable into the cursor; drops
     /// the cursor when that memtable is gone.
     fn refill(&mut self, engine: &Engine, range: &ScanRange) -> Result<()> {
-        let Some(mut cursor) = self.cursor.take() else { return Ok(()) };
+        let Some(mut cursor) = self.cursor.take() else {
+            return Ok(());
+        };
         let state = engine.shard(self.shard).lock();
         if state.closed {
             return Err(Error::closed());
@@ -289,7 +297,9 @@ impl ShardScan {
             (Direction::Forward, Some((key, tag))) => {
                 let at = memtable.lower_bound(key, tag);
                 // The last copied entry itself is not copied again.
-                let same = memtable.entry(at).is_some_and(|e| e.key == key && e.tag == tag);
+                let same = memtable
+                    .entry(at)
+                    .is_some_and(|e| e.key == key && e.tag == tag);
                 if same { memtable.next(at) } else { at }
             }
             (Direction::Backward, None) => memtable.last(),
@@ -319,7 +329,8 @@ impl ShardScan {
                 Direction::Backward => memtable.prev(at),
             };
         }
-        self.copied =
-            last.and_then(|at| memtable.entry(at)).map(|entry| (entry.key.into(), entry.tag));
+        self.copied = last
+            .and_then(|at| memtable.entry(at))
+            .map(|entry| (entry.key.into(), entry.tag));
     }
 }

@@ -252,7 +252,7 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
             }
         }
         sim.crash_after(20 + seed * 17, !seed.is_multiple_of(3));
-        drop(sim.until_crash(|| sim.run_for(1_000_000 * MS)));
+        sim.until_crash(|| sim.run_for(1_000_000 * MS));
         sim.set_faults(Faults::default());
         let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
         let seen = sim

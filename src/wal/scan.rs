@@ -39,14 +39,21 @@ pub(crate) async fn find_streams<I: Io>(
             Some(stem) => (stem, false),
             None => (&name[..], true),
         };
-        let Some(id) = stem.strip_suffix(SUFFIX).and_then(FileId::parse) else { continue };
+        let Some(id) = stem.strip_suffix(SUFFIX).and_then(FileId::parse) else {
+            continue;
+        };
         if !is_finished {
             unfinished.push(path);
             continue;
         }
         let file = io.open(&path, OpenMode::ReadWrite).await?;
         let usage = segment::read_header(io, &file, db, id).await?;
-        let segment = Segment { file, id, start: usage.start, capacity: usage.capacity };
+        let segment = Segment {
+            file,
+            id,
+            start: usage.start,
+            capacity: usage.capacity,
+        };
         let (have, want) = (io.len(&segment.file).await?, segment.file_bytes());
         if have != want {
             let reason = format!("the segment has {have} bytes, and its header says {want}");
@@ -102,7 +109,9 @@ impl StreamReader<'_> {
         mut visit: impl FnMut(&Record<'_>) -> Result<(), Stop>,
     ) -> Result<bool> {
         let start = self.start;
-        let Some(segment) = self.rest.find(|s| s.end() > start) else { return Ok(false) };
+        let Some(segment) = self.rest.find(|s| s.end() > start) else {
+            return Ok(false);
+        };
         if self.cut.is_some_and(|cut| segment.start >= cut) {
             return Ok(false);
         }
@@ -150,7 +159,14 @@ impl FoundStream {
         let seed = stream_seed(db, self.key.epoch, self.key.stream);
         let chain = Chain::new(seed, self.key.epoch, start, cut.unwrap_or(u64::MAX));
         let rest = self.segments.iter();
-        StreamReader { stream: self, chain, cut, rest, start, read_end: start }
+        StreamReader {
+            stream: self,
+            chain,
+            cut,
+            rest,
+            start,
+            read_end: start,
+        }
     }
 
     /// The records up to `durable` were durable, and those from `end` on are
@@ -187,11 +203,7 @@ impl FoundStream {
 }
 
 /// All bytes of the segment behind its header.
-async fn read_records<I: Io>(
-    io: &I,
-    pool: &Arc<BufferPool>,
-    segment: &Segment,
-) -> Result<Vec<u8>> {
+async fn read_records<I: Io>(io: &I, pool: &Arc<BufferPool>, segment: &Segment) -> Result<Vec<u8>> {
     // The header's capacity was checked against the file's length.
     let mut bytes = Vec::with_capacity(segment.capacity as usize);
     let mut buf = if segment.capacity >= READ_BYTES {
@@ -206,7 +218,11 @@ async fn read_records<I: Io>(
         let left = (segment.capacity - bytes.len() as u64) as usize;
         let read = read?.min(left);
         if read == 0 {
-            return Err(Error::corruption(segment.file.path(), offset, "the segment is cut"));
+            return Err(Error::corruption(
+                segment.file.path(),
+                offset,
+                "the segment is cut",
+            ));
         }
         bytes.extend_from_slice(&buf[..read]);
     }

@@ -120,14 +120,20 @@ impl Sim {
             counters: Arc::default(),
             machine: Mutex::new(Machine::new(seed, shared)),
         });
-        Self { shared, process: None }
+        Self {
+            shared,
+            process: None,
+        }
     }
 
     /// A handle for a process that starts now: after the next crash all its
     /// requests fail, and whatever still holds it does no more harm.
     pub(crate) fn process(&self) -> Self {
         let boot = self.shared.machine.lock().boot;
-        Self { shared: Arc::clone(&self.shared), process: Some(boot) }
+        Self {
+            shared: Arc::clone(&self.shared),
+            process: Some(boot),
+        }
     }
 
     /// Starts a request.

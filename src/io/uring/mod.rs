@@ -14,7 +14,10 @@
 //! removing and listing block the owner, which only does them in background
 //! jobs.
 
-#![expect(unsafe_code, reason = "the kernel reads and writes memory named in requests")]
+#![expect(
+    unsafe_code,
+    reason = "the kernel reads and writes memory named in requests"
+)]
 
 mod slots;
 
@@ -106,16 +109,23 @@ pub(crate) fn start(
     let (ring, in_flight_max) = create_ring().map_err(|e| ring_refused(&e))?;
     // Bounded (regular files) and unbounded work alike.
     let mut workers = [KERNEL_WORKERS_MAX; 2];
-    ring.submitter().register_iowq_max_workers(&mut workers).map_err(|e| ring_refused(&e))?;
+    ring.submitter()
+        .register_iowq_max_workers(&mut workers)
+        .map_err(|e| ring_refused(&e))?;
     let fixed_files = register_files(&ring.submitter()).map_err(|e| ring_refused(&e))?;
     let mut fixed = FixedFiles::new(fixed_files);
-    fixed.pin(&ring.submitter(), lock).map_err(|e| ring_refused(&e))?;
+    fixed
+        .pin(&ring.submitter(), lock)
+        .map_err(|e| ring_refused(&e))?;
 
     let mut unregistered = None;
     pool.fill_registered(|buffers| {
         let vectors: Vec<libc::iovec> = buffers
             .iter()
-            .map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() })
+            .map(|b| libc::iovec {
+                iov_base: b.as_ptr().cast_mut().cast(),
+                iov_len: b.len(),
+            })
             .collect();
         // SAFETY: the pool never frees registered memory, and the ring's core
         // keeps the pool.
@@ -129,17 +139,29 @@ pub(crate) fn start(
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
     let slots = Slots::new(in_flight_max as usize - 1);
-    let mut core = Core { ring, slots, fixed, _pool: pool, wake: Arc::clone(&wake) };
+    let mut core = Core {
+        ring,
+        slots,
+        fixed,
+        _pool: pool,
+        wake: Arc::clone(&wake),
+    };
     core.arm_wake()?;
     let core = Rc::new(RefCell::new(core));
-    let ring = Ring { core: Rc::clone(&core), counters };
+    let ring = Ring {
+        core: Rc::clone(&core),
+        counters,
+    };
     Ok((RingDriver { core, wake }, ring, unregistered))
 }
 
 /// A ring, and its length.
 fn create_ring() -> std::io::Result<(IoUring, u32)> {
     let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
     let mut lengths = IN_FLIGHT_MAX.into_iter();
     let mut length = lengths.next().unwrap_or(1);
     loop {
@@ -179,8 +201,11 @@ fn ring_refused(error: &std::io::Error) -> Error {
             "this kernel's io_uring is too old: Linux 6.1 is needed ({error}); use a newer \
              kernel, {hint}"
         )),
-        Some(Errno::MFILE | Errno::NFILE) => Error::os("create", Path::new("an io_uring"),
-            std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default())),
+        Some(Errno::MFILE | Errno::NFILE) => Error::os(
+            "create",
+            Path::new("an io_uring"),
+            std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or_default()),
+        ),
         Some(Errno::NOMEM) => Error::new(
             ErrorKind::Busy,
             format!(
@@ -222,13 +247,17 @@ impl Core {
 
     fn arm_wake(&mut self) -> Result<()> {
         let fd = Fd(self.wake.0.as_raw_fd());
-        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(WAKE);
+        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32)
+            .build()
+            .user_data(WAKE);
         self.push(&poll)
     }
 
     /// Ends a sleep that nobody waits for. Should that fail, it ends in time.
     fn cut_short(&mut self, slot: usize) {
-        let cancel = opcode::TimeoutRemove::new(slot as u64).build().user_data(IGNORED);
+        let cancel = opcode::TimeoutRemove::new(slot as u64)
+            .build()
+            .user_data(IGNORED);
         if let Err(error) = self.push(&cancel) {
             tracing::debug!(%error, "a timeout was not cut short");
         }
@@ -273,7 +302,7 @@ impl Core {
 }
 
 impl Driver for RingDriver {
-    fn turn(&mut self, may_sleep: bool) -> Result<()> {
+    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
         let wakers = {
             let mut core = self.core.borrow_mut();
             if core.reap()? {
@@ -287,6 +316,7 @@ impl Driver for RingDriver {
             }
             core.slots.take_wakers()
         };
+        awake();
         for waker in wakers {
             waker.wake();
         }
@@ -372,11 +402,9 @@ impl Ring {
             Err((payload, error)) => return (payload, Err(error)),
         };
         let guard = slots::Abandon::new(&self.core, slot);
-        let (payload, result) = poll_fn(|cx| {
-            match self.core.borrow_mut().slots.poll(slot, cx) {
-                Some(done) => Poll::Ready(done),
-                None => Poll::Pending,
-            }
+        let (payload, result) = poll_fn(|cx| match self.core.borrow_mut().slots.poll(slot, cx) {
+            Some(done) => Poll::Ready(done),
+            None => Poll::Pending,
         })
         .await;
         guard.disarm();
@@ -475,7 +503,9 @@ impl Io for Ring {
             let (_, result) = self
                 .request(Some(file), Payload::None, |fixed, _| {
                     on_file!(fixed, file, |target| {
-                        opcode::Fsync::new(target).flags(FsyncFlags::DATASYNC).build()
+                        opcode::Fsync::new(target)
+                            .flags(FsyncFlags::DATASYNC)
+                            .build()
                     })
                 })
                 .await;
@@ -490,11 +520,14 @@ impl Io for Ring {
     os::blocking_calls!();
 
     async fn sleep(&self, nanos: u64) {
-        let timespec =
-            Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+        let timespec = Timespec::new()
+            .sec(nanos / 1_000_000_000)
+            .nsec((nanos % 1_000_000_000) as u32);
         let payload = Payload::Timeout(Box::new(timespec));
         let (_, result) = self
-            .request(None, payload, |_, payload| opcode::Timeout::new(payload.timespec()).build())
+            .request(None, payload, |_, payload| {
+                opcode::Timeout::new(payload.timespec()).build()
+            })
             .await;
         // ETIME is how a timeout succeeds; a ring that failed is reported by
         // the driver's turn.

@@ -139,7 +139,9 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
 }
 
 /// The directory for the databases; a temporary one is removed when dropped.
-pub(crate) fn directory(given: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), (u8, String)> {
+pub(crate) fn directory(
+    given: Option<&Path>,
+) -> Result<(PathBuf, Option<tempfile::TempDir>), (u8, String)> {
     let Some(dir) = given else {
         let temporary = tempfile::Builder::new().prefix("ouro-crash-").tempdir();
         let temporary = temporary
