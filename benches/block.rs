@@ -78,9 +78,7 @@ fn blocks(c: &mut Criterion) {
             b.iter(|| {
                 i = (i + 7919) % count;
                 let sought = black_box(&keys[2 * i as usize]);
-                cursor
-                    .seek(block, sought, Tag::visible_at(BOUND))
-                    .expect("a sound block");
+                cursor.seek(block, sought, Tag::visible_at(BOUND)).expect("a sound block");
                 assert!(cursor.is_valid());
             });
         });

@@ -84,9 +84,7 @@ fn memtable(criterion: &mut Criterion) {
         group.bench_function(format!("get_of_{size}"), |bencher| {
             bencher.iter(|| {
                 let key = turn.next().expect("a cycle has no end");
-                let entry = memtable
-                    .get(black_box(key), SEQ_ALL)
-                    .expect("it was inserted");
+                let entry = memtable.get(black_box(key), SEQ_ALL).expect("it was inserted");
                 entry.value[0]
             });
         });

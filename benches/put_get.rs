@@ -108,11 +108,7 @@ fn scans(c: &mut Criterion) {
     group.bench_function("50 rows, memtable", |b| {
         b.iter(|| {
             i = (i + 7919) % KEYS;
-            db.scan(key(i)..)
-                .limit(50)
-                .iter()
-                .map(|row| row.expect("a row").1.len())
-                .sum::<usize>()
+            db.scan(key(i)..).limit(50).iter().map(|row| row.expect("a row").1.len()).sum::<usize>()
         });
     });
 }

@@ -24,10 +24,7 @@ impl RecordBench {
     #[must_use]
     pub fn new(seed: Seed, key: &[u8], value: &[u8]) -> Self {
         let payload = section_bytes() + entry_bytes(Kind::Put, key.len(), value.len());
-        let mut this = Self {
-            seed,
-            bytes: vec![0; HEADER_BYTES + payload],
-        };
+        let mut this = Self { seed, bytes: vec![0; HEADER_BYTES + payload] };
         this.encode(key, value);
         this
     }

@@ -26,24 +26,15 @@ use ourodb::{Db, Error, ErrorKind, Options, Result};
 /// One shard and stream; and nobody waits for a lock: an opening that failed
 /// must have let go of it.
 fn options() -> Options {
-    Options::default()
-        .memory(16 << 20)
-        .shards(1)
-        .owners(1)
-        .lock_wait(Duration::ZERO)
+    Options::default().memory(16 << 20).shards(1).owners(1).lock_wait(Duration::ZERO)
 }
 
 /// The error, which must be of this kind and say all of this.
 fn refused<T>(result: Result<T>, kind: ErrorKind, says: &[&str]) -> Error {
-    let Err(error) = result else {
-        panic!("not refused; {kind} was expected")
-    };
+    let Err(error) = result else { panic!("not refused; {kind} was expected") };
     assert_eq!(error.kind(), kind, "{error}");
     for words in says {
-        assert!(
-            error.to_string().contains(words),
-            "{words:?} is not in: {error}"
-        );
+        assert!(error.to_string().contains(words), "{words:?} is not in: {error}");
     }
     error
 }
@@ -89,10 +80,7 @@ fn assert_holds(db: &Db, keys: impl Iterator<Item = usize>) {
     assert_eq!(rows.len(), expected.len(), "rows");
     assert_eq!(rows, expected);
     for (key, value) in &expected {
-        assert_eq!(
-            db.get(key).wait().expect("a get").as_deref(),
-            Some(&value[..])
-        );
+        assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(&value[..]));
     }
 }
 
@@ -116,10 +104,7 @@ fn image(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 /// the order of their names.
 fn files(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     let is_such = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("a name");
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
         name.starts_with(prefix) && name.ends_with(suffix)
     };
     image(dir).into_keys().filter(is_such).collect()
@@ -135,10 +120,7 @@ fn file(dir: &Path, prefix: &str, suffix: &str) -> PathBuf {
 /// The manifest in this very directory.
 fn manifest(dir: &Path) -> PathBuf {
     let here = |path: &PathBuf| path.parent() == Some(dir);
-    let mut files: Vec<_> = files(dir, "MANIFEST-", "")
-        .into_iter()
-        .filter(here)
-        .collect();
+    let mut files: Vec<_> = files(dir, "MANIFEST-", "").into_iter().filter(here).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files.remove(0)
 }
@@ -148,12 +130,7 @@ fn opening_refused(dir: &Path, kind: ErrorKind, says: &[&str]) -> Error {
     let before = image(dir);
     let error = refused(Db::open(dir, options()), kind, says);
     let after = image(dir);
-    assert!(
-        before.keys().eq(after.keys()),
-        "{:?}, {:?}",
-        before.keys(),
-        after.keys()
-    );
+    assert!(before.keys().eq(after.keys()), "{:?}, {:?}", before.keys(), after.keys());
     for (path, bytes) in &before {
         assert!(bytes == &after[path], "{} was changed", path.display());
     }

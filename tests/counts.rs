@@ -29,18 +29,12 @@ fn on_the_system(check: &dyn Fn(&Db, &dyn Fn())) {
     for io in [IoBackend::Ring, IoBackend::Blocking] {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), options(io)).unwrap();
-        check(&db, &|| {
-            std::thread::park_timeout(std::time::Duration::from_millis(1))
-        });
+        check(&db, &|| std::thread::park_timeout(std::time::Duration::from_millis(1)));
     }
 }
 
 fn options(io: IoBackend) -> Options {
-    Options::default()
-        .io(io)
-        .shards(2)
-        .owners(1)
-        .memory(64 << 20)
+    Options::default().io(io).shards(2).owners(1).memory(64 << 20)
 }
 
 /// Waits until the owner has made its spare segment.
@@ -69,10 +63,7 @@ fn a_durable_commit_is_one_device_write_and_no_metadata_operation() {
         // On a slow machine the stream may have been idle in between.
         assert_eq!(after.wal_groups - before.wal_groups, 100 + marks);
         assert_eq!(after.device_writes - before.device_writes, 100 + marks);
-        assert_eq!(
-            after.device_write_bytes - before.device_write_bytes,
-            (100 + marks) * 4096
-        );
+        assert_eq!(after.device_write_bytes - before.device_write_bytes, (100 + marks) * 4096);
         assert_eq!(after.device_syncs, before.device_syncs);
         assert_eq!(after.metadata_ops, before.metadata_ops);
         assert_eq!(after.device_reads, before.device_reads);
@@ -96,11 +87,7 @@ fn threads_that_write_at_one_time_share_device_writes() {
     });
     let stats = db.stats();
     assert_eq!(stats.wal_records, puts);
-    assert!(
-        stats.wal_groups < puts,
-        "{} groups for {puts} puts",
-        stats.wal_groups
-    );
+    assert!(stats.wal_groups < puts, "{} groups for {puts} puts", stats.wal_groups);
 }
 
 #[test]
@@ -122,10 +109,7 @@ fn a_get_that_hits_the_memtable_allocates_nothing_but_its_value() {
             });
             assert_eq!((get.count_total, get.bytes_total), (1, 400));
             let get_with = allocation_counter::measure(|| {
-                assert_eq!(
-                    db.get_with(&present, <[u8]>::len).wait().unwrap(),
-                    Some(400)
-                );
+                assert_eq!(db.get_with(&present, <[u8]>::len).wait().unwrap(), Some(400));
                 assert_eq!(db.get(&absent).wait().unwrap(), None);
             });
             assert_eq!(get_with.count_total, 0);
@@ -152,10 +136,7 @@ fn lookups_in_tables_cost_one_read_and_absent_keys_none_but_for_filter_errors() 
         let before = settle(db, pause);
         assert_eq!(before.tables, 4, "two for each shard");
         for i in 0..KEYS {
-            assert_eq!(
-                db.get(&key(i)).wait().unwrap().as_deref(),
-                Some(&VALUE[..100])
-            );
+            assert_eq!(db.get(&key(i)).wait().unwrap().as_deref(), Some(&VALUE[..100]));
         }
         let present = db.stats();
         let errors = present.filter_false_positives - before.filter_false_positives;
@@ -170,9 +151,6 @@ fn lookups_in_tables_cost_one_read_and_absent_keys_none_but_for_filter_errors() 
         assert_eq!(absent.device_reads - present.device_reads, errors);
         assert!(probes > 2 * KEYS, "{probes} probes");
         // 0.5 % at most, and the spread of a sample of this size.
-        assert!(
-            errors * 1000 <= probes * 6,
-            "{errors} errors in {probes} probes"
-        );
+        assert!(errors * 1000 <= probes * 6, "{errors} errors in {probes} probes");
     });
 }

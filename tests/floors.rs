@@ -37,9 +37,7 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
 
 /// The text without comments and string literals' contents.
 fn code(source: &str) -> String {
-    let lines = source
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default());
+    let lines = source.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -52,11 +50,7 @@ fn is_ident(c: char) -> bool {
 fn crate_paths(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
-        if code[..at]
-            .chars()
-            .next_back()
-            .is_some_and(|c| is_ident(c) || c == '$')
-        {
+        if code[..at].chars().next_back().is_some_and(|c| is_ident(c) || c == '$') {
             continue;
         }
         let rest = &code[at + "crate::".len()..];
@@ -116,10 +110,8 @@ fn modules_import_only_from_lower_floors() {
     let mut checked = 0;
     for path in &files {
         let inside = path.strip_prefix(&src).unwrap();
-        let mut parts: Vec<String> = inside
-            .iter()
-            .map(|part| part.to_string_lossy().into_owned())
-            .collect();
+        let mut parts: Vec<String> =
+            inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         if parts.len() == 1 {
             // lib.rs and what it re-exports stand above all floors.
             continue;
@@ -135,9 +127,7 @@ fn modules_import_only_from_lower_floors() {
             let is_fine = name == own || floor(&name).is_some_and(|floor| floor < own_floor);
             // Items that lib.rs re-exports have no floor: the engine names
             // them by their modules. Only tests may use the public names.
-            let is_test = inside
-                .iter()
-                .any(|part| part.to_string_lossy().contains("test"))
+            let is_test = inside.iter().any(|part| part.to_string_lossy().contains("test"))
                 || text.contains("#[cfg(test)]") && name.starts_with(char::is_uppercase);
             if !is_fine && !is_test {
                 breaches.push(format!("{}: {own} imports {name}", inside.display()));
@@ -153,11 +143,7 @@ fn modules_import_only_from_lower_floors() {
         }
     }
     assert!(checked > 100, "the test has lost sight of the sources");
-    assert!(
-        breaches.is_empty(),
-        "imports against the floors:\n{}",
-        breaches.join("\n")
-    );
+    assert!(breaches.is_empty(), "imports against the floors:\n{}", breaches.join("\n"));
 }
 
 #[test]

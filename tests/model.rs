@@ -40,27 +40,15 @@ impl std::fmt::Debug for Action {
             Self::Put(key, value) => write!(f, "Put({}, {})", short(key), value.len()),
             Self::Delete(key) => write!(f, "Delete({})", short(key)),
             Self::Batch(ops) => {
-                let ops = ops
-                    .iter()
-                    .map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
+                let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
                 write!(f, "Batch{:?}", ops.collect::<Vec<_>>())
             }
             Self::Flush => write!(f, "Flush"),
             Self::Check => write!(f, "Check"),
-            Self::Scan {
-                from,
-                to,
-                reverse,
-                writes,
-            } => {
+            Self::Scan { from, to, reverse, writes } => {
                 let writes = writes.iter().map(|(k, v)| (short(k), v.len()));
                 let writes: Vec<_> = writes.collect();
-                write!(
-                    f,
-                    "Scan({}, {}, {reverse}, {writes:?})",
-                    short(from),
-                    short(to)
-                )
+                write!(f, "Scan({}, {}, {reverse}, {writes:?})", short(from), short(to))
             }
             Self::Reopen(owners) => write!(f, "Reopen({owners})"),
             Self::CrashAfter(n, power_cut) => write!(f, "CrashAfter({n}, {power_cut})"),
@@ -179,17 +167,13 @@ impl World<'_> {
         let rows = loop {
             let rows = self.alive(|db| {
                 let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec()))
-                    .collect::<Model>()
+                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
             });
             if let Some(rows) = rows {
                 break rows;
             }
         };
-        assert!(
-            rows == self.model || rows == after,
-            "a write in flight is there in part"
-        );
+        assert!(rows == self.model || rows == after, "a write in flight is there in part");
         self.model = rows;
     }
 
@@ -198,11 +182,7 @@ impl World<'_> {
         let (from, to) = if from <= to { (from, to) } else { (to, from) };
         let bounds = (Bound::Excluded(from.to_vec()), Bound::Included(to.to_vec()));
         if from != to {
-            expected.extend(
-                self.model
-                    .range(bounds.clone())
-                    .map(|(k, v)| (k.clone(), v.clone())),
-            );
+            expected.extend(self.model.range(bounds.clone()).map(|(k, v)| (k.clone(), v.clone())));
         }
         if reverse {
             expected.reverse();
@@ -210,11 +190,7 @@ impl World<'_> {
         let model = self.model.clone();
         let scanned = self.alive(|db| {
             let scan = db.scan(bounds.clone());
-            let mut rows = if reverse {
-                scan.reverse().iter()
-            } else {
-                scan.iter()
-            };
+            let mut rows = if reverse { scan.reverse().iter() } else { scan.iter() };
             let mut found = Vec::new();
             let mut written = 0;
             loop {
@@ -252,8 +228,7 @@ impl World<'_> {
         let rows = loop {
             let rows = self.alive(|db| {
                 let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec()))
-                    .collect::<Model>()
+                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
             });
             if let Some(rows) = rows {
                 break rows;
@@ -301,12 +276,7 @@ impl World<'_> {
                 let model = self.model.clone();
                 self.alive(|db| assert_same(db, &model));
             }
-            Action::Scan {
-                from,
-                to,
-                reverse,
-                writes,
-            } => self.scan(from, to, *reverse, writes),
+            Action::Scan { from, to, reverse, writes } => self.scan(from, to, *reverse, writes),
             Action::Reopen(owners) => {
                 self.alive(|db| db.close().expect("a close"));
                 self.owners = *owners;
@@ -326,13 +296,7 @@ fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
     let run = |work: &mut dyn FnMut()| {
         sim.until_crash(work);
     };
-    let mut world = World {
-        open: &open,
-        run: &run,
-        owners: 1,
-        db: None,
-        model: Model::new(),
-    };
+    let mut world = World { open: &open, run: &run, owners: 1, db: None, model: Model::new() };
     world.reopen();
     for action in actions {
         match action {

@@ -9,10 +9,7 @@ use ourodb::sim::Sim;
 
 fn count(sim: &Sim, extension: &str) -> usize {
     let paths = sim.paths();
-    paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == extension))
-        .count()
+    paths.iter().filter(|path| path.extension().is_some_and(|e| e == extension)).count()
 }
 
 #[test]
@@ -50,11 +47,7 @@ fn short_sessions_do_not_pile_up_log() {
         } else {
             db.close().expect("a close");
         }
-        assert!(
-            count(&sim, "wal") < 50,
-            "{} segments after {i} sessions",
-            count(&sim, "wal")
-        );
+        assert!(count(&sim, "wal") < 50, "{} segments after {i} sessions", count(&sim, "wal"));
     }
     assert_same(&open(), &model);
     sim.kill();
@@ -76,13 +69,8 @@ fn the_root_manifest_does_not_grow_for_ever() {
         model.insert(key, value);
     }
     let is_manifest = |name: &str| name.starts_with("/db/MANIFEST-");
-    let paths = sim
-        .paths()
-        .into_iter()
-        .filter(|path| is_manifest(&path.to_string_lossy()));
-    let bytes: usize = paths
-        .map(|path| sim.file_bytes(&path).expect("a file").len())
-        .sum();
+    let paths = sim.paths().into_iter().filter(|path| is_manifest(&path.to_string_lossy()));
+    let bytes: usize = paths.map(|path| sim.file_bytes(&path).expect("a file").len()).sum();
     assert!(bytes < 2 << 20, "root manifests of {bytes} bytes");
     sim.power_cut();
     drop(db);

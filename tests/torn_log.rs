@@ -52,11 +52,7 @@ fn image(puts: usize) -> (Sim, DiskImage, Vec<PathBuf>) {
     sim.power_cut();
     drop(db);
     let image = sim.snapshot();
-    let segments: Vec<PathBuf> = sim
-        .paths()
-        .into_iter()
-        .filter(|path| is_segment(path))
-        .collect();
+    let segments: Vec<PathBuf> = sim.paths().into_iter().filter(|path| is_segment(path)).collect();
     assert!(segments.len() >= puts, "{segments:?}");
     (sim, image, segments)
 }
@@ -87,9 +83,7 @@ fn expect(sim: &Sim, puts: Option<usize>, what: &str) {
 /// was cut off is found again.
 fn expect_and_go_on(sim: &Sim, puts: usize, what: &str) {
     let db = Db::open("/db", options(sim)).unwrap_or_else(|e| panic!("{what}: {e}"));
-    db.put(b"later", b"x")
-        .wait()
-        .unwrap_or_else(|e| panic!("{what}: {e}"));
+    db.put(b"later", b"x").wait().unwrap_or_else(|e| panic!("{what}: {e}"));
     sim.power_cut();
     drop(db);
     let db = Db::open("/db", options(sim)).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -141,11 +135,7 @@ fn damage_before_a_durable_mark_is_corruption() {
                 sim.restore(&image);
                 fill(&sim, segment, offset, byte);
                 let left = (offset >= end).then_some(puts);
-                expect(
-                    &sim,
-                    left,
-                    &format!("segment {victim} filled with {byte} from {offset}"),
-                );
+                expect(&sim, left, &format!("segment {victim} filled with {byte} from {offset}"));
             }
         }
     }
@@ -208,10 +198,7 @@ fn a_segment_of_an_earlier_moment_is_corruption() {
     let sim = Sim::new(9);
     let db = Db::open("/db", options(&sim)).expect("open");
     let old: Vec<_> = sim.paths().into_iter().filter(|p| is_segment(p)).collect();
-    let old: Vec<_> = old
-        .iter()
-        .map(|p| (p, sim.file_bytes(p).expect("a segment")))
-        .collect();
+    let old: Vec<_> = old.iter().map(|p| (p, sim.file_bytes(p).expect("a segment"))).collect();
     for i in 0..3 {
         db.put(&key(i), &value(i)).wait().expect("put");
     }
@@ -221,11 +208,7 @@ fn a_segment_of_an_earlier_moment_is_corruption() {
     for (path, bytes) in old {
         sim.restore(&image);
         sim.overwrite(path, 0, &bytes);
-        expect(
-            &sim,
-            None,
-            &format!("the first state of {}", path.display()),
-        );
+        expect(&sim, None, &format!("the first state of {}", path.display()));
     }
 }
 
@@ -261,8 +244,5 @@ fn is_segment(path: &Path) -> bool {
 }
 
 fn first_segment(sim: &Sim) -> PathBuf {
-    sim.paths()
-        .into_iter()
-        .find(|path| is_segment(path))
-        .expect("a segment")
+    sim.paths().into_iter().find(|path| is_segment(path)).expect("a segment")
 }

@@ -46,14 +46,8 @@ mod tests {
     #[test]
     fn the_seed_matters() {
         let a = Seed::of(b"table a").with_u64(4096);
-        assert_ne!(
-            a.checksum(b"x"),
-            Seed::of(b"table b").with_u64(4096).checksum(b"x")
-        );
-        assert_ne!(
-            a.checksum(b"x"),
-            Seed::of(b"table a").with_u64(8192).checksum(b"x")
-        );
+        assert_ne!(a.checksum(b"x"), Seed::of(b"table b").with_u64(4096).checksum(b"x"));
+        assert_ne!(a.checksum(b"x"), Seed::of(b"table a").with_u64(8192).checksum(b"x"));
         assert_eq!(a.checksum2(b"ab", b"c"), a.checksum(b"abc"));
     }
 }

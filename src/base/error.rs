@@ -112,11 +112,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            message: message.into(),
-            source: None,
-        }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -128,18 +124,12 @@ impl Error {
     }
 
     pub(crate) fn closed() -> Self {
-        Self::new(
-            ErrorKind::Closed,
-            "the database was closed; open it again with Db::open",
-        )
+        Self::new(ErrorKind::Closed, "the database was closed; open it again with Db::open")
     }
 
     /// Damage in `file` at byte `offset`.
     pub(crate) fn corruption(file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
-        Self::new(
-            ErrorKind::Corruption,
-            format!("{} offset {offset}: {reason}", file.display()),
-        )
+        Self::new(ErrorKind::Corruption, format!("{} offset {offset}: {reason}", file.display()))
     }
 
     /// The error for a failed request of the operating system: `what` was
@@ -157,10 +147,9 @@ impl Error {
     ) -> Self {
         use std::io::ErrorKind as Os;
         let (kind, advice) = match source.kind() {
-            Os::StorageFull | Os::QuotaExceeded | Os::FileTooLarge => (
-                ErrorKind::NoSpace,
-                "; free some space on this file system, then write again",
-            ),
+            Os::StorageFull | Os::QuotaExceeded | Os::FileTooLarge => {
+                (ErrorKind::NoSpace, "; free some space on this file system, then write again")
+            }
             Os::PermissionDenied => (
                 ErrorKind::PermissionDenied,
                 "; run as the user that owns the database directory, and let that user write to it",
@@ -176,15 +165,9 @@ impl Error {
             ),
             _ => (ErrorKind::Io, ""),
         };
-        let at = offset
-            .map(|o| format!(" at offset {o}"))
-            .unwrap_or_default();
+        let at = offset.map(|o| format!(" at offset {o}")).unwrap_or_default();
         let message = format!("cannot {what} {}{at}: {source}{advice}", path.display());
-        Self(Arc::new(Inner {
-            kind,
-            message,
-            source: Some(source),
-        }))
+        Self(Arc::new(Inner { kind, message, source: Some(source) }))
     }
 
     /// The same failure, seen from further away: `context` is put before the

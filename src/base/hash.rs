@@ -24,17 +24,12 @@ pub(crate) struct KeyHasher {
 
 impl KeyHasher {
     pub(crate) fn new(key: &[u8; 16]) -> Self {
-        Self {
-            sip: SipHasher13::new_with_key(key),
-        }
+        Self { sip: SipHasher13::new_with_key(key) }
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         let hash = self.sip.hash(key);
-        KeyHash {
-            route: hash.h1,
-            filter: hash.h2,
-        }
+        KeyHash { route: hash.h1, filter: hash.h2 }
     }
 }
 
@@ -58,14 +53,8 @@ mod tests {
         let hasher = KeyHasher::new(&std::array::from_fn(|i| i as u8));
         let empty = hasher.hash(b"");
         let key = hasher.hash(b"ourodb");
-        assert_eq!(
-            (empty.route, empty.filter),
-            (0xbea5_8827_b2bc_7ee7, 0x0130_30dd_6adb_62fd)
-        );
-        assert_eq!(
-            (key.route, key.filter),
-            (0x7e36_0a4f_ce59_a346, 0x2eb7_a78d_bc0a_3ab8)
-        );
+        assert_eq!((empty.route, empty.filter), (0xbea5_8827_b2bc_7ee7, 0x0130_30dd_6adb_62fd));
+        assert_eq!((key.route, key.filter), (0x7e36_0a4f_ce59_a346, 0x2eb7_a78d_bc0a_3ab8));
     }
 
     #[test]
@@ -75,9 +64,6 @@ mod tests {
         for i in 0..5000u32 {
             counts[hasher.hash(&i.to_le_bytes()).shard(5)] += 1;
         }
-        assert!(
-            counts.iter().all(|&count| (800..1200).contains(&count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| (800..1200).contains(&count)), "{counts:?}");
     }
 }

@@ -81,13 +81,7 @@ mod tests {
         assert_eq!(id.to_string(), "000000030000001f");
         assert_eq!(FileId::parse(&id.to_string()), Some(id));
         assert_eq!(id.epoch(), 3);
-        for bad in [
-            "",
-            "3",
-            "000000030000001F",
-            "000000030000001g",
-            "+00000030000001f",
-        ] {
+        for bad in ["", "3", "000000030000001F", "000000030000001g", "+00000030000001f"] {
             assert_eq!(FileId::parse(bad), None, "{bad}");
         }
     }

@@ -91,22 +91,12 @@ impl OwnerThread {
                 }
             })
             .map_err(|error| {
-                Error::new(
-                    ErrorKind::Busy,
-                    format!("cannot start an owner's thread: {error}"),
-                )
+                Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
             })?;
         let warning = has_started.recv().unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Io,
-                "an owner's thread ended while it was starting",
-            ))
+            Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;
-        Ok(Self {
-            thread,
-            engine,
-            warning,
-        })
+        Ok(Self { thread, engine, warning })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -143,10 +133,7 @@ fn run<D: Driver, I: Io>(
     let Ok((engine, number)) = engine.recv() else {
         return;
     };
-    let guard = Guard {
-        engine: &engine,
-        number,
-    };
+    let guard = Guard { engine: &engine, number };
     let (log_job, flush_job) = owner_jobs(&engine, number, io);
     let ran = executor.run(vec![Box::pin(log_job), Box::pin(flush_job)]);
     if let Err(error) = ran {

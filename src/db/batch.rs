@@ -63,12 +63,7 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.writes.push(BatchWrite {
-            kind,
-            start,
-            key_len: key.len(),
-            value_len: value.len(),
-        });
+        self.writes.push(BatchWrite { kind, start, key_len: key.len(), value_len: value.len() });
         self.log_bytes += log_bytes(kind, key.len(), value.len());
         self
     }

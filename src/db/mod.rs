@@ -69,9 +69,7 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
-        open::open(dir.as_ref(), &options).map(|inner| Self {
-            inner: Arc::new(inner),
-        })
+        open::open(dir.as_ref(), &options).map(|inner| Self { inner: Arc::new(inner) })
     }
 
     /// Sets the value of a key. Done when the write survives power loss.
@@ -83,11 +81,7 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn put<'a>(&'a self, key: &'a [u8], value: &'a [u8]) -> Put<'a> {
-        Put {
-            db: self,
-            key,
-            value,
-        }
+        Put { db: self, key, value }
     }
 
     /// Removes a key; one that is not there is fine. Done when the removal
@@ -150,11 +144,7 @@ impl Db {
         key: &'a [u8],
         visit: F,
     ) -> GetWith<'a, F> {
-        GetWith {
-            db: self,
-            key,
-            visit,
-        }
+        GetWith { db: self, key, visit }
     }
 
     /// Scans a range of keys, in the order of their bytes. The scan sees the
@@ -271,19 +261,12 @@ impl Db {
     /// One write, routed to its shard.
     fn op<'a>(&self, kind: crate::base::seq::Kind, key: &'a [u8], value: &'a [u8]) -> WriteOp<'a> {
         let engine = &self.inner.engine;
-        WriteOp {
-            shard: engine.shard_of(engine.hash(key)),
-            kind,
-            key,
-            value,
-        }
+        WriteOp { shard: engine.shard_of(engine.hash(key)), kind, key, value }
     }
 }
 
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Db")
-            .field("dir", &self.inner.engine.dir)
-            .finish_non_exhaustive()
+        f.debug_struct("Db").field("dir", &self.inner.engine.dir).finish_non_exhaustive()
     }
 }

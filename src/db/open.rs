@@ -57,10 +57,7 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     let lock = block_on(take_lock(&io, dir, options))?;
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
         Ok((engine, threads)) => {
-            let running = Running {
-                owners: Owners::Threads(threads),
-                lock,
-            };
+            let running = Running { owners: Owners::Threads(threads), lock };
             Ok(Inner {
                 engine,
                 backend: Backend::Os(io),
@@ -89,9 +86,8 @@ fn open_locked(
     lock: &File,
 ) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>)> {
     // Before anything is written: a machine that forbids io_uring refuses here.
-    let pools: Vec<Arc<BufferPool>> = (0..derived.owners)
-        .map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS))
-        .collect();
+    let pools: Vec<Arc<BufferPool>> =
+        (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
     let mut threads = Vec::with_capacity(pools.len());
     for (number, pool) in pools.iter().enumerate() {
         match OwnerThread::start(number, owner_kind, io.counters(), pool, lock) {
@@ -115,9 +111,7 @@ fn open_locked(
         }
     };
     let employed = threads.into_iter().enumerate();
-    let threads = employed
-        .map(|(number, thread)| thread.employ(&engine, number))
-        .collect();
+    let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
     Ok((engine, threads))
 }
 
@@ -134,17 +128,9 @@ fn open_simulated(
     let opening = opening(dir, options, derived, pools.collect());
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let left = crate::db::backend::spawn_owners(sim, &engine);
-    let running = Running {
-        owners: Owners::Tasks(left),
-        lock,
-    };
+    let running = Running { owners: Owners::Tasks(left), lock };
     let backend = Backend::Sim(sim.clone());
-    Ok(Inner {
-        engine,
-        backend,
-        running: Mutex::new(Some(running)),
-        closing: AsyncMutex::new(()),
-    })
+    Ok(Inner { engine, backend, running: Mutex::new(Some(running)), closing: AsyncMutex::new(()) })
 }
 
 fn opening(
@@ -170,10 +156,7 @@ async fn take_lock<I: Io>(io: &I, dir: &Path, options: &Options) -> Result<File>
     if !options.creates() {
         let not_found = || {
             let dir = dir.display();
-            Error::new(
-                ErrorKind::NotFound,
-                format!("there is no database in {dir}"),
-            )
+            Error::new(ErrorKind::NotFound, format!("there is no database in {dir}"))
         };
         let names = io.list(dir).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => not_found(),

@@ -73,9 +73,7 @@ impl Delete<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         check_sizes(self.key, b"")?;
-        self.db
-            .inner
-            .write(&[self.db.op(Kind::Delete, self.key, b"")])
+        self.db.inner.write(&[self.db.op(Kind::Delete, self.key, b"")])
     }
 }
 

@@ -205,19 +205,13 @@ impl Options {
                  {MEMORY_MIN}"
             )));
         }
-        let shards = self
-            .shards
-            .unwrap_or_else(|| cores.next_power_of_two().max(4));
+        let shards = self.shards.unwrap_or_else(|| cores.next_power_of_two().max(4));
         if !(1..=SHARDS_MAX).contains(&shards) {
-            return Err(Error::invalid(format!(
-                "{shards} shards; 1 to {SHARDS_MAX} are allowed"
-            )));
+            return Err(Error::invalid(format!("{shards} shards; 1 to {SHARDS_MAX} are allowed")));
         }
         let owners = self.owners.unwrap_or(cores);
         if !(1..=SHARDS_MAX).contains(&owners) {
-            return Err(Error::invalid(format!(
-                "{owners} owners; 1 to {SHARDS_MAX} are allowed"
-            )));
+            return Err(Error::invalid(format!("{owners} owners; 1 to {SHARDS_MAX} are allowed")));
         }
         let max_bytes = match self.wal_segment_bytes {
             None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
@@ -240,10 +234,7 @@ impl Options {
             memtable_bytes: self.memtable_bytes,
             shards,
             owners,
-            segments: SegmentSizes {
-                first_bytes,
-                max_bytes,
-            },
+            segments: SegmentSizes { first_bytes, max_bytes },
         })
     }
 }
@@ -263,10 +254,8 @@ impl Derived {
     pub(super) fn limits(&self, shards: usize) -> Limits {
         let memtables = shards * (1 + FROZEN_MAX);
         let owners = self.owners.min(shards);
-        let memtable_bytes = self
-            .memtable_bytes
-            .unwrap_or_else(|| (self.memory / 2) as usize / memtables)
-            .max(UNIT);
+        let memtable_bytes =
+            self.memtable_bytes.unwrap_or_else(|| (self.memory / 2) as usize / memtables).max(UNIT);
         Limits {
             memtable_bytes,
             frozen_max: FROZEN_MAX,
@@ -290,9 +279,7 @@ mod tests {
     #[test]
     fn defaults_stay_within_the_budget() {
         for cores in [1, 2, 16, 100] {
-            let derived = Options::default()
-                .derive(cores)
-                .expect("defaults are possible");
+            let derived = Options::default().derive(cores).expect("defaults are possible");
             assert!(derived.shards.is_power_of_two() && derived.shards >= 4);
             let limits = derived.limits(derived.shards);
             let memtables = limits.memtable_bytes * derived.shards * (1 + FROZEN_MAX);

@@ -31,16 +31,8 @@ pub struct Scan {
 
 impl Scan {
     pub(super) fn new(db: &Db, (start, end): KeyBounds) -> Self {
-        let range = ScanRange {
-            start,
-            end,
-            direction: Direction::Forward,
-        };
-        Self {
-            db: db.clone(),
-            range,
-            limit: usize::MAX,
-        }
+        let range = ScanRange { start, end, direction: Direction::Forward };
+        Self { db: db.clone(), range, limit: usize::MAX }
     }
 
     /// Goes from the last key to the first.
@@ -84,11 +76,7 @@ impl Scan {
     /// ```
     pub fn iter(self) -> ScanIter {
         let scanner = Scanner::new(&self.db.inner.engine, self.range);
-        ScanIter {
-            db: self.db,
-            scanner,
-            left: self.limit,
-        }
+        ScanIter { db: self.db, scanner, left: self.limit }
     }
 }
 

@@ -70,11 +70,7 @@ impl BlockBuilder {
     pub fn add(&mut self, key: &[u8], tag: Tag, value: &[u8]) -> bool {
         assert!(key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX);
         let is_restart = self.entries.is_multiple_of(RESTART_INTERVAL);
-        let shared = if is_restart {
-            0
-        } else {
-            common_prefix(&self.last_key, key)
-        };
+        let shared = if is_restart { 0 } else { common_prefix(&self.last_key, key) };
         let suffix = &key[shared..];
         let lengths = [shared, suffix.len(), value.len()].map(|len| len as u32);
         let entry_bytes =
@@ -108,8 +104,7 @@ impl BlockBuilder {
         for restart in &self.restarts {
             self.bytes.extend_from_slice(&restart.to_le_bytes());
         }
-        self.bytes
-            .extend_from_slice(&(self.restarts.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(&(self.restarts.len() as u16).to_le_bytes());
         seal(&mut self.bytes, seed);
         assert!(self.bytes.len() <= BLOCK_BYTES_MAX);
         &self.bytes
@@ -194,10 +189,7 @@ impl<'a> Block<'a> {
     /// Verifies checksum and shape of the block in these units.
     pub fn decode(extent: &'a [u8], seed: Seed) -> Result<Self, DecodeError> {
         if extent.is_empty() || !extent.len().is_multiple_of(UNIT) {
-            return Err(DecodeError::corrupt(
-                extent.len(),
-                "a block is not whole units",
-            ));
+            return Err(DecodeError::corrupt(extent.len(), "a block is not whole units"));
         }
         let trailer_at = extent.len() - TRAILER_BYTES;
         let mut trailer = ByteReader::new(&extent[trailer_at..]);
@@ -207,10 +199,7 @@ impl<'a> Block<'a> {
         let reserved = trailer.u32()?;
         let crc = trailer.u32()?;
         if crc != seed.checksum(&extent[..extent.len() - 4]) {
-            return Err(DecodeError::corrupt(
-                0,
-                "the checksum of a block does not match",
-            ));
+            return Err(DecodeError::corrupt(0, "the checksum of a block does not match"));
         }
         if block_type != TYPE_DATA || compression != COMPRESSION_NONE || flags != 0 || reserved != 0
         {
@@ -221,24 +210,15 @@ impl<'a> Block<'a> {
             return Err(DecodeError::unsupported(trailer_at + 4, &reason));
         }
         if content_bytes > trailer_at {
-            return Err(DecodeError::corrupt(
-                trailer_at,
-                "a block's content is longer than it",
-            ));
+            return Err(DecodeError::corrupt(trailer_at, "a block's content is longer than it"));
         }
         let shape = Self::shape_of(&extent[..content_bytes])?;
-        Ok(Self {
-            bytes: extent,
-            shape,
-        })
+        Ok(Self { bytes: extent, shape })
     }
 
     fn shape_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
         let Some((before, count)) = content.split_last_chunk::<2>() else {
-            return Err(DecodeError::corrupt(
-                content.len(),
-                "a block without restart points",
-            ));
+            return Err(DecodeError::corrupt(content.len(), "a block without restart points"));
         };
         let restarts = usize::from(u16::from_le_bytes(*count));
         let entries_end = before.len().checked_sub(2 * restarts);
@@ -246,22 +226,12 @@ impl<'a> Block<'a> {
             let reason = format!("a block cannot have {restarts} restart points");
             return Err(DecodeError::corrupt(before.len(), reason));
         };
-        let shape = BlockShape {
-            entries_end,
-            restarts,
-        };
-        let block = Block {
-            bytes: content,
-            shape,
-        };
+        let shape = BlockShape { entries_end, restarts };
+        let block = Block { bytes: content, shape };
         let mut after = 0;
         for i in 0..restarts {
             let restart = block.restart(i);
-            let in_order = if i == 0 {
-                restart == 0
-            } else {
-                restart >= after
-            };
+            let in_order = if i == 0 { restart == 0 } else { restart >= after };
             if !in_order || restart >= entries_end {
                 let reason = format!("restart point {restart} is out of place");
                 return Err(DecodeError::corrupt(entries_end + 2 * i, reason));
@@ -274,10 +244,7 @@ impl<'a> Block<'a> {
     /// The block in units that were verified before, with the shape found then.
     pub fn verified(extent: &'a [u8], shape: BlockShape) -> Self {
         assert!(shape.entries_end + 2 * shape.restarts + 2 + TRAILER_BYTES <= extent.len());
-        Self {
-            bytes: extent,
-            shape,
-        }
+        Self { bytes: extent, shape }
     }
 
     /// Where the parts of the block are.
@@ -334,10 +301,7 @@ impl<'a> Block<'a> {
             let at = self.restart(middle);
             let stored = self.stored(at)?;
             if stored.shared != 0 {
-                return Err(DecodeError::corrupt(
-                    at,
-                    "a restart point without its whole key",
-                ));
+                return Err(DecodeError::corrupt(at, "a restart point without its whole key"));
             }
             let suffix = &self.bytes[stored.suffix];
             if compare_internal((suffix, stored.tag), (key, tag)).is_lt() {
@@ -383,10 +347,7 @@ impl<'a> Block<'a> {
             match suffix[common..].cmp(&rest[common..]) {
                 Ordering::Less => matched += common,
                 Ordering::Equal if stored.tag <= visible => {
-                    return Ok(Lookup::Found {
-                        tag: stored.tag,
-                        value: stored.value,
-                    });
+                    return Ok(Lookup::Found { tag: stored.tag, value: stored.value });
                 }
                 Ordering::Equal => {
                     matched += common;
@@ -513,11 +474,7 @@ impl BlockCursor {
         tag: Tag,
     ) -> Result<(), DecodeError> {
         self.seek(block, key, tag)?;
-        if self.is_valid() {
-            self.prev(block)
-        } else {
-            self.seek_to_last(block)
-        }
+        if self.is_valid() { self.prev(block) } else { self.seek_to_last(block) }
     }
 
     /// Moves to the next entry, or off the block.

@@ -39,15 +39,7 @@ pub(crate) struct End {
 impl Chain {
     /// A chain from `start`; records at `stop` and beyond are not followed.
     pub(crate) fn new(seed: Seed, epoch: Epoch, start: u64, stop: u64) -> Self {
-        Self {
-            seed,
-            epoch,
-            start,
-            stop,
-            end: start,
-            broken: false,
-            mark_max: start,
-        }
+        Self { seed, epoch, start, stop, end: start, broken: false, mark_max: start }
     }
 
     /// The next piece: `bytes` whose first one has position `position`, a
@@ -117,10 +109,7 @@ impl Chain {
 
     /// Where the chain ended, after the last piece.
     pub(crate) fn finish(self) -> End {
-        End {
-            end: self.end,
-            mark_max: self.mark_max,
-        }
+        End { end: self.end, mark_max: self.mark_max }
     }
 }
 
@@ -155,14 +144,7 @@ pub(crate) fn padded_record(
     out[HEADER_BYTES..len].copy_from_slice(payload);
     let gap = (position - last_end) as u32;
     // One such record is in flight at a time: all before it is durable.
-    let header = Header {
-        kind,
-        epoch,
-        sections: 0,
-        position,
-        mark: last_end,
-        gap,
-    };
+    let header = Header { kind, epoch, sections: 0, position, mark: last_end, gap };
     seal(&mut out[..len], seed, &header);
     out[len..].fill(0);
     len
@@ -216,10 +198,7 @@ mod tests {
     #[test]
     fn follows_padding_to_the_end() {
         let (bytes, ends) = log(&[(0, 10), (1, 5000), (3, UNIT - HEADER_BYTES), (4, 1)], 8);
-        let expected = End {
-            end: ends[3],
-            mark_max: ends[2],
-        };
+        let expected = End { end: ends[3], mark_max: ends[2] };
         assert_eq!(scan(&[(0, &bytes)], u64::MAX), (4, expected));
     }
 
@@ -227,90 +206,39 @@ mod tests {
     fn a_missing_record_leaves_marks_that_tell() {
         let (mut bytes, ends) = log(&[(0, 10), (1, 10), (2, 10)], 4);
         bytes[UNIT + 3] ^= 1;
-        assert_eq!(
-            scan(&[(0, &bytes)], u64::MAX),
-            (
-                1,
-                End {
-                    end: ends[0],
-                    mark_max: ends[1]
-                }
-            )
-        );
+        assert_eq!(scan(&[(0, &bytes)], u64::MAX), (1, End { end: ends[0], mark_max: ends[1] }));
     }
 
     #[test]
     fn a_torn_tail_has_no_mark_above_it() {
         let (mut bytes, ends) = log(&[(0, 10), (1, 10)], 4);
         bytes[UNIT + 3] ^= 1;
-        assert_eq!(
-            scan(&[(0, &bytes)], u64::MAX),
-            (
-                1,
-                End {
-                    end: ends[0],
-                    mark_max: 0
-                }
-            )
-        );
+        assert_eq!(scan(&[(0, &bytes)], u64::MAX), (1, End { end: ends[0], mark_max: 0 }));
     }
 
     #[test]
     fn goes_on_in_the_next_piece_past_an_unused_rest() {
         let (bytes, ends) = log(&[(0, 10), (4, 10), (5, 10)], 8);
-        let pieces = [
-            (0, &bytes[..4 * UNIT]),
-            (4 * UNIT as u64, &bytes[4 * UNIT..]),
-        ];
+        let pieces = [(0, &bytes[..4 * UNIT]), (4 * UNIT as u64, &bytes[4 * UNIT..])];
         assert_eq!(scan(&pieces, u64::MAX).0, 3);
         // Without the second piece's first record, the third one tells.
         let mut bad = bytes.clone();
         bad[4 * UNIT] ^= 1;
         let pieces = [(0, &bad[..4 * UNIT]), (4 * UNIT as u64, &bad[4 * UNIT..])];
-        assert_eq!(
-            scan(&pieces, u64::MAX),
-            (
-                1,
-                End {
-                    end: ends[0],
-                    mark_max: ends[1]
-                }
-            )
-        );
+        assert_eq!(scan(&pieces, u64::MAX), (1, End { end: ends[0], mark_max: ends[1] }));
     }
 
     #[test]
     fn a_missing_piece_is_seen() {
         let (bytes, ends) = log(&[(0, 10), (2, 10), (4, 10)], 6);
-        let pieces = [
-            (0, &bytes[..2 * UNIT]),
-            (4 * UNIT as u64, &bytes[4 * UNIT..]),
-        ];
-        assert_eq!(
-            scan(&pieces, u64::MAX),
-            (
-                1,
-                End {
-                    end: ends[0],
-                    mark_max: ends[1]
-                }
-            )
-        );
+        let pieces = [(0, &bytes[..2 * UNIT]), (4 * UNIT as u64, &bytes[4 * UNIT..])];
+        assert_eq!(scan(&pieces, u64::MAX), (1, End { end: ends[0], mark_max: ends[1] }));
     }
 
     #[test]
     fn nothing_beyond_the_stop_counts() {
         let (bytes, ends) = log(&[(0, 10), (1, 10), (2, 10)], 4);
         let (count, end) = scan(&[(0, &bytes)], ends[0]);
-        assert_eq!(
-            (count, end),
-            (
-                1,
-                End {
-                    end: ends[0],
-                    mark_max: 0
-                }
-            )
-        );
+        assert_eq!((count, end), (1, End { end: ends[0], mark_max: 0 }));
     }
 }

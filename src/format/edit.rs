@@ -47,11 +47,7 @@ pub(crate) enum Edit {
     StreamCut { stream: StreamKey, cut: u64 },
     /// Root: the stream is in use and its records start at the position;
     /// what is below it was flushed, every shard up to the number given.
-    StreamStart {
-        stream: StreamKey,
-        start: u64,
-        flushed: Vec<(ShardId, SeqNo)>,
-    },
+    StreamStart { stream: StreamKey, start: u64, flushed: Vec<(ShardId, SeqNo)> },
     /// Root: nothing of the stream is needed any more.
     StreamFreed { stream: StreamKey },
     /// Root: a keyspace and its name.
@@ -83,11 +79,7 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
             stream_key(stream, out);
             out.extend(cut.to_le_bytes());
         }
-        Edit::StreamStart {
-            stream,
-            start,
-            flushed,
-        } => {
+        Edit::StreamStart { stream, start, flushed } => {
             stream_key(stream, out);
             out.extend(start.to_le_bytes());
             for (shard, seq) in flushed {
@@ -132,16 +124,12 @@ pub(crate) fn decode_all(mut payload: &[u8]) -> Result<Vec<Edit>, Unusable> {
     while !payload.is_empty() {
         let (head, rest) = payload.split_at_checked(6).ok_or_else(cut)?;
         let kind = u16::from_le_bytes([head[0], head[1]]);
-        let (value, rest) = rest
-            .split_at_checked(u32_at(head, 2) as usize)
-            .ok_or_else(cut)?;
+        let (value, rest) = rest.split_at_checked(u32_at(head, 2) as usize).ok_or_else(cut)?;
         payload = rest;
         match decode(kind, value)? {
             Some(edit) => edits.push(edit),
             None if kind & MUST != 0 => {
-                return Err(Unusable::Newer(format!(
-                    "a manifest edit of type {kind:#06x}"
-                )));
+                return Err(Unusable::Newer(format!("a manifest edit of type {kind:#06x}")));
             }
             None => {}
         }
@@ -153,33 +141,21 @@ pub(crate) fn decode_all(mut payload: &[u8]) -> Result<Vec<Edit>, Unusable> {
 fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
     let mut fields = Fields { rest: value };
     let edit = match kind {
-        STREAM_CUT => Edit::StreamCut {
-            stream: fields.stream_key()?,
-            cut: fields.u64()?,
-        },
+        STREAM_CUT => Edit::StreamCut { stream: fields.stream_key()?, cut: fields.u64()? },
         STREAM_START => {
             let (stream, start) = (fields.stream_key()?, fields.u64()?);
             let mut flushed = Vec::with_capacity(fields.rest.len() / 10);
             while !fields.rest.is_empty() {
                 flushed.push((fields.u16()?, fields.u64()?));
             }
-            Edit::StreamStart {
-                stream,
-                start,
-                flushed,
-            }
+            Edit::StreamStart { stream, start, flushed }
         }
-        STREAM_FREED => Edit::StreamFreed {
-            stream: fields.stream_key()?,
-        },
+        STREAM_FREED => Edit::StreamFreed { stream: fields.stream_key()? },
         KEYSPACE => {
             let id = fields.u32()?;
             let name = std::str::from_utf8(std::mem::take(&mut fields.rest))
                 .map_err(|_| Unusable::malformed("a keyspace's name is not UTF-8"))?;
-            Edit::Keyspace {
-                id,
-                name: name.to_owned(),
-            }
+            Edit::Keyspace { id, name: name.to_owned() }
         }
         CLEAN => Edit::Clean,
         TABLE => {
@@ -214,10 +190,8 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], Unusable> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or_else(|| Unusable::malformed("a cut edit"))?;
+        let (head, rest) =
+            self.rest.split_at_checked(len).ok_or_else(|| Unusable::malformed("a cut edit"))?;
         self.rest = rest;
         Ok(head)
     }
@@ -235,10 +209,7 @@ impl<'a> Fields<'a> {
     }
 
     fn stream_key(&mut self) -> Result<StreamKey, Unusable> {
-        Ok(StreamKey {
-            epoch: self.u32()?,
-            stream: self.u16()?,
-        })
+        Ok(StreamKey { epoch: self.u32()?, stream: self.u16()? })
     }
 
     fn key(&mut self) -> Result<Box<[u8]>, Unusable> {
@@ -252,22 +223,12 @@ mod tests {
     use super::*;
 
     fn samples() -> Vec<Edit> {
-        let stream = StreamKey {
-            epoch: 7,
-            stream: 1,
-        };
+        let stream = StreamKey { epoch: 7, stream: 1 };
         vec![
             Edit::StreamCut { stream, cut: 4097 },
-            Edit::StreamStart {
-                stream,
-                start: 8192,
-                flushed: vec![(0, 5), (3, 900)],
-            },
+            Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },
             Edit::StreamFreed { stream },
-            Edit::Keyspace {
-                id: 0,
-                name: "default".to_owned(),
-            },
+            Edit::Keyspace { id: 0, name: "default".to_owned() },
             Edit::Clean,
             Edit::Table {
                 level: 0,

@@ -39,10 +39,7 @@ impl Filter {
         }
         let filter = Self(BinaryFuse8::try_from(hashes.as_slice()).ok()?);
         // A filter that denies one of its own keys would lose that key.
-        hashes
-            .iter()
-            .all(|&hash| filter.may_contain(hash))
-            .then_some(filter)
+        hashes.iter().all(|&hash| filter.may_contain(hash)).then_some(filter)
     }
 
     /// False only if the hash is not one of those the filter was built from.
@@ -57,12 +54,8 @@ impl Filter {
 
     /// The bytes that [`Filter::decode`] reads.
     pub fn encode(&self) -> Vec<u8> {
-        let Descriptor {
-            seed,
-            segment_length,
-            segment_length_mask,
-            segment_count_length,
-        } = self.0.descriptor;
+        let Descriptor { seed, segment_length, segment_length_mask, segment_count_length } =
+            self.0.descriptor;
         let fingerprints = &self.0.fingerprints;
         let mut out = Vec::with_capacity(HEADER_BYTES + fingerprints.len());
         out.extend_from_slice(&seed.to_le_bytes());
@@ -101,21 +94,11 @@ impl Filter {
         }
         let fingerprints = reader.take(count as usize)?.into();
         if !reader.is_empty() {
-            return Err(DecodeError::corrupt(
-                reader.position(),
-                "bytes after the filter",
-            ));
+            return Err(DecodeError::corrupt(reader.position(), "bytes after the filter"));
         }
-        let descriptor = Descriptor {
-            seed,
-            segment_length,
-            segment_length_mask,
-            segment_count_length,
-        };
-        Ok(Self(BinaryFuse8 {
-            descriptor,
-            fingerprints,
-        }))
+        let descriptor =
+            Descriptor { seed, segment_length, segment_length_mask, segment_count_length };
+        Ok(Self(BinaryFuse8 { descriptor, fingerprints }))
     }
 }
 
@@ -140,10 +123,7 @@ mod tests {
             with_duplicates.extend_from_slice(&hashes[..hashes.len() / 2]);
             let built = Filter::build(&mut with_duplicates).expect("a filter");
             let decoded = Filter::decode(&built.encode()).expect("sound bytes");
-            assert!(
-                hashes.iter().all(|&hash| decoded.may_contain(hash)),
-                "size {size}"
-            );
+            assert!(hashes.iter().all(|&hash| decoded.may_contain(hash)), "size {size}");
         }
     }
 
@@ -165,9 +145,7 @@ mod tests {
         for i in 0..5 {
             assert!(filter.may_contain(mixed(i)), "{i}");
         }
-        let strangers: Vec<u64> = (5..1000)
-            .filter(|&i| filter.may_contain(mixed(i)))
-            .collect();
+        let strangers: Vec<u64> = (5..1000).filter(|&i| filter.may_contain(mixed(i))).collect();
         assert_eq!(strangers, KNOWN_FALSE_POSITIVES);
     }
 
@@ -180,9 +158,7 @@ mod tests {
 
     #[test]
     fn damaged_bytes_never_panic() {
-        let sound = Filter::build(&mut (0..300).map(mixed).collect())
-            .expect("a filter")
-            .encode();
+        let sound = Filter::build(&mut (0..300).map(mixed).collect()).expect("a filter").encode();
         for len in 0..sound.len() {
             assert!(Filter::decode(&sound[..len]).is_err());
         }

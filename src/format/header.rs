@@ -46,33 +46,21 @@ pub struct DecodeError {
 
 impl DecodeError {
     pub(crate) fn corrupt(offset: usize, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            offset: offset as u64,
-            reason: reason.into(),
-            unsupported: false,
-        }
+        Self { offset: offset as u64, reason: reason.into(), unsupported: false }
     }
 
     /// For bytes that only a newer version understands; the advice to use one
     /// is added to `reason`.
     pub(crate) fn unsupported(offset: usize, reason: &str) -> Self {
         let reason = format!("{reason}; use a newer ouro").into();
-        Self {
-            offset: offset as u64,
-            reason,
-            unsupported: true,
-        }
+        Self { offset: offset as u64, reason, unsupported: true }
     }
 
     /// The error of the engine for bytes that start at `start` of `file`.
     pub(crate) fn at(&self, file: &Path, start: u64) -> Error {
         let offset = start.saturating_add(self.offset);
         if self.unsupported {
-            Error::unsupported(format!(
-                "{} offset {offset}: {}",
-                file.display(),
-                self.reason
-            ))
+            Error::unsupported(format!("{} offset {offset}: {}", file.display(), self.reason))
         } else {
             Error::corruption(file, offset, &self.reason)
         }
@@ -131,10 +119,7 @@ impl<'a> ByteReader<'a> {
     pub(crate) fn varint(&mut self) -> Result<u32, DecodeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let Some((number, after)) = varint::decode(rest) else {
-            return Err(DecodeError::corrupt(
-                self.at,
-                "a number that is cut or too large",
-            ));
+            return Err(DecodeError::corrupt(self.at, "a number that is cut or too large"));
         };
         self.at = self.bytes.len() - after.len();
         Ok(number)
@@ -144,10 +129,7 @@ impl<'a> ByteReader<'a> {
     pub(crate) fn zeroes_to_end(&mut self) -> Result<(), DecodeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if let Some(i) = rest.iter().position(|&byte| byte != 0) {
-            return Err(DecodeError::corrupt(
-                self.at + i,
-                "a byte that must be zero is not",
-            ));
+            return Err(DecodeError::corrupt(self.at + i, "a byte that must be zero is not"));
         }
         self.at = self.bytes.len();
         Ok(())
@@ -217,23 +199,13 @@ pub(crate) struct Header {
 impl Header {
     /// The header this version writes.
     pub(crate) fn new(file_type: FileType, db: DbId, file: FileId, extra: Vec<u8>) -> Self {
-        Self {
-            file_type,
-            features: Features::default(),
-            db,
-            file,
-            extra,
-        }
+        Self { file_type, features: Features::default(), db, file, extra }
     }
 
     /// Fills one unit.
     pub(crate) fn encode(&self, unit: &mut [u8]) {
         assert_eq!(unit.len(), UNIT);
-        assert!(
-            self.extra.len() <= EXTRA_BYTES_MAX,
-            "{} extra bytes",
-            self.extra.len()
-        );
+        assert!(self.extra.len() <= EXTRA_BYTES_MAX, "{} extra bytes", self.extra.len());
         unit.fill(0);
         unit[0..8].copy_from_slice(self.file_type.magic());
         unit[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -252,17 +224,12 @@ impl Header {
     /// reading; who wants to write it asks [`Header::check_writable`] too.
     pub(crate) fn decode(unit: &[u8], expected: FileType) -> Result<Self, DecodeError> {
         if unit.len() != UNIT {
-            return Err(DecodeError::corrupt(
-                unit.len(),
-                "the header is not a whole unit",
-            ));
+            return Err(DecodeError::corrupt(unit.len(), "the header is not a whole unit"));
         }
         let mut reader = ByteReader::new(unit);
         let magic: [u8; 8] = reader.array()?;
         if &magic != expected.magic() {
-            let other = FileType::ALL
-                .into_iter()
-                .find(|other| &magic == other.magic());
+            let other = FileType::ALL.into_iter().find(|other| &magic == other.magic());
             let found = match other {
                 Some(other) => format!("this is a {}", other.name()),
                 None => "the file does not start as one".to_owned(),
@@ -272,10 +239,7 @@ impl Header {
         }
         let crc = ByteReader::new(&unit[CRC_OFFSET..HEADER_BYTES]).u32()?;
         if crc != header_crc(unit) {
-            return Err(DecodeError::corrupt(
-                0,
-                "the checksum of the header does not match",
-            ));
+            return Err(DecodeError::corrupt(0, "the checksum of the header does not match"));
         }
         let version = reader.u32()?;
         if version > FORMAT_VERSION {
@@ -312,13 +276,7 @@ impl Header {
                 return Err(DecodeError::corrupt(start + i, reason));
             }
         }
-        Ok(Self {
-            file_type: expected,
-            features,
-            db,
-            file,
-            extra,
-        })
+        Ok(Self { file_type: expected, features, db, file, extra })
     }
 
     /// Whether this is the file `file` of the database `db`.
@@ -388,13 +346,8 @@ mod tests {
     #[test]
     fn header_known_answer() {
         let mut unit = vec![0; UNIT];
-        Header::new(
-            FileType::Table,
-            DbId([0xd; 16]),
-            FileId::new(2, 5),
-            Vec::new(),
-        )
-        .encode(&mut unit);
+        Header::new(FileType::Table, DbId([0xd; 16]), FileId::new(2, 5), Vec::new())
+            .encode(&mut unit);
         let mut expected = vec![0; UNIT];
         expected[0..16].copy_from_slice(b"OUROSST\0\x01\0\0\0\0\0\0\0");
         expected[40..56].copy_from_slice(&[0xd; 16]);
@@ -424,49 +377,28 @@ mod tests {
     #[test]
     fn another_file_type_is_named() {
         let error = Header::decode(&changed(|_| ()), FileType::Table).expect_err("a log segment");
-        assert_eq!(
-            error.reason,
-            "a table was expected, and this is a log segment"
-        );
+        assert_eq!(error.reason, "a table was expected, and this is a log segment");
     }
 
     #[test]
     fn a_header_belongs_to_one_file() {
         let header = header();
-        assert_eq!(
-            header.check_belongs(DbId([7; 16]), FileId::new(3, 9)),
-            Ok(())
-        );
-        assert!(
-            header
-                .check_belongs(DbId([8; 16]), FileId::new(3, 9))
-                .is_err()
-        );
-        let error = header
-            .check_belongs(DbId([7; 16]), FileId::new(3, 8))
-            .expect_err("another");
-        assert!(
-            error.reason.contains("this is file 0000000300000009"),
-            "{error:?}"
-        );
+        assert_eq!(header.check_belongs(DbId([7; 16]), FileId::new(3, 9)), Ok(()));
+        assert!(header.check_belongs(DbId([8; 16]), FileId::new(3, 9)).is_err());
+        let error = header.check_belongs(DbId([7; 16]), FileId::new(3, 8)).expect_err("another");
+        assert!(error.reason.contains("this is file 0000000300000009"), "{error:?}");
     }
 
     #[test]
     fn newer_files_are_refused_with_advice() {
         let newer = changed(|unit| unit[8] = 9);
         let error = Header::decode(&newer, FileType::Wal).expect_err("newer");
-        assert!(
-            error.unsupported && error.reason.contains("version 9"),
-            "{error:?}"
-        );
+        assert!(error.unsupported && error.reason.contains("version 9"), "{error:?}");
         assert!(error.reason.contains("use a newer ouro"), "{error:?}");
 
         let incompatible = changed(|unit| unit[33] = 2);
         let error = Header::decode(&incompatible, FileType::Wal).expect_err("incompatible");
-        assert!(
-            error.unsupported && error.reason.contains("0x200"),
-            "{error:?}"
-        );
+        assert!(error.unsupported && error.reason.contains("0x200"), "{error:?}");
         let error = error.at(Path::new("/db/x"), 4096);
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("/db/x offset 4128"), "{error}");
@@ -474,10 +406,7 @@ mod tests {
         let read_only = changed(|unit| unit[24] = 4);
         let header = Header::decode(&read_only, FileType::Wal).expect("readable");
         let error = header.check_writable().expect_err("not writable");
-        assert!(
-            error.unsupported && error.reason.contains("0x4"),
-            "{error:?}"
-        );
+        assert!(error.unsupported && error.reason.contains("0x4"), "{error:?}");
 
         let compatible = changed(|unit| unit[16] = 1);
         let header = Header::decode(&compatible, FileType::Wal).expect("readable");

@@ -138,9 +138,7 @@ impl<'a> Record<'a> {
             (2, 0) => RecordKind::Mark,
             (3, 0) => RecordKind::Edit,
             (kind, flags) => {
-                return Err(Unusable::Newer(format!(
-                    "a record of kind {kind}, flags {flags}"
-                )));
+                return Err(Unusable::Newer(format!("a record of kind {kind}, flags {flags}")));
             }
         };
         let header = Header {
@@ -180,14 +178,7 @@ impl<'a> Record<'a> {
             for i in 0..u64::from(count) {
                 let (kind, key, value, after) = entry(rest)?;
                 rest = after;
-                visit(Write {
-                    shard,
-                    keyspace,
-                    seq: first + i,
-                    kind,
-                    key,
-                    value,
-                })?;
+                visit(Write { shard, keyspace, seq: first + i, kind, key, value })?;
             }
         }
         if !rest.is_empty() {
@@ -314,15 +305,9 @@ mod tests {
 
     fn sample() -> (Vec<u8>, Seed, Header) {
         let seed = stream_seed(DbId([1; 16]), 3, 0);
-        let entries = [
-            (Kind::Put, &b"key"[..], &b"value"[..]),
-            (Kind::Delete, b"gone", b""),
-        ];
+        let entries = [(Kind::Put, &b"key"[..], &b"value"[..]), (Kind::Delete, b"gone", b"")];
         let payload: usize = section_bytes()
-            + entries
-                .iter()
-                .map(|e| entry_bytes(e.0, e.1.len(), e.2.len()))
-                .sum::<usize>();
+            + entries.iter().map(|e| entry_bytes(e.0, e.1.len(), e.2.len())).sum::<usize>();
         let mut bytes = vec![0; HEADER_BYTES + payload];
         let mut writer = PayloadWriter::new(&mut bytes[HEADER_BYTES..]);
         writer.section(2, 0, 2, 77);
@@ -359,10 +344,8 @@ mod tests {
         let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
         assert_eq!(record.header, header);
         assert_eq!(record.end(), 4096 + bytes.len() as u64 - 50);
-        let expected = vec![
-            (77, b"key".to_vec(), b"value".to_vec()),
-            (78, b"gone".to_vec(), Vec::new()),
-        ];
+        let expected =
+            vec![(77, b"key".to_vec(), b"value".to_vec()), (78, b"gone".to_vec(), Vec::new())];
         assert_eq!(writes(&record).unwrap(), expected);
     }
 
@@ -370,9 +353,7 @@ mod tests {
     fn only_in_its_own_place() {
         let (bytes, seed, _) = sample();
         let found = |seed, epoch, position| {
-            Record::decode(&bytes, seed, epoch, position)
-                .unwrap()
-                .is_some()
+            Record::decode(&bytes, seed, epoch, position).unwrap().is_some()
         };
         assert!(found(seed, 3, 4096));
         assert!(!found(seed, 4, 4096));
@@ -388,17 +369,9 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = bytes.clone();
                 bad[i] ^= 1 << bit;
-                assert!(
-                    Record::decode(&bad, seed, 3, 4096).unwrap().is_none(),
-                    "byte {i}"
-                );
+                assert!(Record::decode(&bad, seed, 3, 4096).unwrap().is_none(), "byte {i}");
             }
-            assert!(
-                Record::decode(&bytes[..i], seed, 3, 4096)
-                    .unwrap()
-                    .is_none(),
-                "cut {i}"
-            );
+            assert!(Record::decode(&bytes[..i], seed, 3, 4096).unwrap().is_none(), "cut {i}");
         }
     }
 
@@ -408,10 +381,7 @@ mod tests {
         bytes[12] = 4;
         let checksum = seed.checksum(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        assert!(matches!(
-            Record::decode(&bytes, seed, 3, 4096),
-            Err(Unusable::Newer(_))
-        ));
+        assert!(matches!(Record::decode(&bytes, seed, 3, 4096), Err(Unusable::Newer(_))));
     }
 
     #[test]
@@ -419,20 +389,11 @@ mod tests {
         let (bytes, seed, _) = sample();
         let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
         for cut in 0..record.payload.len() {
-            let cut = Record {
-                payload: &record.payload[..cut],
-                ..record
-            };
+            let cut = Record { payload: &record.payload[..cut], ..record };
             assert!(writes(&cut).is_err());
         }
         let mut long = record.payload.to_vec();
         long.push(0);
-        assert!(
-            writes(&Record {
-                payload: &long,
-                ..record
-            })
-            .is_err()
-        );
+        assert!(writes(&Record { payload: &long, ..record }).is_err());
     }
 }

@@ -76,10 +76,7 @@ impl Footer {
         assert_eq!(unit.len(), UNIT);
         assert_eq!(self.filter.end(), self.index.offset);
         assert_eq!(self.index.end(), self.properties.offset);
-        assert_eq!(
-            self.filter.bytes == 0,
-            self.filter_format == FilterFormat::None
-        );
+        assert_eq!(self.filter.bytes == 0, self.filter_format == FilterFormat::None);
         let mut out = Vec::with_capacity(UNIT);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(table_id);
@@ -108,30 +105,18 @@ impl Footer {
         offset: u64,
     ) -> Result<Self, DecodeError> {
         if unit.len() != UNIT {
-            return Err(DecodeError::corrupt(
-                unit.len(),
-                "the footer is not a whole unit",
-            ));
+            return Err(DecodeError::corrupt(unit.len(), "the footer is not a whole unit"));
         }
         let mut reader = ByteReader::new(unit);
         if &reader.array()? != MAGIC {
-            return Err(DecodeError::corrupt(
-                0,
-                "the file does not end with a table's footer",
-            ));
+            return Err(DecodeError::corrupt(0, "the file does not end with a table's footer"));
         }
         if &reader.array()? != table_id {
-            return Err(DecodeError::corrupt(
-                8,
-                "this is the footer of another table",
-            ));
+            return Err(DecodeError::corrupt(8, "this is the footer of another table"));
         }
         let crc = ByteReader::new(&unit[FOOTER_CRC_OFFSET..]).u32()?;
         if crc != seed_at(table_id, offset).checksum(&unit[..FOOTER_CRC_OFFSET]) {
-            return Err(DecodeError::corrupt(
-                0,
-                "the checksum of the footer does not match",
-            ));
+            return Err(DecodeError::corrupt(0, "the checksum of the footer does not match"));
         }
         let trailer_bytes = reader.u32()?;
         let [checksum, compression, filter_format, encryption] = reader.array()?;
@@ -155,11 +140,7 @@ impl Footer {
         let mut regions = [Region::default(); 3];
         for region in &mut regions {
             let at = reader.position();
-            *region = Region {
-                offset: reader.u64()?,
-                bytes: reader.u64()?,
-                crc: reader.u32()?,
-            };
+            *region = Region { offset: reader.u64()?, bytes: reader.u64()?, crc: reader.u32()? };
             let reserved = reader.u32()?;
             // Also what keeps the sums below within 64 bits.
             if region.offset > offset || region.bytes > offset || reserved != 0 {
@@ -177,18 +158,9 @@ impl Footer {
             && properties.end() == offset
             && (filter.bytes == 0) == (filter_format == FilterFormat::None);
         if !adjacent {
-            return Err(DecodeError::corrupt(
-                40,
-                "the regions do not follow one another",
-            ));
+            return Err(DecodeError::corrupt(40, "the regions do not follow one another"));
         }
-        Ok(Self {
-            entries,
-            filter_format,
-            filter,
-            index,
-            properties,
-        })
+        Ok(Self { entries, filter_format, filter, index, properties })
     }
 }
 
@@ -258,14 +230,8 @@ impl Properties {
             let stored = reader.u16()?;
             let len = reader.u32()? as usize;
             let property = stored & !MUST_UNDERSTAND;
-            let field = Field {
-                at: reader.position(),
-                value: reader.take(len)?,
-            };
-            if let Some(slot) = found
-                .get_mut(usize::from(property))
-                .filter(|_| property > 0)
-            {
+            let field = Field { at: reader.position(), value: reader.take(len)? };
+            if let Some(slot) = found.get_mut(usize::from(property)).filter(|_| property > 0) {
                 if slot.replace(field).is_some() {
                     let reason = format!("property {property} is there twice");
                     return Err(DecodeError::corrupt(at, reason));
@@ -298,10 +264,7 @@ impl Properties {
             && properties.seq_min <= properties.seq_max
             && properties.seq_max <= SEQ_MAX;
         if !sound {
-            return Err(DecodeError::corrupt(
-                0,
-                "the table's properties contradict each other",
-            ));
+            return Err(DecodeError::corrupt(0, "the table's properties contradict each other"));
         }
         Ok(properties)
     }

@@ -26,9 +26,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let mut value = 0u32;
     for (i, &byte) in bytes.iter().take(5).enumerate() {
         let part = u32::from(byte & 0x7f);
-        value |= part
-            .checked_shl(7 * i as u32)
-            .filter(|v| v >> (7 * i) == part)?;
+        value |= part.checked_shl(7 * i as u32).filter(|v| v >> (7 * i) == part)?;
         if byte & 0x80 == 0 {
             let overlong = i > 0 && byte == 0;
             return (!overlong).then(|| (value, &bytes[i + 1..]));

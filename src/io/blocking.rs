@@ -45,10 +45,7 @@ struct Due {
 impl Blocking {
     /// For threads that wait: a sleep holds up the thread.
     pub(crate) fn new(counters: Arc<IoCounters>) -> Self {
-        Self {
-            counters,
-            timers: None,
-        }
+        Self { counters, timers: None }
     }
 }
 
@@ -78,10 +75,7 @@ impl Io for Blocking {
 
     os::blocking_calls!();
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the trait's way of waiting"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the trait's way of waiting")]
     async fn sleep(&self, nanos: u64) {
         let Some(timers) = &self.timers else {
             std::thread::sleep(Duration::from_nanos(nanos));
@@ -168,15 +162,9 @@ impl Parking {
     /// The driver of the calling thread, and the [`Io`] for its jobs.
     pub(crate) fn new(counters: Arc<IoCounters>) -> (Self, Blocking) {
         let timers = Arc::<Timers>::default();
-        let io = Blocking {
-            counters,
-            timers: Some(Arc::clone(&timers)),
-        };
+        let io = Blocking { counters, timers: Some(Arc::clone(&timers)) };
         let thread = std::thread::current();
-        let unpark = Arc::new(Parked {
-            thread,
-            notified: AtomicBool::new(false),
-        });
+        let unpark = Arc::new(Parked { thread, notified: AtomicBool::new(false) });
         (Self { timers, unpark }, io)
     }
 }

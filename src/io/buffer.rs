@@ -1,10 +1,7 @@
 //! Buffers for direct I/O: aligned, owned by the request while it is in
 //! flight, and taken from pools so that steady work allocates nothing.
 
-#![expect(
-    unsafe_code,
-    reason = "several threads fill disjoint parts of one group buffer"
-)]
+#![expect(unsafe_code, reason = "several threads fill disjoint parts of one group buffer")]
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -20,10 +17,7 @@ use crate::base::sync::Mutex;
 type Memory = ABox<[u8], ConstAlign<UNIT>>;
 
 fn zeroed(len: usize) -> Memory {
-    assert!(
-        len > 0 && len.is_multiple_of(UNIT),
-        "{len} bytes are not whole units"
-    );
+    assert!(len > 0 && len.is_multiple_of(UNIT), "{len} bytes are not whole units");
     let mut memory = AVec::<u8, ConstAlign<UNIT>>::with_capacity(UNIT, len);
     memory.resize(len, 0);
     memory.into_boxed_slice()
@@ -42,11 +36,7 @@ pub(crate) struct IoBuf {
 impl IoBuf {
     /// A zeroed buffer of `len` bytes, a positive multiple of [`UNIT`].
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self {
-            memory: Some(zeroed(len)),
-            pool: None,
-            registered: None,
-        }
+        Self { memory: Some(zeroed(len)), pool: None, registered: None }
     }
 
     /// The index a ring knows this memory by.
@@ -97,20 +87,14 @@ impl BufferPool {
     /// A pool that keeps at most `kept_max` idle buffers of `buffer_bytes`.
     pub(crate) fn new(buffer_bytes: usize, kept_max: usize) -> Arc<Self> {
         let free = Mutex::new(Vec::with_capacity(kept_max));
-        Arc::new(Self {
-            buffer_bytes,
-            kept_max,
-            free,
-        })
+        Arc::new(Self { buffer_bytes, kept_max, free })
     }
 
     /// Fills the pool and shows each buffer's memory to `register`, in the
     /// order of the indexes the buffers get. When it returns false the buffers
     /// stay, unregistered.
     pub(crate) fn fill_registered(&self, register: impl FnOnce(&[&[u8]]) -> bool) {
-        let memories: Vec<Memory> = (0..self.kept_max)
-            .map(|_| zeroed(self.buffer_bytes))
-            .collect();
+        let memories: Vec<Memory> = (0..self.kept_max).map(|_| zeroed(self.buffer_bytes)).collect();
         let slices: Vec<&[u8]> = memories.iter().map(|m| &m[..]).collect();
         let registered = register(&slices);
         let mut free = self.free.lock();
@@ -126,11 +110,7 @@ impl BufferPool {
             Some(kept) => kept,
             None => (zeroed(self.buffer_bytes), None),
         };
-        IoBuf {
-            memory: Some(memory),
-            pool: Some(Arc::clone(self)),
-            registered,
-        }
+        IoBuf { memory: Some(memory), pool: Some(Arc::clone(self)), registered }
     }
 
     fn put_back(&self, memory: Memory, registered: Option<u16>) {
@@ -207,9 +187,7 @@ impl GroupBuf {
     pub(crate) fn claim(self: &Arc<Self>, len: usize) -> Option<Claim> {
         let mut start = self.claimed.load(Ordering::Relaxed);
         loop {
-            let end = start
-                .checked_add(len)
-                .filter(|&end| end <= self.capacity())?;
+            let end = start.checked_add(len).filter(|&end| end <= self.capacity())?;
             match self.claimed.compare_exchange_weak(
                 start,
                 end,
@@ -217,12 +195,7 @@ impl GroupBuf {
                 Ordering::Relaxed,
             ) {
                 Ok(_) => {
-                    return Some(Claim {
-                        buf: Arc::clone(self),
-                        start,
-                        len,
-                        filled: false,
-                    });
+                    return Some(Claim { buf: Arc::clone(self), start, len, filled: false });
                 }
                 Err(now) => start = now,
             }
@@ -252,14 +225,8 @@ impl GroupBuf {
     /// # Panics
     /// Unless the buffer is sealed and no claim is outstanding.
     pub(crate) fn filled_bytes(&self, len: usize) -> &[u8] {
-        assert!(
-            self.claimed.load(Ordering::Acquire) & SEALED != 0,
-            "this group is not sealed"
-        );
-        assert!(
-            self.is_filled(),
-            "a claim on this group is still being filled"
-        );
+        assert!(self.claimed.load(Ordering::Acquire) & SEALED != 0, "this group is not sealed");
+        assert!(self.is_filled(), "a claim on this group is still being filled");
         assert!(len <= self.capacity());
         // SAFETY: `base` points at `capacity` initialised bytes. No claim is
         // outstanding, and the seal keeps new ones from being handed out
@@ -414,11 +381,7 @@ mod tests {
         for i in 1..=4u8 {
             assert_eq!(bytes.iter().filter(|&&b| b == i).count(), 1000);
         }
-        assert!(
-            bytes[..4000]
-                .chunks(10)
-                .all(|part| part.iter().all(|b| *b == part[0]))
-        );
+        assert!(bytes[..4000].chunks(10).all(|part| part.iter().all(|b| *b == part[0])));
     }
 
     #[test]
@@ -430,9 +393,7 @@ mod tests {
         assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
         drop(claim);
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
-        Arc::get_mut(&mut group)
-            .expect("nobody else has it")
-            .reset(8);
+        Arc::get_mut(&mut group).expect("nobody else has it").reset(8);
         group.claim(8).expect("room").finish();
         group.seal();
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));

@@ -25,10 +25,7 @@ pub(crate) enum Handle {
 
 impl File {
     pub(crate) fn new(path: &Path, handle: Handle) -> Self {
-        Self(Arc::new(Inner {
-            path: path.to_owned(),
-            handle,
-        }))
+        Self(Arc::new(Inner { path: path.to_owned(), handle }))
     }
 
     /// The path it was opened by, for messages.

@@ -80,11 +80,7 @@ pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
         OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
     };
     let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let what = if mode == OpenMode::CreateNew {
-        "create"
-    } else {
-        "open"
-    };
+    let what = if mode == OpenMode::CreateNew { "create" } else { "open" };
     let fd = rustix::fs::open(path, flags, FILE_MODE).map_err(|errno| match errno {
         Errno::INVAL => no_direct_io(path),
         errno => Error::os(what, path, errno.into()),

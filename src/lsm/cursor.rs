@@ -77,10 +77,7 @@ enum Source {
 impl Source {
     fn current(&self) -> Option<(&[u8], Tag)> {
         match self {
-            Self::Mutable(mutable) => mutable
-                .entries
-                .front()
-                .map(|(key, tag, _)| (&key[..], *tag)),
+            Self::Mutable(mutable) => mutable.entries.front().map(|(key, tag, _)| (&key[..], *tag)),
             Self::Frozen(frozen, at) => frozen.memtable.entry(*at).map(|e| (e.key, e.tag)),
             Self::Table(iter) => iter.valid().then(|| (iter.key(), iter.tag())),
         }
@@ -88,16 +85,12 @@ impl Source {
 
     fn copy_value(&self) -> Box<[u8]> {
         match self {
-            Self::Mutable(mutable) => mutable
-                .entries
-                .front()
-                .map(|(_, _, value)| value.copy())
-                .unwrap_or_default(),
-            Self::Frozen(frozen, at) => frozen
-                .memtable
-                .entry(*at)
-                .map(|e| Box::from(&e.value[..]))
-                .unwrap_or_default(),
+            Self::Mutable(mutable) => {
+                mutable.entries.front().map(|(_, _, value)| value.copy()).unwrap_or_default()
+            }
+            Self::Frozen(frozen, at) => {
+                frozen.memtable.entry(*at).map(|e| Box::from(&e.value[..])).unwrap_or_default()
+            }
             Self::Table(iter) => iter.value().into(),
         }
     }
@@ -173,11 +166,7 @@ impl Cursor {
             };
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
-        for member in view
-            .tables
-            .iter()
-            .filter(|table| table.overlaps(&range.0, &range.1))
-        {
+        for member in view.tables.iter().filter(|table| table.overlaps(&range.0, &range.1)) {
             let table = match member {
                 Member::Sound(table) => table,
                 Member::Damaged { error, .. } => return Err(error.clone()),
@@ -194,13 +183,7 @@ impl Cursor {
             sources.push(Source::Table(Box::new(iter)));
         }
         let order = Vec::with_capacity(sources.len());
-        let mut cursor = Self {
-            direction,
-            bound,
-            sources,
-            order,
-            pending: None,
-        };
+        let mut cursor = Self { direction, bound, sources, order, pending: None };
         for source in 0..cursor.sources.len() {
             cursor.enqueue(source);
         }
@@ -236,9 +219,7 @@ impl Cursor {
         // From the end: a source that was just advanced tends to stay near it.
         let mut at = self.order.len();
         while at > 0 {
-            let other = self.sources[self.order[at - 1]]
-                .current()
-                .expect("it has an entry");
+            let other = self.sources[self.order[at - 1]].current().expect("it has an entry");
             if self.compare(current, other).is_lt() {
                 break;
             }
@@ -263,10 +244,7 @@ impl Cursor {
             let mut row = None;
             match self.direction {
                 Direction::Forward if visible && !same_key => {
-                    self.pending = Some(Pending {
-                        key: key.into(),
-                        found: None,
-                    });
+                    self.pending = Some(Pending { key: key.into(), found: None });
                     if tag.kind() == Some(Kind::Put) {
                         row = Some((Box::from(key), self.sources[source].copy_value()));
                     }

@@ -81,9 +81,7 @@ pub(crate) async fn write_table<I: Io>(
             _ => false,
         };
         if !shadowed {
-            writer
-                .add(entry.key, entry.tag, &entry.value, hasher.hash(entry.key))
-                .await?;
+            writer.add(entry.key, entry.tag, &entry.value, hasher.hash(entry.key)).await?;
         }
         newer = Some((entry.key, seq));
         at = memtable.next(at);

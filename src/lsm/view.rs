@@ -67,9 +67,7 @@ pub(crate) struct View {
 impl View {
     /// The newest version at or below `bound` in the immutable memtables.
     pub(crate) fn get_frozen(&self, key: &[u8], bound: SeqNo) -> Option<Entry<'_>> {
-        self.frozen
-            .iter()
-            .find_map(|frozen| frozen.memtable.get(key, bound))
+        self.frozen.iter().find_map(|frozen| frozen.memtable.get(key, bound))
     }
 
     /// The newest version at or below `bound` in the tables.
@@ -101,26 +99,15 @@ impl View {
     /// The view after `oldest`, the last immutable memtable, became `table`.
     pub(crate) fn flushed(&self, oldest: &Arc<Frozen>, table: Arc<Table>) -> Self {
         let (last, rest) = self.frozen.split_last().expect("a memtable was flushed");
-        assert!(
-            Arc::ptr_eq(last, oldest),
-            "memtables are flushed oldest first"
-        );
+        assert!(Arc::ptr_eq(last, oldest), "memtables are flushed oldest first");
         let newest = std::iter::once(Member::Sound(table));
         let tables = newest.chain(self.tables.iter().cloned()).collect();
-        Self {
-            frozen: rest.to_vec(),
-            tables,
-        }
+        Self { frozen: rest.to_vec(), tables }
     }
 
     /// The view after the mutable memtable became immutable.
     pub(crate) fn rotated(&self, newest: Arc<Frozen>) -> Self {
-        let frozen = std::iter::once(newest)
-            .chain(self.frozen.iter().cloned())
-            .collect();
-        Self {
-            frozen,
-            tables: self.tables.clone(),
-        }
+        let frozen = std::iter::once(newest).chain(self.frozen.iter().cloned()).collect();
+        Self { frozen, tables: self.tables.clone() }
     }
 }

@@ -34,11 +34,7 @@ impl Identity {
         io.random(&mut db.0);
         let mut hash_key = [0; 16];
         io.random(&mut hash_key);
-        Self {
-            db,
-            shards,
-            hash_key,
-        }
+        Self { db, shards, hash_key }
     }
 
     fn encode(&self, unit: &mut [u8]) {
@@ -55,19 +51,11 @@ impl Identity {
             _ => 0,
         };
         if !(1..=SHARDS_MAX).contains(&shards) {
-            return Err(Error::corruption(
-                path,
-                offset,
-                "the identity makes no sense",
-            ));
+            return Err(Error::corruption(path, offset, "the identity makes no sense"));
         }
         let mut hash_key = [0; 16];
         hash_key.copy_from_slice(&header.extra[4..]);
-        Ok(Self {
-            db: header.db,
-            shards,
-            hash_key,
-        })
+        Ok(Self { db: header.db, shards, hash_key })
     }
 
     /// Writes the identity file, durably.
@@ -96,9 +84,7 @@ impl Identity {
         let (buf, read) = io.read(&file, 0, IoBuf::zeroed(2 * UNIT)).await;
         let read = read?;
         let copies = [0, 1].map(|copy| {
-            let unit = buf[..read]
-                .get(copy * UNIT..(copy + 1) * UNIT)
-                .unwrap_or_default();
+            let unit = buf[..read].get(copy * UNIT..(copy + 1) * UNIT).unwrap_or_default();
             Self::decode(unit, &path, copy as u64 * UNIT_U64)
         });
         match copies {

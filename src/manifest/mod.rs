@@ -98,11 +98,7 @@ pub(crate) async fn find<I: Io>(io: &I, dir: &Path) -> Result<Found> {
         let path = dir.join(&name);
         if let Some(id) = FileId::parse(rest) {
             finished.push((id, path));
-        } else if rest
-            .strip_suffix(UNFINISHED)
-            .and_then(FileId::parse)
-            .is_some()
-        {
+        } else if rest.strip_suffix(UNFINISHED).and_then(FileId::parse).is_some() {
             stale.push(path);
         }
     }
@@ -121,20 +117,14 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
         let reason = format!("a manifest of {len} bytes makes no sense");
         return Err(Error::corruption(path, 0, reason));
     }
-    let (bytes, read) = io
-        .read(&file, 0, IoBuf::zeroed(round_up_u64(len) as usize))
-        .await;
+    let (bytes, read) = io.read(&file, 0, IoBuf::zeroed(round_up_u64(len) as usize)).await;
     let bytes = &bytes[..read?];
     let unit = bytes.get(..UNIT).unwrap_or(bytes);
     let header = Header::decode(unit, FileType::Manifest).map_err(|e| e.at(path, 0))?;
     header.check_belongs(db, id).map_err(|e| e.at(path, 0))?;
     header.check_writable().map_err(|e| e.at(path, 0))?;
     if header.extra.len() != 8 {
-        return Err(Error::corruption(
-            path,
-            0,
-            "the manifest's header makes no sense",
-        ));
+        return Err(Error::corruption(path, 0, "the manifest's header makes no sense"));
     }
     let snapshot_end = u64_at(&header.extra, 0);
 
@@ -158,10 +148,7 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
         );
         return Err(Error::corruption(path, found.end, reason));
     }
-    Ok(Loaded {
-        path: path.to_owned(),
-        edits,
-    })
+    Ok(Loaded { path: path.to_owned(), edits })
 }
 
 impl Manifest {
@@ -174,10 +161,7 @@ impl Manifest {
         id: FileId,
         snapshot: &[Edit],
     ) -> Result<Self> {
-        Self::write_unnamed(io, dir, db, id, snapshot)
-            .await?
-            .give_name(io, dir, id)
-            .await
+        Self::write_unnamed(io, dir, db, id, snapshot).await?.give_name(io, dir, id).await
     }
 
     /// Puts a new manifest, which starts with `snapshot`, in the place of this
@@ -298,12 +282,8 @@ impl Manifest {
         let position = round_up_u64(self.end);
         let mut buf = IoBuf::zeroed(round_up(HEADER_BYTES + payload.len()));
         self.make_room(io, position + buf.len() as u64).await?;
-        let len = padded_record(
-            self.seed, kind, self.epoch, position, self.end, payload, &mut buf,
-        );
-        let (_, written) = io
-            .write(&self.file, position, buf.into(), Harden::Now)
-            .await;
+        let len = padded_record(self.seed, kind, self.epoch, position, self.end, payload, &mut buf);
+        let (_, written) = io.write(&self.file, position, buf.into(), Harden::Now).await;
         if let Err(error) = written {
             tracing::error!(%error, "a write to a manifest failed");
             self.poisoned = Some(error.clone());
@@ -316,9 +296,8 @@ impl Manifest {
     async fn make_room<I: Io>(&mut self, io: &I, end: u64) -> Result<()> {
         while self.room_end < end {
             let zeroes = IoBuf::zeroed(ROOM_BYTES);
-            let (_, written) = io
-                .write(&self.file, self.room_end, zeroes.into(), Harden::Later)
-                .await;
+            let (_, written) =
+                io.write(&self.file, self.room_end, zeroes.into(), Harden::Later).await;
             written?;
             io.sync(&self.file).await?;
             self.room_end += ROOM_BYTES as u64;
@@ -348,9 +327,7 @@ fn unfinished_path(dir: &Path, id: FileId) -> PathBuf {
 /// Writes a file of its own, durably but for its name.
 async fn write_new<I: Io>(io: &I, path: &Path, buf: IoBuf) -> Result<File> {
     let file = io.open(path, OpenMode::CreateNew).await?;
-    let (_, written) = io
-        .write(&file, 0, WriteBuf::Owned(buf), Harden::Later)
-        .await;
+    let (_, written) = io.write(&file, 0, WriteBuf::Owned(buf), Harden::Later).await;
     written?;
     io.sync(&file).await?;
     Ok(file)

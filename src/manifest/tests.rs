@@ -18,10 +18,7 @@ fn current(sim: &Sim) -> Vec<Edit> {
     sim.block_on(async {
         let found = find(sim, dir()).await.expect("a directory");
         let (id, path) = found.current.expect("a manifest");
-        load(sim, DB, id, &path)
-            .await
-            .expect("a sound manifest")
-            .edits
+        load(sim, DB, id, &path).await.expect("a sound manifest").edits
     })
 }
 
@@ -34,13 +31,9 @@ fn no_edit_is_lost_to_a_failed_replacement() {
             let sim = Sim::new(k);
             let mut manifest = sim.block_on(async {
                 sim.create_dir(dir()).await.expect("a directory");
-                sim.sync_dir(Path::new("/"))
-                    .await
-                    .expect("a durable directory");
+                sim.sync_dir(Path::new("/")).await.expect("a durable directory");
                 let id = FileId::new(1, 1);
-                Manifest::create(&sim, dir(), DB, id, &[flushed(1)])
-                    .await
-                    .expect("a manifest")
+                Manifest::create(&sim, dir(), DB, id, &[flushed(1)]).await.expect("a manifest")
             });
             sim.set_faults(Faults::default().fail_kth(k, kind, false));
             let id = FileId::new(1, 2);
@@ -53,11 +46,7 @@ fn no_edit_is_lost_to_a_failed_replacement() {
             let appended = sim.block_on(manifest.append(&sim, &[flushed(2)]));
             sim.power_cut();
             let expected = if appended.is_ok() { 2 } else { 1 };
-            assert_eq!(
-                current(&sim).last(),
-                Some(&flushed(expected)),
-                "{kind:?} {k}"
-            );
+            assert_eq!(current(&sim).last(), Some(&flushed(expected)), "{kind:?} {k}");
             if injected == 0 {
                 assert!(appended.is_ok());
                 break;

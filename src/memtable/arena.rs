@@ -47,10 +47,7 @@ pub(super) struct Address(u32);
 
 impl Address {
     fn new(chunk: usize, offset: usize) -> Self {
-        assert!(
-            chunk < 1 << (u32::BITS - OFFSET_BITS),
-            "the memtable has too many chunks"
-        );
+        assert!(chunk < 1 << (u32::BITS - OFFSET_BITS), "the memtable has too many chunks");
         Self((chunk as u32) << OFFSET_BITS | (offset / ALIGN) as u32)
     }
 
@@ -105,10 +102,7 @@ impl Arena {
         assert!(key.len() <= KEY_BYTES_MAX, "the key is too long");
         match value {
             Payload::Inline(bytes) => {
-                assert!(
-                    bytes.len() <= VALUE_BYTES_MAX,
-                    "the inline value is too long"
-                );
+                assert!(bytes.len() <= VALUE_BYTES_MAX, "the inline value is too long");
                 self.write(pool, key, tag, (bytes.len() as u32, FORM_INLINE), bytes)
             }
             Payload::Shared(value) => {
@@ -118,13 +112,7 @@ impl Arena {
                 self.shared_bytes += value_bytes;
                 self.used_bytes += value_bytes + SHARED_SLOT_BYTES;
                 self.shared.push(value);
-                self.write(
-                    pool,
-                    key,
-                    tag,
-                    (value_len, FORM_SHARED),
-                    &number.to_le_bytes(),
-                )
+                self.write(pool, key, tag, (value_len, FORM_SHARED), &number.to_le_bytes())
             }
         }
     }
@@ -187,18 +175,12 @@ impl Arena {
             FORM_INLINE => ValueRef::Inline(&tail[..header.value_len]),
             _ => ValueRef::Shared(&self.shared[le_u32(tail) as usize]),
         };
-        Entry {
-            key,
-            tag: header.tag,
-            value,
-        }
+        Entry { key, tag: header.tag, value }
     }
 
     fn split(&self, at: Address) -> (Header, &[u8]) {
         let chunk = &self.chunks[at.chunk()][at.offset()..];
-        let (header, rest) = chunk
-            .split_first_chunk()
-            .expect("entries lie within their chunk");
+        let (header, rest) = chunk.split_first_chunk().expect("entries lie within their chunk");
         (Header::decode(header), rest)
     }
 

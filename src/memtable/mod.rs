@@ -137,13 +137,13 @@ impl Memtable {
 
     /// What [`Self::used_bytes`] grows by for such an entry, at most, whether
     /// the value is inline or shared. Nodes come several entries at a time:
-    /// the bound holds for the sum over all entries plus
-    /// [`Self::USED_BYTES_BASE`].
+    /// the bound holds for the sum over all entries plus a constant for the
+    /// first nodes.
     pub fn entry_bytes(key_len: usize, value_len: usize) -> usize {
         arena::entry_bytes_max(key_len, value_len) + tree::BYTES_PER_ENTRY
     }
 
-    /// See [`Self::entry_bytes`].
+    /// The constant that [`Self::entry_bytes`] speaks of.
     #[cfg(test)]
     pub const USED_BYTES_BASE: usize = tree::BYTES_BASE;
 
@@ -195,17 +195,11 @@ impl Memtable {
     }
 
     fn position(&self, place: tree::Place) -> Position {
-        Position {
-            place,
-            entries: self.entries,
-        }
+        Position { place, entries: self.entries }
     }
 
     fn place(&self, at: Position) -> tree::Place {
-        assert_eq!(
-            at.entries, self.entries,
-            "a memtable position outlived an insert"
-        );
+        assert_eq!(at.entries, self.entries, "a memtable position outlived an insert");
         at.place
     }
 }

@@ -48,10 +48,7 @@ struct Slot {
 
 impl Slot {
     fn new(head: u64, address: Address) -> Self {
-        Self {
-            head: [head as u32, (head >> 32) as u32],
-            address,
-        }
+        Self { head: [head as u32, (head >> 32) as u32], address }
     }
 
     #[inline]
@@ -288,12 +285,7 @@ impl Leaf {
     const NO_RUN: u16 = u16::MAX;
 
     pub(super) fn new() -> Self {
-        Self {
-            keys: Keys::new(),
-            next: Self::NONE,
-            prev: Self::NONE,
-            run_slot: Self::NO_RUN,
-        }
+        Self { keys: Keys::new(), next: Self::NONE, prev: Self::NONE, run_slot: Self::NO_RUN }
     }
 
     pub(super) fn insert(&mut self, arena: &Arena, slot: usize, address: Address, key: &[u8]) {
@@ -313,10 +305,7 @@ impl Leaf {
     /// which ends up there, would make a leaf for every entry.
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         self.run_slot = Self::NO_RUN;
-        Self {
-            keys: self.keys.split_off(at),
-            ..Self::new()
-        }
+        Self { keys: self.keys.split_off(at), ..Self::new() }
     }
 }
 
@@ -333,17 +322,13 @@ impl Inner {
     pub(super) fn new(first_child: u32) -> Self {
         let mut children = [0; INNER_KEYS + 1];
         children[0] = first_child;
-        Self {
-            separators: Keys::new(),
-            children,
-        }
+        Self { separators: Keys::new(), children }
     }
 
     /// Puts a separator into `slot` and the child on its right after it.
     pub(super) fn insert(&mut self, arena: &Arena, slot: usize, separator: Address, child: u32) {
         let children = self.separators.len() + 1;
-        self.separators
-            .insert(arena, slot, separator, arena.key(separator));
+        self.separators.insert(arena, slot, separator, arena.key(separator));
         self.children.copy_within(slot + 1..children, slot + 2);
         self.children[slot + 1] = child;
     }
@@ -381,10 +366,5 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     const STEP: usize = 16;
     let steps = a.chunks_exact(STEP).zip(b.chunks_exact(STEP));
     let start = STEP * steps.take_while(|(a, b)| a == b).count();
-    start
-        + a[start..]
-            .iter()
-            .zip(&b[start..])
-            .take_while(|(a, b)| a == b)
-            .count()
+    start + a[start..].iter().zip(&b[start..]).take_while(|(a, b)| a == b).count()
 }

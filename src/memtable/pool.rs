@@ -28,10 +28,7 @@ struct Kept {
 impl ArenaPool {
     /// A pool that keeps at most so many bytes.
     pub fn new(kept_bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            kept_bytes_max,
-            kept: Mutex::default(),
-        })
+        Arc::new(Self { kept_bytes_max, kept: Mutex::default() })
     }
 
     /// The bytes of the chunks and nodes kept now: memory that no memtable holds.
@@ -82,12 +79,8 @@ impl ArenaPool {
         leaves.iter_mut().for_each(Vec::clear);
         inners.iter_mut().for_each(Vec::clear);
         let mut kept = self.kept.lock();
-        let Kept {
-            bytes,
-            chunks: kept_chunks,
-            leaves: kept_leaves,
-            inners: kept_inners,
-        } = &mut *kept;
+        let Kept { bytes, chunks: kept_chunks, leaves: kept_leaves, inners: kept_inners } =
+            &mut *kept;
         let mut room = self.kept_bytes_max - *bytes;
         keep(&mut inners, kept_inners, Slab::<Inner>::BYTES, &mut room);
         keep(&mut leaves, kept_leaves, Slab::<Leaf>::BYTES, &mut room);

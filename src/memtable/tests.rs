@@ -35,9 +35,7 @@ impl Random {
     }
 
     fn bytes(&mut self, alphabet: &[u8], len: usize) -> Vec<u8> {
-        (0..len)
-            .map(|_| alphabet[self.below(alphabet.len())])
-            .collect()
+        (0..len).map(|_| alphabet[self.below(alphabet.len())]).collect()
     }
 }
 
@@ -65,22 +63,14 @@ impl Pair {
         if self.model.insert(slot, value.to_vec()).is_some() {
             panic!("the test made a key and tag twice");
         }
-        let payload = if shared {
-            Payload::Shared(value.into())
-        } else {
-            Payload::Inline(value)
-        };
+        let payload = if shared { Payload::Shared(value.into()) } else { Payload::Inline(value) };
         self.memtable.insert(key, tag, payload);
         self.bytes_max += Memtable::entry_bytes(key.len(), value.len());
     }
 
     /// The value says which entry it belongs to; some are shared.
     fn put_numbered(&mut self, key: &[u8], seq: SeqNo) {
-        let kind = if seq.is_multiple_of(5) {
-            Kind::Delete
-        } else {
-            Kind::Put
-        };
+        let kind = if seq.is_multiple_of(5) { Kind::Delete } else { Kind::Put };
         let value = format!("{seq}:{}", key.len()).into_bytes();
         self.put(key, Tag::new(seq, kind), &value, seq.is_multiple_of(7));
     }
@@ -90,11 +80,7 @@ impl Pair {
         self.expect_same_seeks();
         assert_eq!(self.memtable.len(), self.model.len());
         assert_eq!(self.memtable.is_empty(), self.model.is_empty());
-        let seqs = || {
-            self.model
-                .keys()
-                .map(|(_, Reverse(raw))| Tag::from_u64(*raw).seq())
-        };
+        let seqs = || self.model.keys().map(|(_, Reverse(raw))| Tag::from_u64(*raw).seq());
         assert_eq!(self.memtable.seq_range(), seqs().min().zip(seqs().max()));
         assert!(self.memtable.used_bytes() <= self.bytes_max);
         assert!(self.memtable.used_bytes() <= self.memtable.memory_bytes());
@@ -110,10 +96,7 @@ impl Pair {
         self.expect_entry(at, None);
         // It stays past the end, and finds back.
         self.expect_entry(memtable.next(at), None);
-        self.expect_entry(
-            memtable.prev(memtable.next(at)),
-            self.model.iter().next_back(),
-        );
+        self.expect_entry(memtable.prev(memtable.next(at)), self.model.iter().next_back());
 
         let mut at = memtable.last();
         for wanted in self.model.iter().rev() {
@@ -160,11 +143,7 @@ impl Pair {
 
     fn expect_same_get(&self, key: &[u8], bound: SeqNo) {
         let from = (key.to_vec(), Reverse(Tag::visible_at(bound).to_u64()));
-        let wanted = self
-            .model
-            .range(&from..)
-            .next()
-            .filter(|((found, _), _)| found == key);
+        let wanted = self.model.range(&from..).next().filter(|((found, _), _)| found == key);
         expect_equal(self.memtable.get(key, bound), wanted);
     }
 
@@ -174,15 +153,10 @@ impl Pair {
 }
 
 fn expect_equal(found: Option<Entry<'_>>, wanted: Option<(&Slot, &Vec<u8>)>) {
-    let found = found
-        .as_ref()
-        .map(|entry| (entry.key, entry.tag.to_u64(), &*entry.value));
+    let found = found.as_ref().map(|entry| (entry.key, entry.tag.to_u64(), &*entry.value));
     let wanted = wanted.map(|((key, Reverse(raw)), value)| (&key[..], *raw, &value[..]));
     // Not assert_eq: keys of 64 KiB do not belong on a screen.
-    assert!(
-        found == wanted,
-        "the memtable has another entry than the model"
-    );
+    assert!(found == wanted, "the memtable has another entry than the model");
 }
 
 /// A pair with these keys in this order, one version each.
@@ -291,9 +265,8 @@ fn late_keys_without_the_shared_prefix() {
     // They shorten prefixes that leaves and inner nodes have settled on.
     let mut random = Random(12);
     let long = "a long prefix that all the keys of one kind have in common/".repeat(3);
-    let mut keys: Vec<Vec<u8>> = (0..4000)
-        .map(|_| [long.as_bytes(), &random.next().to_be_bytes()].concat())
-        .collect();
+    let mut keys: Vec<Vec<u8>> =
+        (0..4000).map(|_| [long.as_bytes(), &random.next().to_be_bytes()].concat()).collect();
     for cut in (0..long.len()).rev() {
         for byte in [b'!', b'~'] {
             keys.push([&long.as_bytes()[..cut], &[byte]].concat());
@@ -358,12 +331,7 @@ fn key_above_the_limit_is_refused() {
 #[test]
 #[should_panic(expected = "inline value is too long")]
 fn inline_value_above_the_limit_is_refused() {
-    Pair::new().put(
-        b"k",
-        Tag::new(1, Kind::Put),
-        &vec![0; VALUE_BYTES_MAX + 1],
-        false,
-    );
+    Pair::new().put(b"k", Tag::new(1, Kind::Put), &vec![0; VALUE_BYTES_MAX + 1], false);
 }
 
 #[test]
@@ -389,16 +357,8 @@ fn same_key_and_tag_twice_is_refused() {
 fn shared_values_are_not_copied() {
     let value: Arc<[u8]> = vec![7; 100_000].into();
     let mut memtable = Memtable::new(&ArenaPool::new(0));
-    memtable.insert(
-        b"k",
-        Tag::new(1, Kind::Put),
-        Payload::Shared(Arc::clone(&value)),
-    );
-    let Some(Entry {
-        value: ValueRef::Shared(found),
-        ..
-    }) = memtable.get(b"k", 1)
-    else {
+    memtable.insert(b"k", Tag::new(1, Kind::Put), Payload::Shared(Arc::clone(&value)));
+    let Some(Entry { value: ValueRef::Shared(found), .. }) = memtable.get(b"k", 1) else {
         panic!("a shared value came back as another form, or not at all");
     };
     assert!(Arc::ptr_eq(found, &value));
@@ -421,11 +381,7 @@ fn small_memtable_uses_little() {
     // The engine's tests run with memtables of 4 KiB.
     let mut memtable = Memtable::new(&ArenaPool::new(0));
     for seq in 1..=20 {
-        memtable.insert(
-            &user_key(seq),
-            Tag::new(seq, Kind::Put),
-            Payload::Inline(&[1; 60]),
-        );
+        memtable.insert(&user_key(seq), Tag::new(seq, Kind::Put), Payload::Inline(&[1; 60]));
     }
     // 16 bytes of header and 24 of key; 60 of value make it up to 104.
     assert_eq!(memtable.used_bytes(), 20 * 104 + size_of::<Leaf>());
@@ -446,48 +402,28 @@ fn memory_is_counted_to_the_byte() {
     let mut held = size_of::<Memtable>() + CHUNK_BYTES + Slab::<Leaf>::BYTES;
     held += vec_bytes::<Box<[u8]>>(Box::default()) + vec_bytes::<Vec<Leaf>>(Vec::new());
     let mut used = 16 + 16 + size_of::<Leaf>();
-    assert_eq!(
-        (memtable.memory_bytes(), memtable.used_bytes()),
-        (held, used)
-    );
+    assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
     // Two counters and 1001 bytes make 1017; an allocation is whole words.
     let value: Arc<[u8]> = vec![1; 1001].into();
     held += 1024 + vec_bytes(Arc::clone(&value));
     used += 32 + 1024 + size_of::<Arc<[u8]>>();
     memtable.insert(b"shared", Tag::new(2, Kind::Put), Payload::Shared(value));
-    assert_eq!(
-        (memtable.memory_bytes(), memtable.used_bytes()),
-        (held, used)
-    );
+    assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
     // An entry with a chunk of its own: 16 + 2 + 65,536 bytes, in words.
     held += 65_560;
     used += 65_560;
-    memtable.insert(
-        b"xl",
-        Tag::new(3, Kind::Put),
-        Payload::Inline(&[2; VALUE_BYTES_MAX]),
-    );
-    assert_eq!(
-        (memtable.memory_bytes(), memtable.used_bytes()),
-        (held, used)
-    );
+    memtable.insert(b"xl", Tag::new(3, Kind::Put), Payload::Inline(&[2; VALUE_BYTES_MAX]));
+    assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
     // Enough for a second leaf and an inner node, in the chunk that is open.
     held += Slab::<Inner>::BYTES + vec_bytes::<Vec<Inner>>(Vec::new());
     used += 70 * 40 + size_of::<Leaf>() + size_of::<Inner>();
     for seq in 10..80 {
-        memtable.insert(
-            &user_key(seq),
-            Tag::new(seq, Kind::Put),
-            Payload::Inline(b""),
-        );
+        memtable.insert(&user_key(seq), Tag::new(seq, Kind::Put), Payload::Inline(b""));
     }
-    assert_eq!(
-        (memtable.memory_bytes(), memtable.used_bytes()),
-        (held, used)
-    );
+    assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 }
 
 #[test]
@@ -518,11 +454,7 @@ fn ascending_runs_fill_their_leaves() {
     let pool = ArenaPool::new(0);
     let mut memtable = Memtable::new(&pool);
     for seq in 1..=entries {
-        memtable.insert(
-            &user_key(seq),
-            Tag::new(seq, Kind::Put),
-            Payload::Inline(b""),
-        );
+        memtable.insert(&user_key(seq), Tag::new(seq, Kind::Put), Payload::Inline(b""));
     }
     let node_bytes = memtable.used_bytes() - entries as usize * 40;
     let leaves = (entries as usize).div_ceil(LEAF_KEYS);
@@ -535,18 +467,12 @@ fn dropped_memtable_gives_its_memory_to_the_next() {
     let fill = || {
         let mut memtable = Memtable::new(&pool);
         for seq in 1..=5000 {
-            memtable.insert(
-                &user_key(seq),
-                Tag::new(seq, Kind::Put),
-                Payload::Inline(&[3; 300]),
-            );
+            memtable.insert(&user_key(seq), Tag::new(seq, Kind::Put), Payload::Inline(&[3; 300]));
         }
         // It has a chunk of its own, which the pool does not take.
         let long = Payload::Inline(&[4; VALUE_BYTES_MAX]);
         memtable.insert(b"long", Tag::new(5001, Kind::Put), long);
-        let entry = memtable
-            .get(&user_key(77), SEQ_MAX)
-            .expect("it was inserted");
+        let entry = memtable.get(&user_key(77), SEQ_MAX).expect("it was inserted");
         assert_eq!(entry.value[..], [3; 300]);
         memtable
     };
@@ -556,11 +482,7 @@ fn dropped_memtable_gives_its_memory_to_the_next() {
     // 344 bytes an entry, 762 of them in a chunk: 7 chunks, and the nodes.
     assert!(kept > 7 * CHUNK_BYTES && kept < 8 * CHUNK_BYTES, "{kept}");
     let second = fill();
-    assert_eq!(
-        pool.kept_bytes(),
-        0,
-        "the second memtable takes all the first one gave"
-    );
+    assert_eq!(pool.kept_bytes(), 0, "the second memtable takes all the first one gave");
     drop(second);
     assert_eq!(pool.kept_bytes(), kept, "and allocates nothing of its own");
 }

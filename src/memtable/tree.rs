@@ -39,14 +39,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    const BEFORE_FIRST: Self = Self {
-        leaf: Leaf::NONE,
-        slot: 0,
-    };
-    const PAST_LAST: Self = Self {
-        leaf: Leaf::NONE,
-        slot: 1,
-    };
+    const BEFORE_FIRST: Self = Self { leaf: Leaf::NONE, slot: 0 };
+    const PAST_LAST: Self = Self { leaf: Leaf::NONE, slot: 1 };
 }
 
 /// See the module's text.
@@ -79,10 +73,7 @@ impl Tree {
         if self.leaves.len() == 0 {
             self.root = self.leaves.push(Leaf::new(), || pool.take_leaves());
         }
-        let mut path = Path {
-            steps: [(0, 0); HEIGHT_MAX],
-            len: 0,
-        };
+        let mut path = Path { steps: [(0, 0); HEIGHT_MAX], len: 0 };
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = self.inners.get(node);
@@ -212,10 +203,7 @@ impl Tree {
         let leaf = self.leaves.get(node);
         let slot = leaf.keys.count_below(arena, key, tag);
         if slot < leaf.keys.len() {
-            Place {
-                leaf: node,
-                slot: slot as u32,
-            }
+            Place { leaf: node, slot: slot as u32 }
         } else {
             Self::start_of(leaf.next)
         }
@@ -229,10 +217,7 @@ impl Tree {
         if at.leaf == Leaf::NONE {
             return None;
         }
-        self.leaves
-            .get(at.leaf)
-            .keys
-            .address_of(at.slot as usize, key)
+        self.leaves.get(at.leaf).keys.address_of(at.slot as usize, key)
     }
 
     /// The entry there, unless it is an end.
@@ -241,19 +226,11 @@ impl Tree {
     }
 
     pub(super) fn first(&self) -> Place {
-        if self.leaves.len() == 0 {
-            Place::PAST_LAST
-        } else {
-            Self::start_of(0)
-        }
+        if self.leaves.len() == 0 { Place::PAST_LAST } else { Self::start_of(0) }
     }
 
     pub(super) fn last(&self) -> Place {
-        if self.leaves.len() == 0 {
-            Place::BEFORE_FIRST
-        } else {
-            self.end_of(self.last_leaf)
-        }
+        if self.leaves.len() == 0 { Place::BEFORE_FIRST } else { self.end_of(self.last_leaf) }
     }
 
     pub(super) fn next(&self, at: Place) -> Place {
@@ -265,10 +242,7 @@ impl Tree {
         }
         let leaf = self.leaves.get(at.leaf);
         if (at.slot as usize) + 1 < leaf.keys.len() {
-            Place {
-                slot: at.slot + 1,
-                ..at
-            }
+            Place { slot: at.slot + 1, ..at }
         } else {
             Self::start_of(leaf.next)
         }
@@ -282,10 +256,7 @@ impl Tree {
             return at;
         }
         if at.slot > 0 {
-            Place {
-                slot: at.slot - 1,
-                ..at
-            }
+            Place { slot: at.slot - 1, ..at }
         } else {
             self.end_of(self.leaves.get(at.leaf).prev)
         }
@@ -293,21 +264,14 @@ impl Tree {
 
     /// The first entry of a leaf (no leaf is empty), or the end for none.
     fn start_of(leaf: u32) -> Place {
-        if leaf == Leaf::NONE {
-            Place::PAST_LAST
-        } else {
-            Place { leaf, slot: 0 }
-        }
+        if leaf == Leaf::NONE { Place::PAST_LAST } else { Place { leaf, slot: 0 } }
     }
 
     fn end_of(&self, leaf: u32) -> Place {
         if leaf == Leaf::NONE {
             return Place::BEFORE_FIRST;
         }
-        Place {
-            leaf,
-            slot: self.leaves.get(leaf).keys.len() as u32 - 1,
-        }
+        Place { leaf, slot: self.leaves.get(leaf).keys.len() as u32 - 1 }
     }
 
     /// Bytes of the nodes in use.

@@ -39,11 +39,7 @@ impl Event {
             if std::mem::take(&mut state.set) {
                 return Poll::Ready(());
             }
-            if !state
-                .waiting
-                .iter()
-                .any(|waker| waker.will_wake(cx.waker()))
-            {
+            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending

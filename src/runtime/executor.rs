@@ -56,10 +56,7 @@ impl<D: Driver> Executor<D> {
             sleeping: AtomicBool::new(false),
             unpark: driver.unparker(),
         };
-        Self {
-            driver,
-            ready: Arc::new(ready),
-        }
+        Self { driver, ready: Arc::new(ready) }
     }
 
     /// Polls the jobs until all of them have ended.
@@ -72,11 +69,7 @@ impl<D: Driver> Executor<D> {
         let wakers: Vec<Arc<JobWaker>> = (0..jobs.len())
             .map(|job| {
                 let queued = AtomicBool::new(true);
-                Arc::new(JobWaker {
-                    job,
-                    queued,
-                    ready: Arc::clone(&self.ready),
-                })
+                Arc::new(JobWaker { job, queued, ready: Arc::clone(&self.ready) })
             })
             .collect();
         let as_wakers: Vec<Waker> = wakers.iter().cloned().map(Waker::from).collect();
@@ -103,8 +96,7 @@ impl<D: Driver> Executor<D> {
             if !idle {
                 self.ready.sleeping.store(false, Ordering::SeqCst);
             }
-            self.driver
-                .turn(idle, &|| self.ready.sleeping.store(false, Ordering::SeqCst))?;
+            self.driver.turn(idle, &|| self.ready.sleeping.store(false, Ordering::SeqCst))?;
             round.append(&mut self.ready.jobs.lock());
         }
         Ok(())

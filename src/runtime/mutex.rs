@@ -27,12 +27,7 @@ pub(crate) struct Turn<'a, T> {
 
 impl<T> AsyncMutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self {
-            state: Mutex::new(State {
-                value: Some(value),
-                waiting: Vec::new(),
-            }),
-        }
+        Self { state: Mutex::new(State { value: Some(value), waiting: Vec::new() }) }
     }
 
     /// Waits for the turn.
@@ -40,10 +35,7 @@ impl<T> AsyncMutex<T> {
         poll_fn(|cx| {
             let mut state = self.state.lock();
             match state.value.take() {
-                Some(value) => Poll::Ready(Turn {
-                    mutex: self,
-                    value: Some(value),
-                }),
+                Some(value) => Poll::Ready(Turn { mutex: self, value: Some(value) }),
                 None => {
                     state.waiting.push(cx.waker().clone());
                     Poll::Pending
@@ -58,17 +50,13 @@ impl<T> std::ops::Deref for Turn<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value
-            .as_ref()
-            .expect("a turn has the value until it ends")
+        self.value.as_ref().expect("a turn has the value until it ends")
     }
 }
 
 impl<T> std::ops::DerefMut for Turn<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value
-            .as_mut()
-            .expect("a turn has the value until it ends")
+        self.value.as_mut().expect("a turn has the value until it ends")
     }
 }
 

@@ -92,9 +92,7 @@ pub(crate) struct Published {
 impl Published {
     /// At opening: everything up to `visible` was always there.
     pub(crate) fn new(visible: SeqNo) -> Self {
-        Self {
-            pairs: vec![(0, visible)],
-        }
+        Self { pairs: vec![(0, visible)] }
     }
 
     /// The sequence number up to which writes are visible now.
@@ -117,11 +115,7 @@ impl Published {
         let floors = || registry.floors.values().copied();
         if floors().all(|floor| floor != 0) {
             // No snapshot sees the last pair, or what is before the floors.
-            let last = if self.pairs.len() > 1 {
-                self.pairs[self.pairs.len() - 1].0
-            } else {
-                0
-            };
+            let last = if self.pairs.len() > 1 { self.pairs[self.pairs.len() - 1].0 } else { 0 };
             if !floors().any(|floor| last <= floor && floor < at) {
                 self.pairs.pop();
             }
@@ -172,27 +166,16 @@ mod tests {
         publish(&clock, &mut shard, 15);
         let b = clock.snapshot();
         publish(&clock, &mut shard, 16);
-        assert_eq!(
-            (shard.bound(a.at), shard.bound(b.at), shard.visible()),
-            (11, 15, 16)
-        );
+        assert_eq!((shard.bound(a.at), shard.bound(b.at), shard.visible()), (11, 15, 16));
         assert_eq!(shard.retain(&clock), Retain::Bounds(vec![11, 15]));
         clock.close(&a);
         publish(&clock, &mut shard, 17);
         assert_eq!(shard.bound(b.at), 15);
-        assert_eq!(
-            shard.pairs.len(),
-            2,
-            "the pair of the closed snapshot is gone"
-        );
+        assert_eq!(shard.pairs.len(), 2, "the pair of the closed snapshot is gone");
         for seq in 18..100 {
             publish(&clock, &mut shard, seq);
         }
-        assert_eq!(
-            shard.pairs.len(),
-            2,
-            "pairs that no snapshot sees are not kept"
-        );
+        assert_eq!(shard.pairs.len(), 2, "pairs that no snapshot sees are not kept");
         assert_eq!((shard.bound(b.at), shard.visible()), (15, 99));
         clock.close(&b);
         publish(&clock, &mut shard, 100);
@@ -219,10 +202,7 @@ mod tests {
         for seq in 1..=5 {
             publish(&clock, &mut shard, seq);
         }
-        assert_eq!(
-            (0..=5).map(|at| shard.bound(at)).collect::<Vec<_>>(),
-            [0, 1, 2, 3, 4, 5]
-        );
+        assert_eq!((0..=5).map(|at| shard.bound(at)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
         assert_eq!(shard.retain(&clock), Retain::All);
     }
 

@@ -138,11 +138,7 @@ impl Engine {
 
     /// Fails when the database was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.shards[0].lock().closed {
-            Err(Error::closed())
-        } else {
-            Ok(())
-        }
+        if self.shards[0].lock().closed { Err(Error::closed()) } else { Ok(()) }
     }
 
     pub(crate) fn stats(&self) -> EngineStats {
@@ -190,16 +186,9 @@ pub(crate) fn shard_dir(dir: &std::path::Path, shard: ShardId) -> PathBuf {
 /// The edits that a root manifest starts with: the streams of earlier openings
 /// that are still needed, each with its start and its cut.
 pub(crate) fn root_snapshot(old: impl Iterator<Item = (StreamKey, u64, u64)>) -> Vec<Edit> {
-    let mut edits = vec![Edit::Keyspace {
-        id: KEYSPACE_DEFAULT,
-        name: "default".to_owned(),
-    }];
+    let mut edits = vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
     for (stream, start, cut) in old {
-        edits.push(Edit::StreamStart {
-            stream,
-            start,
-            flushed: Vec::new(),
-        });
+        edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
         edits.push(Edit::StreamCut { stream, cut });
     }
     edits
@@ -208,10 +197,7 @@ pub(crate) fn root_snapshot(old: impl Iterator<Item = (StreamKey, u64, u64)>) ->
 /// The edits that say what a shard consists of.
 pub(crate) fn shard_snapshot(tables: &[Member], flushed: SeqNo) -> Vec<Edit> {
     let oldest_first = tables.iter().rev();
-    let tables = oldest_first.map(|table| Edit::Table {
-        level: 0,
-        meta: table.meta().clone(),
-    });
+    let tables = oldest_first.map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
     tables.chain([Edit::Flushed { seq: flushed }]).collect()
 }
 

@@ -29,15 +29,16 @@ pub(crate) fn owner_jobs<I: Io>(
     engine: &Arc<Engine>,
     owner: usize,
     io: &I,
-) -> (
-    impl Future<Output = ()> + use<I>,
-    impl Future<Output = ()> + use<I>,
-) {
+) -> (impl Future<Output = ()> + use<I>, impl Future<Output = ()> + use<I>) {
     let (a, b) = (Arc::clone(engine), Arc::clone(engine));
     let (io_a, io_b) = (io.clone(), io.clone());
-    (async move { a.log_job(owner, &io_a).await }, async move {
-        b.flush_job(owner, &io_b).await
-    })
+    let log_job = async move {
+        a.log_job(owner, &io_a).await;
+    };
+    let flush_job = async move {
+        b.flush_job(owner, &io_b).await;
+    };
+    (log_job, flush_job)
 }
 
 impl Owner {
@@ -58,16 +59,11 @@ impl Engine {
         let owner = &self.owners[number];
         let stream = &owner.stream;
         let mut free: Vec<Arc<Segment>> = Vec::new();
-        let mut idle = Idle {
-            end: stream.end(),
-            since_ns: io.now_ns(),
-        };
+        let mut idle = Idle { end: stream.end(), since_ns: io.now_ns() };
         while !owner.is_stopping() {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
-                let made = self
-                    .make_segment(owner, io, &mut free, start, last_bytes)
-                    .await;
+                let made = self.make_segment(owner, io, &mut free, start, last_bytes).await;
                 failed = made.is_err();
                 stream.provide_spare(made);
             }
@@ -109,12 +105,7 @@ impl Engine {
     ) -> Result<Segment> {
         match free.pop() {
             Some(segment) => owner.maker.recycle(io, &segment, start).await,
-            None => {
-                owner
-                    .maker
-                    .create(io, self.new_file_id(), start, Some(last_bytes))
-                    .await
-            }
+            None => owner.maker.create(io, self.new_file_id(), start, Some(last_bytes)).await,
         }
     }
 
@@ -127,10 +118,7 @@ impl Engine {
                 Ok(reservation) => break reservation,
                 Err(NoRoom::Wait(seen)) => match stream.wanted_spare() {
                     Some((start, _)) if spare == Spare::Own => {
-                        let made = owner
-                            .maker
-                            .create(io, self.new_file_id(), start, None)
-                            .await;
+                        let made = owner.maker.create(io, self.new_file_id(), start, None).await;
                         stream.provide_spare(made);
                     }
                     // Somebody writes after all. The log job must not wait for
@@ -142,11 +130,7 @@ impl Engine {
             }
         };
         let group = reservation.group;
-        seal(
-            &mut reservation.claim,
-            reservation.seed,
-            &reservation.header,
-        );
+        seal(&mut reservation.claim, reservation.seed, &reservation.header);
         reservation.claim.finish();
         self.commit(io, number, group).await
     }
@@ -189,13 +173,9 @@ impl Engine {
     async fn free_old_streams<I: Io>(&self, io: &I) -> Result<()> {
         let mut root = self.root.lock().await;
         while let Some(at) = root.old_streams.iter().position(|old| {
-            old.needed
-                .iter()
-                .all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
+            old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
         }) {
-            let edit = Edit::StreamFreed {
-                stream: root.old_streams[at].key,
-            };
+            let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
             self.append_root(&mut root, io, &[edit]).await?;
             for path in root.old_streams.swap_remove(at).paths {
                 discard(io, &path).await;
@@ -207,10 +187,7 @@ impl Engine {
     async fn append_root<I: Io>(&self, root: &mut Root, io: &I, edits: &[Edit]) -> Result<()> {
         if root.manifest.wants_rewrite() {
             let (id, snapshot) = (self.new_file_id(), self.root_snapshot(root));
-            let replaced = root
-                .manifest
-                .replace(io, &self.dir, self.db, id, &snapshot)
-                .await;
+            let replaced = root.manifest.replace(io, &self.dir, self.db, id, &snapshot).await;
             if let Err(error) = replaced {
                 tracing::warn!(%error, "the root manifest could not be made anew");
             }
@@ -226,18 +203,11 @@ impl Engine {
 
     /// What a root manifest made anew starts with.
     fn root_snapshot(&self, root: &Root) -> Vec<Edit> {
-        let old = root
-            .old_streams
-            .iter()
-            .map(|old| (old.key, old.start, old.cut));
+        let old = root.old_streams.iter().map(|old| (old.key, old.start, old.cut));
         let mut edits = root_snapshot(old);
         for owner in &self.owners {
             let (stream, start) = (owner.stream.key, owner.stream.start());
-            edits.push(Edit::StreamStart {
-                stream,
-                start,
-                flushed: self.flushed(owner),
-            });
+            edits.push(Edit::StreamStart { stream, start, flushed: self.flushed(owner) });
         }
         edits
     }
@@ -246,21 +216,15 @@ impl Engine {
     fn log_needed_from(&self, owner: &Owner) -> u64 {
         // Read first: what is reserved later lies behind it.
         let end = owner.stream.end();
-        let needed = owner
-            .shards
-            .iter()
-            .filter_map(|&shard| self.shard(shard).lock().log_needed_from());
+        let needed =
+            owner.shards.iter().filter_map(|&shard| self.shard(shard).lock().log_needed_from());
         needed.min().unwrap_or(end).min(end)
     }
 
     /// For each shard of the owner, the number up to which writes are in
     /// tables.
     fn flushed(&self, owner: &Owner) -> Vec<(ShardId, SeqNo)> {
-        owner
-            .shards
-            .iter()
-            .map(|&id| (id, self.shard(id).lock().flushed_seq()))
-            .collect()
+        owner.shards.iter().map(|&id| (id, self.shard(id).lock().flushed_seq())).collect()
     }
 
     /// When the stream keeps more log than allowed: makes the memtable that
@@ -369,17 +333,8 @@ impl Engine {
                 return Err(error);
             }
         };
-        let (_, seq) = oldest
-            .memtable
-            .seq_range()
-            .expect("an empty memtable is not rotated");
-        let edits = [
-            Edit::Table {
-                level: 0,
-                meta: table.meta().clone(),
-            },
-            Edit::Flushed { seq },
-        ];
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
         if let Err(error) = manifest.append(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
@@ -419,11 +374,7 @@ impl Engine {
         for shard in &self.shards {
             let mut state = shard.lock();
             // What failed before may succeed now, unless nobody tries any more.
-            if self.owners[self.owner_of(shard.id)]
-                .stream
-                .poisoned()
-                .is_none()
-            {
+            if self.owners[self.owner_of(shard.id)].stream.poisoned().is_none() {
                 state.flush_error = None;
             }
             targets.push((shard, state.next_seq - 1));
@@ -497,10 +448,7 @@ impl Idle {
     /// How long, now that it ends at `end`.
     fn for_ns(&mut self, end: u64, now_ns: u64) -> u64 {
         if end != self.end {
-            *self = Self {
-                end,
-                since_ns: now_ns,
-            };
+            *self = Self { end, since_ns: now_ns };
         }
         now_ns.saturating_sub(self.since_ns)
     }

@@ -118,29 +118,17 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     };
     let epoch = next_epoch(last_epoch, dir)?;
     let limits = (opening.limits)(identity.shards);
-    let recovery = Recovery {
-        io,
-        opening: &opening,
-        identity: &identity,
-        epoch,
-        limits,
-    };
+    let recovery = Recovery { io, opening: &opening, identity: &identity, epoch, limits };
 
     let mut shards = Vec::with_capacity(identity.shards);
     for id in 0..identity.shards as ShardId {
         shards.push(recovery.load_shard(id, is_new, &root_state).await?);
     }
-    let streams = recovery
-        .match_streams(found, &root_state, last_epoch, &mut orphans)
-        .await?;
+    let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
 
     // Unfinished files of an opening that had taken the same epoch.
-    remove_all(
-        io,
-        root_files.stale.iter().filter(|path| is_unfinished(path)),
-    )
-    .await?;
+    remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
     let files = AtomicU32::new(0);
     let new_id = || FileId::new(epoch, files.fetch_add(1, Ordering::Relaxed));
     let old = streams.iter().zip(&ends);
@@ -155,17 +143,11 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     // A manifest whose successor is durable says nothing new. It goes at once:
     // openings that fail for want of space must not take more each time.
     let superseded = root_files.stale.iter().filter(|path| !is_unfinished(path));
-    remove_orphans(
-        io,
-        superseded.chain(root_files.current.iter().map(|(_, path)| path)),
-    )
-    .await;
+    remove_orphans(io, superseded.chain(root_files.current.iter().map(|(_, path)| path))).await;
     if !is_new {
         recovery.make_manifests(&mut shards, &new_id).await?;
     }
-    let old_streams = recovery
-        .replay(&streams, &ends, &mut shards, &new_id)
-        .await?;
+    let old_streams = recovery.replay(&streams, &ends, &mut shards, &new_id).await?;
 
     // Every shard is whole again: now things may go, before the segments take
     // their space.
@@ -179,10 +161,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let mut starts = Vec::with_capacity(owner_count);
     let mut made = Vec::with_capacity(owner_count);
     for number in 0..owner_count {
-        let key = StreamKey {
-            epoch,
-            stream: number as StreamId,
-        };
+        let key = StreamKey { epoch, stream: number as StreamId };
         let maker = SegmentMaker {
             db: identity.db,
             dir: wal_dir.clone(),
@@ -192,11 +171,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         };
         let first = maker.create(io, new_id(), 0, None).await?;
         let stream = Stream::new(identity.db, key, limits.group_bytes_max, first);
-        starts.push(Edit::StreamStart {
-            stream: key,
-            start: 0,
-            flushed: Vec::new(),
-        });
+        starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
         made.push((stream, maker));
     }
     let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
@@ -222,10 +197,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     for mut shard in shards {
         let owner = &mut owners[usize::from(shard.id) % owner_count];
         owner.shards.push(shard.id);
-        let manifest = shard
-            .manifest
-            .take()
-            .expect("every shard got a new manifest");
+        let manifest = shard.manifest.take().expect("every shard got a new manifest");
         owner.manifests.push(AsyncMutex::new(manifest));
         open_shards.push(Shard::new(shard.id, shard.state));
     }
@@ -238,10 +210,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         clock: Clock::default(),
         shards: open_shards,
         owners,
-        root: AsyncMutex::new(Root {
-            manifest: root,
-            old_streams,
-        }),
+        root: AsyncMutex::new(Root { manifest: root, old_streams }),
         arenas: opening.arenas,
         io_counters: Arc::clone(io.counters()),
         read_counters: ReadCounters::default(),
@@ -332,11 +301,7 @@ impl RootState {
         let mut this = Self::default();
         for edit in edits {
             match edit {
-                Edit::StreamStart {
-                    stream,
-                    start,
-                    flushed,
-                } => {
+                Edit::StreamStart { stream, start, flushed } => {
                     this.streams.entry(*stream).or_default().start = *start;
                     for (shard, seq) in flushed {
                         let known = this.flushed.entry(*shard).or_default();
@@ -396,11 +361,7 @@ impl<I: Io> Recovery<'_, I> {
         match found.current {
             Some((manifest_id, path)) if is_new => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
-                if loaded
-                    .edits
-                    .iter()
-                    .any(|edit| matches!(edit, Edit::Table { .. }))
-                {
+                if loaded.edits.iter().any(|edit| matches!(edit, Edit::Table { .. })) {
                     return Err(no_root_manifest(&self.opening.dir, &path));
                 }
                 // Left by a creation that was interrupted: it is made anew.
@@ -436,20 +397,9 @@ impl<I: Io> Recovery<'_, I> {
             }
         }
         tables.reverse();
-        let view = View {
-            frozen: Vec::new(),
-            tables,
-        };
+        let view = View { frozen: Vec::new(), tables };
         let state = State::new(view, flushed, &self.opening.arenas);
-        Ok(Recovering {
-            id,
-            dir,
-            manifest: None,
-            state,
-            flushed,
-            next_seq: None,
-            stale,
-        })
+        Ok(Recovering { id, dir, manifest: None, state, flushed, next_seq: None, stale })
     }
 
     /// Opens a table. One that is damaged or missing does not keep the rest of
@@ -498,10 +448,7 @@ impl<I: Io> Recovery<'_, I> {
                 None => self.check_unknown(stream, last_epoch, orphans).await?,
             }
         }
-        if let Some((key, _)) = known
-            .iter()
-            .find(|(_, known)| known.cut != Some(known.start))
-        {
+        if let Some((key, _)) = known.iter().find(|(_, known)| known.cut != Some(known.start)) {
             let path = self.opening.dir.join(WAL_DIR);
             let (stream, epoch) = (key.stream, key.epoch);
             let reason = format!("the segments of stream {stream} of opening {epoch} are missing");
@@ -556,10 +503,7 @@ impl<I: Io> Recovery<'_, I> {
         let mut ends = Vec::with_capacity(streams.len());
         for Old { stream, known } in streams {
             let mut reader = stream.reader(self.identity.db, known.start, known.cut);
-            while reader
-                .next_segment(self.io, &self.opening.pool, |_| Ok(()))
-                .await?
-            {}
+            while reader.next_segment(self.io, &self.opening.pool, |_| Ok(())).await? {}
             ends.push(reader.finish()?);
         }
         for Old { stream, .. } in streams {
@@ -575,11 +519,7 @@ impl<I: Io> Recovery<'_, I> {
         new_id: &impl Fn() -> FileId,
     ) -> Result<()> {
         for shard in shards {
-            remove_all(
-                self.io,
-                shard.stale.iter().filter(|path| is_unfinished(path)),
-            )
-            .await?;
+            remove_all(self.io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
             let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
             let (dir, db) = (&shard.dir, self.identity.db);
             let made = Manifest::create(self.io, dir, db, new_id(), &snapshot).await?;
@@ -605,9 +545,7 @@ impl<I: Io> Recovery<'_, I> {
             let pool = &self.opening.pool;
             loop {
                 let more = reader
-                    .next_segment(self.io, pool, |record| {
-                        self.apply(record, shards, &mut needed)
-                    })
+                    .next_segment(self.io, pool, |record| self.apply(record, shards, &mut needed))
                     .await?;
                 if !more {
                     break;
@@ -623,11 +561,7 @@ impl<I: Io> Recovery<'_, I> {
                 key: stream.key,
                 start: known.start,
                 cut: *end,
-                paths: stream
-                    .segments
-                    .iter()
-                    .map(|s| s.file.path().to_owned())
-                    .collect(),
+                paths: stream.segments.iter().map(|s| s.file.path().to_owned()).collect(),
                 needed: needed.into_iter().collect(),
             });
         }
@@ -694,17 +628,8 @@ impl<I: Io> Recovery<'_, I> {
                 return Err(error);
             }
         };
-        let (_, seq) = oldest
-            .memtable
-            .seq_range()
-            .expect("an empty memtable is not rotated");
-        let edits = [
-            Edit::Table {
-                level: 0,
-                meta: table.meta().clone(),
-            },
-            Edit::Flushed { seq },
-        ];
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
         let manifest = shard.manifest.as_mut().expect("made before the replay");
         manifest.append(self.io, &edits).await?;
         shard.state.view = Arc::new(shard.state.view.flushed(&oldest, Arc::new(table)));
@@ -714,13 +639,8 @@ impl<I: Io> Recovery<'_, I> {
     /// Adds the files of a shard's directory that nothing names: tables of
     /// earlier openings that never made it into a manifest.
     async fn find_orphans(&self, shard: &Recovering, orphans: &mut Vec<PathBuf>) -> Result<()> {
-        let named: Vec<FileId> = shard
-            .state
-            .view
-            .tables
-            .iter()
-            .map(|table| table.meta().id)
-            .collect();
+        let named: Vec<FileId> =
+            shard.state.view.tables.iter().map(|table| table.meta().id).collect();
         for name in self.io.list(&shard.dir).await? {
             let Some(id) = name.strip_suffix(TABLE_SUFFIX).and_then(FileId::parse) else {
                 continue;
@@ -760,9 +680,7 @@ impl Recovering {
             state.rotate(arenas);
         }
         let tag = Tag::new(write.seq, write.kind);
-        state
-            .mutable
-            .insert(write.key, tag, Payload::Inline(write.value));
+        state.mutable.insert(write.key, tag, Payload::Inline(write.value));
         state.next_seq = write.seq + 1;
         Ok(())
     }

@@ -183,11 +183,7 @@ impl Scanner {
         let (engine, range) = (&self.engine, &self.range);
         let scan = &mut self.shards[index];
         if let Some(row) = scan.next(io, engine, range, self.snapshot.at).await? {
-            self.heads.push(Head {
-                row,
-                direction: range.direction,
-                index,
-            });
+            self.heads.push(Head { row, direction: range.direction, index });
         }
         Ok(())
     }
@@ -297,9 +293,7 @@ impl ShardScan {
             (Direction::Forward, Some((key, tag))) => {
                 let at = memtable.lower_bound(key, tag);
                 // The last copied entry itself is not copied again.
-                let same = memtable
-                    .entry(at)
-                    .is_some_and(|e| e.key == key && e.tag == tag);
+                let same = memtable.entry(at).is_some_and(|e| e.key == key && e.tag == tag);
                 if same { memtable.next(at) } else { at }
             }
             (Direction::Backward, None) => memtable.last(),
@@ -329,8 +323,7 @@ impl ShardScan {
                 Direction::Backward => memtable.prev(at),
             };
         }
-        self.copied = last
-            .and_then(|at| memtable.entry(at))
-            .map(|entry| (entry.key.into(), entry.tag));
+        self.copied =
+            last.and_then(|at| memtable.entry(at)).map(|entry| (entry.key.into(), entry.tag));
     }
 }

@@ -65,10 +65,7 @@ pub(crate) enum Admission {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, state: State) -> Self {
-        Self {
-            id,
-            state: Mutex::new(state),
-        }
+        Self { id, state: Mutex::new(state) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -156,31 +153,21 @@ impl State {
     pub(crate) fn rotate(&mut self, arenas: &Arc<ArenaPool>) {
         assert_eq!(self.inserting, 0, "a batch is still being inserted");
         let memtable = std::mem::replace(&mut self.mutable, Memtable::new(arenas));
-        let frozen = Frozen {
-            memtable,
-            log_start: self.log_start.take(),
-        };
+        let frozen = Frozen { memtable, log_start: self.log_start.take() };
         self.view = Arc::new(self.view.rotated(Arc::new(frozen)));
         self.generation += 1;
     }
 
     /// The stream position of the first record that is not in a table yet.
     pub(crate) fn log_needed_from(&self) -> Option<u64> {
-        let frozen = self
-            .view
-            .frozen
-            .iter()
-            .filter_map(|frozen| frozen.log_start);
+        let frozen = self.view.frozen.iter().filter_map(|frozen| frozen.log_start);
         frozen.chain(self.log_start).min()
     }
 
     /// Every write up to this number is in a table.
     pub(crate) fn flushed_seq(&self) -> SeqNo {
         let memtables = self.view.frozen.iter().map(|frozen| &frozen.memtable);
-        let oldest = memtables
-            .chain([&self.mutable])
-            .filter_map(Memtable::seq_range)
-            .min();
+        let oldest = memtables.chain([&self.mutable]).filter_map(Memtable::seq_range).min();
         oldest.map_or(self.next_seq, |(first, _)| first) - 1
     }
 }

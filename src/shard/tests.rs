@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::error::{ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
 use crate::io::sim::{FaultKind, Faults, Sim};
@@ -32,19 +32,14 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
         create: true,
         shards,
         limits: Box::new(move |_| limits),
-        segments: SegmentSizes {
-            first_bytes: segment_bytes,
-            max_bytes: segment_bytes,
-        },
+        segments: SegmentSizes { first_bytes: segment_bytes, max_bytes: segment_bytes },
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
     };
     sim.block_on(async {
         sim.create_dir(Path::new("/db")).await.expect("a directory");
-        sim.sync_dir(Path::new("/"))
-            .await
-            .expect("a durable directory");
+        sim.sync_dir(Path::new("/")).await.expect("a durable directory");
         Arc::new(recover(sim, opening).await.expect("an opening"))
     })
 }
@@ -63,12 +58,7 @@ fn put(sim: &Sim, engine: &Arc<Engine>, outcomes: &Outcomes, name: &'static str)
     sim.clone().spawn(async move {
         let value = [7; 4000];
         let key = name.as_bytes();
-        let op = WriteOp {
-            shard: 0,
-            kind: Kind::Put,
-            key,
-            value: &value,
-        };
+        let op = WriteOp { shard: 0, kind: Kind::Put, key, value: &value };
         let outcome = engine.write(&sim, &[op]).await;
         outcomes.lock().push((name, outcome));
     });
@@ -93,10 +83,8 @@ fn until(sim: &Sim, reached: impl Fn() -> bool) {
 
 fn kinds(outcomes: &Outcomes) -> Vec<(&'static str, Option<ErrorKind>)> {
     let outcomes = outcomes.lock();
-    let mut kinds: Vec<_> = outcomes
-        .iter()
-        .map(|(name, r)| (*name, r.as_ref().err().map(|e| e.kind())))
-        .collect();
+    let mut kinds: Vec<_> =
+        outcomes.iter().map(|(name, r)| (*name, r.as_ref().err().map(Error::kind))).collect();
     kinds.sort_by_key(|(name, _)| *name);
     kinds
 }
@@ -119,17 +107,8 @@ fn a_failed_log_write_leaves_nobody_waiting() {
         flush(&sim, &engine, &outcomes);
         sim.run_for(20_000 * MS);
         let kinds = kinds(&outcomes);
-        assert_eq!(
-            kinds.len(),
-            7,
-            "seed {seed}: somebody waits for ever: {kinds:?}"
-        );
-        assert!(
-            kinds
-                .iter()
-                .all(|(_, kind)| *kind == Some(ErrorKind::Poisoned)),
-            "{kinds:?}"
-        );
+        assert_eq!(kinds.len(), 7, "seed {seed}: somebody waits for ever: {kinds:?}");
+        assert!(kinds.iter().all(|(_, kind)| *kind == Some(ErrorKind::Poisoned)), "{kinds:?}");
         sim.kill();
     }
 }
@@ -142,26 +121,13 @@ fn closing_waits_for_writes_under_way_even_when_it_fails() {
         let engine = engine(&sim, 1, 8 << 10);
         let outcomes = Outcomes::default();
         put(&sim, &engine, &outcomes, "a");
-        sim.set_faults(
-            Faults::default()
-                .delay_ns(0..=5 * MS)
-                .reorder(true)
-                .disk_bytes_max(1),
-        );
+        sim.set_faults(Faults::default().delay_ns(0..=5 * MS).reorder(true).disk_bytes_max(1));
         until(&sim, || engine.owners[0].stream.end() > 0);
         engine.close();
         let closed = sim.block_on(engine.finish(&sim));
-        assert_eq!(
-            closed.map_err(|e| e.kind()),
-            Err(ErrorKind::NoSpace),
-            "seed {seed}"
-        );
+        assert_eq!(closed.map_err(|error| error.kind()), Err(ErrorKind::NoSpace), "seed {seed}");
         let outcomes = kinds(&outcomes);
-        assert_eq!(
-            outcomes,
-            [("a", None)],
-            "seed {seed}: the log was given up during a write"
-        );
+        assert_eq!(outcomes, [("a", None)], "seed {seed}: the log was given up during a write");
         sim.kill();
     }
 }
@@ -176,14 +142,7 @@ async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mut
         let value = k.to_le_bytes().repeat(1 + usize::from(writer) * 40);
         let key = [writer];
         let (kind, key, value) = (Kind::Put, &key[..], &value[..]);
-        let ops: Vec<_> = (0..SHARDS)
-            .map(|shard| WriteOp {
-                shard,
-                kind,
-                key,
-                value,
-            })
-            .collect();
+        let ops: Vec<_> = (0..SHARDS).map(|shard| WriteOp { shard, kind, key, value }).collect();
         if engine.write(&sim, &ops).await.is_err() {
             return;
         }
@@ -193,11 +152,7 @@ async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mut
 
 /// For each writer, what one scan sees on the shards: the same on all of them.
 async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[u32; 5]> {
-    let range = ScanRange {
-        start: Bound::Unbounded,
-        end: Bound::Unbounded,
-        direction,
-    };
+    let range = ScanRange { start: Bound::Unbounded, end: Bound::Unbounded, direction };
     let mut scanner = Scanner::new(engine, range);
     let mut seen = [Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     while let Some((key, value)) = scanner.next(sim).await? {
@@ -206,15 +161,9 @@ async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[
     }
     Ok(seen.map(|values| {
         let shards = values.len();
-        assert!(
-            shards == 0 || shards == usize::from(SHARDS),
-            "a batch is seen in part"
-        );
+        assert!(shards == 0 || shards == usize::from(SHARDS), "a batch is seen in part");
         let first = values.first().copied().unwrap_or(0);
-        assert!(
-            values.iter().all(|&k| k == first),
-            "a scan sees two moments: {values:?}"
-        );
+        assert!(values.iter().all(|&k| k == first), "a scan sees two moments: {values:?}");
         first
     }))
 }
@@ -255,17 +204,12 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
         sim.until_crash(|| sim.run_for(1_000_000 * MS));
         sim.set_faults(Faults::default());
         let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
-        let seen = sim
-            .block_on(scan(&sim, &engine, Direction::Forward))
-            .expect("a scan");
+        let seen = sim.block_on(scan(&sim, &engine, Direction::Forward)).expect("a scan");
         for (acked, seen) in acked.lock().iter().zip(seen) {
             let sound = seen == *acked || seen == acked + 1;
             assert!(sound, "seed {seed}: {acked} acknowledged, {seen} there");
         }
-        assert!(
-            seed < 30 || *scans.lock() > 0,
-            "seed {seed}: no scan went through"
-        );
+        assert!(seed < 30 || *scans.lock() > 0, "seed {seed}: no scan went through");
         sim.kill();
     }
 }

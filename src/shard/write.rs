@@ -67,9 +67,7 @@ pub(crate) fn check_sizes(key: &[u8], value: &[u8]) -> Result<()> {
 
 /// The bytes of log payload that these writes of one shard take.
 fn payload_bytes(ops: &[WriteOp<'_>]) -> usize {
-    let entries = ops
-        .iter()
-        .map(|op| entry_bytes(op.kind, op.key.len(), op.value.len()));
+    let entries = ops.iter().map(|op| entry_bytes(op.kind, op.key.len(), op.value.len()));
     section_bytes() + entries.sum::<usize>()
 }
 
@@ -79,9 +77,7 @@ pub(crate) fn log_bytes(kind: Kind, key_len: usize, value_len: usize) -> usize {
 }
 
 fn memtable_bytes(ops: &[WriteOp<'_>]) -> usize {
-    ops.iter()
-        .map(|op| Memtable::entry_bytes(op.key.len(), op.value.len()))
-        .sum()
+    ops.iter().map(|op| Memtable::entry_bytes(op.key.len(), op.value.len())).sum()
 }
 
 impl Engine {
@@ -97,11 +93,7 @@ impl Engine {
         let mut payload = 0;
         let mut sections: Sections<'_> = Sections::default();
         for ops in ops.chunk_by(|a, b| a.shard == b.shard) {
-            assert_eq!(
-                self.owner_of(ops[0].shard),
-                owner,
-                "a batch is of one stream"
-            );
+            assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
             payload += payload_bytes(ops);
             sections.push(Section::new(ops));
         }
@@ -145,12 +137,8 @@ impl Engine {
             let mut state = self.shard(shard).lock();
             let needed = memtable_bytes(section.ops);
             let limits = &self.limits;
-            let admitted = state.admit(
-                needed,
-                limits.memtable_bytes,
-                limits.frozen_max,
-                &self.arenas,
-            );
+            let admitted =
+                state.admit(needed, limits.memtable_bytes, limits.frozen_max, &self.arenas);
             match admitted.map_err(Staged::Failed)? {
                 Admission::Granted => {}
                 Admission::Rotated => self.owners[owner].flush_work.set(),
@@ -171,10 +159,7 @@ impl Engine {
         });
         let count = sections.len() as u16;
         let reservation =
-            match self.owners[owner]
-                .stream
-                .reserve(RecordKind::Write, count, payload, published)
-            {
+            match self.owners[owner].stream.reserve(RecordKind::Write, count, payload, published) {
                 Ok(reservation) => reservation,
                 Err(NoRoom::Wait(seen)) => return Err(Staged::NoLog(seen)),
                 Err(NoRoom::Failed(error)) => return Err(Staged::Failed(error)),
@@ -254,17 +239,9 @@ enum Staged {
 
 impl<'a> Section<'a> {
     fn new(ops: &'a [WriteOp<'a>]) -> Self {
-        let long = ops
-            .iter()
-            .enumerate()
-            .filter(|(_, op)| op.value.len() > INLINE_BYTES_MAX);
+        let long = ops.iter().enumerate().filter(|(_, op)| op.value.len() > INLINE_BYTES_MAX);
         let long = long.map(|(i, op)| (i, Arc::from(op.value))).collect();
-        Self {
-            ops,
-            long,
-            first_seq: 0,
-            inserted: 0,
-        }
+        Self { ops, long, first_seq: 0, inserted: 0 }
     }
 
     fn is_inserted(&self) -> bool {
@@ -294,12 +271,7 @@ fn fill(reservation: &mut Reservation, sections: &[Section<'_>]) {
     let mut writer = PayloadWriter::new(&mut record[HEADER_BYTES..]);
     for section in sections {
         let count = section.ops.len() as u32;
-        writer.section(
-            section.ops[0].shard,
-            KEYSPACE_DEFAULT,
-            count,
-            section.first_seq,
-        );
+        writer.section(section.ops[0].shard, KEYSPACE_DEFAULT, count, section.first_seq);
         for op in section.ops {
             writer.entry(op.kind, op.key, op.value);
         }

@@ -111,11 +111,7 @@ impl TableIter {
         };
         self.enter(io, block).await?;
         self.place(|cursor, block| cursor.seek(block, key, tag))?;
-        if self.valid() {
-            Ok(())
-        } else {
-            self.enter_after(io, block).await
-        }
+        if self.valid() { Ok(()) } else { self.enter_after(io, block).await }
     }
 
     /// Moves to the last entry before (key, tag).
@@ -131,11 +127,7 @@ impl TableIter {
         };
         self.enter(io, block).await?;
         self.place(|cursor, block| cursor.seek_before(block, key, tag))?;
-        if self.valid() {
-            Ok(())
-        } else {
-            self.enter_before(io, block).await
-        }
+        if self.valid() { Ok(()) } else { self.enter_before(io, block).await }
     }
 
     /// Moves to the first entry.
@@ -195,17 +187,9 @@ impl TableIter {
         &mut self,
         step: impl FnOnce(&mut BlockCursor, Block<'_>) -> Result<(), DecodeError>,
     ) -> Result<()> {
-        let Self {
-            table,
-            loaded,
-            cursor,
-            ..
-        } = self;
+        let Self { table, loaded, cursor, .. } = self;
         step(cursor, loaded.block()).map_err(|error| {
-            let offset = loaded
-                .current
-                .as_ref()
-                .map_or(0, |c| table.index().extent(c.block).0);
+            let offset = loaded.current.as_ref().map_or(0, |c| table.index().extent(c.block).0);
             table.damage(offset, &error)
         })
     }
@@ -227,26 +211,15 @@ impl TableIter {
     /// Makes `block` the current one.
     async fn enter<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
         self.cursor.clear();
-        if self
-            .loaded
-            .current
-            .as_ref()
-            .is_some_and(|current| current.block == block)
-        {
+        if self.loaded.current.as_ref().is_some_and(|current| current.block == block) {
             return Ok(());
         }
         self.loaded.current = None;
-        let held = self
-            .loaded
-            .window
-            .as_ref()
-            .is_some_and(|w| w.blocks.contains(&block));
+        let held = self.loaded.window.as_ref().is_some_and(|w| w.blocks.contains(&block));
         if !held {
             self.fill(io, block).await?;
         }
-        let Some(window) = &self.loaded.window else {
-            panic!("the window was filled")
-        };
+        let Some(window) = &self.loaded.window else { panic!("the window was filled") };
         let (offset, len) = self.table.index().extent(block);
         let start = (offset - window.offset) as usize;
         let place = start..start + len;
@@ -255,11 +228,7 @@ impl TableIter {
             .decode(&window.buf[place.clone()], offset)
             .map_err(|error| self.table.damage(offset, &error))?
             .shape();
-        self.loaded.current = Some(Current {
-            block,
-            place,
-            shape,
-        });
+        self.loaded.current = Some(Current { block, place, shape });
         Ok(())
     }
 
@@ -278,11 +247,7 @@ impl TableIter {
             _ => IoBuf::zeroed(len),
         };
         let buf = self.table.read(io, offset, buf).await?;
-        self.loaded.window = Some(Window {
-            blocks,
-            offset,
-            buf,
-        });
+        self.loaded.window = Some(Window { blocks, offset, buf });
         Ok(())
     }
 

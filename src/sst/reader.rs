@@ -47,10 +47,8 @@ impl Table {
         let file_bytes = io.len(&file).await?;
         let damaged = |offset, reason: String| Error::corruption(file.path(), offset, reason);
         if file_bytes < meta.file_bytes {
-            let reason = format!(
-                "the file ends before byte {}, where the table does",
-                meta.file_bytes
-            );
+            let reason =
+                format!("the file ends before byte {}, where the table does", meta.file_bytes);
             return Err(damaged(file_bytes, reason));
         }
         if file_bytes > meta.file_bytes
@@ -67,9 +65,7 @@ impl Table {
         let buf = read(io, &file, 0, IoBuf::zeroed(UNIT), "the header").await?;
         let header =
             Header::decode(&buf, FileType::Table).map_err(|error| error.at(file.path(), 0))?;
-        header
-            .check_belongs(db, meta.id)
-            .map_err(|error| error.at(file.path(), 0))?;
+        header.check_belongs(db, meta.id).map_err(|error| error.at(file.path(), 0))?;
 
         let footer_at = file_bytes - UNIT_U64;
         let buf = read(io, &file, footer_at, buf, "the footer").await?;
@@ -96,12 +92,7 @@ impl Table {
             ),
         };
         drop(regions);
-        Ok(Self {
-            file,
-            meta,
-            index,
-            filter,
-        })
+        Ok(Self { file, meta, index, filter })
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
@@ -161,9 +152,7 @@ impl Table {
             Lookup::Absent => {
                 let newer_before = block > 0 && self.index.ends_with(block - 1, key);
                 if self.filter.is_some() && !newer_before {
-                    counters
-                        .filter_false_positives
-                        .fetch_add(1, Ordering::Relaxed);
+                    counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -192,12 +181,7 @@ impl Table {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Table({}, {} blocks)",
-            self.file.path().display(),
-            self.index.blocks()
-        )
+        write!(f, "Table({}, {} blocks)", self.file.path().display(), self.index.blocks())
     }
 }
 
@@ -229,10 +213,7 @@ impl Regions {
             bytes.extend_from_slice(&buf);
             offset += len;
         }
-        Ok(Self {
-            offset: place.start,
-            bytes,
-        })
+        Ok(Self { offset: place.start, bytes })
     }
 
     /// The bytes of one region, verified.
@@ -250,20 +231,13 @@ impl Regions {
 /// Fills the whole of `buf`. A read that fails is tried once more.
 async fn read<I: Io>(io: &I, file: &File, offset: u64, buf: IoBuf, what: &str) -> Result<IoBuf> {
     let (mut buf, mut result) = io.read(file, offset, buf).await;
-    if result
-        .as_ref()
-        .is_err_and(|error| error.kind() == ErrorKind::Io)
-    {
+    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
         (buf, result) = io.read(file, offset, buf).await;
     }
     let bytes = result?;
     if bytes < buf.len() {
         let reason = format!("the file ends before the end of {what}");
-        return Err(Error::corruption(
-            file.path(),
-            offset + bytes as u64,
-            reason,
-        ));
+        return Err(Error::corruption(file.path(), offset + bytes as u64, reason));
     }
     Ok(buf)
 }

@@ -50,13 +50,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let mut buf = pool.take();
         Header::new(FileType::Table, db, id, Vec::new()).encode(&mut buf[..UNIT]);
         Self {
-            out: Output {
-                io,
-                file,
-                buf: Some(buf),
-                filled: UNIT,
-                written: 0,
-            },
+            out: Output { io, file, buf: Some(buf), filled: UNIT, written: 0 },
             id,
             table_id,
             block: BlockBuilder::new(),
@@ -118,10 +112,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let extent = self.block.finish(seed);
         self.out.put(extent).await?;
         let units = extent.len() / UNIT;
-        let last = self
-            .block
-            .last()
-            .expect("a finished block has a last entry");
+        let last = self.block.last().expect("a finished block has a last entry");
         self.index.add(last, next, units);
         self.block.reset();
         Ok(())
@@ -134,11 +125,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         bytes.resize(round_up(bytes.len()), 0);
         let crc = seed_at(&self.table_id, offset).checksum(&bytes);
         self.out.put(&bytes).await?;
-        Ok(Region {
-            offset,
-            bytes: len,
-            crc,
-        })
+        Ok(Region { offset, bytes: len, crc })
     }
 
     /// Completes the table, which must have at least one entry, and makes its
@@ -152,34 +139,15 @@ impl<'a, I: Io> TableWriter<'a, I> {
             Some(_) => FilterFormat::BinaryFuse8,
             None => FilterFormat::None,
         };
-        let filter = self
-            .region(filter.map_or_else(Vec::new, |filter| filter.encode()))
-            .await?;
+        let filter = self.region(filter.map_or_else(Vec::new, |filter| filter.encode())).await?;
         let index = self.region(self.index.encode()).await?;
-        self.properties.largest = self
-            .block
-            .last()
-            .map(|(key, _)| key.into())
-            .unwrap_or_default();
+        self.properties.largest = self.block.last().map(|(key, _)| key.into()).unwrap_or_default();
         let properties = self.region(self.properties.encode()).await?;
 
-        let Self {
-            mut out,
-            id,
-            table_id,
-            properties: stated,
-            ..
-        } = self;
+        let Self { mut out, id, table_id, properties: stated, .. } = self;
         let entries = stated.entries;
         let mut unit = [0; UNIT];
-        Footer {
-            entries,
-            filter_format,
-            filter,
-            index,
-            properties,
-        }
-        .encode(&mut unit, &table_id);
+        Footer { entries, filter_format, filter, index, properties }.encode(&mut unit, &table_id);
         out.put(&unit).await?;
         out.flush().await?;
         out.io.sync(&out.file).await?;
@@ -216,10 +184,7 @@ impl<I: Io> Output<'_, I> {
 
     async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let buf = self
-                .buf
-                .as_mut()
-                .expect("a writer whose write failed is dropped");
+            let buf = self.buf.as_mut().expect("a writer whose write failed is dropped");
             if self.filled == buf.len() {
                 self.flush().await?;
                 continue;
@@ -233,16 +198,11 @@ impl<I: Io> Output<'_, I> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        let buf = self
-            .buf
-            .take()
-            .expect("a writer whose write failed is dropped");
+        let buf = self.buf.take().expect("a writer whose write failed is dropped");
         assert!(self.filled > 0 && self.filled.is_multiple_of(UNIT));
         let request = WriteBuf::Prefix(buf, self.filled);
-        let (request, result) = self
-            .io
-            .write(&self.file, self.written, request, Harden::Later)
-            .await;
+        let (request, result) =
+            self.io.write(&self.file, self.written, request, Harden::Later).await;
         result?;
         if let WriteBuf::Owned(buf) | WriteBuf::Prefix(buf, _) = request {
             self.buf = Some(buf);

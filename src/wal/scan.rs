@@ -48,12 +48,7 @@ pub(crate) async fn find_streams<I: Io>(
         }
         let file = io.open(&path, OpenMode::ReadWrite).await?;
         let usage = segment::read_header(io, &file, db, id).await?;
-        let segment = Segment {
-            file,
-            id,
-            start: usage.start,
-            capacity: usage.capacity,
-        };
+        let segment = Segment { file, id, start: usage.start, capacity: usage.capacity };
         let (have, want) = (io.len(&segment.file).await?, segment.file_bytes());
         if have != want {
             let reason = format!("the segment has {have} bytes, and its header says {want}");
@@ -159,14 +154,7 @@ impl FoundStream {
         let seed = stream_seed(db, self.key.epoch, self.key.stream);
         let chain = Chain::new(seed, self.key.epoch, start, cut.unwrap_or(u64::MAX));
         let rest = self.segments.iter();
-        StreamReader {
-            stream: self,
-            chain,
-            cut,
-            rest,
-            start,
-            read_end: start,
-        }
+        StreamReader { stream: self, chain, cut, rest, start, read_end: start }
     }
 
     /// The records up to `durable` were durable, and those from `end` on are
@@ -218,11 +206,7 @@ async fn read_records<I: Io>(io: &I, pool: &Arc<BufferPool>, segment: &Segment) 
         let left = (segment.capacity - bytes.len() as u64) as usize;
         let read = read?.min(left);
         if read == 0 {
-            return Err(Error::corruption(
-                segment.file.path(),
-                offset,
-                "the segment is cut",
-            ));
+            return Err(Error::corruption(segment.file.path(), offset, "the segment is cut"));
         }
         bytes.extend_from_slice(&buf[..read]);
     }

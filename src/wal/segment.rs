@@ -69,15 +69,8 @@ impl SegmentUse {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 22] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
-        let stream = StreamKey {
-            epoch: u32_at(bytes, 0),
-            stream,
-        };
-        let this = Self {
-            stream,
-            start: u64_at(bytes, 6),
-            capacity: u64_at(bytes, 14),
-        };
+        let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
+        let this = Self { stream, start: u64_at(bytes, 6), capacity: u64_at(bytes, 14) };
         let whole = |n: u64| n.is_multiple_of(UNIT_U64) && n < 1 << 62;
         (whole(this.start) && whole(this.capacity) && this.capacity > 0).then_some(this)
     }
@@ -97,9 +90,7 @@ pub(crate) async fn read_header<I: Io>(
     let (unit, read) = io.read(file, 0, IoBuf::zeroed(UNIT)).await;
     let read = read?;
     let header = Header::decode(&unit[..read], FileType::Wal).map_err(|e| e.at(file.path(), 0))?;
-    header
-        .check_belongs(db, id)
-        .map_err(|e| e.at(file.path(), 0))?;
+    header.check_belongs(db, id).map_err(|e| e.at(file.path(), 0))?;
     header.check_writable().map_err(|e| e.at(file.path(), 0))?;
     SegmentUse::decode(&header.extra)
         .ok_or_else(|| Error::corruption(file.path(), 0, "the segment's header makes no sense"))
@@ -150,15 +141,9 @@ impl SegmentMaker {
         let file_bytes = self.next_bytes(last_bytes);
         let path = self.dir.join(format!("{id}{SUFFIX}"));
         let unfinished = self.dir.join(format!("{id}{SUFFIX}{UNFINISHED}"));
-        let usage = SegmentUse {
-            stream: self.stream,
-            start,
-            capacity: file_bytes - UNIT_U64,
-        };
+        let usage = SegmentUse { stream: self.stream, start, capacity: file_bytes - UNIT_U64 };
         let fail = |error: Error| error.context("cannot make a WAL segment");
-        let mut made = self
-            .write_whole(io, &unfinished, id, &usage, file_bytes)
-            .await;
+        let mut made = self.write_whole(io, &unfinished, id, &usage, file_bytes).await;
         if made.is_ok() {
             made = io.rename(&unfinished, &path).await;
         }
@@ -167,12 +152,7 @@ impl SegmentMaker {
             return Err(fail(error));
         }
         match self.open_named(io, &path).await {
-            Ok(file) => Ok(Segment {
-                file,
-                id,
-                start,
-                capacity: usage.capacity,
-            }),
+            Ok(file) => Ok(Segment { file, id, start, capacity: usage.capacity }),
             Err(error) => {
                 discard(io, &path).await;
                 Err(fail(error))
@@ -202,13 +182,10 @@ impl SegmentMaker {
         let mut first = true;
         while written < file_bytes {
             let piece = (file_bytes - written).min(buf.len() as u64) as usize;
-            let (back, result) = io
-                .write(&file, written, WriteBuf::Prefix(buf, piece), Harden::Later)
-                .await;
+            let (back, result) =
+                io.write(&file, written, WriteBuf::Prefix(buf, piece), Harden::Later).await;
             result?;
-            let WriteBuf::Prefix(back, _) = back else {
-                unreachable!("a prefix was written")
-            };
+            let WriteBuf::Prefix(back, _) = back else { unreachable!("a prefix was written") };
             buf = back;
             if std::mem::take(&mut first) {
                 buf[..UNIT].fill(0);
@@ -227,21 +204,12 @@ impl SegmentMaker {
         free: &Segment,
         start: u64,
     ) -> Result<Segment> {
-        let usage = SegmentUse {
-            stream: self.stream,
-            start,
-            capacity: free.capacity,
-        };
+        let usage = SegmentUse { stream: self.stream, start, capacity: free.capacity };
         let mut buf = IoBuf::zeroed(UNIT);
         fill_header(&mut buf, self.db, free.id, &usage);
         let (_, result) = io.write(&free.file, 0, buf.into(), Harden::Now).await;
         result?;
-        Ok(Segment {
-            file: free.file.clone(),
-            id: free.id,
-            start,
-            capacity: free.capacity,
-        })
+        Ok(Segment { file: free.file.clone(), id: free.id, start, capacity: free.capacity })
     }
 }
 
@@ -261,23 +229,13 @@ mod tests {
 
     #[test]
     fn usage_round_trips_and_refuses_nonsense() {
-        let stream = StreamKey {
-            epoch: 4,
-            stream: 2,
-        };
-        let usage = SegmentUse {
-            stream,
-            start: 1 << 20,
-            capacity: 8192,
-        };
+        let stream = StreamKey { epoch: 4, stream: 2 };
+        let usage = SegmentUse { stream, start: 1 << 20, capacity: 8192 };
         assert_eq!(SegmentUse::decode(&usage.encode()), Some(usage));
         assert_eq!(SegmentUse::decode(&usage.encode()[1..]), None);
         let odd = SegmentUse { start: 5, ..usage };
         assert_eq!(SegmentUse::decode(&odd.encode()), None);
-        let empty = SegmentUse {
-            capacity: 0,
-            ..usage
-        };
+        let empty = SegmentUse { capacity: 0, ..usage };
         assert_eq!(SegmentUse::decode(&empty.encode()), None);
     }
 }

@@ -168,10 +168,7 @@ impl Stream {
         published: impl Iterator<Item = (ShardId, SeqNo)>,
     ) -> Result<Reservation, NoRoom> {
         let len = HEADER_BYTES + payload_bytes;
-        assert!(
-            len <= self.group_bytes_max,
-            "the caller checks a record's size"
-        );
+        assert!(len <= self.group_bytes_max, "the caller checks a record's size");
         let mut state = self.state.lock();
         let state = &mut *state;
         if let Some(cause) = &state.poisoned {
@@ -192,15 +189,10 @@ impl Stream {
                         return Err(no_room);
                     }
                 }
-                state
-                    .claim_in_open_group(len)
-                    .expect("a new group has room for one record")
+                state.claim_in_open_group(len).expect("a new group has room for one record")
             }
         };
-        let group = state
-            .groups
-            .back_mut()
-            .expect("a record was reserved in it");
+        let group = state.groups.back_mut().expect("a record was reserved in it");
         let position = group.position + claim.start() as u64;
         let gap = position - state.end;
         let header = Header {
@@ -218,12 +210,7 @@ impl Stream {
         for (shard, seq) in published {
             group.publish(shard, seq);
         }
-        Ok(Reservation {
-            group: group.number,
-            header,
-            seed: self.seed,
-            claim,
-        })
+        Ok(Reservation { group: group.number, header, seed: self.seed, claim })
     }
 
     /// Ready when it is worth trying [`Stream::reserve`] again: since it said
@@ -250,20 +237,14 @@ impl Stream {
             return Poll::Ready(Turn::Over(Err(Error::poisoned(cause))));
         }
         if !state.leading {
-            let group = state
-                .groups
-                .pop_front()
-                .expect("a group somebody waits for exists");
+            let group = state.groups.pop_front().expect("a group somebody waits for exists");
             debug_assert_eq!(group.number, state.complete);
             group.buf.seal();
             state.leading = true;
             let room = state.new_room();
             drop(state);
             wake_all(room);
-            return Poll::Ready(Turn::Lead(Lead {
-                stream: self,
-                group: Some(group),
-            }));
+            return Poll::Ready(Turn::Lead(Lead { stream: self, group: Some(group) }));
         }
         state.waiting.push((group, cx.waker().clone()));
         Poll::Pending
@@ -303,9 +284,7 @@ impl Stream {
     pub(crate) fn segment_counts(&self) -> (usize, u64) {
         let state = self.state.lock();
         let all = state.segments.iter().chain(&state.spare);
-        all.fold((0, 0), |(n, bytes), segment| {
-            (n + 1, bytes + segment.file_bytes())
-        })
+        all.fold((0, 0), |(n, bytes), segment| (n + 1, bytes + segment.file_bytes()))
     }
 
     /// Where the next spare segment has to start, and the file length of the
@@ -337,12 +316,7 @@ impl Stream {
 
     /// Where the oldest live segment starts.
     pub(crate) fn start(&self) -> u64 {
-        self.state
-            .lock()
-            .segments
-            .front()
-            .expect("a stream has a segment")
-            .start
+        self.state.lock().segments.front().expect("a stream has a segment").start
     }
 
     /// The live segments that end at or below `keep`, which nobody needs: not
@@ -350,13 +324,7 @@ impl Stream {
     pub(crate) fn below(&self, keep: u64) -> Vec<Arc<Segment>> {
         let state = self.state.lock();
         let used = state.segments.len() - 1;
-        state
-            .segments
-            .iter()
-            .take(used)
-            .take_while(|s| s.end() <= keep)
-            .cloned()
-            .collect()
+        state.segments.iter().take(used).take_while(|s| s.end() <= keep).cloned().collect()
     }
 
     /// Drops the `count` oldest segments: the caller made durable that the
@@ -441,21 +409,12 @@ impl State {
             segment = spare;
             switched = true;
         }
-        let buf = self
-            .idle_buffers
-            .pop()
-            .unwrap_or_else(|| Arc::new(GroupBuf::new(group_bytes_max)));
+        let buf =
+            self.idle_buffers.pop().unwrap_or_else(|| Arc::new(GroupBuf::new(group_bytes_max)));
         let number = self.next_group;
         self.next_group += 1;
         let published = Vec::new();
-        self.groups.push_back(Group {
-            number,
-            buf,
-            segment,
-            position,
-            published,
-            records: 0,
-        });
+        self.groups.push_back(Group { number, buf, segment, position, published, records: 0 });
         Ok(switched)
     }
 }
@@ -473,9 +432,7 @@ impl Lead<'_> {
         let offset = group.segment.offset(group.position);
         let buf = WriteBuf::Group(Arc::clone(&group.buf), group.written_bytes());
         // All before it is durable: see the module's text.
-        let (_, result) = io
-            .write(&group.segment.file, offset, buf, Harden::Now)
-            .await;
+        let (_, result) = io.write(&group.segment.file, offset, buf, Harden::Now).await;
         result
     }
 
@@ -518,10 +475,7 @@ impl Stream {
     fn completed(&self, group: Group) {
         let (next, followers, room, watched) = {
             let mut state = self.state.lock();
-            assert_eq!(
-                group.number, state.complete,
-                "groups are completed in order"
-            );
+            assert_eq!(group.number, state.complete, "groups are completed in order");
             state.complete += 1;
             state.leading = false;
             state.durable_end = group.end();
@@ -550,11 +504,7 @@ impl Stream {
                 // one panic, nobody else would notice: a later group's leads.
                 next = Some(state.waiting.swap_remove(0).1);
             }
-            let room = if state.closed {
-                state.new_room()
-            } else {
-                Vec::new()
-            };
+            let room = if state.closed { state.new_room() } else { Vec::new() };
             let watched = std::mem::take(&mut state.watched);
             (next, followers, room, watched)
         };

@@ -66,24 +66,14 @@ fn a_damaged_identity() {
     let path = dir.join("IDENTITY");
     let one = "copy the sound half of the file over it";
     let name = path.to_str().expect("UTF-8");
-    refuses(
-        &path,
-        dir,
-        &[&flip(0), &flip(70), &flip(UNIT), &flip(UNIT + 511)],
-        &[one, name],
-    );
+    refuses(&path, dir, &[&flip(0), &flip(70), &flip(UNIT), &flip(UNIT + 511)], &[one, name]);
     refuses(&path, dir, &[&cut(UNIT), &cut(2 * UNIT - 1)], &[one, name]);
     let both = |bytes: &mut Vec<u8>| {
         flip(70)(bytes);
         flip(UNIT + 71)(bytes);
     };
     let from_a_copy = "restore it from a copy";
-    refuses(
-        &path,
-        dir,
-        &[&both, &cut(0), &cut(1), &cut(UNIT - 1)],
-        &[from_a_copy, name],
-    );
+    refuses(&path, dir, &[&both, &cut(0), &cut(1), &cut(UNIT - 1)], &[from_a_copy, name]);
     let longer = |bytes: &mut Vec<u8>| bytes.extend([0; 5]);
     refuses(&path, dir, &[&longer], &["8197 bytes", name]);
     refuses_without(&path, dir, &["the identity file is missing", from_a_copy]);
@@ -117,19 +107,11 @@ fn damaged_manifests() {
     for path in [manifest(dir), manifest(&dir.join("shard-000"))] {
         let name = [path.to_str().expect("UTF-8")];
         refuses(&path, dir, &[&cut(0), &cut(100), &cut(UNIT)], &name);
-        refuses(
-            &path,
-            dir,
-            &[&flip(3), &flip(60), &flip(UNIT + 5), &flip(UNIT + 40)],
-            &name,
-        );
+        refuses(&path, dir, &[&flip(3), &flip(60), &flip(UNIT + 5), &flip(UNIT + 40)], &name);
     }
     // A file that ends early looks like one that was never written further.
     let snapshot = cut(2 * UNIT);
-    let says = [
-        "the root manifest does not know this log",
-        "restore the manifest from a copy",
-    ];
+    let says = ["the root manifest does not know this log", "restore the manifest from a copy"];
     refuses(&manifest(dir), dir, &[&snapshot], &says);
     assert_holds(&Db::open(dir, options()).expect("open"), SAMPLE);
 }
@@ -150,20 +132,10 @@ fn a_shard_manifest_without_its_last_edits() {
     let dir = place.path();
     let db = put_segments(dir);
     db.flush().wait().expect("flush");
-    eventually("the log is freed", || {
-        db.stats().wal_segments <= PUTS as u64 / 2
-    });
+    eventually("the log is freed", || db.stats().wal_segments <= PUTS as u64 / 2);
     db.close().expect("close");
-    let says = [
-        "the manifest's last edits are missing",
-        "restore it from a copy",
-    ];
-    refuses(
-        &manifest(&dir.join("shard-000")),
-        dir,
-        &[&cut(2 * UNIT)],
-        &says,
-    );
+    let says = ["the manifest's last edits are missing", "restore it from a copy"];
+    refuses(&manifest(&dir.join("shard-000")), dir, &[&cut(2 * UNIT)], &says);
     assert_holds(&Db::open(dir, options()).expect("open"), 0..PUTS);
 }
 
@@ -176,11 +148,7 @@ fn missing_manifests_and_directories() {
     let (shard, wal) = (dir.join("shard-000"), dir.join("wal"));
     let from_a_copy = "restore it from a copy";
     refuses_without(&root, dir, &["the root manifest is missing", from_a_copy]);
-    refuses_without(
-        &manifest(&shard),
-        dir,
-        &["the shard's manifest is missing", from_a_copy],
-    );
+    refuses_without(&manifest(&shard), dir, &["the shard's manifest is missing", from_a_copy]);
     refuses_without(&shard, dir, &["shard-000", "is missing", from_a_copy]);
     refuses_without(&wal, dir, &["/wal", "missing", from_a_copy]);
     // Without root manifest and log it does not look like a new one either.
@@ -189,11 +157,7 @@ fn missing_manifests_and_directories() {
         std::fs::rename(path, away.path().join(kept)).expect("take away");
     }
     std::fs::create_dir(&wal).expect("create");
-    opening_refused(
-        dir,
-        ErrorKind::Corruption,
-        &["the root manifest is missing", from_a_copy],
-    );
+    opening_refused(dir, ErrorKind::Corruption, &["the root manifest is missing", from_a_copy]);
     for (path, kept) in [(&root, "root"), (&wal, "wal")] {
         std::fs::rename(away.path().join(kept), path).expect("bring back");
     }
@@ -233,10 +197,7 @@ fn without_each_segment(dir: &Path) {
             Ok(db) => assert_holds(&db, 0..PUTS),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
-                assert!(
-                    error.to_string().contains("restore the file from a copy"),
-                    "{error}"
-                );
+                assert!(error.to_string().contains("restore the file from a copy"), "{error}");
                 refusals += 1;
             }
         }
@@ -287,43 +248,21 @@ fn refuses_keys_of(path: &Path, dir: &Path) {
     let says = [path.to_str().expect("UTF-8")];
     for i in 0..10 {
         refused(db.get(&key(i)).wait(), ErrorKind::Corruption, &says);
-        refused(
-            db.get_with(&key(i), |_| ()).wait(),
-            ErrorKind::Corruption,
-            &says,
-        );
+        refused(db.get_with(&key(i), |_| ()).wait(), ErrorKind::Corruption, &says);
     }
     // Not the table's, but within its range.
     refused(db.get(b"key-0003x").wait(), ErrorKind::Corruption, &says);
     for i in 10..30 {
-        assert_eq!(
-            db.get(&key(i)).wait().expect("a get").as_deref(),
-            Some(&value(i)[..])
-        );
+        assert_eq!(db.get(&key(i)).wait().expect("a get").as_deref(), Some(&value(i)[..]));
     }
     assert_eq!(db.get(b"a").wait().expect("a get"), None);
-    for scan in [
-        db.scan(..),
-        db.scan(..).reverse(),
-        db.scan(key(9)..),
-        db.scan_prefix(b"key-000"),
-    ] {
-        let failed = scan
-            .iter()
-            .take(100)
-            .find_map(Result::err)
-            .expect("the scan is refused");
+    for scan in [db.scan(..), db.scan(..).reverse(), db.scan(key(9)..), db.scan_prefix(b"key-000")]
+    {
+        let failed = scan.iter().take(100).find_map(Result::err).expect("the scan is refused");
         refused::<()>(Err(failed), ErrorKind::Corruption, &says);
     }
     assert_eq!(db.scan(key(10)..).iter().filter(Result::is_ok).count(), 20);
-    assert_eq!(
-        db.scan(key(10)..)
-            .reverse()
-            .iter()
-            .filter(Result::is_ok)
-            .count(),
-        20
-    );
+    assert_eq!(db.scan(key(10)..).reverse().iter().filter(Result::is_ok).count(), 20);
     db.close().expect("close");
 }
 
@@ -331,15 +270,9 @@ fn refuses_keys_of(path: &Path, dir: &Path) {
 fn takes_writes(dir: &Path) {
     let db = Db::open(dir, options()).expect("open");
     db.put(&key(3), &value(3)).wait().expect("a put");
-    assert_eq!(
-        db.get(&key(3)).wait().expect("a get").as_deref(),
-        Some(&value(3)[..])
-    );
+    assert_eq!(db.get(&key(3)).wait().expect("a get").as_deref(), Some(&value(3)[..]));
     db.flush().wait().expect("flush");
-    assert_eq!(
-        db.get(&key(3)).wait().expect("a get").as_deref(),
-        Some(&value(3)[..])
-    );
+    assert_eq!(db.get(&key(3)).wait().expect("a get").as_deref(), Some(&value(3)[..]));
     db.close().expect("close");
 }
 
@@ -426,10 +359,7 @@ fn a_damaged_block() {
     assert!((1..=5).contains(&refusals), "{refusals} keys of one block");
     for scan in [db.scan(..), db.scan(..).reverse()] {
         let rows: Vec<_> = scan.iter().take(2 * KEYS).collect();
-        let failed = rows
-            .iter()
-            .position(Result::is_err)
-            .expect("the scan is refused");
+        let failed = rows.iter().position(Result::is_err).expect("the scan is refused");
         refused(rows[failed].clone(), ErrorKind::Corruption, &[&says]);
         assert_eq!(rows.len(), failed + 1, "a scan ends with its error");
         for (key_found, found) in rows.into_iter().flatten() {

@@ -22,10 +22,7 @@ fn a_file_in_place_of_the_directory() {
     let before = image(place.path());
     for create in [true, false] {
         for path in [file.clone(), file.join("below"), file.join("far/below")] {
-            let says = [
-                path.to_str().expect("UTF-8"),
-                "name a directory for the database",
-            ];
+            let says = [path.to_str().expect("UTF-8"), "name a directory for the database"];
             let opened = Db::open(&path, options().create(create));
             refused(opened, ErrorKind::InvalidArgument, &says);
         }
@@ -38,11 +35,7 @@ fn no_database_where_none_is_to_be_created() {
     let place = tempfile::tempdir().expect("a directory");
     for path in [place.path().to_owned(), place.path().join("missing/one")] {
         let says = [path.to_str().expect("UTF-8"), "no database"];
-        refused(
-            Db::open(&path, options().create(false)),
-            ErrorKind::NotFound,
-            &says,
-        );
+        refused(Db::open(&path, options().create(false)), ErrorKind::NotFound, &says);
     }
     assert!(image(place.path()).is_empty(), "something was made");
 }
@@ -75,16 +68,10 @@ fn a_directory_nobody_may_enter() {
         let dir = place.join("db");
         sample(&dir);
         let closed = Permitted::only(&dir, 0o000);
-        assert!(
-            is_denied(std::fs::read_dir(&dir)),
-            "the permissions do not bite"
-        );
+        assert!(is_denied(std::fs::read_dir(&dir)), "the permissions do not bite");
         for create in [true, false] {
             for path in [dir.clone(), dir.join("below")] {
-                let says = [
-                    path.to_str().expect("UTF-8"),
-                    "the user that owns the database",
-                ];
+                let says = [path.to_str().expect("UTF-8"), "the user that owns the database"];
                 let opened = Db::open(&path, options().create(create));
                 refused(opened, ErrorKind::PermissionDenied, &says);
             }
@@ -102,29 +89,17 @@ fn a_directory_that_may_only_be_read() {
         sample(&dir);
         let before = image(&dir);
         // An old database, one without its lock's file, and none at all.
-        for make in [
-            &(|| std::fs::remove_file(dir.join("LOCK")).expect("remove")) as &dyn Fn(),
-            &|| std::fs::write(dir.join("LOCK"), b"").expect("write"),
-        ] {
+        let with_lock = || std::fs::write(dir.join("LOCK"), b"").expect("write");
+        let without_lock = || std::fs::remove_file(dir.join("LOCK")).expect("remove");
+        for make in [&without_lock as &dyn Fn(), &with_lock] {
             make();
             let _read_only = Permitted::only(&dir, 0o500);
-            assert!(
-                is_denied(std::fs::write(dir.join("x"), b"")),
-                "the permissions do not bite"
-            );
+            assert!(is_denied(std::fs::write(dir.join("x"), b"")), "the permissions do not bite");
             let says = [dir.to_str().expect("UTF-8"), "let that user write"];
-            refused(
-                Db::open(&dir, options()),
-                ErrorKind::PermissionDenied,
-                &says,
-            );
+            refused(Db::open(&dir, options()), ErrorKind::PermissionDenied, &says);
             let new = dir.join("new");
             let says = [new.to_str().expect("UTF-8"), "let that user write"];
-            refused(
-                Db::open(&new, options()),
-                ErrorKind::PermissionDenied,
-                &says,
-            );
+            refused(Db::open(&new, options()), ErrorKind::PermissionDenied, &says);
         }
         assert!(image(&dir) == before, "something was changed");
         assert_holds(&Db::open(&dir, options()).expect("open"), SAMPLE);
@@ -152,15 +127,8 @@ fn a_file_nobody_may_open() {
             shard,
         ] {
             let closed = Permitted::only(&path, 0o000);
-            let says = [
-                path.to_str().expect("UTF-8"),
-                "the user that owns the database",
-            ];
-            refused(
-                Db::open(&dir, options()),
-                ErrorKind::PermissionDenied,
-                &says,
-            );
+            let says = [path.to_str().expect("UTF-8"), "the user that owns the database"];
+            refused(Db::open(&dir, options()), ErrorKind::PermissionDenied, &says);
             drop(closed);
             assert!(image(&dir) == before, "something was changed");
         }
@@ -173,11 +141,7 @@ fn a_second_opener_in_the_same_process() {
     let dir = tempfile::tempdir().expect("a directory");
     let db = Db::open(dir.path(), options()).expect("open");
     put(&db, 0..3);
-    let says = [
-        dir.path().to_str().expect("UTF-8"),
-        "close the other",
-        "Options::lock_wait",
-    ];
+    let says = [dir.path().to_str().expect("UTF-8"), "close the other", "Options::lock_wait"];
     refused(Db::open(dir.path(), options()), ErrorKind::Locked, &says);
     put(&db, 3..6);
 
@@ -185,10 +149,7 @@ fn a_second_opener_in_the_same_process() {
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
             let db = Db::open(dir.path(), options().lock_wait(PATIENT)).expect("open");
-            assert!(
-                closing.load(Ordering::SeqCst),
-                "two handles are open at once"
-            );
+            assert!(closing.load(Ordering::SeqCst), "two handles are open at once");
             assert_holds(&db, 0..6);
         });
         closing.store(true, Ordering::SeqCst);
@@ -201,11 +162,7 @@ fn a_second_opener_in_the_same_process() {
 fn a_second_opener_in_another_process() {
     let test = "directory::a_second_opener_in_another_process";
     let is_child = be_child(test, |dir| {
-        refused(
-            Db::open(dir, options()),
-            ErrorKind::Locked,
-            &["process", "--lock-wait"],
-        );
+        refused(Db::open(dir, options()), ErrorKind::Locked, &["process", "--lock-wait"]);
         println!("refused");
         std::io::stdout().flush().expect("flush");
         let db = Db::open(dir, options().lock_wait(PATIENT)).expect("open");

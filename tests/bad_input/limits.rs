@@ -13,19 +13,12 @@ use super::{
 /// As containers do it.
 fn forbid_io_uring() {
     let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
-    let (allow, forbid) = (
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM as u32),
-    );
-    let arch = std::env::consts::ARCH
-        .try_into()
-        .expect("a known architecture");
+    let (allow, forbid) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
     let filter = SeccompFilter::new(rules, allow, forbid, arch).expect("a filter");
     let program: BpfProgram = filter.try_into().expect("a program");
     apply_filter(&program).expect("install the filter");
-    let refused = io_uring::IoUring::new(1)
-        .map(drop)
-        .map_err(|error| error.raw_os_error());
+    let refused = io_uring::IoUring::new(1).map(drop).map_err(|error| error.raw_os_error());
     assert_eq!(refused, Err(Some(libc::EPERM)), "the filter does not bite");
 }
 
@@ -36,12 +29,7 @@ fn io_uring_forbidden() {
         sample(&old);
         let before = image(&old);
         forbid_io_uring();
-        let says = [
-            "seccomp",
-            "kernel.io_uring_disabled",
-            "IoBackend::Blocking",
-            "--io blocking",
-        ];
+        let says = ["seccomp", "kernel.io_uring_disabled", "IoBackend::Blocking", "--io blocking"];
         for dir in [&old, &new] {
             let opened = Db::open(dir, options().io(IoBackend::Ring));
             refused(opened, ErrorKind::Unsupported, &says);
@@ -68,9 +56,8 @@ const SAYS: [&str; 2] = ["ulimit -n", "LimitNOFILE"];
 
 /// The limit bites: so many files cannot be open at once.
 fn assert_few_files(count: usize) {
-    let opened: std::io::Result<Vec<_>> = (0..count)
-        .map(|_| std::fs::File::open("/dev/null"))
-        .collect();
+    let opened: std::io::Result<Vec<_>> =
+        (0..count).map(|_| std::fs::File::open("/dev/null")).collect();
     let error = opened.expect_err("the limit does not bite").raw_os_error();
     assert_eq!(error, Some(libc::EMFILE));
 }
@@ -146,40 +133,37 @@ fn many_tables_and_few_open_files() {
 /// says so, and the next one finds everything.
 #[test]
 fn an_opening_that_runs_out_of_files_anywhere() {
-    in_child(
-        "limits::an_opening_that_runs_out_of_files_anywhere",
-        |place| {
-            for (name, io) in [("ring", IoBackend::Ring), ("blocking", IoBackend::Blocking)] {
-                let dir = place.join(name);
-                // Memtables so small that the replay has some to flush.
-                let options = || Options::memtable_bytes(options().io(io.clone()), 4096);
-                limit_open_files(NO_LIMIT);
-                let db = Db::open(&dir, options().shards(3).owners(2)).expect("open");
-                put(&db, 0..100);
-                db.flush().wait().expect("flush");
-                put(&db, 100..150);
-                close(db);
+    in_child("limits::an_opening_that_runs_out_of_files_anywhere", |place| {
+        for (name, io) in [("ring", IoBackend::Ring), ("blocking", IoBackend::Blocking)] {
+            let dir = place.join(name);
+            // Memtables so small that the replay has some to flush.
+            let options = || Options::memtable_bytes(options().io(io.clone()), 4096);
+            limit_open_files(NO_LIMIT);
+            let db = Db::open(&dir, options().shards(3).owners(2)).expect("open");
+            put(&db, 0..100);
+            db.flush().wait().expect("flush");
+            put(&db, 100..150);
+            close(db);
 
-                let mut refusals = 0;
-                for limit in 3.. {
-                    assert!(limit < 100, "opening needs more files than it should");
-                    limit_open_files(limit);
-                    match Db::open(&dir, options().owners(2)) {
-                        Err(error) => {
-                            refused::<()>(Err(error), ErrorKind::TooManyFiles, &SAYS);
-                            refusals += 1;
-                        }
-                        Ok(db) => {
-                            limit_open_files(NO_LIMIT);
-                            assert_holds(&db, 0..150);
-                            break;
-                        }
+            let mut refusals = 0;
+            for limit in 3.. {
+                assert!(limit < 100, "opening needs more files than it should");
+                limit_open_files(limit);
+                match Db::open(&dir, options().owners(2)) {
+                    Err(error) => {
+                        refused::<()>(Err(error), ErrorKind::TooManyFiles, &SAYS);
+                        refusals += 1;
+                    }
+                    Ok(db) => {
+                        limit_open_files(NO_LIMIT);
+                        assert_holds(&db, 0..150);
+                        break;
                     }
                 }
-                assert!(refusals > 10, "the limit did not bite ({refusals} times)");
             }
-        },
-    );
+            assert!(refusals > 10, "the limit did not bite ({refusals} times)");
+        }
+    });
 }
 
 /// Background work is tried again now and then: this succeeds in the end.
@@ -195,12 +179,7 @@ fn resumes(what: &str, mut attempt: impl FnMut() -> ourodb::Result<()>) {
 
 fn nothing_can_be_opened(dir: &Path, io: &IoBackend) {
     limit_open_files(NO_LIMIT);
-    let options = || {
-        options()
-            .io(io.clone())
-            .memtable_bytes(256 << 10)
-            .wal_segment_bytes(64 << 10)
-    };
+    let options = || options().io(io.clone()).memtable_bytes(256 << 10).wal_segment_bytes(64 << 10);
     let db = Db::open(dir, options()).expect("open");
     put(&db, 0..10);
 
@@ -222,9 +201,7 @@ fn nothing_can_be_opened(dir: &Path, io: &IoBackend) {
     assert_holds(&db, 0..count);
 
     limit_open_files(NO_LIMIT);
-    resumes("a put resumes", || {
-        db.put(&key(count), &value(count)).wait()
-    });
+    resumes("a put resumes", || db.put(&key(count), &value(count)).wait());
     resumes("a flush resumes", || db.flush().wait());
     assert!(db.stats().tables > 0);
     assert_holds(&db, 0..count + 1);
@@ -234,11 +211,8 @@ fn nothing_can_be_opened(dir: &Path, io: &IoBackend) {
 
 #[test]
 fn an_open_database_that_can_open_no_more_files() {
-    in_child(
-        "limits::an_open_database_that_can_open_no_more_files",
-        |place| {
-            nothing_can_be_opened(&place.join("ring"), &IoBackend::Ring);
-            nothing_can_be_opened(&place.join("blocking"), &IoBackend::Blocking);
-        },
-    );
+    in_child("limits::an_open_database_that_can_open_no_more_files", |place| {
+        nothing_can_be_opened(&place.join("ring"), &IoBackend::Ring);
+        nothing_can_be_opened(&place.join("blocking"), &IoBackend::Blocking);
+    });
 }

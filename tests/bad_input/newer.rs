@@ -17,29 +17,19 @@ const INCOMPATIBLE_AT: usize = 32;
 fn change(header: &mut [u8], at: usize) {
     let (checked, crc) = header[..HEADER_BYTES].split_at_mut(HEADER_BYTES - 4);
     let sum = |checked: &[u8]| crc32c::crc32c_append(crc32c::crc32c(checked), &[0; 4]);
-    assert_eq!(
-        crc,
-        sum(checked).to_le_bytes(),
-        "the test knows how headers are checked"
-    );
+    assert_eq!(crc, sum(checked).to_le_bytes(), "the test knows how headers are checked");
     checked[at] ^= 0x40;
     crc.copy_from_slice(&sum(checked).to_le_bytes());
 }
 
 /// Changes each of the headers at the start of a file.
 fn change_file(path: &Path, headers: usize, at: usize) {
-    let file = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(path)
-        .expect("open");
+    let file = std::fs::File::options().read(true).write(true).open(path).expect("open");
     for i in 0..headers {
         let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, (i * UNIT) as u64)
-            .expect("read");
+        file.read_exact_at(&mut header, (i * UNIT) as u64).expect("read");
         change(&mut header, at);
-        file.write_all_at(&header, (i * UNIT) as u64)
-            .expect("write");
+        file.write_all_at(&header, (i * UNIT) as u64).expect("write");
     }
 }
 
@@ -85,10 +75,6 @@ fn a_newer_table() {
     refuses_newer(|dir| files(dir, "", ".sst").remove(0), 1, &at);
     let dir = tempfile::tempdir().expect("a directory");
     sample(dir.path());
-    change_file(
-        &files(dir.path(), "", ".sst")[0],
-        1,
-        READ_ONLY_COMPATIBLE_AT,
-    );
+    change_file(&files(dir.path(), "", ".sst")[0], 1, READ_ONLY_COMPATIBLE_AT);
     assert_holds(&Db::open(dir.path(), options()).expect("open"), SAMPLE);
 }

@@ -15,30 +15,17 @@ fn a_long_key_or_value_is_refused_and_the_longest_is_not() {
     refused(db.put(&key, b"v").wait(), ErrorKind::InvalidArgument, &says);
     refused(db.delete(&key).wait(), ErrorKind::InvalidArgument, &says);
     let says = ["65537 bytes", "65536", "split it over several keys"];
-    refused(
-        db.put(b"k", &value).wait(),
-        ErrorKind::InvalidArgument,
-        &says,
-    );
+    refused(db.put(b"k", &value).wait(), ErrorKind::InvalidArgument, &says);
     for (key, value) in [(&key[..], &b"v"[..]), (b"k", &value)] {
         let mut batch = Batch::new();
-        batch
-            .put(b"before", b"v")
-            .put(key, value)
-            .put(b"after", b"v");
-        refused(
-            db.write(batch).wait(),
-            ErrorKind::InvalidArgument,
-            &["the longest allowed"],
-        );
+        batch.put(b"before", b"v").put(key, value).put(b"after", b"v");
+        refused(db.write(batch).wait(), ErrorKind::InvalidArgument, &["the longest allowed"]);
     }
     assert_eq!(db.get(&key).wait().expect("a get"), None);
     assert_holds(&db, 0..3);
 
     let (key, value) = (&key[1..], &value[1..]);
-    db.put(key, value)
-        .wait()
-        .expect("the longest key and value");
+    db.put(key, value).wait().expect("the longest key and value");
     db.close().expect("close");
     let db = Db::open(dir.path(), options()).expect("open");
     assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(value));
@@ -64,11 +51,7 @@ fn a_long_batch_is_refused_and_the_longest_is_not() {
     // What a batch counts is an upper bound: this is beyond every doubt.
     batch.put(b"more", &vec![b'v'; VALUE_BYTES_MAX]);
     let limit = db.batch_bytes_max().to_string();
-    refused(
-        db.write(batch).wait(),
-        ErrorKind::InvalidArgument,
-        &[&limit, "split the batch"],
-    );
+    refused(db.write(batch).wait(), ErrorKind::InvalidArgument, &[&limit, "split the batch"]);
     assert_holds(&db, 0..3);
 
     let count = longest.len();
@@ -91,11 +74,7 @@ fn a_batch_over_several_streams_is_refused() {
     let mut batch = Batch::new();
     batch.put(&a, b"1").put(&b, b"2");
     let says = ["of WAL streams", "Db::stream_of", "Options::owners(1)"];
-    refused(
-        db.write(batch.clone()).wait(),
-        ErrorKind::InvalidArgument,
-        &says,
-    );
+    refused(db.write(batch.clone()).wait(), ErrorKind::InvalidArgument, &says);
     assert_holds(&db, 0..3);
 
     // Both ways that the message names.
@@ -105,8 +84,5 @@ fn a_batch_over_several_streams_is_refused() {
     db.close().expect("close");
     let db = Db::open(dir.path(), options().owners(1)).expect("open");
     db.write(batch).wait().expect("one stream");
-    assert_eq!(
-        db.get(&b).wait().expect("a get").as_deref(),
-        Some(&b"2"[..])
-    );
+    assert_eq!(db.get(&b).wait().expect("a get").as_deref(), Some(&b"2"[..]));
 }

@@ -70,10 +70,7 @@ impl Child {
         let mut line = String::new();
         while !line.trim_end().ends_with(words) {
             line.clear();
-            let read = self
-                .output
-                .read_line(&mut line)
-                .expect("the child's output");
+            let read = self.output.read_line(&mut line).expect("the child's output");
             assert!(read > 0, "the child ended before it said {words:?}");
         }
     }
@@ -97,13 +94,8 @@ impl Child {
             std::thread::sleep(Duration::from_millis(5));
         };
         let mut said = String::new();
-        self.output
-            .read_to_string(&mut said)
-            .expect("the child's output");
-        assert!(
-            status.success() && said.contains(DONE),
-            "the child failed ({status}):\n{said}"
-        );
+        self.output.read_to_string(&mut said).expect("the child's output");
+        assert!(status.success() && said.contains(DONE), "the child failed ({status}):\n{said}");
     }
 }
 
@@ -128,10 +120,8 @@ pub(crate) fn place() -> TempDir {
 /// user's: nothing that root may do is permitted.
 pub(crate) fn drop_root() {
     if rustix::process::geteuid().is_root() {
-        let (uid, gid) = (
-            rustix::process::Uid::from_raw(ORDINARY),
-            rustix::process::Gid::from_raw(ORDINARY),
-        );
+        let (uid, gid) =
+            (rustix::process::Uid::from_raw(ORDINARY), rustix::process::Gid::from_raw(ORDINARY));
         set_thread_groups(&[]).expect("leave root's groups");
         set_thread_res_gid(gid, gid, gid).expect("leave root's group");
         set_thread_res_uid(uid, uid, uid).expect("leave root's user");
@@ -142,12 +132,5 @@ pub(crate) fn drop_root() {
 /// Sets how many files the process may have open; it may raise it again.
 pub(crate) fn limit_open_files(count: u64) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(count),
-            maximum,
-        },
-    )
-    .expect("set the limit");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).expect("set the limit");
 }

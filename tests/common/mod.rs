@@ -60,14 +60,8 @@ pub fn assert_same(db: &Db, model: &Model) {
         .map(|row| row.map(|(k, v)| (k.into_vec(), v.into_vec())))
         .collect::<Result<_, _>>()
         .expect("a backward scan");
-    assert!(
-        backward.iter().map(|(k, v)| (k, v)).eq(model.iter().rev()),
-        "a backward scan"
-    );
+    assert!(backward.iter().map(|(k, v)| (k, v)).eq(model.iter().rev()), "a backward scan");
     for (key, value) in model {
-        assert_eq!(
-            db.get(key).wait().expect("a get").as_deref(),
-            Some(&value[..])
-        );
+        assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(&value[..]));
     }
 }

@@ -5,9 +5,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=OURO_COMMIT");
-    let commit = std::env::var("OURO_COMMIT")
-        .ok()
-        .or_else(|| git(&["rev-parse", "HEAD"]));
+    let commit = std::env::var("OURO_COMMIT").ok().or_else(|| git(&["rev-parse", "HEAD"]));
     if let Some(commit) = commit {
         println!("cargo::rustc-env=OURO_COMMIT={commit}");
     }
@@ -30,14 +28,7 @@ fn git(arguments: &[&str]) -> Option<String> {
 }
 
 fn first_line(command: &mut Command) -> Option<String> {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
-    text.lines()
-        .next()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
+    text.lines().next().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned)
 }

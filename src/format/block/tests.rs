@@ -19,9 +19,7 @@ fn put(seq: SeqNo) -> Tag {
 /// A block of as many of the entries as fit, and how many those are.
 fn build(entries: &[Entry]) -> (Vec<u8>, usize) {
     let mut builder = BlockBuilder::new();
-    let fitting = entries
-        .iter()
-        .take_while(|(key, tag, value)| builder.add(key, *tag, value));
+    let fitting = entries.iter().take_while(|(key, tag, value)| builder.add(key, *tag, value));
     let count = fitting.count();
     (builder.finish(seed()).to_vec(), count)
 }
@@ -33,12 +31,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
         proptest::collection::vec(prop_oneof![Just(b'a'), Just(0), Just(0xff)], 0..40),
     ];
     let kind = prop_oneof![Just(Kind::Put), Just(Kind::Delete)];
-    let entry = (
-        key,
-        0..6u64,
-        kind,
-        proptest::collection::vec(any::<u8>(), 0..50),
-    );
+    let entry = (key, 0..6u64, kind, proptest::collection::vec(any::<u8>(), 0..50));
     proptest::collection::vec(entry, 1..120).prop_map(|mut entries| {
         entries.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         entries.dedup_by(|a, b| a.0 == b.0 && a.1 == b.1);
@@ -49,9 +42,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 
 fn seen(block: Block<'_>, cursor: &BlockCursor) -> Option<Entry> {
     let value = || block.bytes(cursor.value()).to_vec();
-    cursor
-        .is_valid()
-        .then(|| (cursor.key().to_vec(), cursor.tag(), value()))
+    cursor.is_valid().then(|| (cursor.key().to_vec(), cursor.tag(), value()))
 }
 
 fn sought_keys(entries: &[Entry]) -> Vec<Vec<u8>> {
@@ -132,15 +123,9 @@ fn compare(entries: &[Entry]) {
             cursor.seek(block, &key, tag).expect("sound");
             assert_eq!(seen(block, &cursor).as_ref(), entries.get(at));
             cursor.seek_before(block, &key, tag).expect("sound");
-            assert_eq!(
-                seen(block, &cursor).as_ref(),
-                at.checked_sub(1).map(|i| &entries[i])
-            );
+            assert_eq!(seen(block, &cursor).as_ref(), at.checked_sub(1).map(|i| &entries[i]));
 
-            let expected = entries
-                .get(at)
-                .filter(|e| e.0 == key)
-                .map(|e| (e.1, &e.2[..]));
+            let expected = entries.get(at).filter(|e| e.0 == key).map(|e| (e.1, &e.2[..]));
             match block.get(&key, bound).expect("sound") {
                 Lookup::Found { tag, value } => {
                     assert_eq!(Some((tag, block.bytes(value))), expected);
@@ -185,10 +170,7 @@ fn exercise(bytes: &mut [u8], keys: &[Vec<u8>]) {
             if cursor.seek(block, key, Tag::visible_at(bound)).is_err() {
                 assert!(!cursor.is_valid());
             }
-            if cursor
-                .seek_before(block, key, Tag::visible_at(bound))
-                .is_err()
-            {
+            if cursor.seek_before(block, key, Tag::visible_at(bound)).is_err() {
                 assert!(!cursor.is_valid());
             }
         }
@@ -227,9 +209,7 @@ fn the_largest_entry_has_a_block_of_its_own() {
 
     let block = Block::decode(&bytes, seed()).expect("sound");
     let found = block.get(&key, SEQ_MAX).expect("sound");
-    let Lookup::Found { value: place, .. } = found else {
-        panic!("{found:?}")
-    };
+    let Lookup::Found { value: place, .. } = found else { panic!("{found:?}") };
     assert_eq!(block.bytes(place), value);
     assert_eq!(block.get(&key[1..], SEQ_MAX), Ok(Lookup::Absent));
 }
@@ -259,32 +239,19 @@ fn what_only_newer_versions_know_is_unsupported() {
         bytes[at] = 0x7f;
         let crc = seed().checksum(&bytes[..UNIT - 4]);
         bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
-        assert!(
-            Block::decode(&bytes, seed()).is_err_and(|error| error.unsupported),
-            "{at}"
-        );
+        assert!(Block::decode(&bytes, seed()).is_err_and(|error| error.unsupported), "{at}");
     }
     let range_delete = Tag::from_u64(1 << 8 | 3);
     let (bytes, _) = build(&[(b"k".to_vec(), range_delete, vec![])]);
     let block = Block::decode(&bytes, seed()).expect("sound");
     let error = block.get(b"k", 5).expect_err("an unknown kind");
-    assert!(
-        error.unsupported && error.reason.contains("kind 3"),
-        "{error:?}"
-    );
-    assert!(
-        BlockCursor::new()
-            .seek_to_first(block)
-            .is_err_and(|error| error.unsupported)
-    );
+    assert!(error.unsupported && error.reason.contains("kind 3"), "{error:?}");
+    assert!(BlockCursor::new().seek_to_first(block).is_err_and(|error| error.unsupported));
 }
 
 #[test]
 fn a_key_shares_no_more_than_there_is() {
-    let entries = [
-        (b"apple".to_vec(), put(2), vec![]),
-        (b"apply".to_vec(), put(1), vec![]),
-    ];
+    let entries = [(b"apple".to_vec(), put(2), vec![]), (b"apply".to_vec(), put(1), vec![])];
     let (mut bytes, _) = build(&entries);
     // The second entry follows three lengths, a tag and five bytes of key.
     assert_eq!(bytes[16], 4);
@@ -292,15 +259,9 @@ fn a_key_shares_no_more_than_there_is() {
     let crc = seed().checksum(&bytes[..UNIT - 4]);
     bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
     let block = Block::decode(&bytes, seed()).expect("a right checksum");
-    assert!(
-        block
-            .get(b"apply", 9)
-            .is_err_and(|error| error.offset == 16)
-    );
+    assert!(block.get(b"apply", 9).is_err_and(|error| error.offset == 16));
     let mut cursor = BlockCursor::new();
-    cursor
-        .seek_to_first(block)
-        .expect("the first entry is sound");
+    cursor.seek_to_first(block).expect("the first entry is sound");
     assert!(cursor.next(block).is_err_and(|error| error.offset == 16));
     assert!(!cursor.is_valid());
 }
@@ -317,11 +278,7 @@ fn known_answer() {
     expected.extend_from_slice(b"\x04\x01\0\x02\x01\0\0\0\0\0\0y");
     expected.extend_from_slice(b"\0\0\x01\0");
     assert_eq!(&bytes[..expected.len()], &expected[..]);
-    assert!(
-        bytes[expected.len()..UNIT - 16]
-            .iter()
-            .all(|&byte| byte == 0)
-    );
+    assert!(bytes[expected.len()..UNIT - 16].iter().all(|&byte| byte == 0));
     assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x23\0\0\0\x01\0\0\0\0\0\0\0");
     assert_eq!(bytes[UNIT - 4..], [243, 71, 153, 151]);
 }

@@ -49,8 +49,7 @@ impl IndexBuilder {
             Some(Shortened { common, byte }) => {
                 self.keys.extend_from_slice(&last.0[..common]);
                 self.keys.push(byte);
-                self.entries
-                    .push((self.keys.len(), Tag::from_u64(0), units));
+                self.entries.push((self.keys.len(), Tag::from_u64(0), units));
             }
             None => {
                 self.keys.extend_from_slice(last.0);
@@ -62,10 +61,7 @@ impl IndexBuilder {
 
     /// The index region.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let first = self
-            .entries
-            .first()
-            .map_or(&[][..], |&(end, ..)| &self.keys[..end]);
+        let first = self.entries.first().map_or(&[][..], |&(end, ..)| &self.keys[..end]);
         let last_start = self.entries.iter().nth_back(1).map_or(0, |&(end, ..)| end);
         let last = &self.keys[last_start..];
         // The keys are sorted: what the first and the last share, all share.
@@ -105,15 +101,9 @@ fn shortened(last: &[u8], next: &[u8]) -> Option<Shortened> {
     let (own, other) = (last[common], *next.get(common)?);
     if next.len() > common + 1 {
         // `next` up to the byte that differs: a true prefix of it.
-        Some(Shortened {
-            common,
-            byte: other,
-        })
+        Some(Shortened { common, byte: other })
     } else {
-        (own + 1 < other).then_some(Shortened {
-            common,
-            byte: own + 1,
-        })
+        (own + 1 < other).then_some(Shortened { common, byte: own + 1 })
     }
 }
 
@@ -149,10 +139,7 @@ impl Index {
         let blocks = reader.u32()? as usize;
         let prefix_bytes = reader.u32()? as usize;
         if blocks == 0 || blocks > bytes.len() / ENTRY_BYTES_MIN || bytes.len() > MAX {
-            let reason = format!(
-                "{} bytes of index cannot be for {blocks} blocks",
-                bytes.len()
-            );
+            let reason = format!("{} bytes of index cannot be for {blocks} blocks", bytes.len());
             return Err(DecodeError::corrupt(0, reason));
         }
         if prefix_bytes > KEY_BYTES_MAX {
@@ -194,10 +181,7 @@ impl Index {
         }
         units.push(unit as u32);
         if !reader.is_empty() {
-            return Err(DecodeError::corrupt(
-                reader.position(),
-                "bytes after the index",
-            ));
+            return Err(DecodeError::corrupt(reader.position(), "bytes after the index"));
         }
         if unit != data_end || data_end > MAX as u64 {
             let reason = format!("the blocks end at unit {unit}, the data at {data_end}");
@@ -257,9 +241,7 @@ impl Index {
     }
 
     fn suffix(&self, block: usize) -> &[u8] {
-        let start = block
-            .checked_sub(1)
-            .map_or(0, |previous| self.ends[previous] as usize);
+        let start = block.checked_sub(1).map_or(0, |previous| self.ends[previous] as usize);
         &self.suffixes[start..self.ends[block] as usize]
     }
 
@@ -308,10 +290,7 @@ mod tests {
                     continue;
                 };
                 let separator = [&last[..common], &[byte]].concat();
-                assert!(
-                    last < &separator && &separator < next,
-                    "{last:?} {separator:?} {next:?}"
-                );
+                assert!(last < &separator && &separator < next, "{last:?} {separator:?} {next:?}");
                 assert!(separator.len() < last.len());
                 shorter += 1;
             }
@@ -374,14 +353,8 @@ mod tests {
 
     #[test]
     fn heads_that_tie_are_told_apart() {
-        let keys: [&[u8]; 6] = [
-            b"",
-            b"\0",
-            b"\0\0\0\0\0\0\0\0",
-            b"\0\0\0\0\0\0\0\0\0",
-            b"\0\x01",
-            b"b",
-        ];
+        let keys: [&[u8]; 6] =
+            [b"", b"\0", b"\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\0\0", b"\0\x01", b"b"];
         let mut builder = IndexBuilder::new();
         for key in keys {
             builder.add((key, put(5)), None, 1);
@@ -398,11 +371,7 @@ mod tests {
     fn hostile_bytes_are_refused() {
         let mut builder = IndexBuilder::new();
         for i in 0..20u8 {
-            builder.add(
-                (&[b'p', i, i], put(u64::from(i) + 1)),
-                Some(&[b'p', i + 1]),
-                2,
-            );
+            builder.add((&[b'p', i, i], put(u64::from(i) + 1)), Some(&[b'p', i + 1]), 2);
         }
         let sound = builder.encode();
         assert!(Index::decode(&sound, 41).is_ok());

@@ -7,28 +7,10 @@ const ID: [u8; 16] = [9; 16];
 const OFFSET: u64 = 40 * UNIT_U64;
 
 fn footer() -> Footer {
-    let filter = Region {
-        offset: 30 * UNIT_U64,
-        bytes: 5000,
-        crc: 1,
-    };
-    let index = Region {
-        offset: 32 * UNIT_U64,
-        bytes: 7 * UNIT_U64,
-        crc: 2,
-    };
-    let properties = Region {
-        offset: 39 * UNIT_U64,
-        bytes: 1,
-        crc: 3,
-    };
-    Footer {
-        entries: 77,
-        filter_format: FilterFormat::BinaryFuse8,
-        filter,
-        index,
-        properties,
-    }
+    let filter = Region { offset: 30 * UNIT_U64, bytes: 5000, crc: 1 };
+    let index = Region { offset: 32 * UNIT_U64, bytes: 7 * UNIT_U64, crc: 2 };
+    let properties = Region { offset: 39 * UNIT_U64, bytes: 1, crc: 3 };
+    Footer { entries: 77, filter_format: FilterFormat::BinaryFuse8, filter, index, properties }
 }
 
 /// A footer with a right checksum, after a change.
@@ -86,10 +68,7 @@ fn hostile_footers() {
     for byte in [24, 28, 29, 30, 31] {
         let newer = changed(|unit| unit[byte] = 0x42);
         let error = Footer::decode(&newer, &ID, OFFSET).expect_err("newer");
-        assert!(
-            error.unsupported && error.reason.contains("newer ouro"),
-            "{error:?}"
-        );
+        assert!(error.unsupported && error.reason.contains("newer ouro"), "{error:?}");
     }
 }
 
@@ -159,9 +138,6 @@ fn hostile_properties() {
     ] {
         let mut hostile = properties();
         change(&mut hostile);
-        assert!(
-            Properties::decode(&hostile.encode()).is_err(),
-            "{hostile:?}"
-        );
+        assert!(Properties::decode(&hostile.encode()).is_err(), "{hostile:?}");
     }
 }

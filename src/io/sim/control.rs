@@ -134,13 +134,7 @@ impl Sim {
     /// ```
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.shared
-            .machine
-            .lock()
-            .disk
-            .files()
-            .map(Path::to_owned)
-            .collect()
+        self.shared.machine.lock().disk.files().map(Path::to_owned).collect()
     }
 
     /// The file's contents, as the process sees them; `None` if there is no
@@ -188,12 +182,7 @@ impl Sim {
             }
             fits
         });
-        assert_eq!(
-            damaged,
-            Some(true),
-            "{} has no byte to damage there",
-            path.display()
-        );
+        assert_eq!(damaged, Some(true), "{} has no byte to damage there", path.display());
     }
 
     /// Damage: cuts a file, or extends it by zeroes. What was pending of the

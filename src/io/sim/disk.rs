@@ -28,11 +28,7 @@ type Names = BTreeMap<PathBuf, Entry>;
 enum Change {
     Link(PathBuf, Entry),
     Unlink(PathBuf),
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
-        entry: Entry,
-    },
+    Rename { from: PathBuf, to: PathBuf, entry: Entry },
 }
 
 impl Change {
@@ -97,15 +93,11 @@ impl Disk {
 
     /// The file behind an open file or a name: both keep it alive.
     pub(super) fn inode(&self, id: InodeId) -> &Inode {
-        self.inodes
-            .get(&id)
-            .expect("a file that is open or named exists")
+        self.inodes.get(&id).expect("a file that is open or named exists")
     }
 
     pub(super) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
-        self.inodes
-            .get_mut(&id)
-            .expect("a file that is open or named exists")
+        self.inodes.get_mut(&id).expect("a file that is open or named exists")
     }
 
     /// The files the process sees, in order.
@@ -120,9 +112,7 @@ impl Disk {
     pub(super) fn bytes_used(&self, open: &BTreeMap<InodeId, usize>) -> u64 {
         let mut used: BTreeSet<InodeId> = open.keys().copied().collect();
         used.extend(file_ids(&self.current));
-        used.into_iter()
-            .map(|id| self.inode(id).current().len())
-            .sum()
+        used.into_iter().map(|id| self.inode(id).current().len()).sum()
     }
 
     fn change(&mut self, change: Change) {
@@ -185,11 +175,7 @@ impl Disk {
         }
         if from != to {
             let (from, to) = (from.to_owned(), to.to_owned());
-            self.change(Change::Rename {
-                from,
-                to,
-                entry: Entry::File(id),
-            });
+            self.change(Change::Rename { from, to, entry: Entry::File(id) });
         }
         Ok(())
     }
@@ -198,13 +184,8 @@ impl Disk {
     /// of the engine's.
     pub(super) fn list(&self, dir: &Path) -> Result<Vec<String>, Errno> {
         Self::check_dir(&self.current, Some(dir))?;
-        let children = self
-            .current
-            .keys()
-            .filter(|path| path.parent() == Some(dir));
-        Ok(children
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect())
+        let children = self.current.keys().filter(|path| path.parent() == Some(dir));
+        Ok(children.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
     /// A sync of the directory completes that was submitted when `stamp` was
@@ -258,10 +239,7 @@ impl Disk {
         for (_, change) in &self.pending {
             match change {
                 Change::Link(_, Entry::File(id))
-                | Change::Rename {
-                    entry: Entry::File(id),
-                    ..
-                } => {
+                | Change::Rename { entry: Entry::File(id), .. } => {
                     alive.insert(*id);
                 }
                 _ => {}

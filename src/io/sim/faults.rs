@@ -205,11 +205,7 @@ pub(super) struct FaultPlan {
 
 impl FaultPlan {
     pub(super) fn new(faults: Faults) -> Self {
-        Self {
-            faults,
-            seen: 0,
-            injected: 0,
-        }
+        Self { faults, seen: 0, injected: 0 }
     }
 
     pub(super) fn reorder(&self) -> bool {
@@ -244,9 +240,7 @@ impl FaultPlan {
         first: bool,
         refusals: u32,
     ) -> Option<FaultKind> {
-        let drawn = self
-            .drawn_kth(target, first)
-            .or_else(|| self.drawn_by_chance(rng, target))?;
+        let drawn = self.drawn_kth(target, first).or_else(|| self.drawn_by_chance(rng, target))?;
         if drawn == FaultKind::Again && refusals >= REFUSALS_MAX {
             return None;
         }

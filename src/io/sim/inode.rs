@@ -143,11 +143,7 @@ impl Written {
     /// once, if it is whole.
     fn parts(&self) -> impl Iterator<Item = Range<usize>> {
         let len = self.data.len();
-        let step = if matches!(self.reach, Reach::All) {
-            len
-        } else {
-            SECTOR
-        };
+        let step = if matches!(self.reach, Reach::All) { len } else { SECTOR };
         (0..len)
             .step_by(step.max(1))
             .filter(|start| self.reach.reaches(start / SECTOR))
@@ -162,9 +158,7 @@ impl Written {
 
     /// The end of the last part that reaches the disk.
     fn end(&self) -> Option<u64> {
-        self.parts()
-            .last()
-            .map(|part| self.offset + part.end as u64)
+        self.parts().last().map(|part| self.offset + part.end as u64)
     }
 
     /// Forgets the sectors that `newer` has written since.

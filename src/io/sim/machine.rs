@@ -110,29 +110,12 @@ impl Machine {
         }
         let id = self.next_id();
         let (what, path, offset) = op.describe();
-        let data = if let Op::Write { data, .. } = &op {
-            &data[..]
-        } else {
-            &[]
-        };
+        let data = if let Op::Write { data, .. } = &op { &data[..] } else { &[] };
         let hashes = [what.as_bytes(), path.as_os_str().as_encoded_bytes(), data].map(hash);
-        self.trace.fold(&[
-            id,
-            hashes[0],
-            hashes[1],
-            hashes[2],
-            offset.unwrap_or_default(),
-        ]);
+        self.trace.fold(&[id, hashes[0], hashes[1], hashes[2], offset.unwrap_or_default()]);
         let due_ns = self.now_ns + op.latency_ns() + self.faults.delay_ns(&mut self.rng);
         let stamp = self.disk.seq();
-        self.in_flight.push(Request {
-            id,
-            due_ns,
-            stamp,
-            first: true,
-            refusals: 0,
-            op,
-        });
+        self.in_flight.push(Request { id, due_ns, stamp, first: true, refusals: 0, op });
         None
     }
 
@@ -142,11 +125,7 @@ impl Machine {
     pub(super) fn step(&mut self, root: Option<u64>, horizon_ns: u64) -> Action {
         loop {
             let ready = self.tasks.ready_count();
-            let due = self
-                .in_flight
-                .iter()
-                .filter(|r| r.due_ns <= self.now_ns)
-                .count();
+            let due = self.in_flight.iter().filter(|r| r.due_ns <= self.now_ns).count();
             let rung_ns = self.now_ns.min(horizon_ns);
             let rung = self.timers.range(..=(rung_ns, u64::MAX)).count();
             if ready + due + rung == 0 {
@@ -171,12 +150,7 @@ impl Machine {
 
     fn let_time_pass(&mut self, horizon_ns: u64) -> bool {
         let due = self.in_flight.iter().map(|request| request.due_ns).min();
-        let timer = self
-            .timers
-            .keys()
-            .next()
-            .map(|key| key.0)
-            .filter(|&ns| ns <= horizon_ns);
+        let timer = self.timers.keys().next().map(|key| key.0).filter(|&ns| ns <= horizon_ns);
         let next = due.into_iter().chain(timer).min();
         self.now_ns = self.now_ns.max(next.unwrap_or_default());
         next.is_some()
@@ -227,15 +201,8 @@ impl Machine {
         }
         let request = self.in_flight.swap_remove(index);
         let target = self.target(&request.op);
-        let fault = self
-            .faults
-            .draw(&mut self.rng, target, request.first, request.refusals);
-        self.trace.fold(&[
-            3,
-            request.id,
-            now_ns,
-            fault.map_or(0, |kind| 1 + kind as u64),
-        ]);
+        let fault = self.faults.draw(&mut self.rng, target, request.first, request.refusals);
+        self.trace.fold(&[3, request.id, now_ns, fault.map_or(0, |kind| 1 + kind as u64)]);
         self.attempt(request, fault)
     }
 
@@ -284,11 +251,7 @@ impl Machine {
         self.locks.clear();
         self.disk.collect(&self.open);
         self.trace.fold(&[4, crash as u64, self.now_ns]);
-        Wreck {
-            tasks: self.tasks.clear(),
-            requests,
-            timers: std::mem::take(&mut self.timers),
-        }
+        Wreck { tasks: self.tasks.clear(), requests, timers: std::mem::take(&mut self.timers) }
     }
 
     /// Damage: see [`Sim::remove_file`](super::Sim::remove_file).
@@ -299,10 +262,7 @@ impl Machine {
 
     /// The machine has crashed, and starts again with this disk.
     pub(super) fn replace_disk(&mut self, disk: Disk) {
-        assert!(
-            self.open.is_empty() && self.in_flight.is_empty(),
-            "the old disk is in use"
-        );
+        assert!(self.open.is_empty() && self.in_flight.is_empty(), "the old disk is in use");
         self.disk = disk;
         self.disk.collect(&self.open);
     }

@@ -120,20 +120,14 @@ impl Sim {
             counters: Arc::default(),
             machine: Mutex::new(Machine::new(seed, shared)),
         });
-        Self {
-            shared,
-            process: None,
-        }
+        Self { shared, process: None }
     }
 
     /// A handle for a process that starts now: after the next crash all its
     /// requests fail, and whatever still holds it does no more harm.
     pub(crate) fn process(&self) -> Self {
         let boot = self.shared.machine.lock().boot;
-        Self {
-            shared: Arc::clone(&self.shared),
-            process: Some(boot),
-        }
+        Self { shared: Arc::clone(&self.shared), process: Some(boot) }
     }
 
     /// Starts a request.
@@ -142,11 +136,7 @@ impl Sim {
         let op = op(reply);
         if let Some(file) = op.file() {
             let own = Weak::as_ptr(&node(file).shared) == Arc::as_ptr(&self.shared);
-            assert!(
-                own,
-                "{} is a file of another machine",
-                file.path().display()
-            );
+            assert!(own, "{} is a file of another machine", file.path().display());
         }
         let refused = {
             let mut machine = self.shared.machine.lock();
@@ -191,13 +181,7 @@ impl Io for Sim {
         self.shared.counters.read(buf.len());
         buf.fill(JUNK);
         let file = file.clone();
-        self.submit(|reply| Op::Read {
-            file,
-            offset,
-            buf,
-            done: 0,
-            reply,
-        })
+        self.submit(|reply| Op::Read { file, offset, buf, done: 0, reply })
     }
 
     fn write(
@@ -211,15 +195,7 @@ impl Io for Sim {
         check_units(offset, data.len());
         self.shared.counters.write(data.len());
         let file = file.clone();
-        self.submit(|reply| Op::Write {
-            file,
-            offset,
-            data,
-            done: 0,
-            harden,
-            buf,
-            reply,
-        })
+        self.submit(|reply| Op::Write { file, offset, data, done: 0, harden, buf, reply })
     }
 
     fn sync(&self, file: &File) -> impl Future<Output = Result<()>> {
@@ -279,10 +255,7 @@ impl Io for Sim {
         let mut machine = self.shared.machine.lock();
         let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
         drop(machine);
-        Sleep {
-            shared: Arc::clone(&self.shared),
-            key,
-        }
+        Sleep { shared: Arc::clone(&self.shared), key }
     }
 
     fn now_ns(&self) -> u64 {

@@ -46,13 +46,9 @@ impl Machine {
         };
         match op {
             Op::Read { .. } => Target::Read,
-            Op::Write {
-                file, offset, data, ..
-            } => {
+            Op::Write { file, offset, data, .. } => {
                 let len = self.disk.inode(node(file).inode).current().len();
-                Target::Write {
-                    extends: offset + data.len() as u64 > len,
-                }
+                Target::Write { extends: offset + data.len() as u64 > len }
             }
             Op::Change(Change::Sync(_), _) => Target::Sync,
             Op::Change(Change::CreateDir(path), _) | Op::TryLock(path, _) => {
@@ -67,13 +63,7 @@ impl Machine {
     /// Does what is asked; a transfer may need another round.
     fn perform(&mut self, mut request: Request, short: bool) -> Option<Delivery> {
         let finished = match &mut request.op {
-            Op::Read {
-                file,
-                offset,
-                buf,
-                done,
-                ..
-            } => {
+            Op::Read { file, offset, buf, done, .. } => {
                 let piece = self.piece(buf.len() - *done, short);
                 let at = *offset + *done as u64;
                 let inode = self.disk.inode(node(file).inode);
@@ -82,14 +72,7 @@ impl Machine {
                 // Only the end of the file keeps a read from its piece.
                 Ok(read < piece || *done == buf.len())
             }
-            Op::Write {
-                file,
-                offset,
-                data,
-                done,
-                harden,
-                ..
-            } => {
+            Op::Write { file, offset, data, done, harden, .. } => {
                 let piece = self.piece(data.len() - *done, short);
                 let at = *offset + *done as u64;
                 let bytes = match piece == data.len() {
@@ -98,8 +81,7 @@ impl Machine {
                 };
                 *done += piece;
                 let finished = *done == data.len();
-                self.write(node(file), at, bytes, *harden)
-                    .map(|()| finished)
+                self.write(node(file), at, bytes, *harden).map(|()| finished)
             }
             _ => return Some(self.perform_metadata(request.op, request.stamp)),
         };
@@ -138,12 +120,7 @@ impl Machine {
             self.check_space(end - len)?;
         }
         let seq = self.disk.next_seq();
-        let write = Written {
-            seq,
-            offset,
-            data,
-            reach: Reach::All,
-        };
+        let write = Written { seq, offset, data, reach: Reach::All };
         let inode = self.disk.inode_mut(node.inode);
         match harden {
             Harden::Later => inode.write(write),
@@ -241,16 +218,7 @@ impl Machine {
     fn opened(&mut self, path: &Path, inode: InodeId, writable: bool, lock: Option<u64>) -> File {
         *self.open.entry(inode).or_default() += 1;
         let shared = Weak::clone(&self.shared);
-        File::new(
-            path,
-            Handle::Sim(Node {
-                shared,
-                boot: self.boot,
-                inode,
-                writable,
-                lock,
-            }),
-        )
+        File::new(path, Handle::Sim(Node { shared, boot: self.boot, inode, writable, lock }))
     }
 
     /// A request fails in the device: a write may have reached it in part, and
@@ -270,21 +238,10 @@ impl Machine {
     /// a part, or nothing.
     pub(super) fn leave_behind(&mut self, op: &Op) {
         match op {
-            Op::Write {
-                file,
-                offset,
-                data,
-                done,
-                ..
-            } if node(file).writable => {
+            Op::Write { file, offset, data, done, .. } if node(file).writable => {
                 let reach = Reach::random(&mut self.rng, data.len() - done);
                 let (seq, offset) = (self.disk.next_seq(), offset + *done as u64);
-                let write = Written {
-                    seq,
-                    offset,
-                    data: data[*done..].into(),
-                    reach,
-                };
+                let write = Written { seq, offset, data: data[*done..].into(), reach };
                 self.disk.inode_mut(node(file).inode).write(write);
             }
             // Whether it fails does not matter any more: nobody is told.
@@ -318,16 +275,8 @@ fn fail(op: Op, errno: Errno) -> Delivery {
 /// The answer to a transfer that is through.
 fn succeed(op: Op) -> Delivery {
     match op {
-        Op::Read {
-            file,
-            buf,
-            done,
-            reply,
-            ..
-        } => deliver(reply, (buf, Ok(done)), file),
-        Op::Write {
-            file, buf, reply, ..
-        } => deliver(reply, (buf, Ok(())), file),
+        Op::Read { file, buf, done, reply, .. } => deliver(reply, (buf, Ok(done)), file),
+        Op::Write { file, buf, reply, .. } => deliver(reply, (buf, Ok(())), file),
         _ => unreachable!("only transfers get here"),
     }
 }

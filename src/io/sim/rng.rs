@@ -97,18 +97,10 @@ mod tests {
     fn known_answers() {
         let mut rng = Rng([1, 2, 3, 4]);
         let drawn: [u64; 5] = std::array::from_fn(|_| rng.next());
-        let expected = [
-            11520,
-            0,
-            1_509_978_240,
-            1_215_971_899_390_074_240,
-            1_216_172_134_540_287_360,
-        ];
+        let expected =
+            [11520, 0, 1_509_978_240, 1_215_971_899_390_074_240, 1_216_172_134_540_287_360];
         assert_eq!(drawn, expected);
-        assert_eq!(
-            Rng::new(0).0[..2],
-            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]
-        );
+        assert_eq!(Rng::new(0).0[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
     }
 
     #[test]

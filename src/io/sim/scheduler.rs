@@ -53,21 +53,12 @@ impl Tasks {
     /// A waker for the task of this number, which is woken at once.
     fn waker(&self, id: u64) -> Waker {
         self.ready.0.lock().insert(id);
-        Waker::from(Arc::new(TaskWaker {
-            id,
-            ready: Arc::clone(&self.ready),
-        }))
+        Waker::from(Arc::new(TaskWaker { id, ready: Arc::clone(&self.ready) }))
     }
 
     fn insert(&mut self, id: u64, future: BoxFuture) {
         let waker = self.waker(id);
-        self.tasks.insert(
-            id,
-            Task {
-                future: Some(future),
-                waker,
-            },
-        );
+        self.tasks.insert(id, Task { future: Some(future), waker });
     }
 
     pub(super) fn ready_count(&self) -> usize {
@@ -76,10 +67,7 @@ impl Tasks {
 
     pub(super) fn take_ready(&self, choice: usize) -> u64 {
         let mut ready = self.ready.0.lock();
-        let id = *ready
-            .iter()
-            .nth(choice)
-            .expect("the choice is among those ready");
+        let id = *ready.iter().nth(choice).expect("the choice is among those ready");
         ready.remove(&id);
         id
     }
@@ -100,10 +88,7 @@ impl Tasks {
     }
 
     pub(super) fn clear(&mut self) -> Vec<BoxFuture> {
-        std::mem::take(&mut self.tasks)
-            .into_values()
-            .filter_map(|task| task.future)
-            .collect()
+        std::mem::take(&mut self.tasks).into_values().filter_map(|task| task.future).collect()
     }
 }
 
@@ -116,10 +101,7 @@ struct Driving<'a>(&'a Shared);
 impl<'a> Driving<'a> {
     fn start(shared: &'a Shared) -> Self {
         let driven = std::mem::replace(&mut shared.machine.lock().driven, true);
-        assert!(
-            !driven,
-            "the simulated machine is stepped already: nobody may wait in a task"
-        );
+        assert!(!driven, "the simulated machine is stepped already: nobody may wait in a task");
         Self(shared)
     }
 }
@@ -219,10 +201,7 @@ impl Sim {
                 return;
             }
         }
-        panic!(
-            "stuck: the tasks did not come to rest in {STEPS_MAX} steps ({})",
-            self.describe()
-        );
+        panic!("stuck: the tasks did not come to rest in {STEPS_MAX} steps ({})", self.describe());
     }
 
     /// Carries the action out. Whether the machine then crashed, as
@@ -282,11 +261,7 @@ impl Sim {
     /// sim.crash_after(100, true);
     /// ```
     pub fn crash_after(&self, completions: u64, power_cut: bool) {
-        let crash = if power_cut {
-            Crash::PowerCut
-        } else {
-            Crash::Kill
-        };
+        let crash = if power_cut { Crash::PowerCut } else { Crash::Kill };
         self.shared.machine.lock().crash_after = Some((completions, crash));
     }
 

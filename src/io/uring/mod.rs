@@ -14,10 +14,7 @@
 //! removing and listing block the owner, which only does them in background
 //! jobs.
 
-#![expect(
-    unsafe_code,
-    reason = "the kernel reads and writes memory named in requests"
-)]
+#![expect(unsafe_code, reason = "the kernel reads and writes memory named in requests")]
 
 mod slots;
 
@@ -109,23 +106,16 @@ pub(crate) fn start(
     let (ring, in_flight_max) = create_ring().map_err(|e| ring_refused(&e))?;
     // Bounded (regular files) and unbounded work alike.
     let mut workers = [KERNEL_WORKERS_MAX; 2];
-    ring.submitter()
-        .register_iowq_max_workers(&mut workers)
-        .map_err(|e| ring_refused(&e))?;
+    ring.submitter().register_iowq_max_workers(&mut workers).map_err(|e| ring_refused(&e))?;
     let fixed_files = register_files(&ring.submitter()).map_err(|e| ring_refused(&e))?;
     let mut fixed = FixedFiles::new(fixed_files);
-    fixed
-        .pin(&ring.submitter(), lock)
-        .map_err(|e| ring_refused(&e))?;
+    fixed.pin(&ring.submitter(), lock).map_err(|e| ring_refused(&e))?;
 
     let mut unregistered = None;
     pool.fill_registered(|buffers| {
         let vectors: Vec<libc::iovec> = buffers
             .iter()
-            .map(|b| libc::iovec {
-                iov_base: b.as_ptr().cast_mut().cast(),
-                iov_len: b.len(),
-            })
+            .map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() })
             .collect();
         // SAFETY: the pool never frees registered memory, and the ring's core
         // keeps the pool.
@@ -139,29 +129,17 @@ pub(crate) fn start(
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
     let slots = Slots::new(in_flight_max as usize - 1);
-    let mut core = Core {
-        ring,
-        slots,
-        fixed,
-        _pool: pool,
-        wake: Arc::clone(&wake),
-    };
+    let mut core = Core { ring, slots, fixed, _pool: pool, wake: Arc::clone(&wake) };
     core.arm_wake()?;
     let core = Rc::new(RefCell::new(core));
-    let ring = Ring {
-        core: Rc::clone(&core),
-        counters,
-    };
+    let ring = Ring { core: Rc::clone(&core), counters };
     Ok((RingDriver { core, wake }, ring, unregistered))
 }
 
 /// A ring, and its length.
 fn create_ring() -> std::io::Result<(IoUring, u32)> {
     let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     let mut lengths = IN_FLIGHT_MAX.into_iter();
     let mut length = lengths.next().unwrap_or(1);
     loop {
@@ -247,17 +225,13 @@ impl Core {
 
     fn arm_wake(&mut self) -> Result<()> {
         let fd = Fd(self.wake.0.as_raw_fd());
-        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32)
-            .build()
-            .user_data(WAKE);
+        let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(WAKE);
         self.push(&poll)
     }
 
     /// Ends a sleep that nobody waits for. Should that fail, it ends in time.
     fn cut_short(&mut self, slot: usize) {
-        let cancel = opcode::TimeoutRemove::new(slot as u64)
-            .build()
-            .user_data(IGNORED);
+        let cancel = opcode::TimeoutRemove::new(slot as u64).build().user_data(IGNORED);
         if let Err(error) = self.push(&cancel) {
             tracing::debug!(%error, "a timeout was not cut short");
         }
@@ -424,9 +398,8 @@ impl Io for Ring {
                 .request(Some(file), Payload::Read(buf), |fixed, payload| {
                     let (start, len, registered) = payload.memory(done);
                     on_file!(fixed, file, |target| match registered {
-                        Some(index) => opcode::ReadFixed::new(target, start, len, index)
-                            .offset(at)
-                            .build(),
+                        Some(index) =>
+                            opcode::ReadFixed::new(target, start, len, index).offset(at).build(),
                         None => opcode::Read::new(target, start, len).offset(at).build(),
                     })
                 })
@@ -503,9 +476,7 @@ impl Io for Ring {
             let (_, result) = self
                 .request(Some(file), Payload::None, |fixed, _| {
                     on_file!(fixed, file, |target| {
-                        opcode::Fsync::new(target)
-                            .flags(FsyncFlags::DATASYNC)
-                            .build()
+                        opcode::Fsync::new(target).flags(FsyncFlags::DATASYNC).build()
                     })
                 })
                 .await;
@@ -520,14 +491,11 @@ impl Io for Ring {
     os::blocking_calls!();
 
     async fn sleep(&self, nanos: u64) {
-        let timespec = Timespec::new()
-            .sec(nanos / 1_000_000_000)
-            .nsec((nanos % 1_000_000_000) as u32);
+        let timespec =
+            Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
         let payload = Payload::Timeout(Box::new(timespec));
         let (_, result) = self
-            .request(None, payload, |_, payload| {
-                opcode::Timeout::new(payload.timespec()).build()
-            })
+            .request(None, payload, |_, payload| opcode::Timeout::new(payload.timespec()).build())
             .await;
         // ETIME is how a timeout succeeds; a ring that failed is reported by
         // the driver's turn.

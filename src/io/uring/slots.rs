@@ -83,11 +83,7 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(capacity: usize) -> Self {
-        let slot = || Slot {
-            state: State::Free,
-            payload: Payload::None,
-            _file: None,
-        };
+        let slot = || Slot { state: State::Free, payload: Payload::None, _file: None };
         Self {
             slots: (0..capacity).map(|_| slot()).collect(),
             free: (0..capacity).rev().collect(),
@@ -113,11 +109,7 @@ impl Slots {
 
     pub(super) fn insert(&mut self, payload: Payload, file: Option<File>) -> usize {
         let slot = self.free.pop().expect("poll_room said that a slot is free");
-        self.slots[slot] = Slot {
-            state: State::InFlight(None),
-            payload,
-            _file: file,
-        };
+        self.slots[slot] = Slot { state: State::InFlight(None), payload, _file: file };
         self.in_flight += 1;
         slot
     }
@@ -129,11 +121,7 @@ impl Slots {
     }
 
     fn release(&mut self, slot: usize) -> Payload {
-        let free = Slot {
-            state: State::Free,
-            payload: Payload::None,
-            _file: None,
-        };
+        let free = Slot { state: State::Free, payload: Payload::None, _file: None };
         self.free.push(slot);
         self.woken.append(&mut self.waiting);
         std::mem::replace(&mut self.slots[slot], free).payload
@@ -192,10 +180,7 @@ pub(super) struct Abandon<'a> {
 
 impl<'a> Abandon<'a> {
     pub(super) fn new(core: &'a RefCell<Core>, slot: usize) -> Self {
-        Self {
-            core,
-            slot: Some(slot),
-        }
+        Self { core, slot: Some(slot) }
     }
 
     pub(super) fn disarm(mut self) {
@@ -223,10 +208,7 @@ pub(super) struct FixedFiles {
 
 impl FixedFiles {
     pub(super) fn new(capacity: u32) -> Self {
-        Self {
-            known: HashMap::default(),
-            free: (0..capacity).rev().collect(),
-        }
+        Self { known: HashMap::default(), free: (0..capacity).rev().collect() }
     }
 
     /// Keeps the file open as long as the ring lives.

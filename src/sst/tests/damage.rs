@@ -8,13 +8,7 @@ use crate::base::limits::{UNIT, UNIT_U64};
 fn small_table() -> (Vec<Entry>, Memory, TableMeta) {
     let mut random = Random(3);
     let mut entries: Vec<Entry> = (0..60u64)
-        .map(|i| {
-            (
-                format!("k{i:02}").into_bytes(),
-                put(i + 1),
-                random.bytes(150),
-            )
-        })
+        .map(|i| (format!("k{i:02}").into_bytes(), put(i + 1), random.bytes(150)))
         .collect();
     entries.push((b"z".to_vec(), put(100), random.bytes(5000)));
     let (io, meta) = write(&entries, 256 << 10);
@@ -23,14 +17,8 @@ fn small_table() -> (Vec<Entry>, Memory, TableMeta) {
 }
 
 fn assert_damage(error: &Error) {
-    assert!(
-        matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains("/db/table.sst offset "),
-        "{error}"
-    );
+    assert!(matches!(error.kind(), ErrorKind::Corruption | ErrorKind::Unsupported), "{error}");
+    assert!(error.to_string().contains("/db/table.sst offset "), "{error}");
 }
 
 /// Every get and a walk: the right data, or an error that says where. Returns
@@ -66,9 +54,8 @@ fn every_damaged_byte_is_noticed() {
     let data = UNIT..6 * UNIT;
     let table = Arc::new(open(&io, &meta).expect("sound"));
     let in_block = |e: &&Entry, block| table.index().find(&e.0, e.1) == Some(block);
-    let targets: Vec<&Entry> = (0..4)
-        .filter_map(|block| entries.iter().find(|e| in_block(e, block)))
-        .collect();
+    let targets: Vec<&Entry> =
+        (0..4).filter_map(|block| entries.iter().find(|e| in_block(e, block))).collect();
     for at in 0..io.bytes().len() {
         for pattern in [0x01, 0x80, 0xff] {
             let sound = io.replace(at, 0);
@@ -90,10 +77,7 @@ fn every_damaged_byte_is_noticed() {
             io.replace(at, sound);
         }
     }
-    assert_eq!(
-        right_or_refused(&io, open(&io, &meta).expect("sound"), &entries),
-        0
-    );
+    assert_eq!(right_or_refused(&io, open(&io, &meta).expect("sound"), &entries), 0);
 }
 
 #[test]
@@ -105,22 +89,13 @@ fn every_truncation_is_noticed() {
             let cut = Memory::of(bytes[..len].to_vec());
             let error = open(&cut, &meta).expect_err("a cut file");
             assert_eq!(error.kind(), ErrorKind::Corruption);
-            assert!(
-                error.to_string().contains("the file ends before"),
-                "{error}"
-            );
+            assert!(error.to_string().contains("the file ends before"), "{error}");
         }
         // Cut after it was opened.
         let table = open(&io, &meta).expect("sound");
         let cut = Memory::of(bytes[..units * UNIT].to_vec());
         if units == 1 {
-            let found = get(
-                &cut,
-                &table,
-                &ReadCounters::default(),
-                &entries[0].0,
-                SEQ_MAX,
-            );
+            let found = get(&cut, &table, &ReadCounters::default(), &entries[0].0, SEQ_MAX);
             let error = found.expect_err("the first block is gone");
             let end = "offset 4096: the file ends before the end of a data block";
             assert!(error.to_string().contains(end), "{error}");
@@ -200,12 +175,7 @@ fn blocks_of_another_table_are_noticed() {
 fn a_table_is_only_opened_as_what_it_is() {
     let (_, io, meta) = small_table();
     let error = now(Table::open(&io, io.file(), DbId([0; 16]), meta.clone()));
-    assert!(
-        error
-            .expect_err("another database")
-            .to_string()
-            .contains("belongs to database")
-    );
+    assert!(error.expect_err("another database").to_string().contains("belongs to database"));
     for change in [
         &(|meta: &mut TableMeta| meta.id = FileId::new(3, 15)) as &dyn Fn(&mut TableMeta),
         &|meta| meta.table_id[0] ^= 1,
@@ -242,12 +212,7 @@ fn hostile_regions_under_right_checksums() {
                 let mut footer = footer.clone();
                 let crc = seed_at(&TABLE_ID, region.offset)
                     .checksum(&hostile[start..region.end() as usize]);
-                [
-                    &mut footer.filter,
-                    &mut footer.index,
-                    &mut footer.properties,
-                ][choose]
-                    .crc = crc;
+                [&mut footer.filter, &mut footer.index, &mut footer.properties][choose].crc = crc;
                 footer.encode(&mut hostile[footer_at..], &TABLE_ID);
                 let io = Memory::of(hostile);
                 let Ok(table) = open(&io, &meta) else {

@@ -88,11 +88,7 @@ impl Memory {
             return Ok(());
         }
         self.failures.set((0, failures - 1));
-        Err(Error::os(
-            "reach",
-            file.path(),
-            std::io::Error::from_raw_os_error(5),
-        ))
+        Err(Error::os("reach", file.path(), std::io::Error::from_raw_os_error(5)))
     }
 }
 
@@ -118,11 +114,7 @@ impl Io for Memory {
         assert!(offset.is_multiple_of(UNIT_U64) && buf.bytes().len().is_multiple_of(UNIT));
         self.counters.write(buf.bytes().len());
         let mut bytes = self.bytes.borrow_mut();
-        assert_eq!(
-            bytes.len() as u64,
-            offset,
-            "a table is written front to back"
-        );
+        assert_eq!(bytes.len() as u64, offset, "a table is written front to back");
         bytes.extend_from_slice(buf.bytes());
         (buf, self.failing(file))
     }

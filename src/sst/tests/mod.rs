@@ -101,16 +101,12 @@ fn get(
 fn expected(entries: &[Entry], key: &[u8], bound: SeqNo) -> Option<(Tag, Vec<u8>)> {
     let at = entries
         .partition_point(|e| compare_internal((&e.0, e.1), (key, Tag::visible_at(bound))).is_lt());
-    entries
-        .get(at)
-        .filter(|e| e.0 == key)
-        .map(|e| (e.1, e.2.clone()))
+    entries.get(at).filter(|e| e.0 == key).map(|e| (e.1, e.2.clone()))
 }
 
 /// The entry the iterator is on.
 fn seen(iter: &TableIter) -> Option<Entry> {
-    iter.valid()
-        .then(|| (iter.key().to_vec(), iter.tag(), iter.value().to_vec()))
+    iter.valid().then(|| (iter.key().to_vec(), iter.tag(), iter.value().to_vec()))
 }
 
 /// All entries from front to back.
@@ -138,17 +134,9 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
             2 => [&[0xff; 20][..], &random.below(300).to_be_bytes()].concat(),
             _ => vec![b'a'; random.below(60) as usize],
         };
-        let versions = if random.below(20) == 0 {
-            1 + random.below(200)
-        } else {
-            1
-        };
+        let versions = if random.below(20) == 0 { 1 + random.below(200) } else { 1 };
         for _ in 0..versions {
-            let kind = if random.below(5) == 0 {
-                Kind::Delete
-            } else {
-                Kind::Put
-            };
+            let kind = if random.below(5) == 0 { Kind::Delete } else { Kind::Put };
             let len = match (kind, random.below(100)) {
                 (Kind::Delete, _) => 0,
                 (Kind::Put, 0) => random.below(20_000),

@@ -46,14 +46,8 @@ fn random_tables() {
 #[test]
 fn tables_of_one_entry() {
     check(&[(vec![], put(1), vec![])], UNIT);
-    check(
-        &[(b"k".to_vec(), Tag::new(SEQ_MAX, Kind::Delete), vec![])],
-        UNIT,
-    );
-    check(
-        &[(vec![0xff; KEY_BYTES_MAX], put(1), vec![7; VALUE_BYTES_MAX])],
-        UNIT,
-    );
+    check(&[(b"k".to_vec(), Tag::new(SEQ_MAX, Kind::Delete), vec![])], UNIT);
+    check(&[(vec![0xff; KEY_BYTES_MAX], put(1), vec![7; VALUE_BYTES_MAX])], UNIT);
 }
 
 #[test]
@@ -100,62 +94,33 @@ fn versions_of_one_key_over_many_blocks() {
 fn the_cost_of_gets() {
     let keys = 20_000u64;
     let key = |i: u64| format!("key-{i:012}").into_bytes();
-    let entries: Vec<Entry> = (0..keys)
-        .map(|i| (key(2 * i), put(1 + i), vec![1; 100]))
-        .collect();
+    let entries: Vec<Entry> = (0..keys).map(|i| (key(2 * i), put(1 + i), vec![1; 100])).collect();
     let (io, meta) = write(&entries, 256 << 10);
     let table = open(&io, &meta).expect("a sound table");
     let data = keys as usize * 116;
-    assert!(
-        table.pinned_bytes() > keys as usize,
-        "{}",
-        table.pinned_bytes()
-    );
-    assert!(
-        table.pinned_bytes() < data * 3 / 100,
-        "{} of {data}",
-        table.pinned_bytes()
-    );
+    assert!(table.pinned_bytes() > keys as usize, "{}", table.pinned_bytes());
+    assert!(table.pinned_bytes() < data * 3 / 100, "{} of {data}", table.pinned_bytes());
 
     let counters = ReadCounters::default();
     io.take_reads();
     for i in (0..keys).step_by(7) {
-        assert!(
-            get(&io, &table, &counters, &key(2 * i), SEQ_MAX)
-                .expect("sound")
-                .is_some()
-        );
+        assert!(get(&io, &table, &counters, &key(2 * i), SEQ_MAX).expect("sound").is_some());
         assert_eq!(io.take_reads(), [UNIT]);
     }
     // Outside of the range not even the filter is asked.
     let probes = count(&counters.filter_probes);
-    assert!(
-        get(&io, &table, &counters, b"kex", SEQ_MAX)
-            .expect("sound")
-            .is_none()
-    );
-    assert!(
-        get(&io, &table, &counters, b"key-a", SEQ_MAX)
-            .expect("sound")
-            .is_none()
-    );
+    assert!(get(&io, &table, &counters, b"kex", SEQ_MAX).expect("sound").is_none());
+    assert!(get(&io, &table, &counters, b"key-a", SEQ_MAX).expect("sound").is_none());
     assert_eq!(count(&counters.filter_probes), probes);
     assert!(io.take_reads().is_empty());
 
     for i in 0..keys - 1 {
-        assert!(
-            get(&io, &table, &counters, &key(2 * i + 1), SEQ_MAX)
-                .expect("sound")
-                .is_none()
-        );
+        assert!(get(&io, &table, &counters, &key(2 * i + 1), SEQ_MAX).expect("sound").is_none());
     }
     let wrong = count(&counters.filter_false_positives);
     assert_eq!(io.take_reads().len() as u64, wrong);
     assert_eq!(count(&counters.filter_negatives) + wrong, keys - 1);
-    assert!(
-        0 < wrong && wrong < keys / 200,
-        "{wrong} false positives of {keys}"
-    );
+    assert!(0 < wrong && wrong < keys / 200, "{wrong} false positives of {keys}");
 }
 
 #[test]
@@ -203,31 +168,17 @@ fn a_read_that_fails_is_tried_once_more() {
     let table = open(&io, &meta).expect("the second try succeeds");
     let counters = ReadCounters::default();
     io.fail(1);
-    assert!(
-        get(&io, &table, &counters, b"k", 5)
-            .expect("the second try succeeds")
-            .is_some()
-    );
+    assert!(get(&io, &table, &counters, b"k", 5).expect("the second try succeeds").is_some());
     io.fail(2);
     let error = get(&io, &table, &counters, b"k", 5).expect_err("both tries fail");
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(
-        get(&io, &table, &counters, b"k", 5)
-            .expect("nothing else fails")
-            .is_some()
-    );
+    assert!(get(&io, &table, &counters, b"k", 5).expect("nothing else fails").is_some());
 }
 
 #[test]
 #[should_panic(expected = "entries of a table come in order")]
 fn entries_out_of_order_are_refused() {
-    write(
-        &[
-            (b"k".to_vec(), put(1), vec![]),
-            (b"k".to_vec(), put(2), vec![]),
-        ],
-        UNIT,
-    );
+    write(&[(b"k".to_vec(), put(1), vec![]), (b"k".to_vec(), put(2), vec![])], UNIT);
 }
 
 #[test]

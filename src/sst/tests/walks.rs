@@ -96,9 +96,7 @@ fn wanders() {
 
 /// Blocks of 4 KiB with one entry each.
 fn one_entry_a_block(blocks: u64) -> Vec<Entry> {
-    (0..blocks)
-        .map(|i| (i.to_be_bytes().to_vec(), put(1), vec![i as u8; 3000]))
-        .collect()
+    (0..blocks).map(|i| (i.to_be_bytes().to_vec(), put(1), vec![i as u8; 3000])).collect()
 }
 
 #[test]
@@ -146,10 +144,7 @@ fn seeks_and_turns_start_small() {
     assert_eq!(iter.key(), 19u64.to_be_bytes());
     // Seeking within the window reads nothing.
     seek(&mut iter, 18);
-    assert_eq!(
-        (iter.key(), io.take_reads()),
-        (&18u64.to_be_bytes()[..], vec![])
-    );
+    assert_eq!((iter.key(), io.take_reads()), (&18u64.to_be_bytes()[..], vec![]));
 }
 
 #[test]

@@ -53,26 +53,14 @@ impl Store for NullEngine {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Data::new(Shape::new(RECORDS, 24, 400, 1)?);
     let interrupt = AtomicBool::new(false);
-    for workload in [
-        Workload::Update,
-        Workload::A,
-        Workload::B,
-        Workload::D,
-        Workload::GetAbsent,
-    ] {
+    for workload in [Workload::Update, Workload::A, Workload::B, Workload::D, Workload::GetAbsent] {
         let mix = workload.mix();
         let counter = RecordCounter::new(RECORDS, data.keys.capacity());
         let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
             .ok_or("there are no absent keys")?;
         let inserts = Inserts::Shared(&counter);
         // No key is there, and none is expected: a miss is the right answer.
-        let task = Task {
-            mix,
-            chooser,
-            expect_present: false,
-            inserts,
-            seed: 1,
-        };
+        let task = Task { mix, chooser, expect_present: false, inserts, seed: 1 };
         let phase = Phase {
             clients: vec![(task, Pace::Closed)],
             duration: Some(Duration::from_secs(SECONDS)),
@@ -81,11 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let outcome = runner::run(&NullEngine, &data, phase, |_| ())?;
         assert_eq!(outcome.faults.count, 0);
         let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
-        println!(
-            "{:<12} {:.2} M operations a second",
-            workload.name(),
-            ops_per_s / 1e6
-        );
+        println!("{:<12} {:.2} M operations a second", workload.name(), ops_per_s / 1e6);
     }
     Ok(())
 }

@@ -195,18 +195,12 @@ fn parse_depth(text: &str) -> Result<usize, String> {
 }
 
 fn parse_clients(text: &str) -> Result<usize, String> {
-    let clients = text
-        .parse()
-        .ok()
-        .filter(|clients| (1..=4096).contains(clients));
+    let clients = text.parse().ok().filter(|clients| (1..=4096).contains(clients));
     clients.ok_or_else(|| "a number from 1 to 4096 is needed".to_owned())
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| "at least 1 is needed".to_owned())
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "at least 1 is needed".to_owned())
 }
 
 fn parse_value_bytes(text: &str) -> Result<usize, String> {
@@ -215,10 +209,7 @@ fn parse_value_bytes(text: &str) -> Result<usize, String> {
 
 /// Seconds, with a fraction if need be; a day at most.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text
-        .parse::<f64>()
-        .ok()
-        .filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "a number of seconds from 0.001 to 86400 is needed".to_owned())

@@ -104,8 +104,7 @@ impl<'a, S: Store> Client<'a, S> {
         };
         if let Some(fault) = fault {
             let (key, record) = (&self.key, self.record);
-            self.faults
-                .add(|| format!("key {} (record {record}) {fault}", key.escape_ascii()));
+            self.faults.add(|| format!("key {} (record {record}) {fault}", key.escape_ascii()));
         }
     }
 
@@ -113,36 +112,25 @@ impl<'a, S: Store> Client<'a, S> {
     /// has a higher key, and every value is that of its key.
     fn verify_rows(&mut self) {
         let mut fault = None;
-        if self
-            .rows
-            .first()
-            .is_none_or(|(key, _)| key.as_ref() != self.key)
-        {
+        if self.rows.first().is_none_or(|(key, _)| key.as_ref() != self.key) {
             fault = Some("does not begin with that key".to_owned());
         }
         if self.rows.len() > self.rows_wanted {
             fault = Some(format!("returned more than {} rows", self.rows_wanted));
         }
-        if !self
-            .rows
-            .is_sorted_by(|(one, _), (next, _)| one.as_ref() < next.as_ref())
-        {
+        if !self.rows.is_sorted_by(|(one, _), (next, _)| one.as_ref() < next.as_ref()) {
             fault = Some("is out of order".to_owned());
         }
         for (key, value) in &self.rows {
             let record = self.data.keys.record(key.as_ref());
             if record.is_none_or(|record| !self.data.values.verify(record, value.as_ref())) {
-                fault = Some(format!(
-                    "returned a wrong row at {}",
-                    key.as_ref().escape_ascii()
-                ));
+                fault = Some(format!("returned a wrong row at {}", key.as_ref().escape_ascii()));
             }
         }
         self.rows.clear();
         if let Some(fault) = fault {
             let key = &self.key;
-            self.faults
-                .add(|| format!("the scan from {} {fault}", key.escape_ascii()));
+            self.faults.add(|| format!("the scan from {} {fault}", key.escape_ascii()));
         }
     }
 }
@@ -162,9 +150,7 @@ impl<S: Store> Operations for Client<'_, S> {
         }
         self.data.keys.write(self.record, &mut self.key);
         if self.kind.puts() {
-            self.data
-                .values
-                .write(self.record, version, &mut self.value);
+            self.data.values.write(self.record, version, &mut self.value);
         }
         if self.kind == OpKind::Scan {
             self.rows_wanted = self.rng.usize(1..=SCAN_ROWS_MAX);
@@ -176,9 +162,7 @@ impl<S: Store> Operations for Client<'_, S> {
         match self.kind {
             OpKind::Read => self.got = self.store.get(&self.key)?,
             OpKind::Update | OpKind::Insert => self.store.put(&self.key, &self.value)?,
-            OpKind::Scan => self
-                .store
-                .scan(&self.key, self.rows_wanted, &mut self.rows)?,
+            OpKind::Scan => self.store.scan(&self.key, self.rows_wanted, &mut self.rows)?,
             OpKind::ReadModifyWrite => {
                 self.got = self.store.get(&self.key)?;
                 self.store.put(&self.key, &self.value)?;

@@ -51,10 +51,7 @@ impl Store for MapStore {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
-        self.map
-            .lock()
-            .unwrap()
-            .insert(key.to_vec(), value.to_vec());
+        self.map.lock().unwrap().insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
@@ -66,11 +63,7 @@ impl Store for MapStore {
     ) -> Result<(), Infallible> {
         let map = self.map.lock().unwrap();
         let skip = usize::from(self.lie == Lie::SkipFirstRow);
-        let rows = if self.lie == Lie::TooManyRows {
-            rows + 1
-        } else {
-            rows
-        };
+        let rows = if self.lie == Lie::TooManyRows { rows + 1 } else { rows };
         let range = map.range(from.to_vec()..).skip(skip).take(rows);
         found.extend(range.map(|(key, value)| (key.clone(), value.clone())));
         match self.lie {
@@ -89,19 +82,12 @@ impl Store for MapStore {
 /// Loads a store, then runs `operations` operations of the workload on it.
 fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
     let data = Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap());
-    let mut store = MapStore {
-        map: Mutex::default(),
-        lie: Lie::None,
-    };
+    let mut store = MapStore { map: Mutex::default(), lie: Lie::None };
     let load = Task {
         mix: Mix::LOAD,
         chooser: RecordChooser::Uniform { records: RECORDS },
         expect_present: true,
-        inserts: Inserts::Strided {
-            next: 0,
-            step: 1,
-            end: RECORDS,
-        },
+        inserts: Inserts::Strided { next: 0, step: 1, end: RECORDS },
         seed: 1,
     };
     let mut client = Client::new(&store, &data, load);
@@ -110,10 +96,7 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
         client.verify();
     }
     let (found, inserts) = client.finish();
-    assert_eq!(
-        (found, inserts.acknowledged()),
-        (Faults::default(), RECORDS)
-    );
+    assert_eq!((found, inserts.acknowledged()), (Faults::default(), RECORDS));
     assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
 
     store.lie = lie;
@@ -187,19 +170,7 @@ fn every_wrong_scan_is_counted() {
 #[test]
 fn faults_are_added_up_and_the_first_is_kept() {
     let mut all = Faults::default();
-    all.merge(Faults {
-        count: 2,
-        first: Some("one".to_owned()),
-    });
-    all.merge(Faults {
-        count: 3,
-        first: Some("two".to_owned()),
-    });
-    assert_eq!(
-        all,
-        Faults {
-            count: 5,
-            first: Some("one".to_owned())
-        }
-    );
+    all.merge(Faults { count: 2, first: Some("one".to_owned()) });
+    all.merge(Faults { count: 3, first: Some("two".to_owned()) });
+    assert_eq!(all, Faults { count: 5, first: Some("one".to_owned()) });
 }

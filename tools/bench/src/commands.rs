@@ -45,9 +45,7 @@ pub fn load(
     let clients = (0..common.clients as u64).map(|client| {
         let task = Task {
             mix: Mix::LOAD,
-            chooser: RecordChooser::Uniform {
-                records: shape.records,
-            },
+            chooser: RecordChooser::Uniform { records: shape.records },
             expect_present: true,
             inserts: Inserts::Strided {
                 next: client,
@@ -58,11 +56,7 @@ pub fn load(
         };
         (task, Pace::Closed)
     });
-    let phase = Phase {
-        clients: clients.collect(),
-        duration: budget,
-        interrupt,
-    };
+    let phase = Phase { clients: clients.collect(), duration: budget, interrupt };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
     let meter = Meter::start(db.stats());
     let mut outcome = runner::run(&db, &data, phase, |progress| bar.update(progress))
@@ -80,15 +74,7 @@ pub fn load(
         machine: Machine::look(&common.dir),
         result: meter.finish(&outcome, &db.stats(), &shape, settle),
     };
-    end(
-        &db,
-        common,
-        &Shape {
-            records: outcome.acknowledged,
-            ..shape
-        },
-        &outcome,
-    )?;
+    end(&db, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)
 }
 
@@ -105,11 +91,7 @@ pub fn run(args: &RunArgs, interrupt: &AtomicBool) -> Result<Report, Failure> {
     let db = Db::open(&common.dir, options(common).create(false))
         .map_err(Failure::engine("cannot open the database"))?;
 
-    let phase = Phase {
-        clients,
-        duration: Some(args.seconds),
-        interrupt,
-    };
+    let phase = Phase { clients, duration: Some(args.seconds), interrupt };
     let what = format!("running {}", args.workload.name());
     let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
     let meter = Meter::start(db.stats());
@@ -125,11 +107,7 @@ pub fn run(args: &RunArgs, interrupt: &AtomicBool) -> Result<Report, Failure> {
         versions: Versions::THIS,
         config: Config {
             workload: Some(args.workload),
-            r#loop: if args.rate.is_some() {
-                "open"
-            } else {
-                "closed"
-            },
+            r#loop: if args.rate.is_some() { "open" } else { "closed" },
             rate_ops_per_s: args.rate,
             seconds: Some(args.seconds.as_secs_f64()),
             ..Config::new(common, &shape, &db.stats())
@@ -137,10 +115,7 @@ pub fn run(args: &RunArgs, interrupt: &AtomicBool) -> Result<Report, Failure> {
         machine: Machine::look(&common.dir),
         result: meter.finish(&outcome, &db.stats(), &shape, None),
     };
-    let after = Shape {
-        records: outcome.acknowledged,
-        ..shape
-    };
+    let after = Shape { records: outcome.acknowledged, ..shape };
     end(&db, common, &after, &outcome)?;
     let full = outcome.exhausted;
     let report = conclude(report, &output, outcome)?;
@@ -180,11 +155,7 @@ fn clients<'a>(
         })
     };
     let pace = |client| match args.rate {
-        Some(rate) => Pace::Constant {
-            rate,
-            clients,
-            client,
-        },
+        Some(rate) => Pace::Constant { rate, clients, client },
         None => Pace::Closed,
     };
     let foreground =
@@ -200,10 +171,8 @@ fn client_seed(seed: u64, client: u64) -> u64 {
 }
 
 fn options(common: &CommonArgs) -> Options {
-    let options = Options::default()
-        .memory(common.memory)
-        .lock_wait(common.lock_wait)
-        .io(common.io.into());
+    let options =
+        Options::default().memory(common.memory).lock_wait(common.lock_wait).io(common.io.into());
     match common.owners {
         Some(owners) => options.owners(owners),
         None => options,
@@ -235,9 +204,7 @@ fn end(
     outcome: &Outcome<ourodb::Error>,
 ) -> Result<(), Failure> {
     let written = write_shape(&common.dir, shape);
-    let closed = db
-        .close()
-        .map_err(Failure::engine("cannot close the database"));
+    let closed = db.close().map_err(Failure::engine("cannot close the database"));
     for result in [written, closed] {
         match result {
             Err(failure) if outcome.failure.is_some() => warn(&failure.to_string()),
@@ -254,10 +221,7 @@ fn conclude(
     outcome: Outcome<ourodb::Error>,
 ) -> Result<Report, Failure> {
     if let Some(source) = outcome.failure {
-        return Err(Failure::Engine {
-            context: "an operation failed",
-            source,
-        });
+        return Err(Failure::Engine { context: "an operation failed", source });
     }
     output.result(&report)?;
     if outcome.faults.count > 0 {
@@ -267,9 +231,5 @@ fn conclude(
             outcome.faults.first.unwrap_or_default()
         )));
     }
-    if outcome.interrupted {
-        Err(Failure::Interrupted)
-    } else {
-        Ok(report)
-    }
+    if outcome.interrupted { Err(Failure::Interrupted) } else { Ok(report) }
 }

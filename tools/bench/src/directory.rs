@@ -37,10 +37,7 @@ pub fn look(dir: &Path) -> Result<Contents, Failure> {
     match fs::metadata(dir) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => {
-            return Err(Failure::Usage(format!(
-                "{} is not a directory",
-                dir.display()
-            )));
+            return Err(Failure::Usage(format!("{} is not a directory", dir.display())));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::Nothing),
         Err(error) => return Err(fail(dir)(error)),
@@ -52,10 +49,7 @@ pub fn look(dir: &Path) -> Result<Contents, Failure> {
         let inside = inside.map(|name| name.to_string_lossy().into_owned());
         for entry in fs::read_dir(&parent).map_err(fail(&parent))? {
             let entry = entry.map_err(fail(&parent))?;
-            let (path, name) = (
-                entry.path(),
-                entry.file_name().to_string_lossy().into_owned(),
-            );
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             let kind = entry.file_type().map_err(fail(&path))?;
             if inside.is_none() && name == "lost+found" && kind.is_dir() {
                 // The root of an ext4 file system has it from the start.
@@ -101,10 +95,7 @@ pub fn make_room(
     lock_wait: Duration,
 ) -> Result<(), Failure> {
     let shown = dir.display();
-    let unfinished = Shape {
-        records: 0,
-        ..*shape
-    };
+    let unfinished = Shape { records: 0, ..*shape };
     match look(dir)? {
         Contents::Nothing => {
             fs::create_dir_all(dir).map_err(Failure::os(format!("cannot create {shown}")))?;
@@ -140,11 +131,7 @@ pub fn make_room(
 fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
     let path = dir.join(LOCK);
     let fail = || Failure::os(format!("cannot lock {}", path.display()));
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(fail())?;
     let begin = Instant::now();
     loop {
@@ -174,9 +161,7 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
         _ => Failure::os(format!("cannot read {shown}"))(error),
     })?;
     let not_ours = |why: &dyn std::fmt::Display| {
-        Failure::Other(format!(
-            "{shown} does not say what was loaded: {why}; load anew"
-        ))
+        Failure::Other(format!("{shown} does not say what was loaded: {why}; load anew"))
     };
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| not_ours(&e))?;
     let format = value.get("format").and_then(serde_json::Value::as_u64);
@@ -193,13 +178,8 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
             dir.display()
         )));
     }
-    Shape::new(
-        shape.records,
-        shape.key_bytes,
-        shape.value_bytes,
-        shape.seed,
-    )
-    .map_err(|e| not_ours(&e))
+    Shape::new(shape.records, shape.key_bytes, shape.value_bytes, shape.seed)
+        .map_err(|e| not_ours(&e))
 }
 
 /// Writes the marker, in place of an earlier one, and makes it durable.
@@ -228,10 +208,7 @@ fn is_engine_file(dir: Option<&str>, name: &str) -> bool {
             suffixes.contains(&suffix) && stem.split('-').all(is_number)
         })
     };
-    let manifest = || {
-        name.strip_prefix("MANIFEST-")
-            .is_some_and(|n| n.split('-').all(is_number))
-    };
+    let manifest = || name.strip_prefix("MANIFEST-").is_some_and(|n| n.split('-').all(is_number));
     match dir {
         None => name == "IDENTITY" || manifest(),
         Some("wal") => numbered(&["wal", "map"]),

@@ -5,13 +5,7 @@ use super::*;
 const NO_WAIT: Duration = Duration::ZERO;
 
 fn shape(records: u64) -> Shape {
-    Shape {
-        format: FORMAT,
-        records,
-        key_bytes: 24,
-        value_bytes: 400,
-        seed: 1,
-    }
+    Shape { format: FORMAT, records, key_bytes: 24, value_bytes: 400, seed: 1 }
 }
 
 /// A directory as a load leaves it.
@@ -42,9 +36,8 @@ fn loaded() -> tempfile::TempDir {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -60,12 +53,7 @@ fn an_earlier_load_is_replaced_only_when_told() {
 
     make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap();
     assert_eq!(names(dir.path()), ["LOCK", "ouro-bench.json"]);
-    assert!(
-        read_shape(dir.path())
-            .unwrap_err()
-            .to_string()
-            .contains("did not end")
-    );
+    assert!(read_shape(dir.path()).unwrap_err().to_string().contains("did not end"));
     // As after a removal that was cut short.
     make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap();
 }
@@ -91,27 +79,16 @@ fn foreign_files_are_never_removed() {
         for overwrite in [false, true] {
             let refused = make_room(dir.path(), &shape(7), overwrite, NO_WAIT).unwrap_err();
             assert_eq!(refused.exit_code(), 2, "{foreign}");
-            assert!(
-                refused.to_string().contains(path.to_str().unwrap()),
-                "{refused}"
-            );
+            assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
         }
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         assert!(dir.path().join("wal/000000000001.wal").exists());
     }
-    for foreign in [
-        "empty",
-        "wal/more",
-        "shard-000/shard-001",
-        "ouro-bench.json.new",
-        "1.wal",
-    ] {
+    for foreign in ["empty", "wal/more", "shard-000/shard-001", "ouro-bench.json.new", "1.wal"] {
         let dir = loaded();
         fs::create_dir(dir.path().join(foreign)).unwrap();
         assert_eq!(
-            make_room(dir.path(), &shape(7), true, NO_WAIT)
-                .unwrap_err()
-                .exit_code(),
+            make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
             2,
             "{foreign}"
         );
@@ -125,12 +102,7 @@ fn links_are_not_followed() {
     fs::write(target.path().join("1.wal"), "precious").unwrap();
     let dir = loaded();
     std::os::unix::fs::symlink(target.path(), dir.path().join("shard-002")).unwrap();
-    assert_eq!(
-        make_room(dir.path(), &shape(7), true, NO_WAIT)
-            .unwrap_err()
-            .exit_code(),
-        2
-    );
+    assert_eq!(make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(), 2);
     assert!(target.path().join("1.wal").exists());
 }
 
@@ -167,12 +139,7 @@ fn room_is_made_where_there_is_nothing() {
     let file = dir.path().join("file");
     fs::write(&file, "precious").unwrap();
     for overwrite in [false, true] {
-        assert_eq!(
-            make_room(&file, &shape(7), overwrite, NO_WAIT)
-                .unwrap_err()
-                .exit_code(),
-            2
-        );
+        assert_eq!(make_room(&file, &shape(7), overwrite, NO_WAIT).unwrap_err().exit_code(), 2);
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
 }
@@ -209,8 +176,5 @@ fn a_marker_that_does_not_help_is_refused() {
     assert_eq!(read(&shape(10, 3)).exit_code(), 7);
     let unfinished = read(&shape(0, 24));
     assert_eq!(unfinished.exit_code(), 2);
-    assert!(
-        unfinished.to_string().contains("did not end"),
-        "{unfinished}"
-    );
+    assert!(unfinished.to_string().contains("did not end"), "{unfinished}");
 }

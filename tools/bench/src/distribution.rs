@@ -28,17 +28,9 @@ impl Zipfian {
     /// Ranks `1..=n`; `n` is at least 1, and theta is positive and not 1.
     #[must_use]
     pub fn new(n: u64, theta: f64) -> Self {
-        assert!(
-            n > 0 && theta > 0.0 && theta != 1.0,
-            "no zipfian({n}, {theta})"
-        );
-        let mut zipfian = Self {
-            n: n as f64,
-            theta,
-            integral_n: 0.0,
-            integral_1: 0.0,
-            squeeze: 0.0,
-        };
+        assert!(n > 0 && theta > 0.0 && theta != 1.0, "no zipfian({n}, {theta})");
+        let mut zipfian =
+            Self { n: n as f64, theta, integral_n: 0.0, integral_1: 0.0, squeeze: 0.0 };
         zipfian.integral_n = zipfian.integral(zipfian.n + 0.5);
         zipfian.integral_1 = zipfian.integral(1.5) - 1.0;
         zipfian.squeeze =
@@ -129,16 +121,11 @@ impl RecordChooser {
                 // Another seed than the keys' own scattering has.
                 scatter: Permutation::new(records, !seed),
             },
-            KeyChoice::Latest => Self::Latest {
-                ages: Zipfian::new(records, THETA),
-                records,
-            },
+            KeyChoice::Latest => Self::Latest { ages: Zipfian::new(records, THETA), records },
             // Well above what later runs insert, where there is room for it.
-            KeyChoice::Absent => Self::Absent {
-                first: records.max(capacity / 2),
-                end: capacity,
+            KeyChoice::Absent => {
+                Self::Absent { first: records.max(capacity / 2), end: capacity }.non_empty()?
             }
-            .non_empty()?,
         })
     }
 
@@ -200,23 +187,11 @@ mod tests {
 
     #[test]
     fn zipfian_frequencies_follow_the_formula() {
-        for (n, theta) in [
-            (2, 0.99),
-            (10, 0.99),
-            (1000, 0.99),
-            (100_000, 0.99),
-            (1000, 0.5),
-        ] {
+        for (n, theta) in [(2, 0.99), (10, 0.99), (1000, 0.99), (100_000, 0.99), (1000, 0.5)] {
             let excess = excess(n, theta, 400_000, 11);
-            assert!(
-                excess.abs() < 4.0,
-                "n {n}, theta {theta}: {excess} standard deviations"
-            );
+            assert!(excess.abs() < 4.0, "n {n}, theta {theta}: {excess} standard deviations");
         }
-        assert_eq!(
-            Zipfian::new(1, THETA).sample(&mut fastrand::Rng::with_seed(1)),
-            1
-        );
+        assert_eq!(Zipfian::new(1, THETA).sample(&mut fastrand::Rng::with_seed(1)), 1);
     }
 
     /// For a billion ranks the sum is taken by Euler and Maclaurin.
@@ -240,10 +215,7 @@ mod tests {
         for rank in 1..=3_u32 {
             let expected = f64::from(draws) * f64::from(rank).powf(-THETA) / sum;
             let found = f64::from(counts[rank as usize]);
-            assert!(
-                (found - expected).abs() < 4.0 * expected.sqrt(),
-                "{rank}: {found} {expected}"
-            );
+            assert!((found - expected).abs() < 4.0 * expected.sqrt(), "{rank}: {found} {expected}");
         }
         assert_eq!(counts[0], 0);
     }
@@ -261,10 +233,7 @@ mod tests {
         let sum: f64 = (1..=10_000).map(|rank| f64::from(rank).powf(-THETA)).sum();
         let expected = 200_000.0 / sum;
         assert!((f64::from(counts[order[0]]) - expected).abs() < 5.0 * expected.sqrt());
-        let near = order[..10]
-            .windows(2)
-            .filter(|pair| pair[0].abs_diff(pair[1]) < 100)
-            .count();
+        let near = order[..10].windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 100).count();
         assert!(near <= 1, "{:?}", &order[..10]);
     }
 
@@ -283,10 +252,7 @@ mod tests {
                 .map(|rank| f64::from(rank).powf(-THETA))
                 .sum();
             let expected = 20_000.0 / sum;
-            assert!(
-                (f64::from(newest) - expected).abs() < 5.0 * expected.sqrt(),
-                "{newest}"
-            );
+            assert!((f64::from(newest) - expected).abs() < 5.0 * expected.sqrt(), "{newest}");
         }
     }
 
@@ -311,9 +277,6 @@ mod tests {
         for _ in 0..100_000 {
             counts[usize::try_from(chooser.sample(&mut rng, 100)).unwrap()] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (850..1150).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
     }
 }

@@ -48,10 +48,7 @@ impl Failure {
 
     /// Turns an error of the system into a failure, in [`Result::map_err`].
     pub fn os(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Os {
-            context: context.into(),
-            source,
-        }
+        move |source| Self::Os { context: context.into(), source }
     }
 
     /// The process's exit code: the same for all of OuroDB's tools.

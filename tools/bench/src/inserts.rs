@@ -149,11 +149,7 @@ mod tests {
     fn strided_clients_load_every_record_once() {
         let mut all = Vec::new();
         for client in 0..3 {
-            let mut inserts = Inserts::Strided {
-                next: client,
-                step: 3,
-                end: 10,
-            };
+            let mut inserts = Inserts::Strided { next: client, step: 3, end: 10 };
             while let Some(record) = inserts.take() {
                 assert_eq!(inserts.acknowledged(), record);
                 all.push(record);

@@ -18,11 +18,7 @@ const _: () = assert!(KEY_BYTES_MIN > PREFIX.len());
 #[must_use]
 pub const fn capacity(key_bytes: usize) -> u64 {
     let digits = key_bytes.saturating_sub(PREFIX.len());
-    10_u64.pow(if digits < DIGITS_MAX {
-        digits as u32
-    } else {
-        DIGITS_MAX as u32
-    })
+    10_u64.pow(if digits < DIGITS_MAX { digits as u32 } else { DIGITS_MAX as u32 })
 }
 
 /// The keys of one database: a bijection between record numbers and keys.
@@ -38,16 +34,9 @@ impl KeySpace {
     /// `seed` chooses.
     #[must_use]
     pub fn new(key_bytes: usize, seed: u64) -> Self {
-        assert!(
-            key_bytes >= KEY_BYTES_MIN,
-            "keys of {key_bytes} bytes are too short"
-        );
+        assert!(key_bytes >= KEY_BYTES_MIN, "keys of {key_bytes} bytes are too short");
         let capacity = capacity(key_bytes);
-        Self {
-            key_bytes,
-            capacity,
-            scatter: Permutation::new(capacity, seed),
-        }
+        Self { key_bytes, capacity, scatter: Permutation::new(capacity, seed) }
     }
 
     /// Record numbers below this have a key.
@@ -75,9 +64,7 @@ impl KeySpace {
     /// writes.
     #[must_use]
     pub fn record(&self, key: &[u8]) -> Option<u64> {
-        let digits = key
-            .strip_prefix(PREFIX)
-            .filter(|_| key.len() == self.key_bytes)?;
+        let digits = key.strip_prefix(PREFIX).filter(|_| key.len() == self.key_bytes)?;
         let mut number = 0_u64;
         for digit in digits {
             let digit = Some(digit).filter(|digit| digit.is_ascii_digit())? - b'0';
@@ -105,10 +92,7 @@ mod tests {
         assert_eq!(keys.capacity(), 10_000);
         let all: HashSet<_> = (0..10_000).map(|record| key(&keys, record)).collect();
         assert_eq!(all.len(), 10_000);
-        assert!(
-            all.iter()
-                .all(|key| key.len() == 8 && key.starts_with(b"user"))
-        );
+        assert!(all.iter().all(|key| key.len() == 8 && key.starts_with(b"user")));
     }
 
     #[test]

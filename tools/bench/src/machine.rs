@@ -29,25 +29,14 @@ impl Machine {
     #[must_use]
     pub fn look(dir: &Path) -> Self {
         let uname = rustix::system::uname();
-        let parts = [
-            uname.sysname(),
-            uname.release(),
-            uname.version(),
-            uname.machine(),
-        ];
+        let parts = [uname.sysname(), uname.release(), uname.version(), uname.machine()];
         let mount = Mount::of(dir);
         Self {
-            kernel: parts
-                .map(|part| part.to_string_lossy().into_owned())
-                .join(" "),
+            kernel: parts.map(|part| part.to_string_lossy().into_owned()).join(" "),
             cpu: field("/proc/cpuinfo", "model name"),
             cpus: std::thread::available_parallelism().ok().map(usize::from),
             memory_bytes: field("/proc/meminfo", "MemTotal").and_then(|text| {
-                text.strip_suffix("kB")?
-                    .trim()
-                    .parse::<u64>()
-                    .ok()?
-                    .checked_mul(1024)
+                text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
             }),
             device: device(dir).or_else(|| mount.as_ref().map(|mount| mount.source.clone())),
             file_system: mount.map(|mount| mount.file_system),
@@ -59,10 +48,7 @@ impl Machine {
 #[must_use]
 pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        u32::try_from(time.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The first `name: value` line of a file in /proc.
@@ -126,9 +112,7 @@ fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(code) => {
                 result.push(char::from(code));

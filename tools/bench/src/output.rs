@@ -22,9 +22,7 @@ impl Output {
     /// `-`, tables go to stderr. A file that cannot be written is found out now,
     /// not after the measurement.
     pub fn new(json: Option<&Path>) -> Result<Self, Failure> {
-        let output = Self {
-            json: json.map(Path::to_path_buf),
-        };
+        let output = Self { json: json.map(Path::to_path_buf) };
         if let Some(path) = output.json_file() {
             File::options()
                 .append(true)
@@ -72,10 +70,7 @@ pub fn warn(text: &str) {
 
 /// Prints to a stream whose reader may be gone: then nobody misses it.
 fn print(mut stream: impl Write, text: &str) -> Result<(), Failure> {
-    match stream
-        .write_all(text.as_bytes())
-        .and_then(|()| stream.flush())
-    {
+    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::os("cannot print the result")(error))
         }
@@ -100,24 +95,15 @@ impl Bar {
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("=> "));
         }
-        Self {
-            bar,
-            by_ops: ops.is_some(),
-            what,
-        }
+        Self { bar, by_ops: ops.is_some(), what }
     }
 
     /// Shows the progress.
     pub fn update(&self, progress: Progress) {
         let Progress { elapsed, ops } = progress;
-        self.bar.set_position(if self.by_ops {
-            ops
-        } else {
-            elapsed.as_millis() as u64
-        });
+        self.bar.set_position(if self.by_ops { ops } else { elapsed.as_millis() as u64 });
         let rate = ops as f64 / elapsed.as_secs_f64().max(0.001);
-        self.bar
-            .set_message(format!("{}: {}/s", self.what, table::grouped(rate as u64)));
+        self.bar.set_message(format!("{}: {}/s", self.what, table::grouped(rate as u64)));
     }
 
     /// Removes the bar.

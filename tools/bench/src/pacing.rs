@@ -77,12 +77,7 @@ impl Pace {
     /// When operation `i` is due, in nanoseconds after the start; `None` in a
     /// closed loop.
     fn due_ns(self, i: u64) -> Option<u64> {
-        let Self::Constant {
-            rate,
-            clients,
-            client,
-        } = self
-        else {
+        let Self::Constant { rate, clients, client } = self else {
             return None;
         };
         let turn = u128::from(i) * u128::from(clients) + u128::from(client);
@@ -91,20 +86,13 @@ impl Pace {
 
     /// How many operations are due in the first `elapsed_ns` nanoseconds.
     fn due_before(self, elapsed_ns: u64) -> u64 {
-        let Self::Constant {
-            rate,
-            clients,
-            client,
-        } = self
-        else {
+        let Self::Constant { rate, clients, client } = self else {
             return 0;
         };
         // Turn t is due in time if t * 10^9 / rate, rounded down, is less than
         // the time elapsed.
         let turns = (u128::from(elapsed_ns) * u128::from(rate)).div_ceil(1_000_000_000);
-        let own = turns
-            .saturating_sub(u128::from(client))
-            .div_ceil(u128::from(clients));
+        let own = turns.saturating_sub(u128::from(client)).div_ceil(u128::from(clients));
         u64::try_from(own).unwrap_or(u64::MAX)
     }
 }
@@ -176,9 +164,7 @@ pub fn drive<C: Clock, O: Operations>(
         Pace::Constant { .. } => window.end_ns.saturating_add(DRAIN_NS),
     };
     while now_ns < give_up_ns && !window.stopped() {
-        let due_ns = pace
-            .due_ns(sent)
-            .map(|due_ns| due_ns.saturating_add(window.start_ns));
+        let due_ns = pace.due_ns(sent).map(|due_ns| due_ns.saturating_add(window.start_ns));
         if let Some(due_ns) = due_ns
             && (due_ns >= window.end_ns || !wait_until(clock, due_ns, window))
         {
@@ -198,16 +184,8 @@ pub fn drive<C: Clock, O: Operations>(
     }
     let at_ns = clock.now_ns();
     let due = pace.due_before(at_ns.min(window.end_ns).saturating_sub(window.start_ns));
-    let unsent = if exhausted {
-        0
-    } else {
-        due.saturating_sub(sent)
-    };
-    Ok(Finish {
-        at_ns,
-        unsent,
-        exhausted,
-    })
+    let unsent = if exhausted { 0 } else { due.saturating_sub(sent) };
+    Ok(Finish { at_ns, unsent, exhausted })
 }
 
 /// Sleeps until shortly before `due_ns`, then spins. False when it was stopped

@@ -44,11 +44,7 @@ impl Operations for Stalling<'_> {
     }
 
     fn execute(&mut self) -> Result<(), Self::Error> {
-        let service_ns = if self.done == self.stall_at {
-            SECOND_NS
-        } else {
-            10_000
-        };
+        let service_ns = if self.done == self.stall_at { SECOND_NS } else { 10_000 };
         self.clock.advance(service_ns);
         self.done += 1;
         if let Some((done, stop)) = self.stop_at {
@@ -76,36 +72,14 @@ fn run(
 ) -> Run {
     let clock = FakeClock(AtomicU64::new(5 * SECOND_NS));
     let stop = AtomicBool::new(false);
-    let mut operations = Stalling {
-        clock: &clock,
-        done: 0,
-        stall_at: u64::MAX,
-        last: u64::MAX,
-        stop_at: None,
-    };
+    let mut operations =
+        Stalling { clock: &clock, done: 0, stall_at: u64::MAX, last: u64::MAX, stop_at: None };
     change(&mut operations, &stop);
-    let window = Window {
-        start_ns: 5 * SECOND_NS,
-        end_ns: (5 + seconds) * SECOND_NS,
-        stop: &stop,
-    };
+    let window = Window { start_ns: 5 * SECOND_NS, end_ns: (5 + seconds) * SECOND_NS, stop: &stop };
     let mut recorder = Recorder::new([OpKind::Read]);
     let progress = AtomicU64::new(0);
-    let finish = drive(
-        &clock,
-        pace,
-        window,
-        &mut operations,
-        &mut recorder,
-        &progress,
-    )
-    .unwrap();
-    Run {
-        finish,
-        recorder,
-        sent: operations.done,
-        progress: progress.into_inner(),
-    }
+    let finish = drive(&clock, pace, window, &mut operations, &mut recorder, &progress).unwrap();
+    Run { finish, recorder, sent: operations.done, progress: progress.into_inner() }
 }
 
 fn quantile_ms(run: &Run, quantile: f64) -> u64 {
@@ -113,11 +87,7 @@ fn quantile_ms(run: &Run, quantile: f64) -> u64 {
     histogram.value_at_quantile(quantile) / 1_000_000
 }
 
-const THOUSAND_A_SECOND: Pace = Pace::Constant {
-    rate: 1000,
-    clients: 1,
-    client: 0,
-};
+const THOUSAND_A_SECOND: Pace = Pace::Constant { rate: 1000, clients: 1, client: 0 };
 
 /// 10 s at 1000/s, and a stall of 1 s in the middle: 1000 operations waited
 /// between 0 and 1 s, evenly, so 10 % of all waited at all, 1 % more than 0.9 s.
@@ -132,26 +102,10 @@ fn a_stall_shows_in_full_in_the_open_loop() {
     let near = |found: u64, expected: u64| found.abs_diff(expected) <= 15;
     assert_eq!(quantile_ms(&run, 0.5), 0);
     assert_eq!(quantile_ms(&run, 0.89), 0);
-    assert!(
-        near(quantile_ms(&run, 0.95), 500),
-        "{}",
-        quantile_ms(&run, 0.95)
-    );
-    assert!(
-        near(quantile_ms(&run, 0.99), 900),
-        "{}",
-        quantile_ms(&run, 0.99)
-    );
-    assert!(
-        near(quantile_ms(&run, 0.999), 990),
-        "{}",
-        quantile_ms(&run, 0.999)
-    );
-    assert!(
-        near(quantile_ms(&run, 1.0), 1000),
-        "{}",
-        quantile_ms(&run, 1.0)
-    );
+    assert!(near(quantile_ms(&run, 0.95), 500), "{}", quantile_ms(&run, 0.95));
+    assert!(near(quantile_ms(&run, 0.99), 900), "{}", quantile_ms(&run, 0.99));
+    assert!(near(quantile_ms(&run, 0.999), 990), "{}", quantile_ms(&run, 0.999));
+    assert!(near(quantile_ms(&run, 1.0), 1000), "{}", quantile_ms(&run, 1.0));
 }
 
 /// The same stall in a closed loop is one slow operation: that is what the open
@@ -171,16 +125,8 @@ fn a_stall_is_one_operation_in_the_closed_loop() {
 fn preparing_and_verifying_are_not_measured_in_the_closed_loop() {
     let run = run(Pace::Closed, 1, |_, _| ());
     let histogram = run.recorder.histogram(OpKind::Read).unwrap();
-    assert!(
-        (10_000..10_050).contains(&histogram.min()),
-        "{}",
-        histogram.min()
-    );
-    assert!(
-        (10_000..10_050).contains(&histogram.max()),
-        "{}",
-        histogram.max()
-    );
+    assert!((10_000..10_050).contains(&histogram.min()), "{}", histogram.min());
+    assert!((10_000..10_050).contains(&histogram.max()), "{}", histogram.max());
 }
 
 #[test]
@@ -189,11 +135,7 @@ fn operations_are_sent_when_due_not_before() {
     let histogram = run.recorder.histogram(OpKind::Read).unwrap();
     assert_eq!(run.sent, 1000);
     assert!(histogram.min() >= 10_000);
-    assert!(
-        histogram.max() < 10_000 + 200 + 5 * READING_NS,
-        "{}",
-        histogram.max()
-    );
+    assert!(histogram.max() < 10_000 + 200 + 5 * READING_NS, "{}", histogram.max());
 }
 
 /// 10 us each, but one due every 2.5 us: in the second of the run and the one
@@ -201,19 +143,11 @@ fn operations_are_sent_when_due_not_before() {
 /// quarters of that time.
 #[test]
 fn an_overload_is_told() {
-    let pace = Pace::Constant {
-        rate: 400_000,
-        clients: 1,
-        client: 0,
-    };
+    let pace = Pace::Constant { rate: 400_000, clients: 1, client: 0 };
     let run = run(pace, 1, |_, _| ());
     assert_eq!(run.sent + run.finish.unsent, 400_000);
     assert!((185_000..200_000).contains(&run.sent), "{}", run.sent);
-    assert!(
-        (1500..1550).contains(&quantile_ms(&run, 1.0)),
-        "{}",
-        quantile_ms(&run, 1.0)
-    );
+    assert!((1500..1550).contains(&quantile_ms(&run, 1.0)), "{}", quantile_ms(&run, 1.0));
 }
 
 /// A stall that outlasts the run is recorded in full, and so is the wait of what
@@ -225,11 +159,7 @@ fn a_stall_at_the_end_is_not_lost() {
     });
     assert_eq!(run.sent, 2000);
     assert_eq!(run.finish.unsent, 0);
-    let waited = run
-        .recorder
-        .histogram(OpKind::Read)
-        .unwrap()
-        .count_between(500_000_000, u64::MAX);
+    let waited = run.recorder.histogram(OpKind::Read).unwrap().count_between(500_000_000, u64::MAX);
     assert!((499..=503).contains(&waited), "{waited}");
     assert_eq!(quantile_ms(&run, 1.0), 1000);
 }
@@ -256,8 +186,7 @@ fn a_stop_wakes_a_client_that_waits() {
         fn sleep_ns(&self, duration_ns: u64) {
             assert!(duration_ns <= SLEEP_NS_MAX);
             self.0.sleep_ns(duration_ns);
-            self.1
-                .store(self.0.now_ns() > 3 * SECOND_NS, Ordering::Relaxed);
+            self.1.store(self.0.now_ns() > 3 * SECOND_NS, Ordering::Relaxed);
         }
     }
     struct Instantly(u64);
@@ -274,26 +203,11 @@ fn a_stop_wakes_a_client_that_waits() {
     }
     let stop = AtomicBool::new(false);
     let clock = StoppingClock(FakeClock(AtomicU64::new(0)), &stop);
-    let pace = Pace::Constant {
-        rate: 1,
-        clients: 3600,
-        client: 0,
-    };
-    let window = Window {
-        start_ns: 0,
-        end_ns: u64::MAX,
-        stop: &stop,
-    };
+    let pace = Pace::Constant { rate: 1, clients: 3600, client: 0 };
+    let window = Window { start_ns: 0, end_ns: u64::MAX, stop: &stop };
     let (mut operations, mut recorder) = (Instantly(0), Recorder::new([OpKind::Read]));
-    let finish = drive(
-        &clock,
-        pace,
-        window,
-        &mut operations,
-        &mut recorder,
-        &AtomicU64::new(0),
-    )
-    .unwrap();
+    let finish =
+        drive(&clock, pace, window, &mut operations, &mut recorder, &AtomicU64::new(0)).unwrap();
     assert_eq!(operations.0, 1);
     assert!(finish.at_ns < 4 * SECOND_NS);
     assert!(!finish.exhausted);
@@ -315,11 +229,7 @@ fn clients_take_turns_and_keep_the_rate_together() {
     for (rate, clients) in [(1000, 4), (7, 3), (1, 2), (999_999_937, 16)] {
         let mut due: Vec<u64> = (0..clients)
             .flat_map(|client| {
-                let pace = Pace::Constant {
-                    rate,
-                    clients,
-                    client,
-                };
+                let pace = Pace::Constant { rate, clients, client };
                 (0..50).filter_map(move |i| pace.due_ns(i))
             })
             .collect();
@@ -328,14 +238,7 @@ fn clients_take_turns_and_keep_the_rate_together() {
         assert!(due.iter().copied().eq(expected), "{rate} {clients}");
         for elapsed_ns in [0, 1, due[due.len() / 2], due[due.len() / 2] + 1, due[40]] {
             let counted: u64 = (0..clients)
-                .map(|client| {
-                    Pace::Constant {
-                        rate,
-                        clients,
-                        client,
-                    }
-                    .due_before(elapsed_ns)
-                })
+                .map(|client| Pace::Constant { rate, clients, client }.due_before(elapsed_ns))
                 .sum();
             let expected = due.iter().filter(|due_ns| **due_ns < elapsed_ns).count() as u64;
             assert_eq!(counted, expected, "{rate} {clients} {elapsed_ns}");

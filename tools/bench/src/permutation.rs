@@ -56,12 +56,7 @@ impl Permutation {
         assert!(n > 0, "there is no permutation of nothing");
         let bits = u64::BITS - (n - 1).leading_zeros();
         let mask = u64::MAX.checked_shr(u64::BITS - bits).unwrap_or(0);
-        Self {
-            n,
-            mask,
-            shift: bits.div_ceil(2),
-            salt: mix64(seed),
-        }
+        Self { n, mask, shift: bits.div_ceil(2), salt: mix64(seed) }
     }
 
     /// Where `x` goes. `x` is below n.
@@ -111,10 +106,7 @@ mod tests {
                 let mut seen = vec![false; usize::try_from(n).unwrap()];
                 for x in 0..n {
                     let y = permutation.apply(x);
-                    assert!(!std::mem::replace(
-                        &mut seen[usize::try_from(y).unwrap()],
-                        true
-                    ));
+                    assert!(!std::mem::replace(&mut seen[usize::try_from(y).unwrap()], true));
                     assert_eq!(permutation.invert(y), x);
                 }
             }
@@ -145,14 +137,11 @@ mod tests {
                 let cell = u128::from(permutation.apply(x)) * 100 / u128::from(n);
                 cells[usize::try_from(cell).unwrap()] += 1;
             }
-            let chi_square: f64 = cells
-                .iter()
-                .map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0)
-                .sum();
+            let chi_square: f64 =
+                cells.iter().map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0).sum();
             assert!(chi_square < 161.0, "n {n}: {chi_square}");
-            let ascents = (0..100_000)
-                .filter(|x| permutation.apply(*x) < permutation.apply(x + 1))
-                .count();
+            let ascents =
+                (0..100_000).filter(|x| permutation.apply(*x) < permutation.apply(x + 1)).count();
             assert!((48_000..52_000).contains(&ascents), "n {n}: {ascents}");
         }
     }

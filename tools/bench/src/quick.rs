@@ -88,18 +88,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
-    commands::run(
-        &RunArgs {
-            workload,
-            seconds: plan.run,
-            rate: None,
-            common,
-        },
-        interrupt,
-    )?;
-    let program = std::env::args()
-        .next()
-        .unwrap_or_else(|| "ouro-bench".to_owned());
+    commands::run(&RunArgs { workload, seconds: plan.run, rate: None, common }, interrupt)?;
+    let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     output.say(&format!(
         "\nThe data stays in {dir}. To go on with it:\n  {program} run --dir {dir} --workload \
          get-uniform --clients {clients}\nAll there is: {program} --help\n"

@@ -29,10 +29,7 @@ impl Recorder {
                     .expect("an hour in nanoseconds and three digits are valid bounds"),
             );
         }
-        Self {
-            histograms,
-            saturated: 0,
-        }
+        Self { histograms, saturated: 0 }
     }
 
     /// Records one operation of a kind that [`Recorder::new`] was told of.
@@ -52,8 +49,7 @@ impl Recorder {
                 (_, None) => {}
                 (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
                 (Some(mine), Some(theirs)) => {
-                    mine.add(theirs)
-                        .expect("all histograms have the same bounds");
+                    mine.add(theirs).expect("all histograms have the same bounds");
                 }
             }
         }
@@ -91,18 +87,12 @@ mod tests {
     #[test]
     fn merging_is_recording_into_one() {
         let mut whole = Recorder::new([OpKind::Read, OpKind::Update]);
-        let mut parts = [
-            Recorder::new([OpKind::Read]),
-            Recorder::new([OpKind::Read, OpKind::Update]),
-        ];
+        let mut parts =
+            [Recorder::new([OpKind::Read]), Recorder::new([OpKind::Read, OpKind::Update])];
         let mut rng = fastrand::Rng::with_seed(1);
         for i in 0..10_000 {
             let latency_ns = 1 << rng.u32(0..36);
-            let kind = if i % 7 == 0 {
-                OpKind::Update
-            } else {
-                OpKind::Read
-            };
+            let kind = if i % 7 == 0 { OpKind::Update } else { OpKind::Read };
             whole.record(kind, latency_ns);
             parts[usize::from(kind == OpKind::Update || i % 2 == 0)].record(kind, latency_ns);
         }

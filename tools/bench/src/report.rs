@@ -249,21 +249,14 @@ impl Meter {
     /// Begins now.
     #[must_use]
     pub fn start(stats: Stats) -> Self {
-        Self {
-            cpu: cpu_time(),
-            stats,
-            started: SystemTime::now(),
-        }
+        Self { cpu: cpu_time(), stats, started: SystemTime::now() }
     }
 
     /// The start in UTC, and in seconds since 1970.
     #[must_use]
     pub fn started(&self) -> (String, u64) {
         let since_1970 = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        (
-            humantime::format_rfc3339_seconds(self.started).to_string(),
-            since_1970.as_secs(),
-        )
+        (humantime::format_rfc3339_seconds(self.started).to_string(), since_1970.as_secs())
     }
 
     /// Ends now, and puts everything together.
@@ -278,11 +271,7 @@ impl Meter {
         let cpu_ns = (cpu_time() - self.cpu).as_nanos() as u64;
         let recorder = &outcome.recorder;
         let count = |wanted: fn(OpKind) -> bool| -> u64 {
-            OpKind::ALL
-                .into_iter()
-                .filter(|k| wanted(*k))
-                .map(|kind| recorder.count(kind))
-                .sum()
+            OpKind::ALL.into_iter().filter(|k| wanted(*k)).map(|kind| recorder.count(kind)).sum()
         };
         let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
         let put_bytes = count(OpKind::puts) * shape.record_bytes();
@@ -297,10 +286,7 @@ impl Meter {
         let operations = OpKind::ALL
             .into_iter()
             .filter_map(|kind| {
-                Some((
-                    kind,
-                    Operation::new(recorder.histogram(kind)?, outcome.elapsed),
-                ))
+                Some((kind, Operation::new(recorder.histogram(kind)?, outcome.elapsed)))
             })
             .collect();
         Measured {
@@ -330,9 +316,5 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
 }
 
 fn per_second(ops: u64, elapsed: Duration) -> f64 {
-    if elapsed.is_zero() {
-        0.0
-    } else {
-        ops as f64 / elapsed.as_secs_f64()
-    }
+    if elapsed.is_zero() { 0.0 } else { ops as f64 / elapsed.as_secs_f64() }
 }

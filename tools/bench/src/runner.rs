@@ -82,10 +82,7 @@ impl Gate {
             if let Some(start_ns) = state.start_ns {
                 return start_ns;
             }
-            state = self
-                .changed
-                .wait(state)
-                .expect("nothing panics under this lock");
+            state = self.changed.wait(state).expect("nothing panics under this lock");
         }
     }
 
@@ -93,10 +90,7 @@ impl Gate {
     fn open(&self, clients: usize, clock: &impl Clock) -> u64 {
         let mut state = self.state.lock().expect("nothing panics under this lock");
         while state.ready < clients {
-            state = self
-                .changed
-                .wait(state)
-                .expect("nothing panics under this lock");
+            state = self.changed.wait(state).expect("nothing panics under this lock");
         }
         let start_ns = clock.now_ns();
         state.start_ns = Some(start_ns);
@@ -150,23 +144,14 @@ pub fn run<'a, S: Store>(
         wake_precisely();
         let start_ns = gate.pass();
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
-        let window = Window {
-            start_ns,
-            end_ns,
-            stop: &stop,
-        };
+        let window = Window { start_ns, end_ns, stop: &stop };
         let finish = drive(&clock, pace, window, &mut client, &mut recorder, &counter.0);
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
         let (faults, inserts) = client.finish();
         main.unpark();
-        Report {
-            recorder,
-            finish,
-            faults,
-            inserts,
-        }
+        Report { recorder, finish, faults, inserts }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -196,19 +181,12 @@ pub fn run<'a, S: Store>(
             }
             watch(Progress {
                 elapsed: Duration::from_nanos(clock.now_ns() - start_ns),
-                ops: counters
-                    .iter()
-                    .map(|counter| counter.0.load(Ordering::Relaxed))
-                    .sum(),
+                ops: counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum(),
             });
         }
         let reports: Vec<_> = threads
             .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect();
         match refused {
             Some(error) => Err(error),

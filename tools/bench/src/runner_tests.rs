@@ -18,11 +18,7 @@ struct NullStore {
 
 impl NullStore {
     fn new(fail_at: u64) -> Self {
-        Self {
-            puts: AtomicU64::new(0),
-            fail_at,
-            signal: None,
-        }
+        Self { puts: AtomicU64::new(0), fail_at, signal: None }
     }
 }
 
@@ -41,11 +37,7 @@ impl Store for NullStore {
         {
             flag.store(true, Ordering::Relaxed);
         }
-        if puts >= self.fail_at {
-            Err("full")
-        } else {
-            Ok(())
-        }
+        if puts >= self.fail_at { Err("full") } else { Ok(()) }
     }
 
     fn scan(
@@ -66,23 +58,13 @@ fn data() -> Data {
 
 fn task(mix: Mix, inserts: Inserts<'_>) -> Task<'_> {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task {
-        mix,
-        chooser,
-        expect_present: true,
-        inserts,
-        seed: 1,
-    }
+    Task { mix, chooser, expect_present: true, inserts, seed: 1 }
 }
 
 fn loaders(clients: u64) -> Vec<(Task<'static>, Pace)> {
     (0..clients)
         .map(|client| {
-            let inserts = Inserts::Strided {
-                next: client,
-                step: clients,
-                end: RECORDS,
-            };
+            let inserts = Inserts::Strided { next: client, step: clients, end: RECORDS };
             (task(Mix::LOAD, inserts), Pace::Closed)
         })
         .collect()
@@ -91,11 +73,7 @@ fn loaders(clients: u64) -> Vec<(Task<'static>, Pace)> {
 #[test]
 fn a_load_ends_with_its_records() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
-    let phase = Phase {
-        clients: loaders(3),
-        duration: None,
-        interrupt: &interrupt,
-    };
+    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
     let mut last = 0;
     let outcome = run(&store, &data(), phase, |progress| last = progress.ops).unwrap();
     assert_eq!(outcome.recorder.count(OpKind::Insert), RECORDS);
@@ -109,11 +87,7 @@ fn a_load_ends_with_its_records() {
 #[test]
 fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
-    let phase = Phase {
-        clients: loaders(3),
-        duration: None,
-        interrupt: &interrupt,
-    };
+    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
     let outcome = run(&store, &data(), phase, |_| ()).unwrap();
     assert_eq!(outcome.failure, Some("full"));
     assert_eq!(outcome.recorder.total(), 600);
@@ -130,17 +104,10 @@ fn a_panic_ends_the_phase() {
     let spoilt = RecordCounter::new(RECORDS, 1 << 40);
     spoilt.acknowledge(RECORDS);
     let clients = vec![
-        (
-            task(Workload::Update.mix(), Inserts::Shared(&counter)),
-            Pace::Closed,
-        ),
+        (task(Workload::Update.mix(), Inserts::Shared(&counter)), Pace::Closed),
         (task(Mix::LOAD, Inserts::Shared(&spoilt)), Pace::Closed),
     ];
-    let phase = Phase {
-        clients,
-        duration: None,
-        interrupt: &interrupt,
-    };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt };
     let _never = run(&store, &data(), phase, |_| ());
 }
 
@@ -152,11 +119,7 @@ fn inserts_of_the_last_client_to_end_count() {
         let counter = RecordCounter::new(RECORDS, 2 * RECORDS);
         let client = |_| (task(Mix::LOAD, Inserts::Shared(&counter)), Pace::Closed);
         let clients = (0..4).map(client).collect();
-        let phase = Phase {
-            clients,
-            duration: None,
-            interrupt: &interrupt,
-        };
+        let phase = Phase { clients, duration: None, interrupt: &interrupt };
         let outcome = run(&store, &data(), phase, |_| ()).unwrap();
         assert_eq!(outcome.acknowledged, 2 * RECORDS);
     }
@@ -166,18 +129,11 @@ fn inserts_of_the_last_client_to_end_count() {
 fn an_interrupt_ends_the_phase() {
     let interrupt = Arc::new(AtomicBool::new(false));
     let signal = Some((50, Arc::clone(&interrupt)));
-    let store = NullStore {
-        signal,
-        ..NullStore::new(u64::MAX)
-    };
+    let store = NullStore { signal, ..NullStore::new(u64::MAX) };
     let update = Workload::Update.mix();
     let counter = RecordCounter::new(RECORDS, 1 << 40);
     let clients = vec![(task(update, Inserts::Shared(&counter)), Pace::Closed)];
-    let phase = Phase {
-        clients,
-        duration: None,
-        interrupt: &interrupt,
-    };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt };
     let outcome = run(&store, &data(), phase, |_| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
     assert!(outcome.recorder.total() >= 50);
@@ -192,23 +148,12 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
     let counter = RecordCounter::new(RECORDS, 1 << 40);
     let clients = (0..2)
         .map(|client| {
-            let pace = Pace::Constant {
-                rate: 200,
-                clients: 2,
-                client,
-            };
-            (
-                task(Workload::GetUniform.mix(), Inserts::Shared(&counter)),
-                pace,
-            )
+            let pace = Pace::Constant { rate: 200, clients: 2, client };
+            (task(Workload::GetUniform.mix(), Inserts::Shared(&counter)), pace)
         })
         .collect();
     let duration = Some(Duration::from_millis(500));
-    let phase = Phase {
-        clients,
-        duration,
-        interrupt: &interrupt,
-    };
+    let phase = Phase { clients, duration, interrupt: &interrupt };
     let outcome = run(&store, &data(), phase, |_| ()).unwrap();
     let sent = outcome.recorder.count(OpKind::Read);
     assert_eq!(sent + outcome.unsent, 100);

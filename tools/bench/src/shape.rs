@@ -35,15 +35,10 @@ impl Shape {
     ) -> Result<Self, String> {
         let key_bytes_max = ourodb::KEY_BYTES_MAX;
         if !(KEY_BYTES_MIN..=key_bytes_max).contains(&key_bytes) {
-            return Err(format!(
-                "--key-bytes must be {KEY_BYTES_MIN} to {key_bytes_max}"
-            ));
+            return Err(format!("--key-bytes must be {KEY_BYTES_MIN} to {key_bytes_max}"));
         }
         if value_bytes > ourodb::VALUE_BYTES_MAX {
-            return Err(format!(
-                "--value-bytes must be at most {}",
-                ourodb::VALUE_BYTES_MAX
-            ));
+            return Err(format!("--value-bytes must be at most {}", ourodb::VALUE_BYTES_MAX));
         }
         let capacity = keys::capacity(key_bytes);
         if !(1..=capacity).contains(&records) {
@@ -52,13 +47,7 @@ impl Shape {
                  have room for more"
             ));
         }
-        Ok(Self {
-            format: FORMAT,
-            records,
-            key_bytes,
-            value_bytes,
-            seed,
-        })
+        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed })
     }
 
     /// Bytes of one key and its value.

@@ -3,13 +3,8 @@
 //! Relies on nothing else of this crate, so that other tools can share it.
 
 /// The units a size may end with, and what each multiplies by.
-const UNITS: [(&str, u64); 5] = [
-    ("", 1),
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-];
+const UNITS: [(&str, u64); 5] =
+    [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// Reads a size in bytes: a whole number, then nothing, `B`, `KiB`, `MiB` or
 /// `GiB`. A message that says what is accepted, otherwise.
@@ -23,10 +18,7 @@ const UNITS: [(&str, u64); 5] = [
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let factor = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit.trim_start())
-        .map(|(_, f)| *f);
+    let factor = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, f)| *f);
     match (number.is_empty(), factor) {
         (false, Some(factor)) => number
             .parse::<u64>()
@@ -54,11 +46,7 @@ pub fn format_size(bytes: u64) -> String {
         }
         Some((unit, factor)) => {
             let value = bytes as f64 / factor as f64;
-            let decimals = if value < 10.0 {
-                2
-            } else {
-                usize::from(value < 100.0)
-            };
+            let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
             format!("{value:.decimals$} {unit}")
         }
         None => format!("{bytes} B"),

@@ -10,12 +10,7 @@ use crate::workload::OpKind;
 #[must_use]
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let lines = [
-        headline(report),
-        setting(report),
-        String::new(),
-        table(&report.result),
-    ];
+    let lines = [headline(report), setting(report), String::new(), table(&report.result)];
     for line in lines.into_iter().chain(summary(&report.result)) {
         // Writing into a string cannot fail.
         let _infallible = writeln!(text, "{line}");
@@ -29,11 +24,7 @@ fn headline(report: &Report) -> String {
         Some(workload) => format!("run {}: {}", workload.name(), workload.description()),
         None => format!("load: {} records", grouped(config.records)),
     };
-    let partial = if report.partial {
-        " (PARTIAL: it was cut short)"
-    } else {
-        ""
-    };
+    let partial = if report.partial { " (PARTIAL: it was cut short)" } else { "" };
     format!("{what}, {:.1} s{partial}", result.elapsed_s)
 }
 
@@ -57,41 +48,19 @@ fn setting(report: &Report) -> String {
     )
 }
 
-const COLUMNS: [&str; 9] = [
-    "operation",
-    "count",
-    "ops/s",
-    "p50",
-    "p90",
-    "p99",
-    "p99.9",
-    "p99.99",
-    "max",
-];
+const COLUMNS: [&str; 9] =
+    ["operation", "count", "ops/s", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
 fn table(result: &Measured) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(
-        result
-            .operations
-            .iter()
-            .map(|(kind, operation)| row(*kind, operation)),
-    );
+    rows.extend(result.operations.iter().map(|(kind, operation)| row(*kind, operation)));
     let widths: Vec<_> = (0..COLUMNS.len())
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();
     let lines = rows.iter().map(|row| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, width))| {
-                if column == 0 {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            });
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
         cells.collect::<Vec<_>>().join("  ")
     });
     lines.collect::<Vec<_>>().join("\n")
@@ -100,11 +69,7 @@ fn table(result: &Measured) -> String {
 fn row(kind: OpKind, operation: &Operation) -> [String; COLUMNS.len()] {
     let latency = operation.latency_ns;
     let time = |ns: u64| {
-        if operation.ops == 0 {
-            "-".to_owned()
-        } else {
-            duration(ns as f64)
-        }
+        if operation.ops == 0 { "-".to_owned() } else { duration(ns as f64) }
     };
     [
         kind.name().replace('_', "-"),
@@ -120,26 +85,13 @@ fn row(kind: OpKind, operation: &Operation) -> [String; COLUMNS.len()] {
 }
 
 fn summary(result: &Measured) -> impl Iterator<Item = String> {
-    let mut facts = vec![format!(
-        "{} ops/s",
-        grouped(result.ops_per_s.round() as u64)
-    )];
+    let mut facts = vec![format!("{} ops/s", grouped(result.ops_per_s.round() as u64))];
     let mut fact = |value: Option<f64>, words: fn(f64) -> String| facts.extend(value.map(words));
-    fact(result.cpu_ns_per_op, |ns| {
-        format!("{} of CPU per operation", duration(ns))
-    });
-    fact(result.bytes_written_per_byte_put, |x| {
-        format!("{x:.2} bytes written per byte put")
-    });
-    fact(result.device_reads_per_get, |x| {
-        format!("{x:.2} device reads per get")
-    });
-    fact(result.device_reads_per_scan, |x| {
-        format!("{x:.2} device reads per scan")
-    });
-    fact(result.settle_s, |s| {
-        format!("settled in {}", duration(s * 1e9))
-    });
+    fact(result.cpu_ns_per_op, |ns| format!("{} of CPU per operation", duration(ns)));
+    fact(result.bytes_written_per_byte_put, |x| format!("{x:.2} bytes written per byte put"));
+    fact(result.device_reads_per_get, |x| format!("{x:.2} device reads per get"));
+    fact(result.device_reads_per_scan, |x| format!("{x:.2} device reads per scan"));
+    fact(result.settle_s, |s| format!("settled in {}", duration(s * 1e9)));
     let unsent = (result.unsent_ops > 0).then(|| {
         format!(
             "OVERLOAD: {} operations were due and never sent; the percentiles are those of the \
@@ -147,12 +99,8 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
             grouped(result.unsent_ops)
         )
     });
-    let saturated = (result.saturated_ops > 0).then(|| {
-        format!(
-            "{} operations took longer than an hour",
-            grouped(result.saturated_ops)
-        )
-    });
+    let saturated = (result.saturated_ops > 0)
+        .then(|| format!("{} operations took longer than an hour", grouped(result.saturated_ops)));
     let wrong = (result.wrong_reads > 0).then(|| {
         format!(
             "WRONG: {} reads returned something else than what was written; first: {}",
@@ -160,11 +108,7 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
             result.first_wrong_read.as_deref().unwrap_or("unknown")
         )
     });
-    [String::new(), facts.join("; ")]
-        .into_iter()
-        .chain(unsent)
-        .chain(saturated)
-        .chain(wrong)
+    [String::new(), facts.join("; ")].into_iter().chain(unsent).chain(saturated).chain(wrong)
 }
 
 /// A duration with three digits and its unit.

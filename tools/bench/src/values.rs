@@ -89,12 +89,10 @@ impl ValueSource {
     fn body(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
         let random_bytes = self.value_bytes.div_ceil(2).saturating_sub(HEADER_BYTES);
         let text_bytes = self.value_bytes - HEADER_BYTES - random_bytes;
-        let random = pieces(random_bytes, PIECE_BYTES)
-            .zip(0..)
-            .map(move |(bytes, i)| {
-                let offset = ((mix64(hash ^ i) >> 32) * (POOL_BYTES - bytes + 1) as u64) >> 32;
-                &self.pool[offset as usize..][..bytes]
-            });
+        let random = pieces(random_bytes, PIECE_BYTES).zip(0..).map(move |(bytes, i)| {
+            let offset = ((mix64(hash ^ i) >> 32) * (POOL_BYTES - bytes + 1) as u64) >> 32;
+            &self.pool[offset as usize..][..bytes]
+        });
         let text = pieces(text_bytes, TEXT_BYTES).map(move |bytes| &self.text[..bytes]);
         random.chain(text)
     }
@@ -140,10 +138,7 @@ mod tests {
             for (record, version) in [(0, 0), (7, 0), (7, 1), (u64::MAX, u32::MAX)] {
                 let value = value(&source, record, version);
                 assert_eq!(value.len(), value_bytes);
-                assert!(
-                    source.verify(record, &value),
-                    "{value_bytes} {record} {version}"
-                );
+                assert!(source.verify(record, &value), "{value_bytes} {record} {version}");
             }
         }
     }
@@ -186,9 +181,7 @@ mod tests {
             let (random, text) = value.split_at(value_bytes.div_ceil(2));
             assert!(text.iter().zip(TEXT.iter().cycle()).all(|(a, b)| a == b));
             let mut seen = [false; 256];
-            random
-                .iter()
-                .for_each(|byte| seen[usize::from(*byte)] = true);
+            random.iter().for_each(|byte| seen[usize::from(*byte)] = true);
             // 200 random bytes show 139 different ones on average.
             assert!(seen.iter().filter(|seen| **seen).count() > 100);
         }
@@ -198,10 +191,7 @@ mod tests {
     #[test]
     fn the_bytes_are_stable() {
         let value = value(&ValueSource::new(48, 1), 2, 3);
-        let hex: String = value[..24]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = value[..24].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "020000000000000003000000f602a4bc04cc347fee3313ec");
         assert_eq!(&value[24..], b"ouroboros, againouroboro");
     }

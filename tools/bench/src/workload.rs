@@ -24,13 +24,8 @@ pub enum OpKind {
 
 impl OpKind {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 5] = [
-        Self::Read,
-        Self::Update,
-        Self::Insert,
-        Self::Scan,
-        Self::ReadModifyWrite,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Read, Self::Update, Self::Insert, Self::Scan, Self::ReadModifyWrite];
 
     /// The name in tables and in JSON.
     #[must_use]
@@ -89,11 +84,7 @@ impl Mix {
 
     /// The kinds that occur.
     pub fn kinds(&self) -> impl Iterator<Item = OpKind> {
-        OpKind::ALL
-            .into_iter()
-            .zip(self.shares)
-            .filter(|(_, share)| *share > 0)
-            .map(|(k, _)| k)
+        OpKind::ALL.into_iter().zip(self.shares).filter(|(_, share)| *share > 0).map(|(k, _)| k)
     }
 
     /// How records are chosen.
@@ -165,18 +156,14 @@ impl Workload {
     /// The name on the command line.
     #[must_use]
     pub fn name(self) -> String {
-        self.to_possible_value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     /// What it does, in words.
     #[must_use]
     pub fn description(self) -> String {
         let value = self.to_possible_value();
-        value
-            .and_then(|value| value.get_help().map(ToString::to_string))
-            .unwrap_or_default()
+        value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 }
 
@@ -210,11 +197,7 @@ mod tests {
                 assert!(difference.abs() <= 4.0 * sigma, "{workload:?}: {counts:?}");
             }
             let kinds: Vec<_> = mix.kinds().collect();
-            assert!(
-                OpKind::ALL
-                    .iter()
-                    .all(|k| kinds.contains(k) == (counts[*k as usize] > 0))
-            );
+            assert!(OpKind::ALL.iter().all(|k| kinds.contains(k) == (counts[*k as usize] > 0)));
         }
     }
 

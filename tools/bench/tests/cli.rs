@@ -11,11 +11,7 @@ use serde_json::Value;
 /// Runs the binary in `dir`.
 fn bench(dir: &Path, arguments: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_ouro-bench");
-    Command::new(binary)
-        .args(arguments)
-        .current_dir(dir)
-        .output()
-        .unwrap()
+    Command::new(binary).args(arguments).current_dir(dir).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -29,26 +25,14 @@ fn stderr(output: &Output) -> String {
 /// Asserts success, and returns what it printed on stdout.
 #[track_caller]
 fn done(output: &Output) -> String {
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}{}",
-        stdout(output),
-        stderr(output)
-    );
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(output), stderr(output));
     stdout(output)
 }
 
 /// Asserts the exit code, and that stderr holds the words; stdout stays empty.
 #[track_caller]
 fn refused(output: &Output, code: i32, words: &str) {
-    assert_eq!(
-        output.status.code(),
-        Some(code),
-        "{}{}",
-        stdout(output),
-        stderr(output)
-    );
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(output), stderr(output));
     assert!(stderr(output).contains(words), "{}", stderr(output));
     assert_eq!(stdout(output), "");
 }
@@ -73,17 +57,8 @@ fn load(dir: &Path) {
 }
 
 fn run(dir: &Path, workload: &str, more: &[&str]) -> Output {
-    let mut arguments = vec![
-        "run",
-        "--dir",
-        "db",
-        "--memory",
-        "64MiB",
-        "--clients",
-        "2",
-        "--workload",
-        workload,
-    ];
+    let mut arguments =
+        vec!["run", "--dir", "db", "--memory", "64MiB", "--clients", "2", "--workload", workload];
     if !more.contains(&"--seconds") {
         arguments.extend(["--seconds", "0.1"]);
     }
@@ -103,48 +78,18 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load"], "--dir"),
         (&["run", "--dir", "db"], "--workload"),
         (&["run", "--workload", "a"], "--dir"),
-        (
-            &["run", "--dir", "db", "--workload", "z"],
-            "read-while-writing",
-        ),
-        (
-            &["run", "--dir", "db", "--workload", "a", "--rate", "0"],
-            "--rate",
-        ),
-        (
-            &["run", "--dir", "db", "--workload", "a", "--seconds", "0"],
-            "number of seconds",
-        ),
-        (
-            &["run", "--dir", "db", "--workload", "a", "--seconds", "soon"],
-            "number of seconds",
-        ),
-        (
-            &["run", "--dir", "db", "--workload", "a", "--hlog", "x"],
-            "--hlog",
-        ),
-        (
-            &["load", "--dir", "db", "--client-kind", "task"],
-            "do not exist yet",
-        ),
-        (
-            &["load", "--dir", "db", "--client-kind", "owner"],
-            "do not exist yet",
-        ),
+        (&["run", "--dir", "db", "--workload", "z"], "read-while-writing"),
+        (&["run", "--dir", "db", "--workload", "a", "--rate", "0"], "--rate"),
+        (&["run", "--dir", "db", "--workload", "a", "--seconds", "0"], "number of seconds"),
+        (&["run", "--dir", "db", "--workload", "a", "--seconds", "soon"], "number of seconds"),
+        (&["run", "--dir", "db", "--workload", "a", "--hlog", "x"], "--hlog"),
+        (&["load", "--dir", "db", "--client-kind", "task"], "do not exist yet"),
+        (&["load", "--dir", "db", "--client-kind", "owner"], "do not exist yet"),
         (&["load", "--dir", "db", "--client-kind", "robot"], "thread"),
-        (
-            &["load", "--dir", "db", "--depth", "2"],
-            "does not exist yet",
-        ),
+        (&["load", "--dir", "db", "--depth", "2"], "does not exist yet"),
         (&["load", "--dir", "db", "--depth", "0"], "1 operation"),
-        (
-            &["load", "--dir", "db", "--durability", "process-safe"],
-            "does not exist yet",
-        ),
-        (
-            &["load", "--dir", "db", "--durability", "relaxed:100ms"],
-            "does not exist yet",
-        ),
+        (&["load", "--dir", "db", "--durability", "process-safe"], "does not exist yet"),
+        (&["load", "--dir", "db", "--durability", "relaxed:100ms"], "does not exist yet"),
         (&["load", "--dir", "db", "--durability", "never"], "durable"),
         (&["load", "--dir", "db", "--io", "mmap"], "ring"),
         (&["load", "--dir", "db", "--memory", "1MB"], "MiB"),
@@ -153,63 +98,29 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--shards", "0"], "at least 1"),
         (&["load", "--dir", "db", "--lock-wait", "1"], "--lock-wait"),
         (&["load", "--dir", "db", "--records", "0"], "--records"),
-        (
-            &[
-                "load",
-                "--dir",
-                "db",
-                "--records",
-                "10001",
-                "--key-bytes",
-                "8",
-            ],
-            "10000",
-        ),
+        (&["load", "--dir", "db", "--records", "10001", "--key-bytes", "8"], "10000"),
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
-        (
-            &["load", "--dir", "db", "--value-bytes", "1GiB"],
-            "--value-bytes",
-        ),
+        (&["load", "--dir", "db", "--value-bytes", "1GiB"], "--value-bytes"),
     ];
     for (arguments, words) in cases {
         refused(&bench(dir.path(), arguments), 2, words);
     }
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        0,
-        "a refused command left something"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a refused command left something");
 }
 
 #[test]
 fn help_explains_and_gives_examples() {
     let dir = tempfile::tempdir().unwrap();
     let help = done(&bench(dir.path(), &["--help"]));
-    for words in [
-        "Examples:",
-        "ouro-bench load --dir",
-        "open",
-        "Exit codes",
-        "load",
-        "run",
-    ] {
+    for words in ["Examples:", "ouro-bench load --dir", "open", "Exit codes", "load", "run"] {
         assert!(help.contains(words), "{words}");
     }
     let help = done(&bench(dir.path(), &["run", "--help"]));
-    for words in [
-        "YCSB B: 95 % reads",
-        "read-while-writing",
-        "--rate",
-        "256MiB",
-        "open loop",
-    ] {
+    for words in ["YCSB B: 95 % reads", "read-while-writing", "--rate", "256MiB", "open loop"] {
         assert!(help.contains(words), "{words}");
     }
     let version = done(&bench(dir.path(), &["--version"]));
-    assert_eq!(
-        version.trim(),
-        concat!("ouro-bench ", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(version.trim(), concat!("ouro-bench ", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -217,10 +128,7 @@ fn every_workload_runs_on_a_loaded_database() {
     let dir = tempfile::tempdir().unwrap();
     let table = done(&bench(dir.path(), &LOAD));
     assert!(table.contains("load: 300 records"), "{table}");
-    assert!(
-        table.contains("insert") && table.contains("p99.99"),
-        "{table}"
-    );
+    assert!(table.contains("insert") && table.contains("p99.99"), "{table}");
     for (workload, rows) in [
         ("a", &["read", "update"][..]),
         ("b", &["read", "update"]),
@@ -257,14 +165,8 @@ fn inserted_records_are_there_for_the_next_run() {
     assert_eq!(records(), 300);
     done(&run(dir.path(), "a", &[]));
     assert_eq!(records(), 300);
-    let result = json(&done(&run(
-        dir.path(),
-        "d",
-        &["--json", "-", "--seconds", "0.3"],
-    )));
-    let inserted = result["result"]["operations"]["insert"]["ops"]
-        .as_u64()
-        .unwrap();
+    let result = json(&done(&run(dir.path(), "d", &["--json", "-", "--seconds", "0.3"])));
+    let inserted = result["result"]["operations"]["insert"]["ops"].as_u64().unwrap();
     assert!(inserted > 0);
     assert_eq!(records(), 300 + inserted);
     assert_eq!(result["result"]["records"].as_u64(), Some(300 + inserted));
@@ -276,16 +178,7 @@ fn inserted_records_are_there_for_the_next_run() {
 fn json_has_the_whole_configuration_and_units_in_names() {
     let dir = tempfile::tempdir().unwrap();
     let mut arguments = LOAD.to_vec();
-    arguments.extend([
-        "--json",
-        "load.json",
-        "--seed",
-        "7",
-        "--io",
-        "blocking",
-        "--owners",
-        "1",
-    ]);
+    arguments.extend(["--json", "load.json", "--seed", "7", "--io", "blocking", "--owners", "1"]);
     let table = done(&bench(dir.path(), &arguments));
     assert!(table.contains("operation"), "{table}");
     let loaded = json(&fs::read_to_string(dir.path().join("load.json")).unwrap());
@@ -316,75 +209,38 @@ fn json_has_the_whole_configuration_and_units_in_names() {
     assert_eq!(result["wrong_reads"], 0);
     assert_eq!(result["operations"]["insert"]["ops"], 300);
     assert_eq!(result["operations"].as_object().unwrap().len(), 1);
-    for name in [
-        "elapsed_s",
-        "settle_s",
-        "ops_per_s",
-        "cpu_ns_per_op",
-        "bytes_written_per_byte_put",
-    ] {
+    for name in
+        ["elapsed_s", "settle_s", "ops_per_s", "cpu_ns_per_op", "bytes_written_per_byte_put"]
+    {
         assert!(result[name].is_f64(), "{name}: {}", result[name]);
     }
-    let latency = result["operations"]["insert"]["latency_ns"]
-        .as_object()
-        .unwrap();
+    let latency = result["operations"]["insert"]["latency_ns"].as_object().unwrap();
     let percentiles = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"];
-    let values: Vec<_> = percentiles
-        .iter()
-        .map(|name| latency[*name].as_u64().unwrap())
-        .collect();
+    let values: Vec<_> = percentiles.iter().map(|name| latency[*name].as_u64().unwrap()).collect();
     assert!(values.is_sorted() && values[0] > 0, "{values:?}");
     assert!(latency["mean"].is_f64());
     for name in ["reads", "bytes_read", "writes", "bytes_written", "syncs"] {
         assert!(result["device"][name].is_u64(), "{name}");
     }
-    assert!(
-        loaded["machine"]["kernel"]
-            .as_str()
-            .unwrap()
-            .starts_with("Linux ")
-    );
+    assert!(loaded["machine"]["kernel"].as_str().unwrap().starts_with("Linux "));
     assert!(loaded["machine"]["file_system"].is_string());
     assert!(loaded["machine"]["device"].is_string());
     assert_eq!(loaded["versions"]["ourodb"], env!("CARGO_PKG_VERSION"));
-    assert!(
-        loaded["versions"]
-            .as_object()
-            .unwrap()
-            .contains_key("commit")
-    );
+    assert!(loaded["versions"].as_object().unwrap().contains_key("commit"));
     assert!(loaded["started"].as_str().unwrap().ends_with('Z'));
     assert!(loaded["started_unix_s"].as_u64().unwrap() > 1_700_000_000);
 
-    let output = run(
-        dir.path(),
-        "f",
-        &[
-            "--json",
-            "-",
-            "--rate",
-            "200",
-            "--seconds",
-            "0.5",
-            "--seed",
-            "3",
-        ],
-    );
+    let output =
+        run(dir.path(), "f", &["--json", "-", "--rate", "200", "--seconds", "0.5", "--seed", "3"]);
     let result = json(&done(&output));
-    assert!(
-        stderr(&output).contains("operation"),
-        "the table goes to stderr"
-    );
+    assert!(stderr(&output).contains("operation"), "the table goes to stderr");
     let config = &result["config"];
     assert_eq!(result["command"], "run");
     assert_eq!(config["workload"], "f");
     assert_eq!(config["loop"], "open");
     assert_eq!(config["rate_ops_per_s"], 200);
     assert_eq!(config["seconds"], 0.5);
-    assert_eq!(
-        (&config["seed"], &config["data_seed"]),
-        (&3.into(), &7.into())
-    );
+    assert_eq!((&config["seed"], &config["data_seed"]), (&3.into(), &7.into()));
     let result = &result["result"];
     let ops = result["ops"].as_u64().unwrap();
     assert_eq!(ops + result["unsent_ops"].as_u64().unwrap(), 100);
@@ -420,11 +276,7 @@ fn only_a_load_of_its_own_is_overwritten() {
     fs::remove_file(dir.path().join("db/ouro-bench.json")).unwrap();
     refused(&bench(dir.path(), &LOAD), 2, "did not make");
     fs::write(dir.path().join("file"), "").unwrap();
-    refused(
-        &bench(dir.path(), &["load", "--dir", "file", "--overwrite"]),
-        2,
-        "not a directory",
-    );
+    refused(&bench(dir.path(), &["load", "--dir", "file", "--overwrite"]), 2, "not a directory");
 }
 
 #[test]
@@ -443,10 +295,7 @@ fn the_first_look_leaves_foreign_directories_alone() {
 fn a_database_that_is_open_elsewhere_exits_with_4() {
     let dir = tempfile::tempdir().unwrap();
     load(dir.path());
-    let lock = fs::File::options()
-        .write(true)
-        .open(dir.path().join("db/LOCK"))
-        .unwrap();
+    let lock = fs::File::options().write(true).open(dir.path().join("db/LOCK")).unwrap();
     lock.lock().unwrap();
     refused(&run(dir.path(), "c", &["--lock-wait", "0s"]), 4, "");
     let mut arguments = LOAD.to_vec();
@@ -464,10 +313,9 @@ fn wrong_reads_are_counted_and_exit_with_7() {
     load(dir.path());
     let marker = dir.path().join("db/ouro-bench.json");
     let right = fs::read_to_string(&marker).unwrap();
-    for (name, value, words) in [
-        ("seed", 2, "is missing"),
-        ("value_bytes", 101, "has a wrong value"),
-    ] {
+    for (name, value, words) in
+        [("seed", 2, "is missing"), ("value_bytes", 101, "has a wrong value")]
+    {
         let mut wrong = json(&right);
         wrong[name] = value.into();
         fs::write(&marker, wrong.to_string()).unwrap();
@@ -514,11 +362,7 @@ fn a_full_key_space_is_told() {
 fn a_result_that_cannot_be_written_is_found_out_first() {
     let dir = tempfile::tempdir().unwrap();
     load(dir.path());
-    refused(
-        &run(dir.path(), "c", &["--json", "none/x.json"]),
-        7,
-        "none/x.json",
-    );
+    refused(&run(dir.path(), "c", &["--json", "none/x.json"]), 7, "none/x.json");
     let mut arguments = LOAD.to_vec();
     arguments.extend(["--json", "none/x.json"]);
     refused(&bench(dir.path(), &arguments), 7, "none/x.json");

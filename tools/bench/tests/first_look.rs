@@ -22,14 +22,7 @@ fn the_first_look_loads_runs_and_replaces_itself() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["records"].as_u64()
     };
     for records in [500, 300] {
-        run(
-            &Plan {
-                records,
-                ..plan.clone()
-            },
-            &interrupt,
-        )
-        .unwrap();
+        run(&Plan { records, ..plan.clone() }, &interrupt).unwrap();
         assert_eq!(marker(), Some(records));
     }
 }

@@ -12,11 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 fn bench(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-bench"));
-    command
-        .args(arguments)
-        .current_dir(dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -53,36 +49,13 @@ fn wait_for(condition: impl Fn() -> bool) {
 #[test]
 fn an_interrupted_run_prints_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
-    let load = [
-        "load",
-        "--dir",
-        "db",
-        "--records",
-        "200",
-        "--clients",
-        "4",
-        "--memory",
-        "64MiB",
-    ];
+    let load = ["load", "--dir", "db", "--records", "200", "--clients", "4", "--memory", "64MiB"];
     assert!(bench(dir.path(), &load).output().unwrap().status.success());
-    let run = [
-        "run",
-        "--dir",
-        "db",
-        "--workload",
-        "c",
-        "--seconds",
-        "3600",
-        "--memory",
-        "64MiB",
-    ];
+    let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "3600", "--memory", "64MiB"];
     for more in [&[][..], &["--rate", "1"]] {
         // The result file is made once the signal is listened for.
         let result = dir.path().join("result.json");
-        let child = bench(dir.path(), &run)
-            .args(more)
-            .args(["--json", "result.json"])
-            .spawn();
+        let child = bench(dir.path(), &run).args(more).args(["--json", "result.json"]).spawn();
         let child = child.unwrap();
         wait_for(|| result.exists());
         let output = interrupt(child);
@@ -94,57 +67,22 @@ fn an_interrupted_run_prints_what_it_has() {
         assert_eq!(json["partial"], true);
         fs::remove_file(result).unwrap();
     }
-    let run = [
-        "run",
-        "--dir",
-        "db",
-        "--workload",
-        "c",
-        "--seconds",
-        "0.1",
-        "--memory",
-        "64MiB",
-    ];
+    let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "0.1", "--memory", "64MiB"];
     assert!(bench(dir.path(), &run).output().unwrap().status.success());
 }
 
 #[test]
 fn what_an_interrupted_load_has_can_be_used() {
     let dir = tempfile::tempdir().unwrap();
-    let load = [
-        "load",
-        "--dir",
-        "db",
-        "--records",
-        "1000000000",
-        "--memory",
-        "64MiB",
-    ];
+    let load = ["load", "--dir", "db", "--records", "1000000000", "--memory", "64MiB"];
     let child = bench(dir.path(), &load).spawn().unwrap();
     wait_for(|| client_ticks(child.id()) >= 5);
     let output = interrupt(child);
     assert_eq!(output.status.code(), Some(130));
-    assert!(
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .contains("PARTIAL")
-    );
+    assert!(String::from_utf8(output.stdout).unwrap().contains("PARTIAL"));
     let marker = fs::read_to_string(dir.path().join("db/ouro-bench.json")).unwrap();
     let marker: serde_json::Value = serde_json::from_str(&marker).unwrap();
-    assert!(
-        (1..1_000_000_000).contains(&marker["records"].as_u64().unwrap()),
-        "{marker}"
-    );
-    let run = [
-        "run",
-        "--dir",
-        "db",
-        "--workload",
-        "c",
-        "--seconds",
-        "0.1",
-        "--memory",
-        "64MiB",
-    ];
+    assert!((1..1_000_000_000).contains(&marker["records"].as_u64().unwrap()), "{marker}");
+    let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "0.1", "--memory", "64MiB"];
     assert!(bench(dir.path(), &run).output().unwrap().status.success());
 }

@@ -72,10 +72,8 @@ impl Database {
 
     /// How to open a database that exists.
     pub(crate) fn options(&self) -> Options {
-        let mut options = Options::default()
-            .create(false)
-            .lock_wait(self.lock_wait)
-            .io(match self.io {
+        let mut options =
+            Options::default().create(false).lock_wait(self.lock_wait).io(match self.io {
                 Io::Ring => IoBackend::Ring,
                 Io::Blocking => IoBackend::Blocking,
             });
@@ -278,10 +276,7 @@ mod tests {
 
     #[test]
     fn the_directory_goes_before_or_after_the_command() {
-        for line in [
-            ["ouro", "--dir", "d", "export"],
-            ["ouro", "export", "--dir", "d"],
-        ] {
+        for line in [["ouro", "--dir", "d", "export"], ["ouro", "export", "--dir", "d"]] {
             assert_eq!(Cli::parse_from(line).database.dir(), PathBuf::from("d"));
         }
     }

@@ -34,11 +34,7 @@ pub(crate) struct Round {
 impl Round {
     /// A round that begins after line number `line`.
     pub(crate) fn after(line: u64) -> Self {
-        Self {
-            batches: Vec::new(),
-            rows: 0,
-            line,
-        }
+        Self { batches: Vec::new(), rows: 0, line }
     }
 
     /// Whether a row fits without sealing the round first.
@@ -72,14 +68,11 @@ impl Round {
             return Ok(());
         };
         thread::scope(|scope| {
-            let others: Vec<_> = batches
-                .map(|batch| scope.spawn(|| db.write(batch).wait()))
-                .collect();
+            let others: Vec<_> =
+                batches.map(|batch| scope.spawn(|| db.write(batch).wait())).collect();
             let mut result = db.write(first).wait();
             for other in others {
-                let other = other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result = result.and(other);
             }
             result
@@ -99,10 +92,7 @@ pub(crate) struct Committed {
 pub(crate) fn commit_all(db: &Db, rounds: &Receiver<Round>) -> (Committed, Result<(), Failure>) {
     let mut committed = Committed::default();
     for round in rounds {
-        let after = Committed {
-            lines: round.line,
-            rows: committed.rows + round.rows,
-        };
+        let after = Committed { lines: round.line, rows: committed.rows + round.rows };
         if let Err(error) = round.commit(db) {
             return (committed, Err(error.into()));
         }
@@ -117,10 +107,7 @@ pub(crate) fn commit_all(db: &Db, rounds: &Receiver<Round>) -> (Committed, Resul
 /// Prints to stdout at once. An import goes on when nobody listens any more.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),
     }

@@ -47,10 +47,8 @@ pub(crate) fn escape_into(out: &mut Vec<u8>, mut bytes: &[u8]) {
             b'\0' => out.extend_from_slice(b"\\0"),
             b'\\' => out.extend_from_slice(b"\\\\"),
             byte => {
-                let digits = [
-                    HEX_DIGITS[usize::from(byte >> 4)],
-                    HEX_DIGITS[usize::from(byte & 15)],
-                ];
+                let digits =
+                    [HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 15)]];
                 out.extend_from_slice(b"\\x");
                 out.extend_from_slice(&digits);
             }
@@ -70,10 +68,7 @@ pub(crate) fn unescape_into(out: &mut Vec<u8>, mut text: &[u8]) -> Result<(), Ba
             b'r' => (b'\r', 2),
             b'0' => (b'\0', 2),
             b'\\' => (b'\\', 2),
-            b'x' => (
-                hex_byte(text.get(at + 2..at + 4).ok_or(BadEscape::Cut)?)?,
-                4,
-            ),
+            b'x' => (hex_byte(text.get(at + 2..at + 4).ok_or(BadEscape::Cut)?)?, 4),
             byte => return Err(BadEscape::Unknown(*byte)),
         };
         out.push(byte);
@@ -122,14 +117,8 @@ mod tests {
 
     #[test]
     fn each_escape_both_ways() {
-        assert_eq!(
-            escape(b"a\tb\nc\rd\0e\\f\x1bg\x7f"),
-            b"a\\tb\\nc\\rd\\0e\\\\f\\x1bg\\x7f"
-        );
-        assert_eq!(
-            unescape(b"\\t\\n\\r\\0\\\\\\x41\\xFf").unwrap(),
-            b"\t\n\r\0\\A\xff"
-        );
+        assert_eq!(escape(b"a\tb\nc\rd\0e\\f\x1bg\x7f"), b"a\\tb\\nc\\rd\\0e\\\\f\\x1bg\\x7f");
+        assert_eq!(unescape(b"\\t\\n\\r\\0\\\\\\x41\\xFf").unwrap(), b"\t\n\r\0\\A\xff");
         assert_eq!(escape("größe".as_bytes()), "größe".as_bytes());
         assert_eq!(escape(b"\xff\xfe"), b"\xff\xfe");
     }

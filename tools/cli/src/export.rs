@@ -39,9 +39,6 @@ pub(crate) fn print_rows(
             lines.clear();
         }
     }
-    stdout
-        .write_all(&lines)
-        .and_then(|()| stdout.flush())
-        .map_err(Failure::Output)?;
+    stdout.write_all(&lines).and_then(|()| stdout.flush()).map_err(Failure::Output)?;
     result
 }

@@ -47,15 +47,12 @@ pub(crate) fn import(
         let read = reader.read_all();
         let lines_bad = reader.lines_bad;
         drop(reader);
-        let (committed, written) = committer
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let (committed, written) =
+            committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (lines_bad, read, committed, written)
     });
     let Committed { lines, rows } = committed;
-    say(&format!(
-        "{lines} lines acknowledged, {rows} rows imported, {lines_bad} bad lines\n"
-    ))?;
+    say(&format!("{lines} lines acknowledged, {rows} rows imported, {lines_bad} bad lines\n"))?;
     written.and(read)
 }
 
@@ -92,9 +89,9 @@ impl Reader<'_> {
         loop {
             let parsed = match self.lines.next(self.deadline, self.interrupt)? {
                 Event::Line(line) => row.parse(self.format, line),
-                Event::LineTooLong => Err(format!(
-                    "longer than any row can be ({LINE_BYTES_MAX} bytes)"
-                )),
+                Event::LineTooLong => {
+                    Err(format!("longer than any row can be ({LINE_BYTES_MAX} bytes)"))
+                }
                 Event::Deadline => {
                     if !self.seal() {
                         return Ok(());
@@ -115,8 +112,7 @@ impl Reader<'_> {
                 Err(reason) => self.bad_line(&reason)?,
             }
             self.round.reach(self.lines_read);
-            self.deadline
-                .get_or_insert_with(|| Instant::now() + ROUND_AGE_MAX);
+            self.deadline.get_or_insert_with(|| Instant::now() + ROUND_AGE_MAX);
         }
     }
 
@@ -142,8 +138,6 @@ impl Reader<'_> {
             return true;
         }
         let next = Round::after(self.round.line());
-        self.rounds
-            .send(std::mem::replace(&mut self.round, next))
-            .is_ok()
+        self.rounds.send(std::mem::replace(&mut self.round, next)).is_ok()
     }
 }

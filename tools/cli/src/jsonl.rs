@@ -50,12 +50,7 @@ fn take(
 pub(crate) fn write(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     let (key, key_b64) = text_or_base64(Some(key));
     let (value, value_b64) = text_or_base64(value);
-    let object = Object {
-        key,
-        key_b64,
-        value,
-        value_b64,
-    };
+    let object = Object { key, key_b64, value, value_b64 };
     serde_json::to_writer(&mut *out, &object).expect("strings can be written to a vector");
     out.push(b'\n');
 }
@@ -86,10 +81,7 @@ mod tests {
 
     #[test]
     fn text_and_base64() {
-        assert_eq!(
-            line(b"k\n", Some(b"\"v\"")),
-            "{\"key\":\"k\\n\",\"value\":\"\\\"v\\\"\"}\n"
-        );
+        assert_eq!(line(b"k\n", Some(b"\"v\"")), "{\"key\":\"k\\n\",\"value\":\"\\\"v\\\"\"}\n");
         assert_eq!(
             line(b"\xff", Some(b"\xfe\0")),
             "{\"key_b64\":\"/w==\",\"value_b64\":\"/gA=\"}\n"
@@ -108,18 +100,9 @@ mod tests {
             (b"[1]", "not a row"),
             (b"{\"key\":\"k\"}", "neither value nor value_b64"),
             (b"{\"value\":\"v\"}", "neither key nor key_b64"),
-            (
-                b"{\"key\":\"k\",\"key_b64\":\"aw==\",\"value\":\"v\"}",
-                "both key",
-            ),
-            (
-                b"{\"key\":\"k\",\"value\":\"v\",\"extra\":1}",
-                "unknown field",
-            ),
-            (
-                b"{\"key\":\"k\",\"key\":\"k\",\"value\":\"v\"}",
-                "duplicate field",
-            ),
+            (b"{\"key\":\"k\",\"key_b64\":\"aw==\",\"value\":\"v\"}", "both key"),
+            (b"{\"key\":\"k\",\"value\":\"v\",\"extra\":1}", "unknown field"),
+            (b"{\"key\":\"k\",\"key\":\"k\",\"value\":\"v\"}", "duplicate field"),
             (b"{\"key\":\"k\",\"value\":1}", "invalid type"),
             (b"{\"key\":\"k\",\"value_b64\":\"a\"}", "not base64"),
             (b"{\"key\":\"\xff\",\"value\":\"v\"}", "unicode"),

@@ -50,10 +50,7 @@ impl Lines {
     /// Opens `path`, where `-` is stdin.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let (input, name) = if path.as_os_str() == "-" {
-            (
-                io::stdin().as_fd().try_clone_to_owned().map(File::from),
-                "stdin".to_owned(),
-            )
+            (io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned())
         } else {
             (File::open(path), path.display().to_string())
         };
@@ -68,16 +65,7 @@ impl Lines {
 
     fn new(input: File, name: String) -> Self {
         let buffer = vec![0; READ_BYTES];
-        Self {
-            input,
-            name,
-            buffer,
-            start: 0,
-            end: 0,
-            scanned: 0,
-            skipping: false,
-            ended: false,
-        }
+        Self { input, name, buffer, start: 0, end: 0, scanned: 0, skipping: false, ended: false }
     }
 
     /// The next line. `deadline` and `interrupt` are looked at only when a read
@@ -116,10 +104,7 @@ impl Lines {
             if interrupt.requested() {
                 return Ok(Event::Interrupted);
             }
-            if self
-                .wait(deadline, interrupt)
-                .map_err(|error| self.failure(&error))?
-            {
+            if self.wait(deadline, interrupt).map_err(|error| self.failure(&error))? {
                 self.read().map_err(|error| self.failure(&error))?;
             } else if !interrupt.requested() {
                 return Ok(Event::Deadline);
@@ -139,10 +124,8 @@ impl Lines {
                 Some(None) => return Ok(false),
                 Some(Some(left)) => Timespec::try_from(left).ok(),
             };
-            let mut descriptors = [
-                PollFd::new(&self.input, PollFlags::IN),
-                PollFd::new(interrupt, PollFlags::IN),
-            ];
+            let mut descriptors =
+                [PollFd::new(&self.input, PollFlags::IN), PollFd::new(interrupt, PollFlags::IN)];
             match poll(&mut descriptors, timeout.as_ref()) {
                 Ok(_) if !descriptors[1].revents().is_empty() => return Ok(false),
                 Ok(_) if !descriptors[0].revents().is_empty() => return Ok(true),
@@ -203,10 +186,7 @@ mod tests {
     fn lines_end_with_a_newline_or_the_input() {
         assert_eq!(events(b""), []);
         assert_eq!(events(b"\n"), [Ok(vec![])]);
-        assert_eq!(
-            events(b"a\n\nb"),
-            [Ok(b"a".to_vec()), Ok(vec![]), Ok(b"b".to_vec())]
-        );
+        assert_eq!(events(b"a\n\nb"), [Ok(b"a".to_vec()), Ok(vec![]), Ok(b"b".to_vec())]);
     }
 
     #[test]
@@ -218,24 +198,15 @@ mod tests {
         let skipped = || Err("LineTooLong".to_owned());
         assert_eq!(
             events(&input),
-            [
-                Ok(longest.clone()),
-                skipped(),
-                skipped(),
-                Ok(b"a".to_vec()),
-                Ok(longest),
-                skipped()
-            ]
+            [Ok(longest.clone()), skipped(), skipped(), Ok(b"a".to_vec()), Ok(longest), skipped()]
         );
     }
 
     #[test]
     fn a_deadline_ends_the_wait_and_keeps_what_was_read() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut lines = Lines::new(
-            File::from(std::os::fd::OwnedFd::from(reader)),
-            "test".to_owned(),
-        );
+        let mut lines =
+            Lines::new(File::from(std::os::fd::OwnedFd::from(reader)), "test".to_owned());
         let interrupt = Interrupt::install().unwrap();
         writer.write_all(b"a\nb").unwrap();
         assert_eq!(lines.next(None, &interrupt).unwrap(), Event::Line(b"a"));

@@ -65,31 +65,16 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let key = argument(*text, key)?;
             with_db(&mut |db| get(db, &key, *raw))
         }
-        Command::Put {
-            key, value, text, ..
-        } => {
+        Command::Put { key, value, text, .. } => {
             let key = argument(*text, key)?;
-            let value = if value == "-" {
-                read_value()?
-            } else {
-                argument(*text, value)?
-            };
+            let value = if value == "-" { read_value()? } else { argument(*text, value)? };
             with_db(&mut |db| Ok(db.put(&key, &value).wait()?))
         }
         Command::Delete { key, text, .. } => {
             let key = argument(*text, key)?;
             with_db(&mut |db| Ok(db.delete(&key).wait()?))
         }
-        Command::Scan {
-            from,
-            to,
-            prefix,
-            text,
-            reverse,
-            limit,
-            keys_only,
-            format,
-        } => {
+        Command::Scan { from, to, prefix, text, reverse, limit, keys_only, format } => {
             let optional =
                 |key: &Option<OsString>| key.as_ref().map(|key| argument(*text, key)).transpose();
             let (from, to, prefix) = (optional(from)?, optional(to)?, optional(prefix)?);
@@ -111,12 +96,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 print_rows(scan, *format, *keys_only, &interrupt)
             })
         }
-        Command::Import {
-            file,
-            format,
-            on_error,
-            ..
-        } => {
+        Command::Import { file, format, on_error, .. } => {
             let mut lines = Lines::open(file)?;
             with_db(&mut |db| import(db, &mut lines, *format, *on_error, &install_interrupt()?))
         }
@@ -125,11 +105,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Stats { json } => with_db(&mut |db| {
             let stats = db.stats();
-            let text = if *json {
-                stats::to_json(&stats).to_string()
-            } else {
-                stats.to_string()
-            };
+            let text = if *json { stats::to_json(&stats).to_string() } else { stats.to_string() };
             print(format!("{}\n", text.trim_end()).as_bytes())
         }),
     }
@@ -137,10 +113,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 
 fn get(db: &Db, key: &[u8], raw: bool) -> Result<(), Failure> {
     let Some(value) = db.get(key).wait()? else {
-        return Err(Failure::NotFound(format!(
-            "key not found: {}",
-            escaped(key)
-        )));
+        return Err(Failure::NotFound(format!("key not found: {}", escaped(key))));
     };
     if raw {
         return print(&value);
@@ -178,8 +151,5 @@ fn install_interrupt() -> Result<Interrupt, Failure> {
 
 fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(Failure::Output)
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }

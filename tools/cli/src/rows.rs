@@ -55,9 +55,7 @@ impl Row {
 
 fn within_limit(name: &str, bytes: usize, bytes_max: usize) -> Result<(), String> {
     if bytes > bytes_max {
-        return Err(format!(
-            "a {name} of {bytes} bytes; the limit is {bytes_max}"
-        ));
+        return Err(format!("a {name} of {bytes} bytes; the limit is {bytes_max}"));
     }
     Ok(())
 }
@@ -89,10 +87,7 @@ mod tests {
     fn tsv_rows() {
         let mut row = Row::default();
         row.parse(Format::Tsv, b"a\\tb\tc\\\\d\r").unwrap();
-        assert_eq!(
-            (&row.key[..], &row.value[..]),
-            (&b"a\tb"[..], &b"c\\d\r"[..])
-        );
+        assert_eq!((&row.key[..], &row.value[..]), (&b"a\tb"[..], &b"c\\d\r"[..]));
         row.parse(Format::Tsv, b"\t").unwrap();
         assert_eq!((&row.key[..], &row.value[..]), (&b""[..], &b""[..]));
         row.parse(Format::Tsv, b"\xff\t\xfe").unwrap();
@@ -112,8 +107,7 @@ mod tests {
     fn limits() {
         let mut row = Row::default();
         let line = |key: usize, value: usize| [vec![b'k'; key], vec![b'v'; value]].join(&b'\t');
-        row.parse(Format::Tsv, &line(KEY_BYTES_MAX, VALUE_BYTES_MAX))
-            .unwrap();
+        row.parse(Format::Tsv, &line(KEY_BYTES_MAX, VALUE_BYTES_MAX)).unwrap();
         assert!(bad(&line(KEY_BYTES_MAX + 1, 1)).contains("key of 65536 bytes"));
         assert!(bad(&line(1, VALUE_BYTES_MAX + 1)).contains("the limit is"));
     }
@@ -125,11 +119,7 @@ mod tests {
                 let mut line = Vec::new();
                 let (key, value) = (vec![byte; KEY_BYTES_MAX], vec![byte; VALUE_BYTES_MAX]);
                 write_line(&mut line, format, &key, Some(&value));
-                assert!(
-                    line.len() <= LINE_BYTES_MAX,
-                    "{format:?} {byte}: {}",
-                    line.len()
-                );
+                assert!(line.len() <= LINE_BYTES_MAX, "{format:?} {byte}: {}", line.len());
             }
         }
     }

@@ -41,10 +41,7 @@ fn arguments_are_literal_unless_escaped() {
     assert_eq!(place.ok(&["get", "a\tb", "--raw"]), b"c\nd\0");
     assert_eq!(place.ok(&["get", "a\tb"]), b"c\\nd\\0\n");
     assert_eq!(place.ok(&["get", "--escaped", "a\\x5ctb"]), b"c\\\\nd\n");
-    assert_eq!(
-        place.ok(&["export"]),
-        b"a\\tb\tc\\nd\\0\na\\\\tb\tc\\\\nd\n"
-    );
+    assert_eq!(place.ok(&["export"]), b"a\\tb\tc\\nd\\0\na\\\\tb\tc\\\\nd\n");
     let bad = place.run(&["put", "--escaped", "k", "\\q"]);
     assert_eq!(bad.status.code(), Some(2));
     assert!(stderr(&bad).contains("unknown escape"), "{}", stderr(&bad));
@@ -54,8 +51,7 @@ fn arguments_are_literal_unless_escaped() {
 fn arguments_need_not_be_utf8() {
     let place = Place::new();
     let mut put = place.command(&["put"]);
-    put.arg(OsStr::from_bytes(b"\xff"))
-        .arg(OsStr::from_bytes(b"\xfe"));
+    put.arg(OsStr::from_bytes(b"\xff")).arg(OsStr::from_bytes(b"\xfe"));
     succeeded(output(put, b""));
     assert_eq!(place.ok(&["get", "--escaped", "\\xff"]), b"\xfe\n");
     assert_eq!(
@@ -97,28 +93,16 @@ fn scans() {
     let place = Place::new();
     place.import("tsv", b"b\t2\na\t1\nd\\n\t4\nba\t3\n\xff\t5\n\xff\xff\t6\n");
     let scan = |arguments: &[&str]| place.ok(&[&["scan"], arguments].concat());
-    assert_eq!(
-        scan(&[]),
-        b"a\t1\nb\t2\nba\t3\nd\\n\t4\n\xff\t5\n\xff\xff\t6\n"
-    );
+    assert_eq!(scan(&[]), b"a\t1\nb\t2\nba\t3\nd\\n\t4\n\xff\t5\n\xff\xff\t6\n");
     assert_eq!(scan(&["--from", "b", "--to", "d"]), b"b\t2\nba\t3\n");
     assert_eq!(scan(&["--to", "b"]), b"a\t1\n");
     assert_eq!(scan(&["--from", "d"]), b"d\\n\t4\n\xff\t5\n\xff\xff\t6\n");
     assert_eq!(scan(&["--from", "d\n", "--to", "e"]), b"d\\n\t4\n");
-    assert_eq!(
-        scan(&["--escaped", "--from", "d\\n", "--to", "d\\n\\0"]),
-        b"d\\n\t4\n"
-    );
+    assert_eq!(scan(&["--escaped", "--from", "d\\n", "--to", "d\\n\\0"]), b"d\\n\t4\n");
     assert_eq!(scan(&["--from", "d", "--to", "b"]), b"");
     assert_eq!(scan(&["--prefix", "b"]), b"b\t2\nba\t3\n");
-    assert_eq!(
-        scan(&["--prefix", "\\xff", "--escaped"]),
-        b"\xff\t5\n\xff\xff\t6\n"
-    );
-    assert_eq!(
-        scan(&["--reverse", "--limit", "2"]),
-        b"\xff\xff\t6\n\xff\t5\n"
-    );
+    assert_eq!(scan(&["--prefix", "\\xff", "--escaped"]), b"\xff\t5\n\xff\xff\t6\n");
+    assert_eq!(scan(&["--reverse", "--limit", "2"]), b"\xff\xff\t6\n\xff\t5\n");
     assert_eq!(scan(&["--reverse", "--prefix", "b"]), b"ba\t3\nb\t2\n");
     assert_eq!(scan(&["--limit", "0"]), b"");
     assert_eq!(scan(&["--keys-only", "--to", "c"]), b"a\nb\nba\n");
@@ -127,17 +111,8 @@ fn scans() {
         b"{\"key\":\"d\\n\",\"value\":\"4\"}\n{\"key_b64\":\"/w==\",\"value\":\"5\"}\n\
           {\"key_b64\":\"//8=\",\"value\":\"6\"}\n"
     );
-    assert_eq!(
-        scan(&["--format", "jsonl", "--keys-only", "--limit", "1"]),
-        b"{\"key\":\"a\"}\n"
-    );
-    assert_eq!(
-        place
-            .run(&["scan", "--prefix", "a", "--from", "a"])
-            .status
-            .code(),
-        Some(2)
-    );
+    assert_eq!(scan(&["--format", "jsonl", "--keys-only", "--limit", "1"]), b"{\"key\":\"a\"}\n");
+    assert_eq!(place.run(&["scan", "--prefix", "a", "--from", "a"]).status.code(), Some(2));
 }
 
 #[test]
@@ -145,10 +120,7 @@ fn stats_for_people_and_as_json() {
     let place = Place::new();
     place.ok(&["put", "--shards", "2", "k", "v"]);
     let text = String::from_utf8(place.ok(&["stats"])).unwrap();
-    assert!(
-        text.lines().count() > 5 && text.contains("shards: 2"),
-        "{text}"
-    );
+    assert!(text.lines().count() > 5 && text.contains("shards: 2"), "{text}");
     let json: serde_json::Value = serde_json::from_slice(&place.ok(&["stats", "--json"])).unwrap();
     assert_eq!(json["format"], 1);
     assert_eq!(json["shards"], 2);
@@ -160,12 +132,7 @@ fn usage_errors() {
     let place = Place::new();
     let bad = |arguments: &[&str]| {
         let run = place.run(arguments);
-        assert_eq!(
-            run.status.code(),
-            Some(2),
-            "{arguments:?}: {}",
-            stderr(&run)
-        );
+        assert_eq!(run.status.code(), Some(2), "{arguments:?}: {}", stderr(&run));
         assert!(!stderr(&run).is_empty());
     };
     bad(&[]);

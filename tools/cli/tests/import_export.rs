@@ -14,9 +14,7 @@ fn plain_lines(count: u32, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut lines: Vec<String> = (0..count)
         .map(|number| {
-            let value: String = (0..random.usize(0..120))
-                .map(|_| random.alphanumeric())
-                .collect();
+            let value: String = (0..random.usize(0..120)).map(|_| random.alphanumeric()).collect();
             format!("{:x}-{number} größe\t{value}\n", random.u32(..))
         })
         .collect();
@@ -33,26 +31,15 @@ fn a_hundred_thousand_lines_come_out_sorted() {
     assert_eq!(last_line(&said), counts(100_000, 100_000, 0));
 
     let mut sort = Command::new("sort");
-    sort.env("LC_ALL", "C")
-        .args(["-t", "\t", "-k1,1"])
-        .arg(&file);
+    sort.env("LC_ALL", "C").args(["-t", "\t", "-k1,1"]).arg(&file);
     let sorted = succeeded(output(sort, b""));
     let exported = place.ok(&["export", "--format", "tsv"]);
-    assert!(
-        exported == sorted,
-        "the export differs from the sorted input"
-    );
+    assert!(exported == sorted, "the export differs from the sorted input");
 
     let lines = place.ok(&["export", "--format", "jsonl"]);
     let other = Place::new();
-    assert_eq!(
-        last_line(&other.import("jsonl", &lines)),
-        counts(100_000, 100_000, 0)
-    );
-    assert!(
-        other.ok(&["export"]) == sorted,
-        "the rows differ after a way through JSON lines"
-    );
+    assert_eq!(last_line(&other.import("jsonl", &lines)), counts(100_000, 100_000, 0));
+    assert!(other.ok(&["export"]) == sorted, "the rows differ after a way through JSON lines");
 }
 
 #[test]
@@ -61,10 +48,7 @@ fn acknowledgements_rise_to_the_number_of_lines() {
     let said = String::from_utf8(place.import("tsv", &plain_lines(50_000, 2))).unwrap();
     let mut lines: Vec<&str> = said.split_inclusive('\n').collect();
     assert_eq!(lines.pop(), Some(&*(counts(50_000, 50_000, 0) + "\n")));
-    let numbers: Vec<u64> = lines
-        .iter()
-        .map(|line| acknowledged(line).unwrap())
-        .collect();
+    let numbers: Vec<u64> = lines.iter().map(|line| acknowledged(line).unwrap()).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
     assert_eq!(numbers.last(), Some(&50_000));
 }
@@ -73,13 +57,7 @@ fn acknowledgements_rise_to_the_number_of_lines() {
 fn bytes(random: &mut fastrand::Rng, length_max: usize) -> Vec<u8> {
     let special = b"\t\n\r\0\\x\x1b\x7f\xff\"";
     (0..random.usize(0..=length_max))
-        .map(|_| {
-            if random.bool() {
-                special[random.usize(..special.len())]
-            } else {
-                random.u8(..)
-            }
-        })
+        .map(|_| if random.bool() { special[random.usize(..special.len())] } else { random.u8(..) })
         .collect()
 }
 
@@ -137,10 +115,7 @@ fn any_bytes_survive_and_the_last_duplicate_wins() {
             expected.push(end);
         }
         let line = lines.next().unwrap_or_default();
-        assert_eq!(
-            line.escape_ascii().to_string(),
-            expected.escape_ascii().to_string()
-        );
+        assert_eq!(line.escape_ascii().to_string(), expected.escape_ascii().to_string());
     }
     assert_eq!(lines.next(), None);
 
@@ -162,14 +137,8 @@ fn bad_tsv_lines() -> Vec<(Vec<u8>, &'static str)> {
         (b"a\\q\tb".to_vec(), "unknown escape \\q"),
         (b"a\tb\\x4".to_vec(), "ends within an escape"),
         (b"a\tb\\xzz".to_vec(), "hexadecimal"),
-        (
-            [long(ourodb::KEY_BYTES_MAX + 1), b"\tv".to_vec()].concat(),
-            "a key of 65536 bytes",
-        ),
-        (
-            [b"k\t".to_vec(), long(ourodb::VALUE_BYTES_MAX + 1)].concat(),
-            "a value of",
-        ),
+        ([long(ourodb::KEY_BYTES_MAX + 1), b"\tv".to_vec()].concat(), "a key of 65536 bytes"),
+        ([b"k\t".to_vec(), long(ourodb::VALUE_BYTES_MAX + 1)].concat(), "a value of"),
         (long(2 << 20), "longer than any row"),
     ]
 }
@@ -181,11 +150,7 @@ fn bad_lines_stop_the_import_after_the_lines_before_them() {
         let input = [b"a\t1\nb\t2\n", &bad[..], b"\nc\t3\n"].concat();
         let run = place.run_with(&["import", "-"], &input);
         assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
-        assert!(
-            stderr(&run).starts_with("ouro: line 3: "),
-            "{}",
-            stderr(&run)
-        );
+        assert!(stderr(&run).starts_with("ouro: line 3: "), "{}", stderr(&run));
         assert!(stderr(&run).contains(reason), "{}", stderr(&run));
         let said = format!("acknowledged 2\n{}\n", counts(2, 2, 1));
         assert_eq!(String::from_utf8(run.stdout).unwrap(), said);
@@ -208,10 +173,7 @@ fn bad_lines_are_skipped_by_number_when_asked() {
     let mut errors = errors.lines();
     for (number, (_, reason)) in (2..).zip(bad_tsv_lines()) {
         let error = errors.next().unwrap();
-        assert!(
-            error.starts_with(&format!("ouro: line {number}: ")),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("ouro: line {number}: ")), "{error}");
         assert!(error.contains(reason), "{error}");
     }
     assert!(errors.next().unwrap().starts_with("ouro: line 12: "));
@@ -226,21 +188,12 @@ fn bad_json_lines() {
     let place = Place::new();
     let input = b"{\"key\":\"a\",\"value\":\"1\"}\n{\"key\":\"b\"}\n\nnonsense\n\
         {\"key\":\"c\",\"value_b64\":\"?\"}\n{\"key_b64\":\"ZA==\",\"value\":\"4\"}";
-    let run = place.run_with(
-        &["import", "--format", "jsonl", "--on-error", "continue", "-"],
-        input,
-    );
+    let run =
+        place.run_with(&["import", "--format", "jsonl", "--on-error", "continue", "-"], input);
     assert_eq!(run.status.code(), Some(1));
     let errors = stderr(&run);
-    let numbers: Vec<_> = errors
-        .lines()
-        .map(|line| line.split(':').nth(1).unwrap())
-        .collect();
-    assert_eq!(
-        numbers[..4],
-        [" line 2", " line 3", " line 4", " line 5"],
-        "{errors}"
-    );
+    let numbers: Vec<_> = errors.lines().map(|line| line.split(':').nth(1).unwrap()).collect();
+    assert_eq!(numbers[..4], [" line 2", " line 3", " line 4", " line 5"], "{errors}");
     assert_eq!(place.ok(&["export"]), b"a\t1\nd\t4\n");
 }
 
@@ -257,24 +210,12 @@ fn a_reader_that_goes_away_ends_an_export_quietly() {
     let place = Place::new();
     place.import("tsv", &plain_lines(20_000, 4));
     for arguments in [&["export"][..], &["scan", "--reverse"]] {
-        let mut export = place
-            .command(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut export =
+            place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = [0; 10];
-        export
-            .stdout
-            .take()
-            .unwrap()
-            .read_exact(&mut first)
-            .unwrap();
+        export.stdout.take().unwrap().read_exact(&mut first).unwrap();
         let ended = export.wait_with_output().unwrap();
-        assert_eq!(
-            (ended.status.code(), stderr(&ended)),
-            (Some(0), String::new())
-        );
+        assert_eq!((ended.status.code(), stderr(&ended)), (Some(0), String::new()));
     }
 }
 

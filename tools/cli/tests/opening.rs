@@ -10,31 +10,16 @@ use std::process::Stdio;
 #[test]
 fn only_put_and_import_create_a_database() {
     let place = Place::new();
-    for arguments in [
-        &["get", "k"][..],
-        &["delete", "k"],
-        &["scan"],
-        &["export"],
-        &["stats"],
-    ] {
+    for arguments in [&["get", "k"][..], &["delete", "k"], &["scan"], &["export"], &["stats"]] {
         let run = place.run(arguments);
-        assert_eq!(
-            run.status.code(),
-            Some(7),
-            "{arguments:?}: {}",
-            stderr(&run)
-        );
+        assert_eq!(run.status.code(), Some(7), "{arguments:?}: {}", stderr(&run));
         assert!(stderr(&run).starts_with("ouro: "), "{}", stderr(&run));
         assert_eq!(run.stdout, b"");
         assert!(!place.dir().exists(), "{arguments:?} created the directory");
     }
     std::fs::create_dir(place.dir()).unwrap();
     assert_eq!(place.run(&["get", "k"]).status.code(), Some(7));
-    assert_eq!(
-        std::fs::read_dir(place.dir()).unwrap().count(),
-        0,
-        "get wrote into the directory"
-    );
+    assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0, "get wrote into the directory");
     assert_eq!(last_line(&place.import("tsv", b"")), counts(0, 0, 0));
     assert_eq!(place.ok(&["export"]), b"");
 }

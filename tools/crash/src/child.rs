@@ -28,10 +28,7 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Gives up after `patience`.
     pub(crate) fn new(output: ChildStdout, patience: Duration) -> Self {
-        Self {
-            output,
-            deadline: Instant::now() + patience,
-        }
+        Self { output, deadline: Instant::now() + patience }
     }
 }
 
@@ -51,26 +48,16 @@ impl Child {
             command.arg(name).arg(value.to_string());
         }
         let names = [("--io", arguments.io.to_possible_value())];
-        let plant = (
-            "--plant",
-            arguments.plant.and_then(|plant| plant.to_possible_value()),
-        );
+        let plant = ("--plant", arguments.plant.and_then(|plant| plant.to_possible_value()));
         for (name, value) in names.into_iter().chain([plant]) {
             if let Some(value) = value {
                 command.arg(name).arg(value.get_name());
             }
         }
-        let mut process = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let taken = process.stdin.take().zip(process.stdout.take());
         let (orders, output) = taken.expect("both were asked to be pipes");
-        Ok(Self {
-            process,
-            orders,
-            pipe: Pipe::new(output, patience),
-        })
+        Ok(Self { process, orders, pipe: Pipe::new(output, patience) })
     }
 
     /// Waits until the database is open, and reads what is in it.
@@ -78,10 +65,7 @@ impl Child {
         let mut input = BufReader::new(&mut self.pipe);
         let mut opened = [0];
         input.read_exact(&mut opened)?;
-        assert_eq!(
-            opened[0], OPENED,
-            "a worker first says that it has opened the database"
-        );
+        assert_eq!(opened[0], OPENED, "a worker first says that it has opened the database");
         let content = Content::read(&mut input, clients)?;
         assert!(input.buffer().is_empty(), "a worker waits for its order");
         Ok(content)

@@ -69,15 +69,8 @@ enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let code = if error.kind() == io::ErrorKind::StorageFull {
-            5
-        } else {
-            7
-        };
-        Self::Obstacle {
-            code,
-            what: error.to_string(),
-        }
+        let code = if error.kind() == io::ErrorKind::StorageFull { 5 } else { 7 };
+        Self::Obstacle { code, what: error.to_string() }
     }
 }
 
@@ -98,10 +91,9 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         Err(Failure::Finding { cycle, what }) => Some((1, format!("cycle {cycle}: {what}"))),
         Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
         Err(Failure::Interrupted) => Some((130, "interrupted".to_owned())),
-        Ok(()) if 2 * counts.cycles_with_writes_in_flight < counts.cycles => Some((
-            7,
-            "fewer than half of the kills met writes in flight".to_owned(),
-        )),
+        Ok(()) if 2 * counts.cycles_with_writes_in_flight < counts.cycles => {
+            Some((7, "fewer than half of the kills met writes in flight".to_owned()))
+        }
         Ok(()) => None,
     };
     if let Some((_, what)) = &failed {
@@ -125,11 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         counts: &counts,
         failure: failed.map(|(_, what)| what),
     };
-    match arguments
-        .report
-        .as_deref()
-        .map(|path| write_report(path, &report))
-    {
+    match arguments.report.as_deref().map(|path| write_report(path, &report)) {
         Some(Err(what)) => {
             eprintln!("ouro-crash: {what}");
             if code == 0 { 7 } else { code }
@@ -151,10 +139,7 @@ pub(crate) fn directory(
     let failed = |error: io::Error| (7, format!("cannot use {}: {error}", dir.display()));
     fs::create_dir_all(dir).map_err(failed)?;
     if fs::read_dir(dir).map_err(failed)?.next().is_some() {
-        return Err((
-            2,
-            format!("{} is not empty; name another directory", dir.display()),
-        ));
+        return Err((2, format!("{} is not empty; name another directory", dir.display())));
     }
     Ok((dir.to_owned(), None))
 }
@@ -209,11 +194,7 @@ impl<'a> Run<'a> {
             eprint!("\r\x1b[K");
         }
         // The workers get Ctrl-C too, and their death is then no finding.
-        if self.interrupted.load(Ordering::Relaxed) {
-            Err(Failure::Interrupted)
-        } else {
-            result
-        }
+        if self.interrupted.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { result }
     }
 
     fn databases(&mut self) -> Result<(), Failure> {
@@ -285,17 +266,11 @@ impl<'a> Run<'a> {
             Err(error) => return Err(self.finding(format!("opening: {error}"))),
         };
         self.open_duration = start.elapsed();
-        let in_flight = self
-            .oracle
-            .check(&content.rows)
-            .map_err(|what| self.finding(what))?;
+        let in_flight = self.oracle.check(&content.rows).map_err(|what| self.finding(what))?;
         self.counts.in_flight_found += in_flight.found;
         self.counts.in_flight_lost += in_flight.lost;
         self.counts.in_flight_without_trace += in_flight.without_trace;
-        Ok((
-            child,
-            Script::new(self.arguments.seed, self.cycle, content.streams),
-        ))
+        Ok((child, Script::new(self.arguments.seed, self.cycle, content.streams)))
     }
 
     fn start(&mut self) -> io::Result<Child> {
@@ -343,10 +318,7 @@ impl<'a> Run<'a> {
             if start.elapsed() > PATIENCE {
                 return Err(self.finding("no write was acknowledged for a minute".to_owned()));
             }
-            if child
-                .read(&mut records, Duration::from_millis(10))?
-                .is_none()
-            {
+            if child.read(&mut records, Duration::from_millis(10))?.is_none() {
                 let status = child.wait()?;
                 return Err(self.ended_by_itself("while writing", status, false));
             }
@@ -403,10 +375,7 @@ impl<'a> Run<'a> {
     }
 
     fn finding(&self, what: String) -> Failure {
-        Failure::Finding {
-            cycle: self.cycle,
-            what,
-        }
+        Failure::Finding { cycle: self.cycle, what }
     }
 
     /// A worker ended without being killed. It has said why on stderr. A full

@@ -81,11 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     let outcome = match &arguments.role {
         Role::NoDirectIo => no_direct_io(),
         Role::Works => works(),
-        Role::Fill {
-            prefix,
-            free,
-            until_killed,
-        } => fill(prefix, free.as_deref(), *until_killed),
+        Role::Fill { prefix, free, until_killed } => fill(prefix, free.as_deref(), *until_killed),
         Role::Check { counts } => check(counts),
         Role::LittleLockedMemory => little_locked_memory(),
         Role::Denied => denied(),
@@ -118,10 +114,7 @@ fn expect<T>(result: ourodb::Result<T>, kind: ErrorKind, says: &[&str]) -> Outco
     if error.kind() != kind {
         return Err(format!("{kind} was expected: {error}"));
     }
-    match says
-        .iter()
-        .find(|words| !error.to_string().contains(**words))
-    {
+    match says.iter().find(|words| !error.to_string().contains(**words)) {
         None => Ok(()),
         Some(words) => Err(format!("the message does not say {words:?}: {error}")),
     }
@@ -192,9 +185,7 @@ fn fill(prefix: &str, free: Option<&Path>, until_killed: bool) -> Outcome {
     println!("{ACKNOWLEDGED}{prefix}:{listed}");
     if until_killed {
         println!("{FULL}");
-        std::io::stdout()
-            .flush()
-            .map_err(|error| error.to_string())?;
+        std::io::stdout().flush().map_err(|error| error.to_string())?;
         loop {
             thread::park();
         }
@@ -268,9 +259,7 @@ fn write_until_full(db: &Db, prefix: &str, counts: &mut Counts) -> Outcome {
         });
         let clients: Vec<_> = clients.collect();
         let join = |client: thread::ScopedJoinHandle<'_, Outcome>| {
-            client
-                .join()
-                .unwrap_or_else(|_| Err("a client panicked".to_owned()))
+            client.join().unwrap_or_else(|_| Err("a client panicked".to_owned()))
         };
         clients.into_iter().map(join).collect()
     });
@@ -308,10 +297,8 @@ fn check_counts(db: &Db, prefix: &str, counts: &Counts) -> Outcome {
             let found = must("a get", db.get(&key).wait())?;
             let expected = (number < *count).then(|| value(client, number));
             if found.as_deref() != expected.as_deref() {
-                let (key, lengths) = (
-                    key.escape_ascii(),
-                    [found.map(|v| v.len()), expected.map(|v| v.len())],
-                );
+                let (key, lengths) =
+                    (key.escape_ascii(), [found.map(|v| v.len()), expected.map(|v| v.len())]);
                 return Err(format!("{key} holds bytes (found, expected) {lengths:?}"));
             }
         }
@@ -323,11 +310,7 @@ fn check_counts(db: &Db, prefix: &str, counts: &Counts) -> Outcome {
         found += 1;
     }
     let expected: u64 = counts.iter().sum();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("a scan finds {found} rows of {expected}"))
-    }
+    if found == expected { Ok(()) } else { Err(format!("a scan finds {found} rows of {expected}")) }
 }
 
 fn check(all: &[String]) -> Outcome {
@@ -350,19 +333,14 @@ fn check(all: &[String]) -> Outcome {
 
 fn parse(counts: &str) -> Option<(&str, Counts)> {
     let (prefix, counts) = counts.split_once(':')?;
-    let counts: Vec<u64> = counts
-        .split(',')
-        .map(|count| count.parse().ok())
-        .collect::<Option<_>>()?;
+    let counts: Vec<u64> =
+        counts.split(',').map(|count| count.parse().ok()).collect::<Option<_>>()?;
     Some((prefix, counts.try_into().ok()?))
 }
 
 fn little_locked_memory() -> Outcome {
     drop_root()?;
-    let limit = Rlimit {
-        current: Some(LOCKED_BYTES_MAX),
-        maximum: Some(LOCKED_BYTES_MAX),
-    };
+    let limit = Rlimit { current: Some(LOCKED_BYTES_MAX), maximum: Some(LOCKED_BYTES_MAX) };
     setrlimit(Resource::Memlock, limit).map_err(|error| error.to_string())?;
     if getrlimit(Resource::Memlock).current != Some(LOCKED_BYTES_MAX) {
         return Err("the limit was not set".to_owned());
@@ -398,11 +376,7 @@ fn denied() -> Outcome {
         return Err("the ordinary user may read the database".to_owned());
     }
     let says = ["db", "the user that owns the database directory"];
-    expect(
-        Db::open("db", options()),
-        ErrorKind::PermissionDenied,
-        &says,
-    )
+    expect(Db::open("db", options()), ErrorKind::PermissionDenied, &says)
 }
 
 /// From here on an ordinary user's process: for this thread, and for those it
@@ -433,10 +407,7 @@ impl Warnings {
         if warnings.len() == says.len() && warnings.iter().zip(says).all(fits) {
             return Ok(());
         }
-        Err(format!(
-            "{} warnings were expected: {warnings:?}",
-            says.len()
-        ))
+        Err(format!("{} warnings were expected: {warnings:?}", says.len()))
     }
 }
 

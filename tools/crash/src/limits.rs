@@ -67,9 +67,8 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     let mut code = 0;
     for (name, case) in CASES {
         let place = dir.join(name);
-        let result = fs::create_dir(&place)
-            .map_err(|error| error.to_string())
-            .and_then(|()| case(&place));
+        let result =
+            fs::create_dir(&place).map_err(|error| error.to_string()).and_then(|()| case(&place));
         // The processes get Ctrl-C too, and end.
         if interrupted.load(Ordering::Relaxed) {
             eprintln!("ouro-crash: interrupted");
@@ -117,10 +116,8 @@ fn full_disk(place: &Path) -> Result<(), String> {
     drop(child);
 
     fs::remove_file(filler("filler-c")).map_err(failed)?;
-    let counts: Vec<&str> = counts
-        .iter()
-        .filter_map(|line| line.strip_prefix(ACKNOWLEDGED))
-        .collect();
+    let counts: Vec<&str> =
+        counts.iter().filter_map(|line| line.strip_prefix(ACKNOWLEDGED)).collect();
     if counts.len() != 2 {
         return Err(format!("two processes were to fill the disk: {counts:?}"));
     }

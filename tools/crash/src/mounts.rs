@@ -24,8 +24,7 @@ impl Mount {
     /// ext4 of `size_mib` on a loop device, which stores it in `image`.
     pub(crate) fn ext4(image: &Path, size_mib: u64, point: &Path) -> Result<Self, String> {
         let file = std::fs::File::create(image).map_err(|error| error.to_string())?;
-        file.set_len(size_mib << 20)
-            .map_err(|error| error.to_string())?;
+        file.set_len(size_mib << 20).map_err(|error| error.to_string())?;
         let image = image.to_str().ok_or("a path that is not UTF-8")?;
         // Without room that only root may use, full is full.
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", image]))?;
@@ -36,9 +35,7 @@ impl Mount {
     fn new(point: &Path, arguments: &[&str]) -> Result<Self, String> {
         std::fs::create_dir_all(point).map_err(|error| error.to_string())?;
         run(Command::new("mount").args(arguments).arg(point))?;
-        Ok(Self {
-            point: point.to_owned(),
-        })
+        Ok(Self { point: point.to_owned() })
     }
 
     pub(crate) fn point(&self) -> &Path {
@@ -66,9 +63,7 @@ impl Drop for Mount {
 /// Runs a command of the system.
 fn run(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot run {name}: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot run {name}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }

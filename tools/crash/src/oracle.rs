@@ -33,24 +33,16 @@ pub(crate) struct InFlight {
 impl Oracle {
     /// An empty database.
     pub(crate) fn new(clients: u8) -> Self {
-        let client = || Client {
-            values: vec![None; KEYS_PER_CLIENT],
-            in_flight: None,
-            next_number: 0,
-        };
-        Self {
-            clients: (0..clients).map(|_| client()).collect(),
-        }
+        let client =
+            || Client { values: vec![None; KEYS_PER_CLIENT], in_flight: None, next_number: 0 };
+        Self { clients: (0..clients).map(|_| client()).collect() }
     }
 
     /// A new worker counts its operations from 0. What was in flight must have
     /// been settled by [`Oracle::check`].
     pub(crate) fn begin_cycle(&mut self) {
         for client in &mut self.clients {
-            assert!(
-                client.in_flight.is_none(),
-                "a cycle begins before the last one is checked"
-            );
+            assert!(client.in_flight.is_none(), "a cycle begins before the last one is checked");
             client.next_number = 0;
         }
     }
@@ -58,15 +50,9 @@ impl Oracle {
     /// Takes one record of the worker. Returns whether it acknowledged a write.
     pub(crate) fn take(&mut self, record: Record, script: &Script) -> Result<bool, String> {
         let number = usize::from(record.client);
-        let client = self
-            .clients
-            .get_mut(number)
-            .ok_or("a record of no client")?;
+        let client = self.clients.get_mut(number).ok_or("a record of no client")?;
         if record.number != client.next_number {
-            return Err(format!(
-                "client {number} did not do operation {}",
-                client.next_number
-            ));
+            return Err(format!("client {number} did not do operation {}", client.next_number));
         }
         match (record.step, client.in_flight.take()) {
             (Step::Start, None) => {
@@ -85,10 +71,7 @@ impl Oracle {
     /// Whether the worker died with a write started and not acknowledged.
     pub(crate) fn has_writes_in_flight(&self) -> bool {
         let in_flight = |client: &Client| {
-            client
-                .in_flight
-                .as_ref()
-                .is_some_and(|operation| !operation.changes().is_empty())
+            client.in_flight.as_ref().is_some_and(|operation| !operation.changes().is_empty())
         };
         self.clients.iter().any(in_flight)
     }
@@ -100,27 +83,16 @@ impl Oracle {
             let (first, second) = (pair[0].0.escape_ascii(), pair[1].0.escape_ascii());
             return Err(format!("the scan is out of order: {first} before {second}"));
         }
-        let mut found: BTreeMap<&[u8], &[u8]> = rows
-            .iter()
-            .map(|(key, value)| (&key[..], &value[..]))
-            .collect();
+        let mut found: BTreeMap<&[u8], &[u8]> =
+            rows.iter().map(|(key, value)| (&key[..], &value[..])).collect();
         let mut in_flight = InFlight::default();
         for (number, client) in self.clients.iter_mut().enumerate() {
             let values: Vec<Option<Vec<u8>>> = (0..KEYS_PER_CLIENT)
-                .map(|key| {
-                    found
-                        .remove(&key_bytes(number, key)[..])
-                        .map(<[u8]>::to_vec)
-                })
+                .map(|key| found.remove(&key_bytes(number, key)[..]).map(<[u8]>::to_vec))
                 .collect();
-            client
-                .settle(&values, &mut in_flight)
-                .map_err(|(key, what)| {
-                    format!(
-                        "key {key} of client {number} ({}): {what}",
-                        name(number, key)
-                    )
-                })?;
+            client.settle(&values, &mut in_flight).map_err(|(key, what)| {
+                format!("key {key} of client {number} ({}): {what}", name(number, key))
+            })?;
         }
         match found.first_key_value() {
             None => Ok(in_flight),
@@ -172,27 +144,17 @@ fn apply(values: &mut [Option<Vec<u8>>], operation: &Operation) {
 }
 
 fn difference(expected: &[Option<Vec<u8>>], found: &[Option<Vec<u8>>]) -> Option<usize> {
-    expected
-        .iter()
-        .zip(found)
-        .position(|(expected, found)| expected != found)
+    expected.iter().zip(found).position(|(expected, found)| expected != found)
 }
 
 fn expected(expected: &[Option<Vec<u8>>], found: &[Option<Vec<u8>>], key: usize) -> String {
     let expected = describe(expected[key].as_deref());
-    format!(
-        "acknowledged was {expected}, found {}",
-        describe(found[key].as_deref())
-    )
+    format!("acknowledged was {expected}, found {}", describe(found[key].as_deref()))
 }
 
 fn name(client: usize, key: usize) -> String {
     let bytes = key_bytes(client, key);
-    format!(
-        "{} bytes: {}",
-        bytes.len(),
-        bytes[..bytes.len().min(40)].escape_ascii()
-    )
+    format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(40)].escape_ascii())
 }
 
 /// A value in a few words; its head names the operation that wrote it.

@@ -16,16 +16,7 @@ fn worked() -> (Oracle, Rows) {
     for number in 0..200 {
         for client in 0..CLIENTS {
             for step in [Step::Start, Step::Done] {
-                oracle
-                    .take(
-                        Record {
-                            step,
-                            client,
-                            number,
-                        },
-                        &script,
-                    )
-                    .unwrap();
+                oracle.take(Record { step, client, number }, &script).unwrap();
             }
         }
     }
@@ -37,11 +28,7 @@ fn rows(oracle: &Oracle) -> Rows {
     let mut rows = Rows::new();
     for (number, client) in oracle.clients.iter().enumerate() {
         for (key, value) in client.values.iter().enumerate() {
-            rows.extend(
-                value
-                    .iter()
-                    .map(|value| (key_bytes(number, key), value.clone())),
-            );
+            rows.extend(value.iter().map(|value| (key_bytes(number, key), value.clone())));
         }
     }
     rows.sort();
@@ -61,10 +48,7 @@ fn rows_after(oracle: &Oracle, changes: &[Change]) -> Rows {
 }
 
 fn batch() -> Vec<Change> {
-    let put = |key| Change {
-        key,
-        value: Some(format!("new {key}").into_bytes()),
-    };
+    let put = |key| Change { key, value: Some(format!("new {key}").into_bytes()) };
     vec![put(3), put(50), put(7)]
 }
 
@@ -90,21 +74,11 @@ fn a_lost_a_changed_and_a_stray_row_are_seen() {
         assert!(oracle.check(&lost).unwrap_err().contains("found no value"));
         let mut changed = rows.clone();
         changed[at].1.push(b'!');
-        assert!(
-            oracle
-                .check(&changed)
-                .unwrap_err()
-                .contains("acknowledged was a value")
-        );
+        assert!(oracle.check(&changed).unwrap_err().contains("acknowledged was a value"));
     }
     let mut stray = rows.clone();
     stray.push((b"~stray".to_vec(), vec![]));
-    assert!(
-        oracle
-            .check(&stray)
-            .unwrap_err()
-            .contains("~stray was never written")
-    );
+    assert!(oracle.check(&stray).unwrap_err().contains("~stray was never written"));
     let mut swapped = rows.clone();
     swapped.swap(1, 2);
     assert!(oracle.check(&swapped).unwrap_err().contains("out of order"));
@@ -127,12 +101,7 @@ fn what_was_in_flight_is_there_wholly_or_not_at_all() {
     for part in [&batch()[..1], &batch()[..2], &batch()[1..]] {
         let (mut oracle, _) = with_batch_in_flight();
         let half = rows_after(&oracle, part);
-        assert!(
-            oracle
-                .check(&half)
-                .unwrap_err()
-                .contains("is there in part")
-        );
+        assert!(oracle.check(&half).unwrap_err().contains("is there in part"));
     }
 }
 
@@ -140,33 +109,17 @@ fn what_was_in_flight_is_there_wholly_or_not_at_all() {
 fn an_operation_in_flight_excuses_no_other_key() {
     let (mut oracle, changes) = with_batch_in_flight();
     let mut all = rows_after(&oracle, &changes);
-    let changed = |key: &Vec<u8>| {
-        changes
-            .iter()
-            .any(|change| key_bytes(1, change.key) == *key)
-    };
+    let changed = |key: &Vec<u8>| changes.iter().any(|change| key_bytes(1, change.key) == *key);
     let other = all.iter().rposition(|(key, _)| !changed(key)).unwrap();
     all[other].1.push(b'!');
     let error = oracle.check(&all).unwrap_err();
-    assert!(
-        error.contains("acknowledged was a value") && !error.contains("in part"),
-        "{error}"
-    );
+    assert!(error.contains("acknowledged was a value") && !error.contains("in part"), "{error}");
 }
 
 #[test]
 fn records_out_of_order_are_refused() {
     let mut oracle = Oracle::new(CLIENTS);
-    let mut take = |step, client, number| {
-        oracle.take(
-            Record {
-                step,
-                client,
-                number,
-            },
-            &script(),
-        )
-    };
+    let mut take = |step, client, number| oracle.take(Record { step, client, number }, &script());
     assert!(take(Step::Done, 0, 0).is_err());
     assert!(take(Step::Start, 0, 1).is_err());
     assert!(take(Step::Start, CLIENTS, 0).is_err());

@@ -55,11 +55,7 @@ impl Record {
             [b'd', _, 0, 0, 0, 0, 0, 0] => Step::Done,
             _ => return None,
         };
-        Some(Self {
-            step,
-            client: head[1],
-            number: u64::from_le_bytes(number.try_into().ok()?),
-        })
+        Some(Self { step, client: head[1], number: u64::from_le_bytes(number.try_into().ok()?) })
     }
 }
 
@@ -91,17 +87,12 @@ impl Content {
         for _ in 0..clients {
             let mut bytes = [0; 2 * KEYS_PER_CLIENT];
             input.read_exact(&mut bytes)?;
-            let numbers = bytes
-                .chunks_exact(2)
-                .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+            let numbers = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
             streams.push(numbers.collect());
         }
         let mut rows = Rows::new();
         for _ in 0..read_length(input, usize::MAX)? {
-            rows.push((
-                read_bytes(input, KEY_BYTES_MAX)?,
-                read_bytes(input, VALUE_BYTES_MAX)?,
-            ));
+            rows.push((read_bytes(input, KEY_BYTES_MAX)?, read_bytes(input, VALUE_BYTES_MAX)?));
         }
         Ok(Self { streams, rows })
     }
@@ -117,9 +108,7 @@ fn read_length(input: &mut impl Read, length_max: usize) -> io::Result<usize> {
     input.read_exact(&mut bytes)?;
     let length = u32::from_le_bytes(bytes) as usize;
     if length > length_max {
-        return Err(io::Error::other(format!(
-            "a length of {length}; the limit is {length_max}"
-        )));
+        return Err(io::Error::other(format!("a length of {length}; the limit is {length_max}")));
     }
     Ok(length)
 }
@@ -137,11 +126,7 @@ mod tests {
     #[test]
     fn records_both_ways() {
         for step in [Step::Start, Step::Done] {
-            let record = Record {
-                step,
-                client: 7,
-                number: u64::MAX - 3,
-            };
+            let record = Record { step, client: 7, number: u64::MAX - 3 };
             assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
         }
         assert_eq!(Record::from_bytes(&[0; RECORD_BYTES]), None);

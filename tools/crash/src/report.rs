@@ -42,20 +42,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in [
             ("cycles", self.cycles),
-            (
-                "cycles with writes in flight",
-                self.cycles_with_writes_in_flight,
-            ),
+            ("cycles with writes in flight", self.cycles_with_writes_in_flight),
             ("kills during recovery", self.kills_during_recovery),
             ("clean restarts", self.clean_restarts),
             ("databases", self.databases),
             ("writes acknowledged", self.writes_acknowledged),
             ("writes in flight, found", self.in_flight_found),
             ("writes in flight, lost", self.in_flight_lost),
-            (
-                "writes in flight, without trace",
-                self.in_flight_without_trace,
-            ),
+            ("writes in flight, without trace", self.in_flight_without_trace),
         ] {
             writeln!(f, "{name}: {count}")?;
         }

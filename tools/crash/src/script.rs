@@ -57,12 +57,7 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(seed: u64, cycle: u64, streams: Streams) -> Self {
         let flush_every = [0, 64, 256][random(&[seed, cycle]).usize(..3)];
-        Self {
-            seed,
-            cycle,
-            streams,
-            flush_every,
-        }
+        Self { seed, cycle, streams, flush_every }
     }
 
     pub(crate) fn operation(&self, client: usize, number: u64) -> Operation {
@@ -87,19 +82,11 @@ impl Script {
             ));
         }
         let streams = &self.streams[client];
-        let together: Vec<usize> = (0..KEYS_PER_CLIENT)
-            .filter(|key| streams[*key] == streams[first])
-            .collect();
+        let together: Vec<usize> =
+            (0..KEYS_PER_CLIENT).filter(|key| streams[*key] == streams[first]).collect();
         let changes = (0..random.usize(2..=BATCH_CHANGES_MAX)).map(|part| {
             let key = together[random.usize(..together.len())];
-            self.change(
-                &mut random,
-                client,
-                number,
-                key,
-                BATCH_VALUE_BYTES_MAX,
-                part,
-            )
+            self.change(&mut random, client, number, key, BATCH_VALUE_BYTES_MAX, part)
         });
         Operation::Batch(changes.collect())
     }
@@ -126,10 +113,7 @@ impl Script {
         if let Some(fill) = value.get_mut(head..) {
             random.fill(fill);
         }
-        Change {
-            key,
-            value: Some(value),
-        }
+        Change { key, value: Some(value) }
     }
 }
 
@@ -173,9 +157,7 @@ mod tests {
     #[test]
     fn operations_follow_from_their_numbers() {
         let operations = |cycle| -> Vec<Operation> {
-            (0..2000)
-                .map(|number| script(cycle).operation(1, number))
-                .collect()
+            (0..2000).map(|number| script(cycle).operation(1, number)).collect()
         };
         assert_eq!(operations(5), operations(5));
         assert_ne!(operations(5), operations(6));
@@ -193,12 +175,7 @@ mod tests {
             assert!((2..=BATCH_CHANGES_MAX).contains(&changes.len()));
             for change in changes {
                 assert_eq!(change.key % 3, changes[0].key % 3);
-                assert!(
-                    change
-                        .value
-                        .as_ref()
-                        .is_none_or(|v| v.len() <= BATCH_VALUE_BYTES_MAX)
-                );
+                assert!(change.value.as_ref().is_none_or(|v| v.len() <= BATCH_VALUE_BYTES_MAX));
             }
         }
         assert!((300..700).contains(&batches), "{batches} batches");

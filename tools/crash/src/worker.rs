@@ -133,17 +133,8 @@ fn content(db: &Db, clients: u8) -> Result<Content, Failure> {
     let read = |row: ourodb::Result<(ourodb::Value, ourodb::Value)>| {
         row.map(|(key, value)| (key.into_vec(), value.into_vec()))
     };
-    let rows = db
-        .scan(..)
-        .iter()
-        .map(read)
-        .collect::<ourodb::Result<Rows>>()?;
-    let mut backward = db
-        .scan(..)
-        .reverse()
-        .iter()
-        .map(read)
-        .collect::<ourodb::Result<Rows>>()?;
+    let rows = db.scan(..).iter().map(read).collect::<ourodb::Result<Rows>>()?;
+    let mut backward = db.scan(..).reverse().iter().map(read).collect::<ourodb::Result<Rows>>()?;
     backward.reverse();
     if rows != backward {
         let (forward, backward) = (rows.len(), backward.len());
@@ -156,15 +147,11 @@ fn content(db: &Db, clients: u8) -> Result<Content, Failure> {
         let mut of_client = Vec::new();
         for key in 0..KEYS_PER_CLIENT {
             let key = key_bytes(usize::from(client), key);
-            let scanned = rows
-                .binary_search_by(|row| row.0.cmp(&key))
-                .ok()
-                .map(|at| &rows[at].1[..]);
+            let scanned =
+                rows.binary_search_by(|row| row.0.cmp(&key)).ok().map(|at| &rows[at].1[..]);
             if db.get(&key).wait()?.as_deref() != scanned {
                 let key = key.escape_ascii();
-                return Err(Failure::Inconsistent(format!(
-                    "a get and a scan differ at {key}"
-                )));
+                return Err(Failure::Inconsistent(format!("a get and a scan differ at {key}")));
             }
             of_client.push(u16::try_from(db.stream_of(&key)).expect("owners are few"));
         }
@@ -183,14 +170,7 @@ fn write_for_ever(
     let mut number = 0;
     loop {
         let operation = script.operation(usize::from(client), number);
-        let record = |step| {
-            Record {
-                step,
-                client,
-                number,
-            }
-            .to_bytes()
-        };
+        let record = |step| Record { step, client, number }.to_bytes();
         pipe.write_all(&record(Step::Start))?;
         if plant == Some(Plant::AckBeforeWrite) {
             pipe.write_all(&record(Step::Done))?;

@@ -8,10 +8,7 @@ use std::process::{Command, Output};
 fn kill(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-crash"));
     command.arg("kill").arg("--dir").arg(dir.join("databases"));
-    command
-        .arg("--report")
-        .arg(dir.join("report.json"))
-        .args(arguments);
+    command.arg("--report").arg(dir.join("report.json")).args(arguments);
     command.output().unwrap()
 }
 
@@ -27,54 +24,31 @@ fn report(dir: &Path) -> serde_json::Value {
 fn nothing_is_lost_in_thirty_cycles() {
     let place = place();
     let run = kill(place.path(), &["--cycles", "30", "--seed", "5"]);
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&run.stdout),
-        String::from_utf8_lossy(&run.stderr),
-    );
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert_eq!(run.status.code(), Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("cycles: 30\n"), "{stdout}");
     assert_eq!(stderr, "");
     let report = report(place.path());
     assert_eq!(report["format"], 1);
     assert_eq!(report["cycles"], 30);
-    assert!(
-        report["cycles_with_writes_in_flight"].as_u64().unwrap() >= 15,
-        "{report}"
-    );
-    assert!(
-        report["writes_acknowledged"].as_u64().unwrap() >= 30,
-        "{report}"
-    );
+    assert!(report["cycles_with_writes_in_flight"].as_u64().unwrap() >= 15, "{report}");
+    assert!(report["writes_acknowledged"].as_u64().unwrap() >= 30, "{report}");
     assert_eq!(report.get("failure"), None);
-    let left = std::fs::read_dir(place.path().join("databases"))
-        .unwrap()
-        .count();
+    let left = std::fs::read_dir(place.path().join("databases")).unwrap().count();
     assert_eq!(left, 0, "databases were left behind");
 }
 
 /// A worker with a planted bug is caught; what it left is kept.
 fn caught(plant: &str) {
     let place = place();
-    let run = kill(
-        place.path(),
-        &["--cycles", "200", "--seed", "5", "--plant", plant],
-    );
+    let run = kill(place.path(), &["--cycles", "200", "--seed", "5", "--plant", plant]);
     let stdout = String::from_utf8(run.stdout).unwrap();
     assert_eq!(run.status.code(), Some(1), "{stdout}");
-    assert!(
-        stdout.contains("\nreplay: ouro-crash kill --seed 5 --cycles "),
-        "{stdout}"
-    );
+    assert!(stdout.contains("\nreplay: ouro-crash kill --seed 5 --cycles "), "{stdout}");
     assert!(stdout.contains("\nfailed in cycle "), "{stdout}");
-    assert!(
-        report(place.path())["failure"]
-            .as_str()
-            .unwrap()
-            .contains("client")
-    );
-    let left = std::fs::read_dir(place.path().join("databases"))
-        .unwrap()
-        .count();
+    assert!(report(place.path())["failure"].as_str().unwrap().contains("client"));
+    let left = std::fs::read_dir(place.path().join("databases")).unwrap().count();
     assert_eq!(left, 1, "the failed database was not kept");
 }
 

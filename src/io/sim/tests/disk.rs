@@ -40,10 +40,7 @@ fn a_sync_covers_only_what_had_completed_before_it() {
         sim.power_cut();
         bytes_of(sim, "f", 0)
     });
-    assert!(
-        seen.contains(&set([1])) && seen.contains(&set([2])),
-        "{seen:?}"
-    );
+    assert!(seen.contains(&set([1])) && seen.contains(&set([2])), "{seen:?}");
 }
 
 #[test]
@@ -84,10 +81,7 @@ fn of_two_pending_writes_either_may_survive() {
         bytes_of(sim, "f", 0)
     });
     for survivor in 0..3 {
-        assert!(
-            seen.contains(&set([survivor])),
-            "{survivor} never: {seen:?}"
-        );
+        assert!(seen.contains(&set([survivor])), "{survivor} never: {seen:?}");
     }
 }
 
@@ -98,10 +92,7 @@ fn the_length_is_lost_apart_from_the_bytes() {
         put(sim, &file, 0, 1, Harden::Now);
         put(sim, &file, 1, 2, Harden::Later);
         sim.power_cut();
-        (
-            sim.file_bytes(path("f")).unwrap().len() / UNIT,
-            bytes_of(sim, "f", 1),
-        )
+        (sim.file_bytes(path("f")).unwrap().len() / UNIT, bytes_of(sim, "f", 1))
     });
     for outcome in [(1, set([])), (2, set([0])), (2, set([2]))] {
         assert!(seen.contains(&outcome), "{outcome:?} never: {seen:?}");
@@ -184,8 +175,7 @@ fn a_rename_is_kept_or_lost_as_a_whole() {
 fn a_lost_directory_takes_its_files_along() {
     let seen = outcomes(|sim| {
         sim.block_on(sim.create_dir(path("/d"))).unwrap();
-        sim.block_on(sim.create_dir(path("/d")))
-            .expect("one that exists is fine");
+        sim.block_on(sim.create_dir(path("/d"))).expect("one that exists is fine");
         create(sim, "/d/f");
         sync_dir(sim, "/d");
         sim.power_cut();
@@ -205,11 +195,7 @@ fn a_kill_keeps_what_completed_but_makes_nothing_durable() {
         sim.power_cut();
         sim.file_bytes(path("f"))
     });
-    assert!(
-        seen.len() > 3,
-        "name, length and bytes may still be lost: {}",
-        seen.len()
-    );
+    assert!(seen.len() > 3, "name, length and bytes may still be lost: {}", seen.len());
 }
 
 #[test]
@@ -227,8 +213,7 @@ fn requests_in_flight_take_effect_wholly_partly_or_not() {
             }
             assert_eq!(kind(sim.block_on(writing).1), ErrorKind::Io);
             assert_eq!(kind(sim.block_on(removing)), ErrorKind::Io);
-            sim.file_bytes(path("f"))
-                .map(|bytes| bytes.into_iter().collect::<BTreeSet<u8>>())
+            sim.file_bytes(path("f")).map(|bytes| bytes.into_iter().collect::<BTreeSet<u8>>())
         });
         let all = [None, Some(set([1])), Some(set([2])), Some(set([1, 2]))];
         assert_eq!(seen, all.into());
@@ -239,26 +224,17 @@ fn requests_in_flight_take_effect_wholly_partly_or_not() {
 fn files_of_an_earlier_boot_are_void() {
     let sim = Sim::new(1);
     let file = create_durably(&sim, "f");
-    let lock = sim
-        .block_on(sim.try_lock(path("LOCK")))
-        .unwrap()
-        .expect("nobody has it");
+    let lock = sim.block_on(sim.try_lock(path("LOCK"))).unwrap().expect("nobody has it");
     sim.kill();
     let error = write(&sim, &file, 0, units(1, 1), Harden::Now).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(
-        error.to_string().contains("the machine was restarted"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("the machine was restarted"), "{error}");
     assert!(sim.block_on(sim.len(&file)).is_err());
     assert!(sim.unlock(&lock).is_err());
     let taken = sim.block_on(sim.try_lock(path("LOCK"))).unwrap();
     assert!(taken.is_some());
     drop(lock);
-    assert!(
-        sim.block_on(sim.try_lock(path("LOCK"))).unwrap().is_none(),
-        "dropped the new lock"
-    );
+    assert!(sim.block_on(sim.try_lock(path("LOCK"))).unwrap().is_none(), "dropped the new lock");
 }
 
 #[test]
@@ -273,10 +249,7 @@ fn damage_is_durable_and_images_are_put_back() {
     sim.truncate(path("f"), UNIT_64 + 8);
     sim.power_cut();
     let bytes = sim.file_bytes(path("f")).unwrap();
-    assert_eq!(
-        (bytes.len(), bytes[UNIT + 6], bytes[UNIT + 7]),
-        (UNIT + 8, 2, 9)
-    );
+    assert_eq!((bytes.len(), bytes[UNIT + 6], bytes[UNIT + 7]), (UNIT + 8, 2, 9));
     sim.remove_file(path("f"));
     sim.power_cut();
     assert!(sim.paths().is_empty());
@@ -285,10 +258,7 @@ fn damage_is_durable_and_images_are_put_back() {
     let mut seen = BTreeSet::new();
     for _ in 0..SEEDS {
         sim.restore(&image);
-        assert!(
-            sim.block_on(sim.len(&file)).is_err(),
-            "the file is of an earlier boot"
-        );
+        assert!(sim.block_on(sim.len(&file)).is_err(), "the file is of an earlier boot");
         assert_eq!(bytes_of(&sim, "f", 1), set([2]));
         sim.power_cut();
         assert_eq!(bytes_of(&sim, "f", 0), set([1]));

@@ -11,9 +11,7 @@ fn short_transfers_refusals_and_delays_are_invisible() {
         let file = create_durably(&sim, "f");
         let counts = sim.counters().counts();
         let mut buf = units(0, 4);
-        buf.chunks_mut(512)
-            .enumerate()
-            .for_each(|(i, sector)| sector.fill(i as u8 + 1));
+        buf.chunks_mut(512).enumerate().for_each(|(i, sector)| sector.fill(i as u8 + 1));
         let expected = buf.to_vec();
         write(&sim, &file, 1, buf, Harden::Now).unwrap();
         let (buf, read) = sim.block_on(sim.read(&file, UNIT_64, units(0, 5)));
@@ -21,10 +19,7 @@ fn short_transfers_refusals_and_delays_are_invisible() {
         assert_eq!(buf[..4 * UNIT], expected);
         assert!(buf[4 * UNIT..].iter().all(|&b| b == JUNK));
         let after = sim.counters().counts();
-        assert_eq!(
-            (after.writes - counts.writes, after.reads - counts.reads),
-            (1, 1)
-        );
+        assert_eq!((after.writes - counts.writes, after.reads - counts.reads), (1, 1));
         assert_eq!(after.write_bytes - counts.write_bytes, 4 * UNIT_64);
         sim.power_cut();
         assert_eq!(sim.file_bytes(path("f")).unwrap()[UNIT..], expected);
@@ -37,9 +32,7 @@ fn overtakes(sim: &Sim) -> bool {
     let file = create(sim, "f");
     drop(sim.write(&file, 0, units(1, 1).into(), Harden::Later));
     sim.block_on(sim.sleep(40_000));
-    sim.block_on(sim.write(&file, UNIT_64, units(1, 1).into(), Harden::Later))
-        .1
-        .unwrap();
+    sim.block_on(sim.write(&file, UNIT_64, units(1, 1).into(), Harden::Later)).1.unwrap();
     bytes_of(sim, "f", 0) == set([0])
 }
 
@@ -61,10 +54,7 @@ fn requests_overtake_each_other_only_when_told_to() {
 #[test]
 fn even_a_machine_that_always_refuses_gives_way() {
     let always = 1_000_000;
-    for faults in [
-        Faults::default().short_ppm(always),
-        Faults::default().again_ppm(always),
-    ] {
+    for faults in [Faults::default().short_ppm(always), Faults::default().again_ppm(always)] {
         let sim = Sim::new(3);
         sim.set_faults(faults);
         let file = create(&sim, "f");
@@ -86,15 +76,9 @@ fn device_errors_are_visible() {
     assert!(error.to_string().contains("read f at offset 0"), "{error}");
     sync(&sim, &file);
     sim.set_faults(Faults::default().write_error_ppm(1_000_000));
-    assert_eq!(
-        kind(write(&sim, &file, 0, units(2, 1), Harden::Later)),
-        ErrorKind::Io
-    );
+    assert_eq!(kind(write(&sim, &file, 0, units(2, 1), Harden::Later)), ErrorKind::Io);
     assert_eq!(kind(sim.block_on(sim.sync(&file))), ErrorKind::Io);
-    assert_eq!(
-        kind(sim.block_on(sim.rename(path("f"), path("g")))),
-        ErrorKind::Io
-    );
+    assert_eq!(kind(sim.block_on(sim.rename(path("f"), path("g")))), ErrorKind::Io);
     assert_eq!(names(&sim), ["f"]);
 }
 
@@ -133,10 +117,7 @@ fn a_full_disk_refuses_growth_until_there_is_room() {
     sim.set_faults(Faults::default().disk_bytes_max(2 * UNIT_64));
     let file = create(&sim, "f");
     put(&sim, &file, 1, 1, Harden::Later);
-    assert_eq!(
-        kind(write(&sim, &file, 2, units(1, 1), Harden::Later)),
-        ErrorKind::NoSpace
-    );
+    assert_eq!(kind(write(&sim, &file, 2, units(1, 1), Harden::Later)), ErrorKind::NoSpace);
     let created = sim.block_on(sim.open(path("g"), OpenMode::CreateNew));
     assert_eq!(created.unwrap_err().kind(), ErrorKind::NoSpace);
     put(&sim, &file, 0, 2, Harden::Later);
@@ -161,19 +142,10 @@ fn the_kth_request_fails_once_or_for_ever() {
             .collect::<Vec<bool>>();
         (failed, sim.faults_injected())
     };
-    assert_eq!(
-        run(2, FaultKind::Io, false),
-        (vec![false, true, false, false], 1)
-    );
-    assert_eq!(
-        run(3, FaultKind::Io, true),
-        (vec![false, false, true, true], 2)
-    );
+    assert_eq!(run(2, FaultKind::Io, false), (vec![false, true, false, false], 1));
+    assert_eq!(run(3, FaultKind::Io, true), (vec![false, false, true, true], 2));
     assert_eq!(run(5, FaultKind::Io, true), (vec![false; 4], 0));
-    assert_eq!(
-        run(2, FaultKind::NoSpace, false),
-        (vec![false, false, true, false], 1)
-    );
+    assert_eq!(run(2, FaultKind::NoSpace, false), (vec![false, false, true, false], 1));
     assert_eq!(run(1, FaultKind::NoSpace, true), (vec![true; 4], 4));
     assert_eq!(run(1, FaultKind::Short, true), (vec![false; 4], 4));
     assert_eq!(run(4, FaultKind::Again, true), (vec![false; 4], 1));

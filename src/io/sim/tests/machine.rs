@@ -31,10 +31,7 @@ fn busy_script(sim: &Sim) -> u64 {
             for round in 0..5u64 {
                 let unit = u64::from(writer) + 4 * round;
                 let buf = units(writer, 1).into();
-                io.write(&file, unit * UNIT_64, buf, Harden::Later)
-                    .await
-                    .1
-                    .unwrap();
+                io.write(&file, unit * UNIT_64, buf, Harden::Later).await.1.unwrap();
                 io.sleep(u64::from(writer) * 1000).await;
             }
             io.sync(&file).await.unwrap();
@@ -47,10 +44,7 @@ fn busy_script(sim: &Sim) -> u64 {
 
 #[test]
 fn a_seed_is_a_run() {
-    let faults = Faults::default()
-        .delay_ns(0..=50_000)
-        .reorder(true)
-        .short_ppm(100_000);
+    let faults = Faults::default().delay_ns(0..=50_000).reorder(true).short_ppm(100_000);
     let run = |seed| {
         let sim = Sim::new(seed);
         sim.set_faults(faults.clone());
@@ -85,19 +79,13 @@ fn opening_follows_its_mode() {
     let sim = Sim::new(1);
     let open = |name: &str, mode| sim.block_on(sim.open(path(name), mode));
     assert!(open("f", OpenMode::Read).is_err());
-    assert!(
-        open("d/f", OpenMode::CreateNew).is_err(),
-        "there is no such directory"
-    );
+    assert!(open("d/f", OpenMode::CreateNew).is_err(), "there is no such directory");
     let file = open("f", OpenMode::CreateNew).unwrap();
     assert!(open("f", OpenMode::CreateNew).is_err());
     put(&sim, &file, 0, 1, Harden::Later);
     let read_only = open("f", OpenMode::Read).unwrap();
     assert_eq!(sim.block_on(sim.len(&read_only)).unwrap(), UNIT_64);
-    assert_eq!(
-        kind(write(&sim, &read_only, 0, units(2, 1), Harden::Later)),
-        ErrorKind::Io
-    );
+    assert_eq!(kind(write(&sim, &read_only, 0, units(2, 1), Harden::Later)), ErrorKind::Io);
     let (_, read) = sim.block_on(sim.read(&read_only, 8 * UNIT_64, units(0, 1)));
     assert_eq!(read.unwrap(), 0, "beyond the end");
 }
@@ -132,10 +120,7 @@ fn a_dropped_future_completes_its_request() {
     drop(writing);
     drop(file);
     sim.run_for(0);
-    assert_eq!(
-        (bytes_of(&sim, "f", 0), bytes_of(&sim, "f", 1)),
-        (set([1]), set([2]))
-    );
+    assert_eq!((bytes_of(&sim, "f", 0), bytes_of(&sim, "f", 1)), (set([1]), set([2])));
 }
 
 #[test]
@@ -148,23 +133,14 @@ fn sleepers_wake_at_their_time() {
             let start_ns = io.now_ns();
             io.sleep(nanos).await;
             let slept_ns = io.now_ns() - start_ns;
-            assert!(
-                (nanos..nanos + 10_000).contains(&slept_ns),
-                "{slept_ns} for {nanos}"
-            );
+            assert!((nanos..nanos + 10_000).contains(&slept_ns), "{slept_ns} for {nanos}");
             woke_ns.store(nanos, Ordering::Relaxed);
         });
     }
     sim.run_for(1_500_000);
-    assert_eq!(
-        (woke_ns.load(Ordering::Relaxed), sim.now_ns()),
-        (1_000_000, 1_500_000)
-    );
+    assert_eq!((woke_ns.load(Ordering::Relaxed), sim.now_ns()), (1_000_000, 1_500_000));
     sim.run_for(5_000_000);
-    assert_eq!(
-        (woke_ns.load(Ordering::Relaxed), sim.now_ns()),
-        (3_000_000, 6_500_000)
-    );
+    assert_eq!((woke_ns.load(Ordering::Relaxed), sim.now_ns()), (3_000_000, 6_500_000));
     sim.block_on(sim.sleep(30_000_000));
     assert_eq!(woke_ns.load(Ordering::Relaxed), 20_000_000);
 }
@@ -199,12 +175,7 @@ fn a_dropped_sleep_leaves_no_timer() {
     let sim = Sim::new(1);
     let mut sleep = Box::pin(sim.sleep(1000));
     let waker = Waker::from(Arc::clone(&unheard));
-    assert!(
-        sleep
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     drop((sleep, waker));
     assert_eq!(Arc::strong_count(&unheard), 1);
 }
@@ -257,11 +228,7 @@ fn a_crash_drops_every_task() {
         sim.run_for(10_000_000);
         assert_eq!(sim.file_bytes(path("f")), Some(vec![]));
         drop(file);
-        assert_eq!(
-            Arc::strong_count(&sim.shared),
-            1,
-            "something of the old process lives on"
-        );
+        assert_eq!(Arc::strong_count(&sim.shared), 1, "something of the old process lives on");
     }
 }
 
@@ -307,10 +274,5 @@ fn listing_names_every_entry() {
         .map_err(|error: Error| error.to_string())
         .unwrap()
     });
-    assert_eq!(
-        seen,
-        [["a", "b"], ["b", "a"]]
-            .map(|names| names.map(String::from).to_vec())
-            .into()
-    );
+    assert_eq!(seen, [["a", "b"], ["b", "a"]].map(|names| names.map(String::from).to_vec()).into());
 }

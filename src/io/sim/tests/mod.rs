@@ -31,13 +31,11 @@ fn units(byte: u8, count: usize) -> IoBuf {
 }
 
 fn create(sim: &Sim, name: &str) -> File {
-    sim.block_on(sim.open(path(name), OpenMode::CreateNew))
-        .unwrap()
+    sim.block_on(sim.open(path(name), OpenMode::CreateNew)).unwrap()
 }
 
 fn open(sim: &Sim, name: &str) -> File {
-    sim.block_on(sim.open(path(name), OpenMode::ReadWrite))
-        .unwrap()
+    sim.block_on(sim.open(path(name), OpenMode::ReadWrite)).unwrap()
 }
 
 /// A new file whose name is durable.
@@ -56,8 +54,7 @@ fn sync(sim: &Sim, file: &File) {
 }
 
 fn write(sim: &Sim, file: &File, unit: u64, buf: IoBuf, harden: Harden) -> Result<()> {
-    sim.block_on(sim.write(file, unit * UNIT_64, buf.into(), harden))
-        .1
+    sim.block_on(sim.write(file, unit * UNIT_64, buf.into(), harden)).1
 }
 
 fn put(sim: &Sim, file: &File, unit: u64, byte: u8, harden: Harden) {
@@ -71,10 +68,7 @@ fn bytes_of(sim: &Sim, name: &str, unit: usize) -> BTreeSet<u8> {
 }
 
 fn names(sim: &Sim) -> Vec<String> {
-    sim.paths()
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect()
+    sim.paths().iter().map(|path| path.display().to_string()).collect()
 }
 
 fn kind(result: Result<()>) -> ErrorKind {

@@ -17,9 +17,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self {
-            root: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-        }
+        Self { root: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -60,11 +58,7 @@ impl Place {
 
 pub(crate) fn ouro(dir: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ouro"));
-    command
-        .arg("--dir")
-        .arg(dir)
-        .args(arguments)
-        .stdin(Stdio::null());
+    command.arg("--dir").arg(dir).args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -96,12 +90,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 }
 
 pub(crate) fn last_line(stdout: &[u8]) -> String {
-    str::from_utf8(stdout)
-        .unwrap()
-        .lines()
-        .last()
-        .unwrap()
-        .to_owned()
+    str::from_utf8(stdout).unwrap().lines().last().unwrap().to_owned()
 }
 
 /// The counts with which an import ends.
@@ -128,11 +117,7 @@ impl RunningImport {
             .unwrap();
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            child,
-            input,
-            output,
-        }
+        Self { child, input, output }
     }
 
     pub(crate) fn send(&mut self, text: &[u8]) {
@@ -143,10 +128,7 @@ impl RunningImport {
     pub(crate) fn wait_for(&mut self, lines: u64) -> u64 {
         loop {
             let mut line = String::new();
-            assert!(
-                self.output.read_line(&mut line).unwrap() > 0,
-                "the import ended early"
-            );
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the import ended early");
             let acknowledged = acknowledged(&line).expect("an acknowledgement");
             if acknowledged >= lines {
                 return acknowledged;
@@ -164,8 +146,5 @@ impl RunningImport {
 
 /// N of a whole line `acknowledged N`.
 pub(crate) fn acknowledged(line: &str) -> Option<u64> {
-    line.strip_suffix('\n')?
-        .strip_prefix("acknowledged ")?
-        .parse()
-        .ok()
+    line.strip_suffix('\n')?.strip_prefix("acknowledged ")?.parse().ok()
 }
