@@ -87,6 +87,10 @@ impl Options {
     /// The memory budget in bytes; 256 MiB by default, at least 4 MiB. Half of
     /// it is for memtables.
     ///
+    /// It also bounds the log, and with that the time to open after a crash:
+    /// memtables are flushed when all streams together keep more than the
+    /// budget (or four segments a stream, if that is more).
+    ///
     /// ```
     /// let options = ourodb::Options::default().memory(1 << 30);
     /// ```
