@@ -228,6 +228,19 @@ fn an_idle_stream_has_a_witness_for_its_last_group() {
     expect(&sim, None, "a damaged last put before a mark");
 }
 
+/// The cut that an opening records says that all below it is there: damage to
+/// it later is no torn tail any more.
+#[test]
+fn what_an_opening_found_counts_as_durable() {
+    let (sim, image, segments) = image(1);
+    sim.restore(&image);
+    let db = Db::open("/db", options(&sim)).expect("open");
+    sim.power_cut();
+    drop(db);
+    sim.overwrite(&segments[0], UNIT + 40, &[0xff; 8]);
+    expect(&sim, None, "a put that an opening had found");
+}
+
 #[test]
 fn a_clean_close_leaves_a_witness() {
     let sim = Sim::new(3);

@@ -148,7 +148,7 @@ impl Error {
         use std::io::ErrorKind as Os;
         let (kind, advice) = match source.kind() {
             Os::StorageFull | Os::QuotaExceeded | Os::FileTooLarge => {
-                (ErrorKind::NoSpace, "; free some space on this file system, then write again")
+                (ErrorKind::NoSpace, "; free some space on this file system, then try again")
             }
             Os::PermissionDenied => (
                 ErrorKind::PermissionDenied,

@@ -169,7 +169,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             sizes: opening.segments,
             pool: Arc::clone(&opening.owner_pools[number]),
         };
-        let first = maker.create(io, new_id(), 0, None).await?;
+        let first = maker.create(io, new_id(), 0, None).await;
+        let first = first.map_err(|error| error.context("cannot open the database"))?;
         let stream = Stream::new(identity.db, key, limits.group_bytes_max, first);
         starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
         made.push((stream, maker));

@@ -72,8 +72,8 @@ struct Core {
     ring: IoUring,
     slots: Slots,
     fixed: FixedFiles,
-    /// Keeps registered memory alive as long as the ring.
-    _pool: Arc<BufferPool>,
+    /// Registered memory lives as long as the ring.
+    pool: Arc<BufferPool>,
     wake: Arc<Eventfd>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn start(
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
     let slots = Slots::new(in_flight_max as usize - 1);
-    let mut core = Core { ring, slots, fixed, _pool: pool, wake: Arc::clone(&wake) };
+    let mut core = Core { ring, slots, fixed, pool, wake: Arc::clone(&wake) };
     core.arm_wake()?;
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
@@ -303,7 +303,9 @@ impl Driver for RingDriver {
 }
 
 impl Drop for RingDriver {
-    /// Waits until the kernel has let go of every buffer.
+    /// Waits until the kernel has let go of every buffer and file: the ring
+    /// itself is torn down later, in the kernel's own time, and a file system
+    /// would be busy until then.
     fn drop(&mut self) {
         let mut core = self.core.borrow_mut();
         while core.slots.in_flight() > 0 {
@@ -312,10 +314,18 @@ impl Drop for RingDriver {
                 core.enter(wait)
             });
             if let Err(error) = moved {
-                // The slots' memory must not be freed under the kernel.
+                // No memory may be freed under the kernel.
                 tracing::error!(%error, "an io_uring ended with requests in flight");
                 core.slots.leak();
+                std::mem::forget(Arc::clone(&core.pool));
                 return;
+            }
+        }
+        let submitter = core.ring.submitter();
+        for released in [submitter.unregister_files(), submitter.unregister_buffers()] {
+            // ENXIO: there were none.
+            if let Err(error) = released {
+                tracing::debug!(%error, "a ring keeps what it has registered until its end");
             }
         }
     }

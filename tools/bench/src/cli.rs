@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   ouro-bench
       Loads a million records into ./ouro-bench-data with 16 clients, then runs
-      YCSB B on them. Ends within a minute.
+      YCSB B on them. Ends within a minute. Takes --io, and no other flag.
   ouro-bench load --dir data --records 4000000 --clients 16
       Makes a database to measure.
   ouro-bench run --dir data --workload get-uniform --seconds 30 --clients 8
@@ -36,8 +36,17 @@ Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 /// write durable, and runs a read-mostly workload on them. Every value read is
 /// checked.
 #[derive(Parser, Debug)]
-#[command(name = "ouro-bench", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[command(
+    name = "ouro-bench",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES,
+    after_long_help = EXAMPLES
+)]
 pub struct Cli {
+    /// How the engine's owners reach the disk, without a command
+    #[arg(long, value_name = "IO", default_value = "ring")]
+    pub io: Io,
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,

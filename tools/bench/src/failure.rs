@@ -57,6 +57,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Engine { source, .. } => match source.kind() {
+                ErrorKind::InvalidArgument => 2,
                 ErrorKind::Corruption => 3,
                 ErrorKind::Locked => 4,
                 ErrorKind::NoSpace => 5,

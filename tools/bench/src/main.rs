@@ -10,10 +10,12 @@ use clap::Parser;
 use ouro_bench::cli::{Cli, Command};
 use ouro_bench::failure::Failure;
 use ouro_bench::{commands, output, quick};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
 
 fn main() -> ExitCode {
+    raise_descriptor_limit();
     let cli = Cli::parse();
     // What the engine warns of, on stderr.
     tracing_subscriber::fmt()
@@ -39,10 +41,19 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli, interrupt: &AtomicBool) -> Result<(), Failure> {
     match &cli.command {
-        None => quick::run(&quick::Plan::default(), interrupt),
+        None => quick::run(&quick::Plan { io: cli.io, ..quick::Plan::default() }, interrupt),
         Some(Command::Load(args)) => commands::load(args, None, interrupt).map(drop),
         Some(Command::Run(args)) => commands::run(args, interrupt).map(drop),
     }
+}
+
+/// The engine keeps a descriptor for each table, and the usual soft limit is
+/// there for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Ignored on purpose: where the system refuses, the engine works within
+    // the old limit, and says TooManyFiles clearly when it meets it.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Set by the first Ctrl-C. The second one ends the process at once.

@@ -25,6 +25,8 @@ pub struct Plan {
     pub run: Duration,
     /// Clients of both.
     pub clients: usize,
+    /// How the engine's owners do I/O.
+    pub io: Io,
 }
 
 impl Default for Plan {
@@ -36,6 +38,7 @@ impl Default for Plan {
             load: Duration::from_secs(38),
             run: Duration::from_secs(10),
             clients: 16,
+            io: Io::Ring,
         }
     }
 }
@@ -51,7 +54,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         owners: None,
         memory: 256 << 20,
         durability: Durability::Durable,
-        io: Io::Ring,
+        io: plan.io,
         lock_wait: Duration::from_secs(10),
         json: None,
         seed: 1,
@@ -64,7 +67,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     let (records, clients) = (grouped(plan.records), plan.clients);
     output.say(&format!(
         "OuroDB: loading {records} records into {dir}{replacing}.\nKeys of 24 bytes, values of \
-         400 (half of them random), {clients} clients; every write survives a power failure.\n\n"
+         400 (half of them random), {clients} clients;\nevery write survives a power failure.\n\n"
     ))?;
     let load = LoadArgs {
         records: plan.records,
@@ -84,14 +87,18 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     }
     let workload = Workload::B;
     output.say(&format!(
-        "\nNow {} for {:.0} s, {clients} clients; every value read is checked.\n\n",
+        "\nNow {} for {:.0} s, {clients} clients;\nevery value read is checked.\n\n",
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
     commands::run(&RunArgs { workload, seconds: plan.run, rate: None, common }, interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
+    let io = match plan.io {
+        Io::Ring => "",
+        Io::Blocking => " --io blocking",
+    };
     output.say(&format!(
         "\nThe data stays in {dir}. To go on with it:\n  {program} run --dir {dir} --workload \
-         get-uniform --clients {clients}\nAll there is: {program} --help\n"
+         get-uniform --clients {clients}{io}\nAll there is: {program} --help\n"
     ))
 }

@@ -6,6 +6,9 @@ use crate::report::{Measured, Operation, Report};
 use crate::size::format_size;
 use crate::workload::OpKind;
 
+/// What a terminal shows of a line.
+const LINE_CHARS_MAX: usize = 80;
+
 /// The whole result as text.
 #[must_use]
 pub fn render(report: &Report) -> String {
@@ -25,7 +28,7 @@ fn headline(report: &Report) -> String {
         None => format!("load: {} records", grouped(config.records)),
     };
     let partial = if report.partial { " (PARTIAL: it was cut short)" } else { "" };
-    format!("{what}, {:.1} s{partial}", result.elapsed_s)
+    wrapped(&format!("{what}, {:.1} s{partial}", result.elapsed_s), " ")
 }
 
 fn setting(report: &Report) -> String {
@@ -36,7 +39,7 @@ fn setting(report: &Report) -> String {
     };
     let plural = if config.clients == 1 { "" } else { "s" };
     let unknown = || "unknown".to_owned();
-    format!(
+    let facts = format!(
         "{} client{plural}, {pace}; {} records of {} + {} bytes; memory {}; {} on {}",
         config.clients,
         grouped(report.result.records),
@@ -45,7 +48,8 @@ fn setting(report: &Report) -> String {
         format_size(config.memory_bytes),
         machine.file_system.clone().unwrap_or_else(unknown),
         machine.device.clone().unwrap_or_else(unknown),
-    )
+    );
+    wrapped(&facts, "; ")
 }
 
 const COLUMNS: [&str; 9] =
@@ -72,7 +76,11 @@ fn row(kind: OpKind, operation: &Operation) -> [String; COLUMNS.len()] {
         if operation.ops == 0 { "-".to_owned() } else { duration(ns as f64) }
     };
     [
-        kind.name().replace('_', "-"),
+        match kind {
+            // The whole name does not leave room for the numbers.
+            OpKind::ReadModifyWrite => "rmw".to_owned(),
+            _ => kind.name().to_owned(),
+        },
         grouped(operation.ops),
         grouped(operation.ops_per_s.round() as u64),
         time(latency.p50),
@@ -108,17 +116,35 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
             result.first_wrong_read.as_deref().unwrap_or("unknown")
         )
     });
-    [String::new(), facts.join("; ")].into_iter().chain(unsent).chain(saturated).chain(wrong)
+    let notes = unsent.into_iter().chain(saturated).chain(wrong).map(|note| wrapped(&note, " "));
+    [String::new(), wrapped(&facts.join("; "), "; ")].into_iter().chain(notes)
 }
 
-/// A duration with three digits and its unit.
+/// `text` with line breaks at some of its separators, so that no line is longer
+/// than a terminal's, unless it holds no separator.
+fn wrapped(text: &str, separator: &str) -> String {
+    let (mut lines, mut line) = (String::new(), String::new());
+    for piece in text.split_inclusive(separator) {
+        // The space at the end of a line is not written.
+        let chars = line.chars().count() + piece.trim_end().chars().count();
+        if !line.is_empty() && chars > LINE_CHARS_MAX {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            line.clear();
+        }
+        line.push_str(piece);
+    }
+    lines + &line
+}
+
+/// A duration with three digits and its unit: six characters up to an hour.
 #[must_use]
 pub fn duration(ns: f64) -> String {
     let units = [(1e9, "s"), (1e6, "ms"), (1e3, "us")];
     // What would be rounded up to 1000 belongs to the next unit.
     let found = units.into_iter().find(|(factor, _)| ns >= factor * 0.9995);
     let Some((factor, unit)) = found else {
-        return format!("{ns:.0} ns");
+        return format!("{ns:.0}ns");
     };
     let value = ns / factor;
     let decimals = match value {
@@ -126,7 +152,7 @@ pub fn duration(ns: f64) -> String {
         _ if value < 99.95 => 1,
         _ => 0,
     };
-    format!("{value:.decimals$} {unit}")
+    format!("{value:.decimals$}{unit}")
 }
 
 /// A number with commas between thousands.
@@ -145,26 +171,131 @@ pub fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::cli::{ClientKind, Durability, Io};
+    use crate::machine::Machine;
+    use crate::report::{Config, Device, Latency, Versions};
+    use crate::workload::Workload;
 
     #[test]
     fn durations_have_three_digits() {
         let expected = [
-            (0.0, "0 ns"),
-            (999.0, "999 ns"),
-            (1000.0, "1.00 us"),
-            (9_994.0, "9.99 us"),
-            (9_996.0, "10.0 us"),
-            (99_960.0, "100 us"),
-            (999_400.0, "999 us"),
-            (999_600.0, "1.00 ms"),
-            (12_345_678.0, "12.3 ms"),
-            (1e9, "1.00 s"),
-            (3.6e12, "3600 s"),
+            (0.0, "0ns"),
+            (999.0, "999ns"),
+            (1000.0, "1.00us"),
+            (9_994.0, "9.99us"),
+            (9_996.0, "10.0us"),
+            (99_960.0, "100us"),
+            (999_400.0, "999us"),
+            (999_600.0, "1.00ms"),
+            (12_345_678.0, "12.3ms"),
+            (1e9, "1.00s"),
+            (3.6e12, "3600s"),
         ];
         for (ns, text) in expected {
             assert_eq!(duration(ns), text);
         }
+    }
+
+    /// The most that a minute at millions of operations a second can give.
+    fn large(command: &'static str, workload: Option<Workload>) -> Report {
+        let latency = Latency {
+            mean: 9_987_654.3,
+            min: 999,
+            p50: 9_990,
+            p90: 99_900,
+            p99: 999_000,
+            p99_9: 9_990_000,
+            p99_99: 99_900_000,
+            max: 59_900_000_000,
+        };
+        let operation = Operation { ops: 99_999_999, ops_per_s: 9_999_999.4, latency_ns: latency };
+        Report {
+            format: 1,
+            command,
+            partial: true,
+            started: "2026-11-20T12:00:00Z".to_owned(),
+            started_unix_s: 1_795_176_000,
+            versions: Versions::THIS,
+            config: Config {
+                dir: "./ouro-bench-data".to_owned(),
+                workload,
+                records: 999_999_999,
+                key_bytes: 24,
+                value_bytes: 65_536,
+                data_seed: 1,
+                seed: 1,
+                clients: 4096,
+                client_kind: ClientKind::Thread,
+                depth: 1,
+                r#loop: "open",
+                rate_ops_per_s: Some(1_000_000_000),
+                seconds: Some(60.0),
+                owners: 2,
+                shards: 64,
+                memory_bytes: 256 << 20,
+                durability: Durability::Durable,
+                io: Io::Blocking,
+            },
+            machine: Machine::look(Path::new("/")),
+            result: Measured {
+                elapsed_s: 59.9,
+                settle_s: Some(59.9),
+                ops: 99_999_999,
+                ops_per_s: 9_999_999.4,
+                unsent_ops: 999_999_999,
+                saturated_ops: 999_999_999,
+                wrong_reads: 999_999_999,
+                first_wrong_read: Some("record 999999998 has a wrong value".to_owned()),
+                records: 999_999_999,
+                cpu_ns: 59_900_000_000,
+                cpu_ns_per_op: Some(59_900_000.0),
+                put_bytes: 1 << 40,
+                bytes_written_per_byte_put: Some(12.34),
+                device_reads_per_get: Some(12.34),
+                device_reads_per_scan: Some(123.45),
+                device: Device { reads: 1, bytes_read: 1, writes: 1, bytes_written: 1, syncs: 1 },
+                operations: OpKind::ALL.into_iter().map(|kind| (kind, operation)).collect(),
+            },
+        }
+    }
+
+    #[test]
+    fn no_line_is_longer_than_a_terminals() {
+        let load = std::iter::once(large("load", None));
+        let runs = Workload::value_variants().iter().map(|of| large("run", Some(*of)));
+        for report in load.chain(runs) {
+            let text = render(&report);
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80 && line.trim_end() == line, "{line:?}\n{text}");
+            }
+            // Nothing is lost at a line's end.
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for part in [
+                "4096 clients, open loop at 1,000,000,000/s; 999,999,999 records of 24 + 65536",
+                "59.9ms of CPU per operation; 12.34 bytes written per byte put; 12.34 device",
+                "99,999,999 9,999,999 9.99us 99.9us 999us 9.99ms 99.9ms 59.9s",
+                "999,999,999 operations were due and never sent; the percentiles",
+            ] {
+                assert!(words.contains(part), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_break_at_separators_only() {
+        let fact = |length: usize| "x".repeat(length);
+        assert_eq!(wrapped("", "; "), "");
+        assert_eq!(wrapped("one two; three", "; "), "one two; three");
+        let (fits, long) = (format!("{}; {}", fact(39), fact(39)), fact(100));
+        assert_eq!(wrapped(&fits, "; "), fits);
+        let breaks = format!("{}; {}", fact(39), fact(40));
+        assert_eq!(wrapped(&breaks, "; "), format!("{};\n{}", fact(39), fact(40)));
+        assert_eq!(wrapped(&format!("a; {long}; b"), "; "), format!("a;\n{long};\nb"));
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn every_workload_runs_on_a_loaded_database() {
         ("c", &["read"]),
         ("d", &["read", "insert"]),
         ("e", &["insert", "scan"]),
-        ("f", &["read", "read-modify-write"]),
+        ("f", &["read", "rmw"]),
         ("get-uniform", &["read"]),
         ("get-zipfian", &["read"]),
         ("get-absent", &["read"]),
@@ -328,6 +328,45 @@ fn wrong_reads_are_counted_and_exit_with_7() {
     }
     fs::write(&marker, right).unwrap();
     done(&run(dir.path(), "c", &[]));
+}
+
+/// What the engine refuses of the arguments is a usage error as well.
+#[test]
+fn a_memory_budget_too_small_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let arguments = ["run", "--dir", "db", "--workload", "c", "--memory", "1MiB"];
+    refused(&bench(dir.path(), &arguments), 2, "memory");
+}
+
+/// Without a command, a flag of the commands is taken: `--io`.
+#[test]
+fn the_first_look_takes_io_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("ouro-bench-data")).unwrap();
+    fs::write(dir.path().join("ouro-bench-data/note.txt"), "precious").unwrap();
+    refused(&bench(dir.path(), &["--io", "blocking"]), 2, "note.txt");
+    refused(&bench(dir.path(), &["--io", "mmap"]), 2, "mmap");
+    refused(&bench(dir.path(), &["--clients", "2"]), 2, "--clients");
+    let load = ["--io", "blocking", "load", "--dir", "db", "--records", "10"];
+    refused(&bench(dir.path(), &load), 2, "cannot be used with");
+    assert!(!dir.path().join("db").exists());
+}
+
+/// The engine needs more descriptors than the soft limit allows.
+#[test]
+fn the_soft_limit_of_descriptors_is_raised() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = |kind: &str| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -{kind}n 20 && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_ouro-bench")]);
+        shell.args(LOAD).args(["--shards", "64", "--io", "blocking"]);
+        shell.current_dir(dir.path()).output().unwrap()
+    };
+    let refused = limited("H");
+    assert_eq!(refused.status.code(), Some(7), "{}", stderr(&refused));
+    done(&limited("S"));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ourodb::{Db, VALUE_BYTES_MAX};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Cli, Command, Text};
 use crate::escape::{escape_into, escaped};
@@ -34,6 +35,7 @@ use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 
 fn main() -> ExitCode {
+    raise_descriptor_limit();
     // What the engine warns of, on stderr.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -49,6 +51,15 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// The engine keeps a descriptor for each table, and the usual soft limit is
+/// there for programs that use `select`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Ignored on purpose: where the system refuses, the engine works within
+    // the old limit, and says TooManyFiles clearly when it meets it.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Does what was asked. What can be refused without the database is refused

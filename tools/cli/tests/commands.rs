@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Place, output, stderr, succeeded};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -124,7 +125,11 @@ fn stats_for_people_and_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&place.ok(&["stats", "--json"])).unwrap();
     assert_eq!(json["format"], 1);
     assert_eq!(json["shards"], 2);
-    assert!(json["device_write_bytes"].is_u64());
+    assert!(json.as_object().unwrap().values().all(serde_json::Value::is_u64), "{json}");
+    let in_text = text.lines().map(|line| line.split_once(": ").unwrap().0);
+    let in_text: BTreeSet<&str> = in_text.chain(["format"]).collect();
+    let in_json = json.as_object().unwrap().keys();
+    assert_eq!(in_json.map(String::as_str).collect::<BTreeSet<_>>(), in_text);
 }
 
 #[test]

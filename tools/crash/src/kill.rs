@@ -5,6 +5,7 @@
 //! that follows, so recovery is followed by writes without a clean close
 //! between them; some openings are killed themselves before one may succeed.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -84,6 +85,14 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             return code;
         }
     };
+    // Before the cycles: they are too long to lose to a path that is wrong.
+    let report_file = match arguments.report.as_deref().map(create_report).transpose() {
+        Ok(file) => file,
+        Err(what) => {
+            eprintln!("ouro-crash: {what}");
+            return 7;
+        }
+    };
     let mut counts = Counts::default();
     let result = Run::new(arguments, &dir, &mut counts).and_then(|mut run| run.all_cycles());
     print!("{counts}");
@@ -100,8 +109,11 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         eprintln!("ouro-crash: {what}");
     }
     if let Err(Failure::Finding { cycle, what }) = &result {
-        let (seed, cycles, clients) = (arguments.seed, cycle + 1, arguments.clients);
-        println!("replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients}");
+        let Arguments { seed, clients, io, .. } = arguments;
+        let cycles = cycle + 1;
+        println!(
+            "replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients} --io {io}"
+        );
         println!("failed in cycle {cycle}: {what}");
         println!("kept: {}", dir.display());
         temporary.map(tempfile::TempDir::keep);
@@ -113,17 +125,19 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         seed: arguments.seed,
         clients: arguments.clients,
         durability: "durable",
+        io: arguments.io,
         duration_s: start.elapsed().as_secs_f64(),
         counts: &counts,
         failure: failed.map(|(_, what)| what),
     };
-    match arguments.report.as_deref().map(|path| write_report(path, &report)) {
-        Some(Err(what)) => {
-            eprintln!("ouro-crash: {what}");
-            if code == 0 { 7 } else { code }
-        }
-        _ => code,
+    if let Some(Err(what)) = report_file.map(|file| write_report(file, &report)) {
+        eprintln!("ouro-crash: {what}");
+        return if code == 0 { 7 } else { code };
     }
+    if code == 0 {
+        println!("ok: every acknowledged write was found");
+    }
+    code
 }
 
 /// The directory for the databases; a temporary one is removed when dropped.
@@ -144,10 +158,17 @@ pub(crate) fn directory(
     Ok((dir.to_owned(), None))
 }
 
-fn write_report(path: &Path, report: &Report<'_>) -> Result<(), String> {
+fn create_report(path: &Path) -> Result<(&Path, File), String> {
+    File::create(path)
+        .map(|file| (path, file))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn write_report((path, mut file): (&Path, File), report: &Report<'_>) -> Result<(), String> {
     let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     text.push('\n');
-    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    file.write_all(text.as_bytes())
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 struct Run<'a> {
@@ -267,8 +288,8 @@ impl<'a> Run<'a> {
         };
         self.open_duration = start.elapsed();
         let in_flight = self.oracle.check(&content.rows).map_err(|what| self.finding(what))?;
-        self.counts.in_flight_found += in_flight.found;
-        self.counts.in_flight_lost += in_flight.lost;
+        self.counts.in_flight_written += in_flight.written;
+        self.counts.in_flight_not_written += in_flight.not_written;
         self.counts.in_flight_without_trace += in_flight.without_trace;
         Ok((child, Script::new(self.arguments.seed, self.cycle, content.streams)))
     }

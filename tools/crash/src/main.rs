@@ -20,10 +20,12 @@ mod report;
 mod script;
 mod worker;
 
+use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ourodb::IoBackend;
+use serde::Serialize;
 
 /// Crash tests of OuroDB on real processes and file systems
 ///
@@ -55,12 +57,22 @@ enum Command {
 }
 
 /// How the engine reaches its files.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 enum Io {
     /// io_uring
     Ring,
     /// Positioned reads and writes
     Blocking,
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ring => "ring",
+            Self::Blocking => "blocking",
+        })
+    }
 }
 
 impl From<Io> for IoBackend {

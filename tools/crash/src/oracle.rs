@@ -24,8 +24,8 @@ pub(crate) struct Oracle {
 /// What became of the operations that were in flight at a kill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InFlight {
-    pub(crate) found: u64,
-    pub(crate) lost: u64,
+    pub(crate) written: u64,
+    pub(crate) not_written: u64,
     /// The keys hold the same either way.
     pub(crate) without_trace: u64,
 }
@@ -121,8 +121,8 @@ impl Client {
         apply(&mut with, &operation);
         match (difference(&self.values, found), difference(&with, found)) {
             (None, None) => in_flight.without_trace += u64::from(!operation.changes().is_empty()),
-            (None, Some(_)) => in_flight.lost += 1,
-            (Some(_), None) => in_flight.found += 1,
+            (None, Some(_)) => in_flight.not_written += 1,
+            (Some(_), None) => in_flight.written += 1,
             (Some(half), Some(_)) => {
                 let neither = (0..found.len())
                     .find(|key| found[*key] != self.values[*key] && found[*key] != with[*key]);

@@ -90,12 +90,12 @@ fn what_was_in_flight_is_there_wholly_or_not_at_all() {
     let (mut oracle, changes) = with_batch_in_flight();
     assert!(oracle.has_writes_in_flight());
     let all = rows_after(&oracle, &changes);
-    assert_eq!(oracle.check(&all).unwrap().found, 1);
+    assert_eq!(oracle.check(&all).unwrap().written, 1);
     assert_eq!(oracle.check(&all), Ok(InFlight::default()));
 
     let (mut oracle, changes) = with_batch_in_flight();
     let (none, all) = (rows(&oracle), rows_after(&oracle, &changes));
-    assert_eq!(oracle.check(&none).unwrap().lost, 1);
+    assert_eq!(oracle.check(&none).unwrap().not_written, 1);
     assert!(oracle.check(&all).is_err(), "what was lost came back later");
 
     for part in [&batch()[..1], &batch()[..2], &batch()[1..]] {

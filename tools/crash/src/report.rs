@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::Io;
+
 /// Counts of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Counts {
@@ -17,8 +19,8 @@ pub(crate) struct Counts {
     pub(crate) clean_restarts: u64,
     pub(crate) databases: u64,
     pub(crate) writes_acknowledged: u64,
-    pub(crate) in_flight_found: u64,
-    pub(crate) in_flight_lost: u64,
+    pub(crate) in_flight_written: u64,
+    pub(crate) in_flight_not_written: u64,
     pub(crate) in_flight_without_trace: u64,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct Report<'a> {
     pub(crate) seed: u64,
     pub(crate) clients: u8,
     pub(crate) durability: &'static str,
+    pub(crate) io: Io,
     pub(crate) duration_s: f64,
     #[serde(flatten)]
     pub(crate) counts: &'a Counts,
@@ -47,8 +50,8 @@ impl fmt::Display for Counts {
             ("clean restarts", self.clean_restarts),
             ("databases", self.databases),
             ("writes acknowledged", self.writes_acknowledged),
-            ("writes in flight, found", self.in_flight_found),
-            ("writes in flight, lost", self.in_flight_lost),
+            ("writes in flight, written", self.in_flight_written),
+            ("writes in flight, not written", self.in_flight_not_written),
             ("writes in flight, without trace", self.in_flight_without_trace),
         ] {
             writeln!(f, "{name}: {count}")?;

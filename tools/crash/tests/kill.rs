@@ -28,10 +28,14 @@ fn nothing_is_lost_in_thirty_cycles() {
         (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert_eq!(run.status.code(), Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("cycles: 30\n"), "{stdout}");
+    assert!(stdout.contains("\nwrites in flight, not written: "), "{stdout}");
+    assert!(stdout.ends_with("\nok: every acknowledged write was found\n"), "{stdout}");
     assert_eq!(stderr, "");
     let report = report(place.path());
     assert_eq!(report["format"], 1);
     assert_eq!(report["cycles"], 30);
+    assert_eq!(report["io"], "ring");
+    assert!(report["in_flight_written"].is_u64() && report["in_flight_not_written"].is_u64());
     assert!(report["cycles_with_writes_in_flight"].as_u64().unwrap() >= 15, "{report}");
     assert!(report["writes_acknowledged"].as_u64().unwrap() >= 30, "{report}");
     assert_eq!(report.get("failure"), None);
@@ -46,7 +50,9 @@ fn caught(plant: &str) {
     let stdout = String::from_utf8(run.stdout).unwrap();
     assert_eq!(run.status.code(), Some(1), "{stdout}");
     assert!(stdout.contains("\nreplay: ouro-crash kill --seed 5 --cycles "), "{stdout}");
+    assert!(stdout.contains(" --clients 4 --io ring\n"), "{stdout}");
     assert!(stdout.contains("\nfailed in cycle "), "{stdout}");
+    assert!(!stdout.contains("ok:"), "{stdout}");
     assert!(report(place.path())["failure"].as_str().unwrap().contains("client"));
     let left = std::fs::read_dir(place.path().join("databases")).unwrap().count();
     assert_eq!(left, 1, "the failed database was not kept");
@@ -60,6 +66,15 @@ fn a_write_acknowledged_too_early_is_caught() {
 #[test]
 fn a_batch_that_is_not_atomic_is_caught() {
     caught("split-batch");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_found_out_first() {
+    let place = place();
+    let run = kill(&place.path().join("none"), &["--cycles", "1000000"]);
+    assert_eq!(run.status.code(), Some(7));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("report.json"));
+    assert_eq!(run.stdout, b"");
 }
 
 #[test]
