@@ -171,3 +171,39 @@ impl State {
         oldest.map_or(self.next_seq, |(first, _)| first) - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seq::{Kind, Tag};
+    use crate::memtable::Payload;
+
+    #[test]
+    fn a_memtable_is_not_rotated_under_a_batch_that_is_being_inserted() {
+        let arenas = ArenaPool::new(1 << 20);
+        let mut state = State::new(View::default(), 0, &arenas);
+        state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
+        state.inserting = 1;
+        let admitted = state.admit(100, 4096, 2, &arenas).expect("open");
+        assert!(matches!(admitted, Admission::Stalled(_)));
+        state.inserting = 0;
+        let admitted = state.admit(100, 4096, 2, &arenas).expect("open");
+        assert!(matches!(admitted, Admission::Rotated));
+        assert!(matches!(state.admit(100, 4096, 2, &arenas), Ok(Admission::Granted)));
+    }
+
+    #[test]
+    fn too_many_immutable_memtables_stall_writers_and_a_failing_flush_fails_them() {
+        let arenas = ArenaPool::new(1 << 20);
+        let mut state = State::new(View::default(), 0, &arenas);
+        for seq in 1..=3 {
+            state.mutable.insert(b"key", Tag::new(seq, Kind::Put), Payload::Inline(&[7; 5000]));
+            if seq < 3 {
+                state.rotate(&arenas);
+            }
+        }
+        assert!(matches!(state.admit(100, 4096, 2, &arenas), Ok(Admission::Stalled(_))));
+        state.flush_error = Some(Error::closed());
+        assert!(state.admit(100, 4096, 2, &arenas).is_err());
+    }
+}
