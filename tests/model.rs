@@ -164,17 +164,22 @@ impl World<'_> {
             self.model = after;
             return;
         }
-        let rows = loop {
+        let rows = self.rows();
+        assert!(rows == self.model || rows == after, "a write in flight is there in part");
+        self.model = rows;
+    }
+
+    /// Everything there is, however many crashes it takes to see it.
+    fn rows(&mut self) -> Model {
+        loop {
             let rows = self.alive(|db| {
                 let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
                 rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
             });
             if let Some(rows) = rows {
-                break rows;
+                return rows;
             }
-        };
-        assert!(rows == self.model || rows == after, "a write in flight is there in part");
-        self.model = rows;
+        }
     }
 
     fn scan(&mut self, from: &[u8], to: &[u8], reverse: bool, writes: &[(Vec<u8>, Vec<u8>)]) {
@@ -225,15 +230,7 @@ impl World<'_> {
 
     /// After a crash among single writes: a prefix of them is there.
     fn adopt_prefix(&mut self, writes: &[(Vec<u8>, Vec<u8>)]) {
-        let rows = loop {
-            let rows = self.alive(|db| {
-                let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
-            });
-            if let Some(rows) = rows {
-                break rows;
-            }
-        };
+        let rows = self.rows();
         let mut model = self.model.clone();
         let mut matches = rows == model;
         for (key, value) in writes {
