@@ -65,7 +65,8 @@ pub enum Command {
 #[derive(Args, Debug, Clone)]
 pub struct LoadArgs {
     /// How many records to insert, in random key order
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value = "1000000", value_parser = parse_records)]
+    #[arg(allow_negative_numbers = true)]
     pub records: u64,
     /// Bytes of every key
     #[arg(long, value_name = "BYTES", default_value_t = 24)]
@@ -77,7 +78,7 @@ pub struct LoadArgs {
     #[arg(long)]
     pub overwrite: bool,
     /// Shards of the new database [default: the engine's choice]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub shards: Option<usize>,
     /// Flags that `run` has too.
     #[command(flatten)]
@@ -92,10 +93,11 @@ pub struct RunArgs {
     pub workload: Workload,
     /// How long
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    #[arg(allow_negative_numbers = true)]
     pub seconds: Duration,
     /// Operations a second of all clients together, due at fixed instants
     /// (open loop); with read-while-writing the readers'
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub rate: Option<u64>,
     /// Flags that `load` has too.
     #[command(flatten)]
@@ -110,6 +112,7 @@ pub struct CommonArgs {
     pub dir: PathBuf,
     /// How many clients there are
     #[arg(long, value_name = "C", default_value = "1", value_parser = parse_clients)]
+    #[arg(allow_negative_numbers = true)]
     pub clients: usize,
     /// What a client is: a thread that waits for its operation
     #[arg(long, value_name = "KIND", default_value = "thread", value_parser = parse_client_kind)]
@@ -118,7 +121,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "Q", default_value = "1", value_parser = parse_depth)]
     pub depth: usize,
     /// Owner threads of the engine [default: the engine's choice]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub owners: Option<usize>,
     /// The engine's memory budget
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
@@ -201,6 +204,16 @@ fn parse_depth(text: &str) -> Result<usize, String> {
             Err("more than 1 operation in flight does not exist yet; use --clients".to_owned())
         }
     }
+}
+
+fn parse_records(text: &str) -> Result<u64, String> {
+    let records = text.parse().ok().filter(|records| *records > 0);
+    records.ok_or_else(|| format!("a whole number from 1 to {} is needed", u64::MAX))
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let rate = text.parse().ok().filter(|rate| (1..=1_000_000_000).contains(rate));
+    rate.ok_or_else(|| "a whole number from 1 to 1000000000 is needed".to_owned())
 }
 
 fn parse_clients(text: &str) -> Result<usize, String> {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli, interrupt: &AtomicBool) -> Result<(), Failure> {
     match &cli.command {
-        None => quick::run(&quick::Plan { io: cli.io, ..quick::Plan::default() }, interrupt),
+        None => quick::run(&quick::Plan::new(cli.io), interrupt),
         Some(Command::Load(args)) => commands::load(args, None, interrupt).map(drop),
         Some(Command::Run(args)) => commands::run(args, interrupt).map(drop),
     }

@@ -29,16 +29,17 @@ pub struct Plan {
     pub io: Io,
 }
 
-impl Default for Plan {
+impl Plan {
     /// Ends within a minute, with some seconds to spare for settling.
-    fn default() -> Self {
+    #[must_use]
+    pub fn new(io: Io) -> Self {
         Self {
             dir: PathBuf::from("./ouro-bench-data"),
             records: 1_000_000,
             load: Duration::from_secs(38),
             run: Duration::from_secs(10),
             clients: 16,
-            io: Io::Ring,
+            io,
         }
     }
 }

@@ -97,7 +97,13 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--owners", "0"], "at least 1"),
         (&["load", "--dir", "db", "--shards", "0"], "at least 1"),
         (&["load", "--dir", "db", "--lock-wait", "1"], "--lock-wait"),
-        (&["load", "--dir", "db", "--records", "0"], "--records"),
+        (&["load", "--dir", "db", "--records", "0"], "from 1 to"),
+        (&["load", "--dir", "db", "--records", "-1"], "from 1 to"),
+        (&["load", "--dir", "db", "--records", "1e9"], "from 1 to"),
+        (&["load", "--dir", "db", "--clients", "-1"], "1 to 4096"),
+        (&["load", "--dir", "db", "--shards", "-1"], "at least 1"),
+        (&["run", "--dir", "db", "--workload", "a", "--seconds", "-1"], "number of seconds"),
+        (&["run", "--dir", "db", "--workload", "a", "--rate", "-1"], "from 1 to 1000000000"),
         (&["load", "--dir", "db", "--records", "10001", "--key-bytes", "8"], "10000"),
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "1GiB"], "--value-bytes"),
@@ -345,7 +351,9 @@ fn the_first_look_takes_io_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("ouro-bench-data")).unwrap();
     fs::write(dir.path().join("ouro-bench-data/note.txt"), "precious").unwrap();
-    refused(&bench(dir.path(), &["--io", "blocking"]), 2, "note.txt");
+    let taken = bench(dir.path(), &["--io", "blocking"]);
+    assert_eq!(taken.status.code(), Some(2), "{}", stderr(&taken));
+    assert!(stderr(&taken).contains("note.txt"), "{}", stderr(&taken));
     refused(&bench(dir.path(), &["--io", "mmap"]), 2, "mmap");
     refused(&bench(dir.path(), &["--clients", "2"]), 2, "--clients");
     let load = ["--io", "blocking", "load", "--dir", "db", "--records", "10"];
@@ -359,14 +367,14 @@ fn the_soft_limit_of_descriptors_is_raised() {
     let dir = tempfile::tempdir().unwrap();
     let limited = |kind: &str| {
         let mut shell = Command::new("sh");
-        let script = format!("ulimit -{kind}n 20 && exec \"$0\" \"$@\"");
+        let script = format!("ulimit {kind} -n 20 && exec \"$0\" \"$@\"");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_ouro-bench")]);
         shell.args(LOAD).args(["--shards", "64", "--io", "blocking"]);
         shell.current_dir(dir.path()).output().unwrap()
     };
-    let refused = limited("H");
+    let refused = limited("");
     assert_eq!(refused.status.code(), Some(7), "{}", stderr(&refused));
-    done(&limited("S"));
+    done(&limited("-S"));
 }
 
 #[test]

@@ -71,6 +71,28 @@ fn an_interrupted_run_prints_what_it_has() {
     assert!(bench(dir.path(), &run).output().unwrap().status.success());
 }
 
+/// Whether a process has an io_uring.
+fn has_ring(pid: u32) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.any(|target| target.to_string_lossy().contains("io_uring"))
+}
+
+/// Where io_uring is forbidden, the first look works with the flag.
+#[test]
+fn the_first_look_uses_the_io_that_it_is_told() {
+    for (arguments, ring) in [(&[][..], true), (&["--io", "blocking"], false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let child = bench(dir.path(), arguments).spawn().unwrap();
+        wait_for(|| client_ticks(child.id()) > 0);
+        let found = has_ring(child.id());
+        let output = interrupt(child);
+        assert_eq!(output.status.code(), Some(130));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("PARTIAL"));
+        assert_eq!(found, ring, "{arguments:?}");
+    }
+}
+
 #[test]
 fn what_an_interrupted_load_has_can_be_used() {
     let dir = tempfile::tempdir().unwrap();

@@ -50,7 +50,7 @@ pub(crate) struct Database {
     )]
     lock_wait: Duration,
     /// How many cores own the shards [default: the engine's choice]
-    #[arg(long, global = true, value_name = "N", value_parser = positive)]
+    #[arg(long, global = true, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     owners: Option<usize>,
     /// How the engine reaches its files: `blocking` where io_uring is forbidden
     #[arg(long, global = true, value_enum, default_value_t = Io::Ring)]
@@ -143,7 +143,7 @@ pub(crate) enum Command {
         #[arg(long)]
         reverse: bool,
         /// Print at most this many rows
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
         limit: Option<usize>,
         /// Print the keys without their values
         #[arg(long)]
@@ -183,6 +183,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether this command creates a database where there is none.
+    pub(crate) fn creates(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Import { .. })
+    }
+
     /// The options with which this command opens the database.
     pub(crate) fn adjust(&self, options: Options) -> Options {
         match self {
@@ -232,7 +237,7 @@ enum Durability {
 pub(crate) struct Create {
     /// Shards of a database that is created, fixed for ever [default: the
     /// engine's choice]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     shards: Option<usize>,
 }
 
@@ -251,10 +256,13 @@ fn memory(text: &str) -> Result<u64, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("at least 1".to_owned()),
+        Ok(0) | Err(_) => Err("a whole number from 1 on is needed".to_owned()),
         Ok(number) => Ok(number),
-        Err(error) => Err(error.to_string()),
     }
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", usize::MAX))
 }
 
 #[cfg(test)]

@@ -85,6 +85,17 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// A text that may hold escapes, as it was given; only what would harm a
+/// terminal is written as an escape.
+pub(crate) fn printable(text: &[u8]) -> String {
+    text.split_inclusive(|byte| *byte == b'\\')
+        .map(|part| match part.strip_suffix(b"\\") {
+            Some(part) => escaped(part) + "\\",
+            None => escaped(part),
+        })
+        .collect()
+}
+
 fn hex_byte(digits: &[u8]) -> Result<u8, BadEscape> {
     let mut byte = 0;
     for digit in digits {
@@ -127,6 +138,12 @@ mod tests {
     fn unescaped_control_bytes_are_data() {
         assert_eq!(unescape(b"a\r").unwrap(), b"a\r");
         assert_eq!(unescape(b"\0\x1b").unwrap(), b"\0\x1b");
+    }
+
+    #[test]
+    fn a_text_is_shown_as_given() {
+        assert_eq!(printable(b"t\\qb\\\\"), "t\\qb\\\\");
+        assert_eq!(printable(b"\x1b\\t\t"), "\\x1b\\t\\t");
     }
 
     #[test]

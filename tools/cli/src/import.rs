@@ -52,8 +52,15 @@ pub(crate) fn import(
         (lines_bad, read, committed, written)
     });
     let Committed { lines, rows } = committed;
-    say(&format!("{lines} lines acknowledged, {rows} rows imported, {lines_bad} bad lines\n"))?;
+    let (lines, rows) = (counted(lines, "line"), counted(rows, "row"));
+    let bad = counted(lines_bad, "bad line");
+    say(&format!("{lines} acknowledged, {rows} imported, {bad}\n"))?;
     written.and(read)
+}
+
+/// `1 line`, `2 lines`
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 struct Reader<'a> {
@@ -90,7 +97,7 @@ impl Reader<'_> {
             let parsed = match self.lines.next(self.deadline, self.interrupt)? {
                 Event::Line(line) => row.parse(self.format, line),
                 Event::LineTooLong => {
-                    Err(format!("longer than any row can be ({LINE_BYTES_MAX} bytes)"))
+                    Err(format!("a line above the limit of {LINE_BYTES_MAX} bytes"))
                 }
                 Event::Deadline => {
                     if !self.seal() {
@@ -118,7 +125,7 @@ impl Reader<'_> {
 
     fn bad_line(&mut self, reason: &str) -> Result<(), Failure> {
         self.lines_bad += 1;
-        let message = format!("line {}: {reason}", self.lines_read);
+        let message = format!("{}: line {}: {reason}", self.lines.name(), self.lines_read);
         match self.on_error {
             OnError::Continue => {
                 eprintln!("ouro: {message}");

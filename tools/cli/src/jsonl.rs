@@ -24,9 +24,20 @@ struct Object<'a> {
 /// Reads one row into `key` and `value`, or says why the line is bad.
 pub(crate) fn parse(line: &[u8], key: &mut Vec<u8>, value: &mut Vec<u8>) -> Result<(), String> {
     let object: Object<'_> = serde_json::from_slice(line)
-        .map_err(|error| format!("not a row as a JSON object: {error}"))?;
+        .map_err(|error| format!("not a row as a JSON object: {}", without_line(&error)))?;
     take("key", object.key, object.key_b64, key)?;
     take("value", object.value, object.value_b64, value)
+}
+
+/// What is wrong, and in which column: the line is always the first one to the
+/// parser, and another one to the reader of the message.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())) {
+        Some(what) if error.column() > 0 => format!("{what} at column {}", error.column()),
+        Some(what) => what.to_owned(),
+        None => text,
+    }
 }
 
 fn take(
@@ -110,7 +121,9 @@ mod tests {
         ] {
             let error = row(line).unwrap_err();
             assert!(error.contains(reason), "{}: {error}", line.escape_ascii());
+            assert!(!error.contains(" line "), "{error}");
         }
+        assert!(row(b"nonsense").unwrap_err().ends_with(" at column 2"));
     }
 
     proptest! {

@@ -34,6 +34,7 @@ pub(crate) enum Event<'a> {
 /// Reads lines from a file, a pipe or a terminal.
 pub(crate) struct Lines {
     input: File,
+    /// The path as given, or `stdin`.
     name: String,
     /// `buffer[start..end]` is read and not yet returned.
     buffer: Vec<u8>,
@@ -66,6 +67,11 @@ impl Lines {
     fn new(input: File, name: String) -> Self {
         let buffer = vec![0; READ_BYTES];
         Self { input, name, buffer, start: 0, end: 0, scanned: 0, skipping: false, ended: false }
+    }
+
+    /// What the input is called in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The next line. `deadline` and `interrupt` are looked at only when a read

@@ -20,6 +20,7 @@ mod stats;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::ops::Bound;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -27,7 +28,7 @@ use ourodb::{Db, VALUE_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Cli, Command, Text};
-use crate::escape::{escape_into, escaped};
+use crate::escape::{escape_into, escaped, printable};
 use crate::export::print_rows;
 use crate::failure::Failure;
 use crate::import::import;
@@ -67,6 +68,10 @@ fn raise_descriptor_limit() {
 fn run(cli: &Cli) -> Result<(), Failure> {
     let dir = cli.database.dir();
     let with_db = |task: &mut dyn FnMut(&Db) -> Result<(), Failure>| {
+        if cli.command.creates() && holds_other_files(&dir) {
+            let dir = dir.display();
+            eprintln!("ouro: warning: creating a database in {dir}, which holds other files");
+        }
         let db = Db::open(&dir, cli.command.adjust(cli.database.options()))?;
         let done = task(&db);
         done.and(db.close().map_err(Failure::from))
@@ -122,6 +127,16 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
+/// Whether a directory holds something, but neither a database nor the lock of
+/// one. No, where that cannot be found out: opening says what is the matter.
+fn holds_other_files(dir: &Path) -> bool {
+    let Ok(entries) = dir.read_dir() else {
+        return false;
+    };
+    let mut names = entries.filter_map(Result::ok).map(|entry| entry.file_name()).peekable();
+    names.peek().is_some() && !names.any(|name| name == "IDENTITY" || name == "LOCK")
+}
+
 fn get(db: &Db, key: &[u8], raw: bool) -> Result<(), Failure> {
     let Some(value) = db.get(key).wait()? else {
         return Err(Failure::NotFound(format!("key not found: {}", escaped(key))));
@@ -137,7 +152,7 @@ fn get(db: &Db, key: &[u8], raw: bool) -> Result<(), Failure> {
 
 fn argument(text: Text, argument: &OsString) -> Result<Vec<u8>, Failure> {
     text.bytes(argument)
-        .map_err(|bad| Failure::Usage(format!("{}: {bad}", escaped(argument.as_encoded_bytes()))))
+        .map_err(|bad| Failure::Usage(format!("{}: {bad}", printable(argument.as_encoded_bytes()))))
 }
 
 fn read_value() -> Result<Vec<u8>, Failure> {

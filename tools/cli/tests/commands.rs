@@ -45,7 +45,7 @@ fn arguments_are_literal_unless_escaped() {
     assert_eq!(place.ok(&["export"]), b"a\\tb\tc\\nd\\0\na\\\\tb\tc\\\\nd\n");
     let bad = place.run(&["put", "--escaped", "k", "\\q"]);
     assert_eq!(bad.status.code(), Some(2));
-    assert!(stderr(&bad).contains("unknown escape"), "{}", stderr(&bad));
+    assert!(stderr(&bad).starts_with("ouro: \\q: unknown escape \\q"), "{}", stderr(&bad));
 }
 
 #[test]
@@ -149,6 +149,16 @@ fn usage_errors() {
     bad(&["get", "k", "--shards", "2"]);
     bad(&["put", "k", "v", "--durability", "hopeful"]);
     bad(&["import", "--format", "csv", "-"]);
+    for arguments in [
+        &["scan", "--limit", "1e9"][..],
+        &["scan", "--limit", "-1"],
+        &["get", "k", "--owners", "-1"],
+        &["put", "k", "v", "--shards", "1.5"],
+    ] {
+        let run = place.run(arguments);
+        assert_eq!(run.status.code(), Some(2));
+        assert!(stderr(&run).contains("a whole number from "), "{}", stderr(&run));
+    }
     let mut no_dir = std::process::Command::new(env!("CARGO_BIN_EXE_ouro"));
     no_dir.args(["get", "k"]);
     let no_dir = output(no_dir, b"");

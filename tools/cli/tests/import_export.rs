@@ -139,7 +139,7 @@ fn bad_tsv_lines() -> Vec<(Vec<u8>, &'static str)> {
         (b"a\tb\\xzz".to_vec(), "hexadecimal"),
         ([long(ourodb::KEY_BYTES_MAX + 1), b"\tv".to_vec()].concat(), "a key of 65536 bytes"),
         ([b"k\t".to_vec(), long(ourodb::VALUE_BYTES_MAX + 1)].concat(), "a value of"),
-        (long(2 << 20), "longer than any row"),
+        (long(2 << 20), "a line above the limit of"),
     ]
 }
 
@@ -150,7 +150,7 @@ fn bad_lines_stop_the_import_after_the_lines_before_them() {
         let input = [b"a\t1\nb\t2\n", &bad[..], b"\nc\t3\n"].concat();
         let run = place.run_with(&["import", "-"], &input);
         assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
-        assert!(stderr(&run).starts_with("ouro: line 3: "), "{}", stderr(&run));
+        assert!(stderr(&run).starts_with("ouro: stdin: line 3: "), "{}", stderr(&run));
         assert!(stderr(&run).contains(reason), "{}", stderr(&run));
         let said = format!("acknowledged 2\n{}\n", counts(2, 2, 1));
         assert_eq!(String::from_utf8(run.stdout).unwrap(), said);
@@ -173,10 +173,10 @@ fn bad_lines_are_skipped_by_number_when_asked() {
     let mut errors = errors.lines();
     for (number, (_, reason)) in (2..).zip(bad_tsv_lines()) {
         let error = errors.next().unwrap();
-        assert!(error.starts_with(&format!("ouro: line {number}: ")), "{error}");
+        assert!(error.starts_with(&format!("ouro: stdin: line {number}: ")), "{error}");
         assert!(error.contains(reason), "{error}");
     }
-    assert!(errors.next().unwrap().starts_with("ouro: line 12: "));
+    assert!(errors.next().unwrap().starts_with("ouro: stdin: line 12: "));
     assert_eq!(errors.next(), Some("ouro: 10 bad lines were skipped"));
     assert_eq!(errors.next(), None);
     assert_eq!(last_line(&run.stdout), counts(13, 3, 10));
@@ -192,9 +192,20 @@ fn bad_json_lines() {
         place.run_with(&["import", "--format", "jsonl", "--on-error", "continue", "-"], input);
     assert_eq!(run.status.code(), Some(1));
     let errors = stderr(&run);
-    let numbers: Vec<_> = errors.lines().map(|line| line.split(':').nth(1).unwrap()).collect();
+    let numbers: Vec<_> = errors.lines().filter_map(|line| line.split(':').nth(2)).collect();
     assert_eq!(numbers[..4], [" line 2", " line 3", " line 4", " line 5"], "{errors}");
     assert_eq!(place.ok(&["export"]), b"a\t1\nd\t4\n");
+}
+
+#[test]
+fn bad_lines_name_their_file() {
+    let place = Place::new();
+    let file = place.file("words.tsv", b"a\t1\nb");
+    let run = place.run(&["import", file.to_str().unwrap()]);
+    assert_eq!(run.status.code(), Some(1));
+    let begin = format!("ouro: {}: line 2: no tab", file.display());
+    assert!(stderr(&run).starts_with(&begin), "{}", stderr(&run));
+    assert_eq!(last_line(&run.stdout), "1 line acknowledged, 1 row imported, 1 bad line");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Place, RunningImport, counts, last_line, ouro, output, stderr, succeeded};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn only_put_and_import_create_a_database() {
@@ -33,6 +33,37 @@ fn what_cannot_be_read_creates_no_database() {
         assert!(stderr(&run).contains(file), "{}", stderr(&run));
         assert!(!place.dir().exists());
     }
+}
+
+#[test]
+fn a_database_among_other_files_is_created_with_a_warning() {
+    let place = Place::new();
+    let note = place.file("note", b"precious");
+    let among = note.parent().unwrap();
+    let put = output(ouro(among, &["put", "k", "v"]), b"");
+    assert_eq!(put.status.code(), Some(0), "{}", stderr(&put));
+    assert!(stderr(&put).contains("which holds other files"), "{}", stderr(&put));
+    // From now on it is a database; and an empty directory is nobody's.
+    succeeded(output(ouro(among, &["put", "k", "w"]), b""));
+    assert_eq!(succeeded(output(ouro(among, &["get", "k"]), b"")), b"w\n");
+    std::fs::create_dir(place.dir()).unwrap();
+    place.ok(&["put", "k", "v"]);
+    assert_eq!(std::fs::read(&note).unwrap(), b"precious");
+}
+
+/// The engine needs more descriptors than the soft limit allows.
+#[test]
+fn the_soft_limit_of_descriptors_is_raised() {
+    let limited = |kind: &str, place: &Place| {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit {kind} -n 20 && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_ouro"), "put", "k", "v", "--shards", "64"]);
+        shell.arg("--dir").arg(place.dir());
+        output(shell, b"")
+    };
+    let refused = limited("", &Place::new());
+    assert_eq!(refused.status.code(), Some(7), "{}", stderr(&refused));
+    succeeded(limited("-S", &Place::new()));
 }
 
 #[test]

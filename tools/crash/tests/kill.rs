@@ -71,7 +71,8 @@ fn a_batch_that_is_not_atomic_is_caught() {
 #[test]
 fn a_report_that_cannot_be_written_is_found_out_first() {
     let place = place();
-    let run = kill(&place.path().join("none"), &["--cycles", "1000000"]);
+    std::fs::create_dir(place.path().join("report.json")).unwrap();
+    let run = kill(place.path(), &["--cycles", "1000000"]);
     assert_eq!(run.status.code(), Some(7));
     assert!(String::from_utf8_lossy(&run.stderr).contains("report.json"));
     assert_eq!(run.stdout, b"");

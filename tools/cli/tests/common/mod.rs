@@ -95,7 +95,13 @@ pub(crate) fn last_line(stdout: &[u8]) -> String {
 
 /// The counts with which an import ends.
 pub(crate) fn counts(lines: usize, rows: usize, bad: usize) -> String {
-    format!("{lines} lines acknowledged, {rows} rows imported, {bad} bad lines")
+    let s = |count| if count == 1 { "" } else { "s" };
+    format!(
+        "{lines} line{} acknowledged, {rows} row{} imported, {bad} bad line{}",
+        s(lines),
+        s(rows),
+        s(bad)
+    )
 }
 
 /// An import from stdin, which this side keeps open: it is alive until it is
