@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
 use crate::shard::Limits;
-use crate::wal::SegmentSizes;
+use crate::wal::{SEGMENT_BYTES_MAX, SegmentSizes};
 
 const MIB: u64 = 1 << 20;
 
@@ -222,7 +222,8 @@ impl Options {
         let max_bytes = match self.wal_segment_bytes {
             None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
             Some(bytes)
-                if bytes >= 2 * UNIT_U64 && bytes.is_multiple_of(UNIT_U64) && bytes <= 1 << 30 =>
+                if bytes.is_multiple_of(UNIT_U64)
+                    && (2 * UNIT_U64..=SEGMENT_BYTES_MAX).contains(&bytes) =>
             {
                 bytes
             }

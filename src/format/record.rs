@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::base::checksum::Seed;
 use crate::base::error::Error;
 use crate::base::ids::{DbId, Epoch, KeyspaceId, ShardId, StreamId};
+use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo};
 use crate::format::varint;
 
@@ -212,6 +213,10 @@ fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
         Kind::Put => varint::decode(rest).ok_or_else(cut)?,
         Kind::Delete => (0, rest),
     };
+    // The engine's own limits: what follows relies on them.
+    if key_len as usize > KEY_BYTES_MAX || value_len as usize > VALUE_BYTES_MAX {
+        return Err(Unusable::malformed("an entry above the limits"));
+    }
     let (key, rest) = rest.split_at_checked(key_len as usize).ok_or_else(cut)?;
     let (value, rest) = rest.split_at_checked(value_len as usize).ok_or_else(cut)?;
     Ok((kind, key, value, rest))
@@ -382,6 +387,24 @@ mod tests {
         let checksum = seed.checksum(&bytes[4..]);
         bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         assert!(matches!(Record::decode(&bytes, seed, 3, 4096), Err(Unusable::Newer(_))));
+    }
+
+    /// A memtable takes no such entries.
+    #[test]
+    fn entries_above_the_limits_are_refused() {
+        for (key_len, value_len) in [(KEY_BYTES_MAX + 1, 0), (3, VALUE_BYTES_MAX + 1)] {
+            let (key, value) = (vec![1; key_len], vec![2; value_len]);
+            let payload = section_bytes() + entry_bytes(Kind::Put, key_len, value_len);
+            let mut bytes = vec![0; HEADER_BYTES + payload];
+            let mut writer = PayloadWriter::new(&mut bytes[HEADER_BYTES..]);
+            writer.section(2, 0, 1, 77);
+            writer.entry(Kind::Put, &key, &value);
+            writer.finish();
+            let (_, seed, header) = sample();
+            seal(&mut bytes, seed, &header);
+            let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
+            assert!(matches!(writes(&record), Err(Unusable::Malformed(_))));
+        }
     }
 
     #[test]

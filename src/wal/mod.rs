@@ -13,5 +13,5 @@ mod stream;
 
 pub(crate) use group::Group;
 pub(crate) use scan::{FoundStream, Stop, find_streams};
-pub(crate) use segment::{Segment, SegmentMaker, SegmentSizes, discard};
+pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
 pub(crate) use stream::{Lead, NoRoom, Reservation, Stream, StreamCounts, Turn};

@@ -19,6 +19,9 @@ pub(crate) const SUFFIX: &str = ".wal";
 /// Name suffix of files that are not complete yet.
 pub(crate) const UNFINISHED: &str = ".tmp";
 
+/// The longest segment: recovery reads one into memory as a whole.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
 /// A segment in its present use.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -72,7 +75,8 @@ impl SegmentUse {
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
         let this = Self { stream, start: u64_at(bytes, 6), capacity: u64_at(bytes, 14) };
         let whole = |n: u64| n.is_multiple_of(UNIT_U64) && n < 1 << 62;
-        (whole(this.start) && whole(this.capacity) && this.capacity > 0).then_some(this)
+        let sound = (1..=SEGMENT_BYTES_MAX).contains(&this.capacity);
+        (whole(this.start) && whole(this.capacity) && sound).then_some(this)
     }
 }
 
@@ -237,5 +241,7 @@ mod tests {
         assert_eq!(SegmentUse::decode(&odd.encode()), None);
         let empty = SegmentUse { capacity: 0, ..usage };
         assert_eq!(SegmentUse::decode(&empty.encode()), None);
+        let huge = SegmentUse { capacity: SEGMENT_BYTES_MAX + UNIT_U64, ..usage };
+        assert_eq!(SegmentUse::decode(&huge.encode()), None);
     }
 }
