@@ -13,6 +13,7 @@ mod shard;
 mod sst;
 mod wal;
 
+pub use base::durability::Durability;
 pub use base::error::{Error, ErrorKind, Result};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};

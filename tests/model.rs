@@ -3,19 +3,26 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
 use common::{Model, assert_same, tiny};
 use ourodb::sim::{Faults, Sim};
-use ourodb::{Batch, Db, Options};
+use ourodb::{Batch, Db, Durability, Options};
 use proptest::prelude::*;
+
+/// A put or a delete.
+type Op = (Vec<u8>, Option<Vec<u8>>);
 
 #[derive(Clone)]
 enum Action {
-    Put(Vec<u8>, Vec<u8>),
-    Delete(Vec<u8>),
+    Put(Vec<u8>, Vec<u8>, Durability),
+    Delete(Vec<u8>, Durability),
     /// Puts and deletes that are applied together, by WAL stream.
-    Batch(Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    Batch(Vec<Op>, Durability),
+    /// Time passes.
+    Rest(u64),
     Flush,
     /// Compares everything.
     Check,
@@ -37,12 +44,15 @@ impl std::fmt::Debug for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |key: &[u8]| key[..key.len().min(8)].escape_ascii().to_string();
         match self {
-            Self::Put(key, value) => write!(f, "Put({}, {})", short(key), value.len()),
-            Self::Delete(key) => write!(f, "Delete({})", short(key)),
-            Self::Batch(ops) => {
-                let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
-                write!(f, "Batch{:?}", ops.collect::<Vec<_>>())
+            Self::Put(key, value, how) => {
+                write!(f, "Put({}, {}, {how:?})", short(key), value.len())
             }
+            Self::Delete(key, how) => write!(f, "Delete({}, {how:?})", short(key)),
+            Self::Batch(ops, how) => {
+                let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
+                write!(f, "Batch({:?}, {how:?})", ops.collect::<Vec<_>>())
+            }
+            Self::Rest(ms) => write!(f, "Rest({ms} ms)"),
             Self::Flush => write!(f, "Flush"),
             Self::Check => write!(f, "Check"),
             Self::Scan { from, to, reverse, writes } => {
@@ -74,12 +84,22 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        2 => Just(Durability::Durable),
+        3 => Just(Durability::ProcessSafe),
+        1 => (1..50u64).prop_map(|ms| Durability::Relaxed { within: Duration::from_millis(ms) }),
+    ]
+}
+
 fn action(crashes: bool) -> impl Strategy<Value = Action> {
     let write = (key(), proptest::option::weighted(0.7, value()));
     prop_oneof![
-        20 => (key(), value()).prop_map(|(k, v)| Action::Put(k, v)),
-        6 => key().prop_map(Action::Delete),
-        5 => proptest::collection::vec(write, 0..20).prop_map(Action::Batch),
+        20 => (key(), value(), durability()).prop_map(|(k, v, how)| Action::Put(k, v, how)),
+        6 => (key(), durability()).prop_map(|(k, how)| Action::Delete(k, how)),
+        5 => (proptest::collection::vec(write, 0..20), durability())
+            .prop_map(|(ops, how)| Action::Batch(ops, how)),
+        1 => (1..400u64).prop_map(Action::Rest),
         2 => Just(Action::Flush),
         2 => Just(Action::Check),
         3 => (key(), key(), any::<bool>(),
@@ -98,35 +118,65 @@ fn apply(model: &mut Model, key: &[u8], value: Option<&[u8]>) {
     }
 }
 
-/// Runs a part of the process; `None` when the machine crashed.
+/// Runs a part of the process, unless it crashes under it.
 type Run<'a> = &'a dyn Fn(&mut dyn FnMut());
+
+/// Writes of one WAL stream that were applied at one moment.
+struct Applied {
+    ops: Vec<Op>,
+    is_durable: bool,
+    is_acknowledged: bool,
+}
 
 struct World<'a> {
     open: &'a dyn Fn(usize) -> Db,
     run: Run<'a>,
+    /// Lets milliseconds pass. Whether the machine crashed.
+    rest: &'a dyn Fn(u64) -> bool,
     owners: usize,
     db: Option<Db>,
+    /// What there was when the database was opened.
+    base: Model,
+    /// What was written since, by WAL stream.
+    history: BTreeMap<usize, Vec<Applied>>,
+    /// What there is now.
     model: Model,
+    /// The crash that comes is the loss of power.
+    loses_power: bool,
+    /// Every key that is ever written.
+    keys: Vec<Vec<u8>>,
+    /// Counts openings.
+    openings: u32,
 }
 
 impl World<'_> {
-    /// Does `work`; when the machine crashes under it, opens again.
-    /// Returns whether it was done.
-    fn alive<R>(&mut self, mut work: impl FnMut(&Db) -> R) -> Option<R> {
-        let mut done = None;
+    /// Does `work`; when the machine crashes under it, opens again and sees
+    /// what is left. Returns whether it was done.
+    fn alive<R>(&mut self, work: impl FnOnce(&Db) -> R) -> Option<R> {
+        self.alive_if(|db| Some(work(db)))
+    }
+
+    /// The same, of work that may say that the machine crashed.
+    fn alive_if<R>(&mut self, work: impl FnOnce(&Db) -> Option<R>) -> Option<R> {
+        let (mut done, mut work) = (None, Some(work));
         let db = self.db.take().expect("a database is open");
-        (self.run)(&mut || done = Some(work(&db)));
-        match done {
-            Some(done) => {
-                self.db = Some(db);
-                Some(done)
-            }
-            None => {
-                drop(db);
-                self.reopen();
-                None
-            }
+        let stream_of = self
+            .keys
+            .iter()
+            .map(|key| (key.clone(), db.stream_of(key)))
+            .collect::<BTreeMap<_, _>>();
+        (self.run)(&mut || done = work.take().and_then(|work| work(&db)));
+        if done.is_some() {
+            self.db = Some(db);
+            return done;
         }
+        drop(db);
+        let rows = self.rows_after_crash();
+        self.check_crash(&rows, &stream_of);
+        self.base.clone_from(&rows);
+        self.model = rows;
+        self.history.clear();
+        None
     }
 
     fn reopen(&mut self) {
@@ -135,20 +185,86 @@ impl World<'_> {
             let mut opened = None;
             (self.run)(&mut || opened = Some((self.open)(self.owners)));
             self.db = opened;
+            self.openings += 1;
         }
     }
 
-    /// Writes; if a crash left the outcome open, finds out which it was.
-    fn write(&mut self, ops: &[(Vec<u8>, Option<Vec<u8>>)]) {
-        let mut after = self.model.clone();
-        for (key, value) in ops {
-            apply(&mut after, key, value.as_deref());
+    /// Everything there is, however many crashes it takes to see it.
+    fn rows_after_crash(&mut self) -> Model {
+        loop {
+            self.reopen();
+            let mut rows = None;
+            let db = self.db.take().expect("it was just opened");
+            (self.run)(&mut || {
+                let all = db.scan(..).iter().map(|row| row.expect("a scan"));
+                rows = Some(all.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>());
+            });
+            if let Some(rows) = rows {
+                self.db = Some(db);
+                return rows;
+            }
         }
+    }
+
+    /// Of each stream a prefix of its history is there: all that was
+    /// acknowledged, or after the loss of power all that was durable.
+    fn check_crash(&self, rows: &Model, stream_of: &BTreeMap<Vec<u8>, usize>) {
+        let of = |model: &Model, stream: usize| -> Model {
+            let of_stream = model.iter().filter(|(key, _)| stream_of[*key] == stream);
+            of_stream.map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        for stream in 0..self.owners {
+            let history = self.history.get(&stream).map_or(&[][..], |history| history);
+            let promised = history.iter().rposition(|applied| {
+                applied.is_acknowledged && (applied.is_durable || !self.loses_power)
+            });
+            let promised = promised.map_or(0, |last| last + 1);
+            let rows = of(rows, stream);
+            let mut model = of(&self.base, stream);
+            let mut is_prefix = promised == 0 && model == rows;
+            for (at, applied) in history.iter().enumerate() {
+                for (key, value) in &applied.ops {
+                    apply(&mut model, key, value.as_deref());
+                }
+                is_prefix |= at + 1 >= promised && model == rows;
+            }
+            assert!(
+                is_prefix,
+                "stream {stream}: of {} writes {promised} were promised; power lost: {}",
+                history.len(),
+                self.loses_power
+            );
+        }
+    }
+
+    /// Notes a write before it begins.
+    fn begin(&mut self, ops: &[Op], how: Durability) -> usize {
+        let stream = self.db.as_ref().expect("open").stream_of(&ops[0].0);
+        let is_durable = how == Durability::Durable;
+        let applied = Applied { ops: ops.to_vec(), is_durable, is_acknowledged: false };
+        self.history.entry(stream).or_default().push(applied);
+        stream
+    }
+
+    fn acknowledge(&mut self, stream: usize) {
+        let history = self.history.get_mut(&stream).expect("it began");
+        let applied = history.last_mut().expect("it began");
+        applied.is_acknowledged = true;
+        for (key, value) in &applied.ops {
+            apply(&mut self.model, key, value.as_deref());
+        }
+    }
+
+    fn write(&mut self, ops: &[Op], how: Durability) {
+        if ops.is_empty() {
+            return;
+        }
+        let stream = self.begin(ops, how);
         let done = self.alive(|db| {
             let mut batch = Batch::new();
             match ops {
-                [(key, Some(value))] => db.put(key, value).wait().expect("a put"),
-                [(key, None)] => db.delete(key).wait().expect("a delete"),
+                [(key, Some(value))] => db.put(key, value).durability(how).wait().expect("a put"),
+                [(key, None)] => db.delete(key).durability(how).wait().expect("a delete"),
                 ops => {
                     for (key, value) in ops {
                         match value {
@@ -156,29 +272,12 @@ impl World<'_> {
                             None => batch.delete(key),
                         };
                     }
-                    db.write(batch).wait().expect("a batch");
+                    db.write(batch).durability(how).wait().expect("a batch");
                 }
             }
         });
         if done.is_some() {
-            self.model = after;
-            return;
-        }
-        let rows = self.rows();
-        assert!(rows == self.model || rows == after, "a write in flight is there in part");
-        self.model = rows;
-    }
-
-    /// Everything there is, however many crashes it takes to see it.
-    fn rows(&mut self) -> Model {
-        loop {
-            let rows = self.alive(|db| {
-                let rows = db.scan(..).iter().map(|row| row.expect("a scan"));
-                rows.map(|(k, v)| (k.into_vec(), v.into_vec())).collect::<Model>()
-            });
-            if let Some(rows) = rows {
-                return rows;
-            }
+            self.acknowledge(stream);
         }
     }
 
@@ -192,60 +291,37 @@ impl World<'_> {
         if reverse {
             expected.reverse();
         }
-        let model = self.model.clone();
-        let scanned = self.alive(|db| {
+        let Some(mut rows) = self.alive(|db| {
             let scan = db.scan(bounds.clone());
-            let mut rows = if reverse { scan.reverse().iter() } else { scan.iter() };
-            let mut found = Vec::new();
-            let mut written = 0;
-            loop {
-                // What is written from here on must not be seen.
-                if let Some((key, value)) = writes.get(written) {
-                    db.put(key, value).wait().expect("a put");
-                    written += 1;
-                }
-                match rows.next() {
-                    Some(row) => {
-                        let (key, value) = row.expect("a scan");
-                        found.push((key.into_vec(), value.into_vec()));
-                    }
-                    None => break,
+            if reverse { scan.reverse().iter() } else { scan.iter() }
+        }) else {
+            return;
+        };
+        let mut found = Vec::new();
+        let mut writes = writes.iter();
+        loop {
+            // What is written from here on must not be seen.
+            if let Some((key, value)) = writes.next() {
+                let before = self.openings;
+                self.write(&[(key.clone(), Some(value.clone()))], Durability::ProcessSafe);
+                if self.openings != before {
+                    return;
                 }
             }
-            assert_eq!(found, expected, "a scan sees one moment");
-            for (key, value) in &writes[written..] {
-                db.put(key, value).wait().expect("a put");
+            match self.alive(|_| rows.next().map(|row| row.expect("a scan"))) {
+                Some(Some((key, value))) => found.push((key.into_vec(), value.into_vec())),
+                Some(None) => break,
+                None => return,
             }
-        });
-        let mut after = model;
-        for (key, value) in writes {
-            apply(&mut after, key, Some(value));
         }
-        if scanned.is_some() {
-            self.model = after;
-        } else {
-            self.adopt_prefix(writes);
-        }
-    }
-
-    /// After a crash among single writes: a prefix of them is there.
-    fn adopt_prefix(&mut self, writes: &[(Vec<u8>, Vec<u8>)]) {
-        let rows = self.rows();
-        let mut model = self.model.clone();
-        let mut matches = rows == model;
-        for (key, value) in writes {
-            apply(&mut model, key, Some(value));
-            matches |= rows == model;
-        }
-        assert!(matches, "not a prefix of the writes");
-        self.model = rows;
+        assert_eq!(found, expected, "a scan sees one moment");
     }
 
     fn act(&mut self, action: &Action) {
         match action {
-            Action::Put(key, value) => self.write(&[(key.clone(), Some(value.clone()))]),
-            Action::Delete(key) => self.write(&[(key.clone(), None)]),
-            Action::Batch(ops) => {
+            Action::Put(key, value, how) => self.write(&[(key.clone(), Some(value.clone()))], *how),
+            Action::Delete(key, how) => self.write(&[(key.clone(), None)], *how),
+            Action::Batch(ops, how) => {
                 let streams: Vec<usize> = {
                     let db = self.db.as_ref().expect("open");
                     ops.iter().map(|(key, _)| db.stream_of(key)).collect()
@@ -264,9 +340,13 @@ impl World<'_> {
                     let db = self.db.as_ref().expect("open");
                     let first = part.first().map(|op| db.stream_of(&op.0));
                     if part.iter().all(|op| Some(db.stream_of(&op.0)) == first) {
-                        self.write(&part);
+                        self.write(&part, *how);
                     }
                 }
+            }
+            Action::Rest(ms) => {
+                let rest = self.rest;
+                self.alive_if(|_| (!rest(*ms)).then_some(()));
             }
             Action::Flush => drop(self.alive(|db| db.flush().wait().expect("a flush"))),
             Action::Check => {
@@ -275,14 +355,63 @@ impl World<'_> {
             }
             Action::Scan { from, to, reverse, writes } => self.scan(from, to, *reverse, writes),
             Action::Reopen(owners) => {
-                self.alive(|db| db.close().expect("a close"));
-                self.owners = *owners;
-                self.db = None;
-                self.reopen();
+                if self.alive(|db| db.close().expect("a close")).is_some() {
+                    // All of it is durable now.
+                    self.base.clone_from(&self.model);
+                    self.history.clear();
+                    self.db = None;
+                    self.owners = *owners;
+                    self.reopen();
+                }
             }
             Action::CrashAfter(..) => unreachable!("the caller arranges it"),
         }
     }
+}
+
+fn run(
+    open: &dyn Fn(usize) -> Db,
+    run: Run<'_>,
+    rest: &dyn Fn(u64) -> bool,
+    crash: &dyn Fn(u64, bool),
+    owners: usize,
+    actions: &[Action],
+) {
+    let mut keys = Vec::new();
+    for action in actions {
+        match action {
+            Action::Put(key, ..) | Action::Delete(key, _) => keys.push(key.clone()),
+            Action::Batch(ops, _) => keys.extend(ops.iter().map(|op| op.0.clone())),
+            Action::Scan { writes, .. } => keys.extend(writes.iter().map(|w| w.0.clone())),
+            _ => {}
+        }
+    }
+    let mut world = World {
+        open,
+        run,
+        rest,
+        owners,
+        db: None,
+        base: Model::new(),
+        history: BTreeMap::new(),
+        model: Model::new(),
+        loses_power: false,
+        keys,
+        openings: 0,
+    };
+    world.reopen();
+    for action in actions {
+        match action {
+            Action::CrashAfter(n, power_cut) => {
+                crash(*n, *power_cut);
+                world.loses_power = *power_cut;
+            }
+            action => world.act(action),
+        }
+    }
+    world.act(&Action::Check);
+    world.act(&Action::Reopen(2));
+    world.act(&Action::Check);
 }
 
 fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
@@ -290,20 +419,12 @@ fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
     sim.set_faults(faults.clone());
     let open =
         |owners| Db::open("/db", tiny(&sim).shards(shards).owners(owners)).expect("an opening");
-    let run = |work: &mut dyn FnMut()| {
+    let alive = |work: &mut dyn FnMut()| {
         sim.until_crash(work);
     };
-    let mut world = World { open: &open, run: &run, owners: 1, db: None, model: Model::new() };
-    world.reopen();
-    for action in actions {
-        match action {
-            Action::CrashAfter(n, power_cut) => sim.crash_after(*n, *power_cut),
-            action => world.act(action),
-        }
-    }
-    world.act(&Action::Reopen(2));
-    world.act(&Action::Check);
-    drop(world);
+    let rest = |ms| sim.run_for(ms * 1_000_000);
+    let crash = |n, power_cut| sim.crash_after(n, power_cut);
+    run(&open, &alive, &rest, &crash, 1, actions);
     sim.kill();
 }
 
@@ -367,13 +488,8 @@ proptest! {
                 .wal_segment_bytes(16 << 10);
             Db::open(dir.path(), options).expect("an opening")
         };
-        let run = |work: &mut dyn FnMut()| work();
-        let mut world = World { open: &open, run: &run, owners: 2, db: None, model: Model::new() };
-        world.reopen();
-        for action in &actions {
-            world.act(action);
-        }
-        world.act(&Action::Reopen(1));
-        world.act(&Action::Check);
+        let alive = |work: &mut dyn FnMut()| work();
+        let crash = |_, _| unreachable!("nothing crashes here");
+        run(&open, &alive, &|_| false, &crash, 2, &actions);
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 
 pub(crate) mod checksum;
+pub(crate) mod durability;
 pub(crate) mod error;
 pub(crate) mod hash;
 pub(crate) mod ids;

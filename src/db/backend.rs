@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
 use crate::runtime::Executor;
-use crate::shard::{Engine, owner_jobs};
+use crate::shard::{Engine, Job};
 
 /// Runs `$future` to its end on the backend, with `$io` as its I/O.
 macro_rules! wait_on {
@@ -134,8 +134,10 @@ fn run<D: Driver, I: Io>(
         return;
     };
     let guard = Guard { engine: &engine, number };
-    let (log_job, flush_job) = owner_jobs(&engine, number, io);
-    let ran = executor.run(vec![Box::pin(log_job), Box::pin(flush_job)]);
+    let jobs = Job::ALL.map(|job| -> crate::runtime::Job {
+        Box::pin(job.run(Arc::clone(&engine), number, io.clone()))
+    });
+    let ran = executor.run(jobs.into());
     if let Err(error) = ran {
         tracing::error!(%error, "an owner stopped");
         engine.fail_owner(number, &error);
@@ -198,7 +200,7 @@ pub(super) use simulated::{Left, spawn_owners};
 
 #[cfg(feature = "sim")]
 mod simulated {
-    use super::{Arc, Engine, owner_jobs};
+    use super::{Arc, Engine, Job};
     use crate::base::sync::Mutex;
     use crate::io::sim::Sim;
     use crate::runtime::Event;
@@ -235,16 +237,14 @@ mod simulated {
             Token(Arc::clone(&left))
         };
         for number in 0..engine.owners.len() {
-            let (log_job, flush_job) = owner_jobs(engine, number, sim);
-            let (a, b) = (token(), token());
-            sim.spawn(async move {
-                let _token = a;
-                log_job.await;
-            });
-            sim.spawn(async move {
-                let _token = b;
-                flush_job.await;
-            });
+            for job in Job::ALL {
+                let token = token();
+                let job = job.run(Arc::clone(engine), number, sim.clone());
+                sim.spawn(async move {
+                    let _token = token;
+                    job.await;
+                });
+            }
         }
         left
     }

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::open::Inner;
+use crate::base::durability::Durability;
 use crate::base::error::Result;
 use crate::shard::WriteOp;
 
@@ -72,7 +73,8 @@ impl Db {
         open::open(dir.as_ref(), &options).map(|inner| Self { inner: Arc::new(inner) })
     }
 
-    /// Sets the value of a key. Done when the write survives power loss.
+    /// Sets the value of a key. Done when the write survives what
+    /// [`Options::durability`] says: by default the loss of power.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -81,11 +83,11 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn put<'a>(&'a self, key: &'a [u8], value: &'a [u8]) -> Put<'a> {
-        Put { db: self, key, value }
+        Put { db: self, key, value, durability: self.durability() }
     }
 
     /// Removes a key; one that is not there is fine. Done when the removal
-    /// survives power loss.
+    /// survives what [`Options::durability`] says.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -94,11 +96,11 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn delete<'a>(&'a self, key: &'a [u8]) -> Delete<'a> {
-        Delete { db: self, key }
+        Delete { db: self, key, durability: self.durability() }
     }
 
     /// Applies a batch: all of it or nothing, seen at one moment. Done when it
-    /// survives power loss.
+    /// survives what [`Options::durability`] says.
     ///
     /// All keys of a batch must be of one WAL stream; see [`Db::stream_of`].
     ///
@@ -112,7 +114,7 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn write(&self, batch: Batch) -> Write<'_> {
-        Write { db: self, batch }
+        Write { db: self, batch, durability: self.durability() }
     }
 
     /// Looks up a key.
@@ -256,6 +258,11 @@ impl Db {
     /// ```
     pub fn close(&self) -> Result<()> {
         self.inner.close()
+    }
+
+    /// What writes survive that do not say.
+    fn durability(&self) -> Durability {
+        self.inner.engine.limits.durability
     }
 
     /// One write, routed to its shard.

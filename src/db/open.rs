@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
 use crate::db::backend::{Backend, OwnerKind, OwnerThread, Owners, wait_on};
@@ -16,6 +17,7 @@ use crate::memtable::ArenaPool;
 use crate::runtime::AsyncMutex;
 use crate::runtime::block_on;
 use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
+use crate::wal::Role;
 
 /// The lock's file.
 const LOCK: &str = "LOCK";
@@ -221,8 +223,8 @@ async fn create_dirs<I: Io>(io: &I, dir: &Path) -> Result<()> {
 }
 
 impl Inner {
-    pub(super) fn write(&self, ops: &[WriteOp<'_>]) -> Result<()> {
-        wait_on!(&self.backend, |io| self.engine.write(io, ops))
+    pub(super) fn write(&self, ops: &[WriteOp<'_>], durability: Durability) -> Result<()> {
+        wait_on!(&self.backend, |io| self.engine.write(io, Role::Leader, ops, durability))
     }
 
     pub(super) fn get<R>(

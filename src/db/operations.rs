@@ -1,5 +1,6 @@
 //! Operations as values: what is to be done, and `wait`, which does it.
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::seq::Kind;
 use crate::db::{Batch, Db, Value};
@@ -20,9 +21,25 @@ pub struct Put<'a> {
     pub(super) db: &'a Db,
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
+    pub(super) durability: Durability,
 }
 
 impl Put<'_> {
+    /// Says what it survives once it is acknowledged, in place of what
+    /// [`Options::durability`](crate::Options::durability) says.
+    ///
+    /// ```
+    /// # use ourodb::Durability;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"hits", b"7").durability(Durability::ProcessSafe).wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Does it, on the calling thread.
     ///
     /// # Errors
@@ -40,7 +57,7 @@ impl Put<'_> {
     pub fn wait(self) -> Result<()> {
         check_sizes(self.key, self.value)?;
         let op = self.db.op(Kind::Put, self.key, self.value);
-        self.db.inner.write(&[op])
+        self.db.inner.write(&[op], self.durability)
     }
 }
 
@@ -57,9 +74,25 @@ impl Put<'_> {
 pub struct Delete<'a> {
     pub(super) db: &'a Db,
     pub(super) key: &'a [u8],
+    pub(super) durability: Durability,
 }
 
 impl Delete<'_> {
+    /// Says what it survives once it is acknowledged; see
+    /// [`Put::durability`].
+    ///
+    /// ```
+    /// # use ourodb::Durability;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.delete(b"hits").durability(Durability::ProcessSafe).wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Does it, on the calling thread.
     ///
     /// # Errors
@@ -73,7 +106,8 @@ impl Delete<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         check_sizes(self.key, b"")?;
-        self.db.inner.write(&[self.db.op(Kind::Delete, self.key, b"")])
+        let op = self.db.op(Kind::Delete, self.key, b"");
+        self.db.inner.write(&[op], self.durability)
     }
 }
 
@@ -92,9 +126,27 @@ impl Delete<'_> {
 pub struct Write<'a> {
     pub(super) db: &'a Db,
     pub(super) batch: Batch,
+    pub(super) durability: Durability,
 }
 
 impl Write<'_> {
+    /// Says what the batch survives once it is acknowledged; see
+    /// [`Put::durability`].
+    ///
+    /// ```
+    /// # use ourodb::{Batch, Durability};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// let mut batch = Batch::new();
+    /// batch.put(b"key", b"value");
+    /// db.write(batch).durability(Durability::Durable).wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     /// Does it, on the calling thread. An empty batch does nothing.
     ///
     /// # Errors
@@ -129,7 +181,7 @@ impl Write<'_> {
                  one: split it by Db::stream_of, or open the database with Options::owners(1)"
             )));
         }
-        self.db.inner.write(&ops)
+        self.db.inner.write(&ops, self.durability)
     }
 }
 

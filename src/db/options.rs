@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
 use crate::shard::Limits;
-use crate::wal::{SEGMENT_BYTES_MAX, SegmentSizes};
+use crate::wal::{MapSizes, SEGMENT_BYTES_MAX, SegmentSizes};
 
 const MIB: u64 = 1 << 20;
 
@@ -17,6 +18,16 @@ const SEGMENT_FIRST_BYTES: u64 = MIB;
 
 /// Immutable memtables a shard may have before its writers wait.
 const FROZEN_MAX: usize = 2;
+
+/// Buffers of a stream's mapping: while one is written, others fill up.
+const MAP_SLOTS: usize = 8;
+
+/// Bytes of such a buffer at most: what a device writes in a fraction of a
+/// millisecond.
+const MAP_SLOT_BYTES: usize = 256 << 10;
+
+/// The share of the memory budget that mappings may take: one in so many.
+const MAP_SHARE: u64 = 16;
 
 const IDLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
@@ -66,6 +77,7 @@ pub struct Options {
     io: IoBackend,
     memtable_bytes: Option<usize>,
     wal_segment_bytes: Option<u64>,
+    durability: Durability,
 }
 
 impl Default for Options {
@@ -79,6 +91,7 @@ impl Default for Options {
             io: IoBackend::default(),
             memtable_bytes: None,
             wal_segment_bytes: None,
+            durability: Durability::default(),
         }
     }
 }
@@ -190,6 +203,20 @@ impl Options {
         self
     }
 
+    /// What writes survive once they are acknowledged, unless they say
+    /// otherwise themselves: by default the loss of power
+    /// ([`Durability::Durable`]).
+    ///
+    /// ```
+    /// use ourodb::{Durability, Options};
+    /// let options = Options::default().durability(Durability::ProcessSafe);
+    /// ```
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
     pub(super) fn io_backend(&self) -> &IoBackend {
         &self.io
     }
@@ -242,6 +269,7 @@ impl Options {
             shards,
             owners,
             segments: SegmentSizes { first_bytes, max_bytes },
+            durability: self.durability,
         })
     }
 }
@@ -254,6 +282,7 @@ pub(super) struct Derived {
     pub(super) shards: usize,
     pub(super) owners: usize,
     pub(super) segments: SegmentSizes,
+    durability: Durability,
 }
 
 impl Derived {
@@ -263,11 +292,19 @@ impl Derived {
         let owners = self.owners.min(shards);
         let memtable_bytes =
             self.memtable_bytes.unwrap_or_else(|| (self.memory / 2) as usize / memtables).max(UNIT);
+        let group_bytes_max = (self.segments.first_bytes - UNIT_U64) as usize;
+        let slots_bytes = round_up_u64(self.memory / MAP_SHARE / owners as u64) as usize;
+        let slot_bytes = (slots_bytes / MAP_SLOTS).clamp(UNIT, MAP_SLOT_BYTES) / UNIT * UNIT;
         Limits {
             memtable_bytes,
             frozen_max: FROZEN_MAX,
             wal_bytes_max: (self.memory / owners as u64).max(4 * self.segments.max_bytes),
-            group_bytes_max: (self.segments.first_bytes - UNIT_U64) as usize,
+            group_bytes_max,
+            map: MapSizes {
+                slot_bytes: slot_bytes.min(group_bytes_max) as u32,
+                slots: MAP_SLOTS as u16,
+            },
+            durability: self.durability,
             idle_ns: IDLE.as_nanos() as u64,
             retry_ns: RETRY.as_nanos() as u64,
         }

@@ -36,6 +36,9 @@ pub struct Stats {
     pub wal_segments: u64,
     /// Bytes of their files.
     pub wal_bytes: u64,
+    /// Bytes of mapped buffers of the log; they are made when the first write
+    /// comes that is not [`Durable`](crate::Durability::Durable).
+    pub wal_map_bytes: u64,
     /// Bytes of memory that memtables hold, mutable and immutable ones.
     pub memtable_bytes: u64,
     /// Bytes of memory kept for memtables to come.
@@ -58,8 +61,12 @@ pub struct Stats {
     pub puts: u64,
     /// Bytes of their keys and values.
     pub put_bytes: u64,
-    /// Groups of log records: each was one durable write.
+    /// Groups of log records: each was one write.
     pub wal_groups: u64,
+    /// Those that their own write made durable.
+    pub wal_durable_groups: u64,
+    /// Syncs of groups that were written before.
+    pub wal_syncs: u64,
     /// Log records: a write or a batch each.
     pub wal_records: u64,
     /// Bytes of log records.
@@ -92,6 +99,7 @@ impl Stats {
             pinned_bytes: stats.pinned_bytes,
             wal_segments: stats.wal_segments,
             wal_bytes: stats.wal_bytes,
+            wal_map_bytes: stats.wal_map_bytes,
             memtable_bytes: stats.memtable_bytes,
             recycled_bytes: stats.recycled_bytes,
             immutable_memtables: stats.immutable_memtables,
@@ -104,6 +112,8 @@ impl Stats {
             puts: stats.shard.writes,
             put_bytes: stats.shard.write_bytes,
             wal_groups: stats.stream.groups,
+            wal_durable_groups: stats.stream.durable_groups,
+            wal_syncs: stats.stream.syncs,
             wal_records: stats.stream.records,
             wal_record_bytes: stats.stream.record_bytes,
             wal_written_bytes: stats.stream.written_bytes,
@@ -137,6 +147,7 @@ impl Stats {
             ("pinned_bytes", self.pinned_bytes),
             ("wal_segments", self.wal_segments),
             ("wal_bytes", self.wal_bytes),
+            ("wal_map_bytes", self.wal_map_bytes),
             ("memtable_bytes", self.memtable_bytes),
             ("recycled_bytes", self.recycled_bytes),
             ("immutable_memtables", self.immutable_memtables),
@@ -149,6 +160,8 @@ impl Stats {
             ("puts", self.puts),
             ("put_bytes", self.put_bytes),
             ("wal_groups", self.wal_groups),
+            ("wal_durable_groups", self.wal_durable_groups),
+            ("wal_syncs", self.wal_syncs),
             ("wal_records", self.wal_records),
             ("wal_record_bytes", self.wal_record_bytes),
             ("wal_written_bytes", self.wal_written_bytes),

@@ -15,6 +15,7 @@ const STREAM_START: u16 = MUST | 2;
 const STREAM_FREED: u16 = MUST | 3;
 const KEYSPACE: u16 = MUST | 4;
 const CLEAN: u16 = 5;
+const STREAM_MAP: u16 = MUST | 6;
 const TABLE: u16 = MUST | 16;
 const FLUSHED: u16 = MUST | 17;
 
@@ -39,6 +40,17 @@ pub(crate) struct TableMeta {
     pub(crate) largest: Box<[u8]>,
 }
 
+/// A mapping file, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapPlace {
+    pub(crate) id: FileId,
+    /// The boot of the machine it was made in.
+    pub(crate) boot: [u8; 16],
+    /// The directory it is in, if not in that of the log: one that lasts no
+    /// longer than the boot.
+    pub(crate) dir: Option<String>,
+}
+
 /// A change of what a manifest describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Edit {
@@ -48,6 +60,9 @@ pub(crate) enum Edit {
     /// Root: the stream is in use and its records start at the position;
     /// what is below it was flushed, every shard up to the number given.
     StreamStart { stream: StreamKey, start: u64, flushed: Vec<(ShardId, SeqNo)> },
+    /// Root: records of the stream may be in this mapping file, and nowhere
+    /// else.
+    StreamMap { stream: StreamKey, map: MapPlace },
     /// Root: nothing of the stream is needed any more.
     StreamFreed { stream: StreamKey },
     /// Root: a keyspace and its name.
@@ -65,6 +80,7 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
     let kind = match edit {
         Edit::StreamCut { .. } => STREAM_CUT,
         Edit::StreamStart { .. } => STREAM_START,
+        Edit::StreamMap { .. } => STREAM_MAP,
         Edit::StreamFreed { .. } => STREAM_FREED,
         Edit::Keyspace { .. } => KEYSPACE,
         Edit::Clean => CLEAN,
@@ -86,6 +102,12 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
                 out.extend(shard.to_le_bytes());
                 out.extend(seq.to_le_bytes());
             }
+        }
+        Edit::StreamMap { stream, map } => {
+            stream_key(stream, out);
+            out.extend(map.id.to_u64().to_le_bytes());
+            out.extend(map.boot);
+            out.extend(map.dir.as_deref().unwrap_or_default().as_bytes());
         }
         Edit::StreamFreed { stream } => stream_key(stream, out),
         Edit::Keyspace { id, name } => {
@@ -150,12 +172,19 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
             }
             Edit::StreamStart { stream, start, flushed }
         }
+        STREAM_MAP => {
+            let stream = fields.stream_key()?;
+            let id = FileId::from_u64(fields.u64()?);
+            let mut boot = [0; 16];
+            boot.copy_from_slice(fields.take(16)?);
+            let dir = fields.text("a directory")?;
+            let dir = (!dir.is_empty()).then(|| dir.to_owned());
+            Edit::StreamMap { stream, map: MapPlace { id, boot, dir } }
+        }
         STREAM_FREED => Edit::StreamFreed { stream: fields.stream_key()? },
         KEYSPACE => {
             let id = fields.u32()?;
-            let name = std::str::from_utf8(std::mem::take(&mut fields.rest))
-                .map_err(|_| Unusable::malformed("a keyspace's name is not UTF-8"))?;
-            Edit::Keyspace { id, name: name.to_owned() }
+            Edit::Keyspace { id, name: fields.text("a keyspace's name")?.to_owned() }
         }
         CLEAN => Edit::Clean,
         TABLE => {
@@ -196,6 +225,12 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
+    /// All that is left.
+    fn text(&mut self, what: &str) -> Result<&'a str, Unusable> {
+        std::str::from_utf8(std::mem::take(&mut self.rest))
+            .map_err(|_| Unusable::Malformed(format!("{what} is not UTF-8")))
+    }
+
     fn u16(&mut self) -> Result<u16, Unusable> {
         self.take(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
     }
@@ -227,6 +262,18 @@ mod tests {
         vec![
             Edit::StreamCut { stream, cut: 4097 },
             Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },
+            Edit::StreamMap {
+                stream,
+                map: MapPlace { id: FileId::new(7, 3), boot: [9; 16], dir: None },
+            },
+            Edit::StreamMap {
+                stream,
+                map: MapPlace {
+                    id: FileId::new(7, 4),
+                    boot: [8; 16],
+                    dir: Some("/dev/shm".to_owned()),
+                },
+            },
             Edit::StreamFreed { stream },
             Edit::Keyspace { id: 0, name: "default".to_owned() },
             Edit::Clean,

@@ -147,10 +147,12 @@ pub(crate) enum FileType {
     Manifest,
     /// The identity file.
     Identity,
+    /// A mapping: buffers of a write-ahead log.
+    Map,
 }
 
 impl FileType {
-    const ALL: [Self; 4] = [Self::Table, Self::Wal, Self::Manifest, Self::Identity];
+    const ALL: [Self; 5] = [Self::Table, Self::Wal, Self::Manifest, Self::Identity, Self::Map];
 
     fn magic(self) -> &'static [u8; 8] {
         match self {
@@ -158,6 +160,7 @@ impl FileType {
             Self::Wal => b"OUROWAL\0",
             Self::Manifest => b"OUROMAN\0",
             Self::Identity => b"OUROIDN\0",
+            Self::Map => b"OUROMAP\0",
         }
     }
 
@@ -167,6 +170,7 @@ impl FileType {
             Self::Wal => "log segment",
             Self::Manifest => "manifest",
             Self::Identity => "identity file",
+            Self::Map => "mapping of the log",
         }
     }
 }

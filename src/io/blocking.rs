@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Driver, File, Harden, Io, IoBuf, IoCounters, OpenMode, Unpark, WriteBuf, os};
+use super::{Driver, File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, Unpark, WriteBuf, os};
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;

@@ -1,5 +1,6 @@
 //! Buffers for direct I/O: aligned, owned by the request while it is in
-//! flight, and taken from pools so that steady work allocates nothing.
+//! flight, and taken from pools (or a shared mapping) so that steady work
+//! allocates nothing.
 
 #![expect(unsafe_code, reason = "several threads fill disjoint parts of one group buffer")]
 
@@ -11,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use aligned_vec::{ABox, AVec, ConstAlign};
 
-use crate::base::limits::UNIT;
+use super::mapping::{Mapping, Part};
+use crate::base::limits::{UNIT, round_up};
 use crate::base::sync::Mutex;
 
 type Memory = ABox<[u8], ConstAlign<UNIT>>;
@@ -123,17 +125,20 @@ impl BufferPool {
 }
 
 /// A buffer that many threads fill at once, each its own part, and that is
-/// then written with one request.
+/// then written with one request. It stands on memory of its own, or on a part
+/// of a [`Mapping`].
 ///
 /// The filling is bounded by [`Claim`]s: each byte is handed out once, in
 /// order. Whoever writes the buffer first seals it, so that no more claims are
-/// handed out, and waits until [`GroupBuf::is_filled`].
+/// handed out, and waits until it is filled. It is written in whole units;
+/// sealing zeroes what the claims left of the last one.
 pub(crate) struct GroupBuf {
-    memory: Memory,
+    memory: GroupMemory,
     base: *mut u8,
+    capacity: usize,
     /// Bytes handed out in claims; with [`SEALED`] set, no more are.
     claimed: AtomicUsize,
-    /// Bytes of claims that were dropped.
+    /// Bytes of claims that were dropped, and of the padding.
     filled: AtomicUsize,
     /// A claim was dropped before it was filled.
     abandoned: AtomicBool,
@@ -141,26 +146,56 @@ pub(crate) struct GroupBuf {
     writer: Mutex<Option<Waker>>,
 }
 
+/// What keeps a group's bytes where they are.
+enum GroupMemory {
+    Heap(Memory),
+    Mapped { _part: Part },
+}
+
 /// The bit of `GroupBuf::claimed` that says that the buffer is sealed.
 const SEALED: usize = 1 << (usize::BITS - 1);
 
-// SAFETY: the only access through `base` is that of a `Claim`, to bytes that
-// no other claim has (claim's compare-exchange hands each byte out once), and
-// that of `filled_bytes`, only once the buffer is sealed and every claim was
-// dropped (Release on drop, Acquire on reading `filled`); from then on nobody
-// writes until `reset` has exclusive access. `memory` itself is not touched
-// while shared.
+// SAFETY: the only accesses through `base` are
+// * that of a `Claim`, to bytes that no other claim has (reserve's
+//   compare-exchange hands each byte out once),
+// * that of the first `seal`, to bytes behind all claims, and
+// * that of `filled_bytes`, only once the buffer is sealed, every claim was
+//   dropped and the padding is there (each a Release on `filled`, Acquire on
+//   reading it); from then on nobody writes until `reset` has exclusive access.
+// `memory` itself is not touched while shared.
 unsafe impl Send for GroupBuf {}
 // SAFETY: as above.
 unsafe impl Sync for GroupBuf {}
 
 impl GroupBuf {
+    /// A buffer of `capacity` bytes, a positive multiple of [`UNIT`], on the
+    /// heap.
     pub(crate) fn new(capacity: usize) -> Self {
         let mut memory = zeroed(capacity);
         let base = memory.as_mut_ptr();
+        Self::over(GroupMemory::Heap(memory), base, capacity)
+    }
+
+    /// A buffer that stands on `capacity` bytes of a mapping, from `offset`
+    /// on; both are multiples of [`UNIT`]. It keeps the mapping alive, and has
+    /// these bytes for itself until it is dropped. They keep what they hold
+    /// until claims replace it.
+    ///
+    /// # Panics
+    /// When the mapping ends before, or another buffer has some of the bytes.
+    pub(crate) fn mapped(mapping: &Arc<Mapping>, offset: usize, capacity: usize) -> Self {
+        let whole = offset.is_multiple_of(UNIT) && capacity.is_multiple_of(UNIT);
+        assert!(whole, "{capacity} bytes at {offset} are not whole units");
+        let part = mapping.take(offset..offset + capacity);
+        let base = part.base();
+        Self::over(GroupMemory::Mapped { _part: part }, base, capacity)
+    }
+
+    fn over(memory: GroupMemory, base: *mut u8, capacity: usize) -> Self {
         Self {
             memory,
             base,
+            capacity,
             claimed: AtomicUsize::new(0),
             filled: AtomicUsize::new(0),
             abandoned: AtomicBool::new(false),
@@ -169,7 +204,12 @@ impl GroupBuf {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.memory.len()
+        self.capacity
+    }
+
+    /// Whether its bytes are those of a mapped file.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.memory, GroupMemory::Mapped { .. })
     }
 
     /// Bytes claimed so far.
@@ -177,34 +217,82 @@ impl GroupBuf {
         self.claimed.load(Ordering::Acquire) & !SEALED
     }
 
-    /// Hands out no more claims. Returns the bytes claimed.
+    /// Hands out no more claims, and zeroes what follows them up to the next
+    /// unit. Returns the bytes claimed.
     pub(crate) fn seal(&self) -> usize {
-        self.claimed.fetch_or(SEALED, Ordering::SeqCst) & !SEALED
+        let before = self.claimed.fetch_or(SEALED, Ordering::SeqCst);
+        let end = before & !SEALED;
+        if before & SEALED == 0 {
+            // The padding counts as a last claim: before it is there, the
+            // buffer is not filled.
+            let padding = round_up(end) - end;
+            // SAFETY: `end` is at most the capacity.
+            let start = unsafe { self.base.add(end) };
+            // SAFETY: the capacity is whole units, so the padding lies within
+            // it. Claims end before it, no more are handed out, only one
+            // caller finds the buffer unsealed, and `filled_bytes` refuses to
+            // run until the padding is counted.
+            unsafe { start.write_bytes(0, padding) };
+            self.count_filled(padding);
+        }
+        end
     }
 
-    /// The next `len` bytes, for the caller to fill; `None` when the buffer
-    /// is sealed or has no room for them.
-    pub(crate) fn claim(self: &Arc<Self>, len: usize) -> Option<Claim> {
+    /// Hands out the next `len` bytes; where they start.
+    fn reserve(&self, len: usize) -> Option<usize> {
         let mut start = self.claimed.load(Ordering::Relaxed);
         loop {
-            let end = start.checked_add(len).filter(|&end| end <= self.capacity())?;
+            let end = start.checked_add(len).filter(|&end| end <= self.capacity)?;
             match self.claimed.compare_exchange_weak(
                 start,
                 end,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => {
-                    return Some(Claim { buf: Arc::clone(self), start, len, filled: false });
-                }
+                Ok(_) => return Some(start),
                 Err(now) => start = now,
             }
         }
     }
 
-    /// Whether every claim taken so far was dropped.
+    /// The next `len` bytes, for the caller to fill; `None` when the buffer
+    /// is sealed or has no room for them.
+    pub(crate) fn claim(self: &Arc<Self>, len: usize) -> Option<Claim> {
+        let start = self.reserve(len)?;
+        Some(Claim { buf: Arc::clone(self), start, len, filled: false })
+    }
+
+    /// Claims the next `len` bytes and fills them at once: `fill` gets where
+    /// they start, and the bytes. `None` when the buffer is sealed or has no
+    /// room for them. Should `fill` panic, the buffer is spoiled.
+    pub(crate) fn fill<R>(
+        &self,
+        len: usize,
+        fill: impl FnOnce(usize, &mut [u8]) -> R,
+    ) -> Option<R> {
+        let start = self.reserve(len)?;
+        let mut claim = Claim { buf: self, start, len, filled: false };
+        let result = fill(start, &mut claim);
+        claim.finish();
+        Some(result)
+    }
+
+    /// Counts bytes that nobody touches any more, and wakes the writer if they
+    /// were the last.
+    fn count_filled(&self, len: usize) {
+        self.filled.fetch_add(len, Ordering::SeqCst);
+        if self.is_filled() {
+            let writer = self.writer.lock().take();
+            if let Some(waker) = writer {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether the buffer is sealed and padded, and every claim was dropped.
     fn is_filled(&self) -> bool {
-        self.filled.load(Ordering::SeqCst) == self.claimed.load(Ordering::SeqCst) & !SEALED
+        let claimed = self.claimed.load(Ordering::SeqCst);
+        claimed & SEALED != 0 && self.filled.load(Ordering::SeqCst) == round_up(claimed & !SEALED)
     }
 
     /// Ready once every claim on a sealed buffer was dropped: whether all of
@@ -220,26 +308,32 @@ impl GroupBuf {
         Poll::Ready(!self.abandoned.load(Ordering::Acquire))
     }
 
-    /// The first `len` bytes.
+    /// The first `len` bytes: those of claims, and zeroes up to the next unit.
     ///
     /// # Panics
-    /// Unless the buffer is sealed and no claim is outstanding.
+    /// Unless the buffer is sealed and no claim is outstanding; and when `len`
+    /// goes beyond the padding, where stale bytes may be.
     pub(crate) fn filled_bytes(&self, len: usize) -> &[u8] {
         assert!(self.claimed.load(Ordering::Acquire) & SEALED != 0, "this group is not sealed");
         assert!(self.is_filled(), "a claim on this group is still being filled");
-        assert!(len <= self.capacity());
-        // SAFETY: `base` points at `capacity` initialised bytes. No claim is
-        // outstanding, and the seal keeps new ones from being handed out
-        // until `reset`, which needs `&mut self`.
+        assert!(len <= round_up(self.claimed()), "{len} bytes go beyond the padding");
+        // SAFETY: `base` points at `capacity` initialised bytes, and the
+        // padding ends within them. No claim is outstanding, the padding is
+        // there, and the seal keeps new claims from being handed out until
+        // `reset`, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.base, len) }
     }
 
-    /// Makes the buffer empty again, and its first `dirty` bytes zero.
-    /// Exclusive access proves that nobody fills or writes it.
+    /// Makes the buffer empty again; and its first `dirty` bytes zero, unless
+    /// it is mapped: there, stale bytes do no harm, and touching them would
+    /// cost page faults. Exclusive access proves that nobody fills or writes
+    /// it.
     pub(crate) fn reset(&mut self, dirty: usize) {
-        self.memory[..dirty].fill(0);
-        // That borrow ended whatever the old pointer was allowed to do.
-        self.base = self.memory.as_mut_ptr();
+        if let GroupMemory::Heap(memory) = &mut self.memory {
+            memory[..dirty].fill(0);
+            // That borrow ended whatever the old pointer was allowed to do.
+            self.base = memory.as_mut_ptr();
+        }
         *self.claimed.get_mut() = 0;
         *self.filled.get_mut() = 0;
         *self.abandoned.get_mut() = false;
@@ -249,26 +343,22 @@ impl GroupBuf {
 /// A part of a [`GroupBuf`] that only its holder may touch. Dropping it without
 /// [`Claim::finish`] spoils the whole buffer: a group with a hole in it must
 /// not be written.
-pub(crate) struct Claim {
-    buf: Arc<GroupBuf>,
+pub(crate) struct Claim<B: Deref<Target = GroupBuf> = Arc<GroupBuf>> {
+    /// An `Arc` or a reference: always the same buffer, which stays alive.
+    buf: B,
     start: usize,
     len: usize,
     filled: bool,
 }
 
-impl Claim {
-    /// Where in the buffer the part starts.
-    pub(crate) fn start(&self) -> usize {
-        self.start
-    }
-
+impl<B: Deref<Target = GroupBuf>> Claim<B> {
     /// The part is filled.
     pub(crate) fn finish(mut self) {
         self.filled = true;
     }
 }
 
-impl Deref for Claim {
+impl<B: Deref<Target = GroupBuf>> Deref for Claim<B> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -279,30 +369,23 @@ impl Deref for Claim {
     }
 }
 
-impl DerefMut for Claim {
+impl<B: Deref<Target = GroupBuf>> DerefMut for Claim<B> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: start + len is within the buffer.
         let start = unsafe { self.buf.base.add(self.start) };
-        // SAFETY: the buffer's memory lives as long as the Arc; these bytes
-        // were handed to this claim alone, and `filled_bytes` refuses to run
-        // while it lives.
+        // SAFETY: the buffer's memory lives as long as `buf`, and is
+        // initialised; these bytes were handed to this claim alone, and
+        // `filled_bytes` refuses to run while it lives.
         unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 }
 
-impl Drop for Claim {
+impl<B: Deref<Target = GroupBuf>> Drop for Claim<B> {
     fn drop(&mut self) {
         if !self.filled {
             self.buf.abandoned.store(true, Ordering::Release);
         }
-        self.buf.filled.fetch_add(self.len, Ordering::SeqCst);
-        let sealed = self.buf.claimed.load(Ordering::SeqCst) & SEALED != 0;
-        if sealed && self.buf.is_filled() {
-            let writer = self.buf.writer.lock().take();
-            if let Some(waker) = writer {
-                waker.wake();
-            }
-        }
+        self.buf.count_filled(self.len);
     }
 }
 
@@ -373,7 +456,6 @@ mod tests {
                 });
             }
         });
-        assert!(group.is_filled());
         assert!(group.claim(97).is_none());
         assert_eq!(group.seal(), 4000);
         assert!(group.claim(1).is_none());
@@ -397,6 +479,66 @@ mod tests {
         group.claim(8).expect("room").finish();
         group.seal();
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
+    }
+
+    #[test]
+    fn filling_in_place_is_a_claim() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let group = GroupBuf::new(UNIT);
+        assert_eq!(group.fill(8, |start, bytes| (start, bytes.fill(1))), Some((0, ())));
+        assert_eq!(group.fill(8, |start, bytes| (start, bytes.len())), Some((8, 8)));
+        assert_eq!(group.fill(UNIT - 15, |_, _| unreachable!("no room")), None::<()>);
+        assert_eq!(group.claimed(), 16);
+        assert_eq!(group.seal(), 16);
+        assert_eq!(group.fill(8, |_, _| unreachable!("sealed")), None::<()>);
+        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
+        assert_eq!(group.filled_bytes(9), [1, 1, 1, 1, 1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_panic_while_filling_spoils_the_group() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let group = GroupBuf::new(UNIT);
+        let fill = || group.fill(8, |_, _| panic!("in the middle of a record"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fill));
+        assert!(panicked.is_err());
+        group.seal();
+        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
+    }
+
+    #[test]
+    fn sealing_pads_with_zeroes() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut group = Arc::new(GroupBuf::new(2 * UNIT));
+        let claim = |group: &Arc<GroupBuf>, len, byte| {
+            let mut claim = group.claim(len).expect("room");
+            claim.fill(byte);
+            claim
+        };
+        claim(&group, 2 * UNIT, 1).finish();
+        assert_eq!(group.poll_filled(&mut cx), Poll::Pending, "not sealed");
+        group.seal();
+        assert_eq!(group.filled_bytes(2 * UNIT), [1; 2 * UNIT]);
+        // Leaves stale bytes behind.
+        Arc::get_mut(&mut group).expect("nobody else has it").reset(0);
+
+        let outstanding = claim(&group, 100, 2);
+        assert_eq!(group.seal(), 100);
+        assert_eq!(group.poll_filled(&mut cx), Poll::Pending, "a claim is outstanding");
+        outstanding.finish();
+        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
+        assert_eq!(group.seal(), 100, "sealing again changes nothing");
+        let (records, padding) = group.filled_bytes(UNIT).split_at(100);
+        assert_eq!((records, padding), (&[2; 100][..], &[0; UNIT - 100][..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "4097 bytes go beyond the padding")]
+    fn stale_bytes_are_not_written() {
+        let group = GroupBuf::new(2 * UNIT);
+        group.fill(1, |_, bytes| bytes.fill(1));
+        group.seal();
+        group.filled_bytes(UNIT + 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct IoCounts {
     pub(crate) write_bytes: u64,
     /// `fdatasync` of files and `fsync` of directories.
     pub(crate) syncs: u64,
-    /// Opens, creations, removals, renames, listings.
+    /// Opens, creations, removals, renames, listings, mappings.
     pub(crate) metadata: u64,
 }
 

@@ -24,6 +24,7 @@ pub(crate) mod blocking;
 mod buffer;
 mod counters;
 mod file;
+mod mapping;
 mod os;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
@@ -32,6 +33,7 @@ pub(crate) mod uring;
 pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, WriteBuf};
 pub(crate) use counters::{IoCounters, IoCounts};
 pub(crate) use file::{File, Handle, WeakFile};
+pub(crate) use mapping::{MappedWord, Mapping};
 
 use std::future::Future;
 use std::path::Path;
@@ -94,6 +96,21 @@ pub(crate) trait Io: Clone + 'static {
     /// The file's length in bytes.
     fn len(&self, file: &File) -> impl Future<Output = Result<u64>>;
 
+    /// Maps a whole file into memory, shared, for reading and writing: what is
+    /// stored there is in the file at once for everybody who reads it, also
+    /// after the process died, and survives power loss after a [`Io::sync`]
+    /// that was called later.
+    ///
+    /// The file was opened for writing, is `bytes` long, a positive multiple
+    /// of [`UNIT`], and all of it was written before: a store into a hole ends
+    /// the process when the disk is full. As long as it is mapped, it is
+    /// neither mapped again, nor cut, nor written in another way.
+    ///
+    /// # Errors
+    /// `Corruption` when the file is not `bytes` long; `Unsupported` where
+    /// files cannot be mapped.
+    fn map(&self, file: &File, bytes: usize) -> impl Future<Output = Result<Mapping>>;
+
     /// The names of the directory's entries, in no particular order.
     fn list(&self, dir: &Path) -> impl Future<Output = Result<Vec<String>>>;
 
@@ -123,6 +140,10 @@ pub(crate) trait Io: Clone + 'static {
 
     /// A clock that never goes back, in nanoseconds since some instant.
     fn now_ns(&self) -> u64;
+
+    /// Tells the time since the machine started from every other such time:
+    /// another one after a power cut, the same after the process died.
+    fn boot_id(&self) -> Result<[u8; 16]>;
 
     /// Fills `bytes` with unpredictable bytes.
     fn random(&self, bytes: &mut [u8]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{File, Handle, OpenMode};
+use super::{File, Handle, Mapping, OpenMode, mapping};
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 
@@ -21,6 +21,11 @@ macro_rules! blocking_calls {
 
         async fn len(&self, file: &File) -> Result<u64> {
             os::len(file)
+        }
+
+        async fn map(&self, file: &File, bytes: usize) -> Result<Mapping> {
+            self.counters.metadata();
+            os::map(file, bytes)
         }
 
         async fn list(&self, dir: &Path) -> Result<Vec<String>> {
@@ -58,6 +63,10 @@ macro_rules! blocking_calls {
 
         fn now_ns(&self) -> u64 {
             os::now_ns()
+        }
+
+        fn boot_id(&self) -> Result<[u8; 16]> {
+            os::boot_id()
         }
 
         fn random(&self, bytes: &mut [u8]) {
@@ -124,6 +133,11 @@ pub(super) fn len(file: &File) -> Result<u64> {
     let stat = rustix::fs::fstat(file.fd())
         .map_err(|errno| Error::os("inspect", file.path(), errno.into()))?;
     Ok(stat.st_size as u64)
+}
+
+pub(super) fn map(file: &File, bytes: usize) -> Result<Mapping> {
+    mapping::check_length(file, len(file)?, bytes)?;
+    Mapping::of_file(file, bytes)
 }
 
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
@@ -217,8 +231,56 @@ pub(super) fn random(bytes: &mut [u8]) {
     }
 }
 
+/// The kernel's name for the time since the machine started.
+pub(super) fn boot_id() -> Result<[u8; 16]> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = std::fs::read_to_string(path).map_err(|error| Error::os("read", path, error))?;
+    parse_uuid(text.trim_end()).ok_or_else(|| {
+        Error::unsupported(format!("{} holds no UUID, but {text:?}", path.display()))
+    })
+}
+
+/// The bytes of a UUID in its usual form: 32 hexadecimal digits in groups of
+/// 8, 4, 4, 4 and 12.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    let digits: Option<Vec<u32>> =
+        text.chars().filter(|&c| c != '-').map(|c| c.to_digit(16)).collect();
+    let digits = digits.filter(|_| groups == [8, 4, 4, 4, 12])?;
+    Some(std::array::from_fn(|i| (digits[2 * i] * 16 + digits[2 * i + 1]) as u8))
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds.
 pub(super) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_has_one_id() {
+        let id = boot_id().unwrap();
+        assert_eq!(id, boot_id().unwrap());
+        assert_ne!(id, [0; 16]);
+    }
+
+    #[test]
+    fn a_uuid_is_parsed_and_nothing_else_is() {
+        let bytes = parse_uuid("00112233-4455-6677-8899-aabbccddeeff").unwrap();
+        assert_eq!(bytes, std::array::from_fn(|i| 0x11 * i as u8));
+        for wrong in [
+            "",
+            "00112233445566778899aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddeef",
+            "00112233-4455-6677-8899-aabbccddeefff",
+            "00112233-4455-6677-8899-aabbccddeefg",
+            "00112233-4455-6677-8899-aabbccddee\u{e9}",
+            "0011223-34455-6677-8899-aabbccddeeff",
+        ] {
+            assert_eq!(parse_uuid(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -17,6 +17,9 @@ pub(crate) struct Frozen {
     /// The stream position of its first record in this opening's log; `None`
     /// when all of it was replayed from earlier ones.
     pub(crate) log_start: Option<u64>,
+    /// The stream position of the end of its last record in this opening's
+    /// log; 0 when it has none.
+    pub(crate) log_end: u64,
 }
 
 /// A table of the tree. One that is damaged stays a member, so that the keys

@@ -10,11 +10,13 @@ mod event;
 mod executor;
 mod mutex;
 mod wait;
+mod waiters;
 
 pub(crate) use event::Event;
-pub(crate) use executor::Executor;
+pub(crate) use executor::{Executor, Job};
 pub(crate) use mutex::AsyncMutex;
 pub(crate) use wait::block_on;
+pub(crate) use waiters::{Waiters, wake_all};
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

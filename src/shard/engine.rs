@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::SeqNo;
-use crate::format::edit::{Edit, StreamKey};
+use crate::base::sync::Mutex;
+use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
 use crate::lsm::Member;
 use crate::manifest::Manifest;
@@ -17,7 +19,7 @@ use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::state::{Shard, ShardCounts};
 use crate::sst::{FilterCounts, ReadCounters};
-use crate::wal::{SegmentMaker, Stream, StreamCounts};
+use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 
 /// The bounds one database works within.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,10 @@ pub(crate) struct Limits {
     pub(crate) idle_ns: u64,
     /// A failed flush or segment is tried again after this long.
     pub(crate) retry_ns: u64,
+    /// The mapping of a stream.
+    pub(crate) map: MapSizes,
+    /// What writes are acknowledged by that do not say.
+    pub(crate) durability: Durability,
 }
 
 /// One open database, without its threads.
@@ -66,6 +72,7 @@ pub(crate) struct OldStream {
     pub(crate) key: StreamKey,
     pub(crate) start: u64,
     pub(crate) cut: u64,
+    pub(crate) map: Option<MapPlace>,
     pub(crate) paths: Vec<PathBuf>,
     /// For each shard, the last sequence number that was replayed from it.
     pub(crate) needed: Vec<(ShardId, SeqNo)>,
@@ -76,6 +83,8 @@ pub(crate) struct Owner {
     pub(crate) stream: Stream,
     pub(crate) shards: Vec<ShardId>,
     pub(crate) maker: SegmentMaker,
+    /// The stream's mapping, once it has one.
+    pub(crate) map: Mutex<Option<MapPlace>>,
     /// The manifest of each of `shards`.
     pub(crate) manifests: Vec<AsyncMutex<Manifest>>,
     /// Set when a memtable became immutable, or visible, or the owner is to
@@ -172,6 +181,7 @@ impl Engine {
             let (segments, bytes) = owner.stream.segment_counts();
             stats.wal_segments += segments as u64;
             stats.wal_bytes += bytes;
+            stats.wal_map_bytes += owner.stream.map_bytes();
             stats.stream.add(&owner.stream.counts());
         }
         stats
@@ -183,12 +193,21 @@ pub(crate) fn shard_dir(dir: &std::path::Path, shard: ShardId) -> PathBuf {
     dir.join(format!("shard-{shard:03}"))
 }
 
+/// What the root manifest keeps of a stream of an earlier opening.
+pub(crate) struct StreamState {
+    pub(crate) key: StreamKey,
+    pub(crate) start: u64,
+    pub(crate) cut: u64,
+    pub(crate) map: Option<MapPlace>,
+}
+
 /// The edits that a root manifest starts with: the streams of earlier openings
-/// that are still needed, each with its start and its cut.
-pub(crate) fn root_snapshot(old: impl Iterator<Item = (StreamKey, u64, u64)>) -> Vec<Edit> {
+/// that are still needed.
+pub(crate) fn root_snapshot(old: impl Iterator<Item = StreamState>) -> Vec<Edit> {
     let mut edits = vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
-    for (stream, start, cut) in old {
+    for StreamState { key: stream, start, cut, map } in old {
         edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
+        edits.extend(map.map(|map| Edit::StreamMap { stream, map }));
         edits.push(Edit::StreamCut { stream, cut });
     }
     edits
@@ -217,6 +236,7 @@ pub(crate) struct EngineStats {
     pub(crate) pinned_bytes: u64,
     pub(crate) wal_segments: u64,
     pub(crate) wal_bytes: u64,
+    pub(crate) wal_map_bytes: u64,
 }
 
 impl ShardCounts {
@@ -235,5 +255,7 @@ impl StreamCounts {
         self.record_bytes += other.record_bytes;
         self.written_bytes += other.written_bytes;
         self.marks += other.marks;
+        self.durable_groups += other.durable_groups;
+        self.syncs += other.syncs;
     }
 }

@@ -1,22 +1,25 @@
 //! What an owner does in the background: it keeps its stream in segments,
 //! frees log that is not needed, marks idle streams, and flushes memtables.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
 use crate::base::seq::SeqNo;
-use crate::format::edit::Edit;
+use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
 use crate::lsm::{Frozen, TablePlace, View, write_table};
 use crate::manifest::Manifest;
 use crate::runtime::first_of;
-use crate::shard::engine::{Engine, Owner, Root, root_snapshot, shard_snapshot};
+use crate::shard::engine::{Engine, Owner, Root, StreamState, root_snapshot, shard_snapshot};
 use crate::shard::state::State;
-use crate::wal::{NoRoom, Segment, discard};
+use crate::wal::{
+    Append, Appended, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
+};
 
 /// How soon a memtable with writes in flight is looked at again.
 const IN_FLIGHT_NS: u64 = 1_000_000;
@@ -24,21 +27,31 @@ const IN_FLIGHT_NS: u64 = 1_000_000;
 /// Free segments that wait to be used again.
 const FREE_SEGMENTS_MAX: usize = 2;
 
-/// The jobs of an owner; they end soon after [`Owner::stop`].
-pub(crate) fn owner_jobs<I: Io>(
-    engine: &Arc<Engine>,
-    owner: usize,
-    io: &I,
-) -> (impl Future<Output = ()> + use<I>, impl Future<Output = ()> + use<I>) {
-    let (a, b) = (Arc::clone(engine), Arc::clone(engine));
-    let (io_a, io_b) = (io.clone(), io.clone());
-    let log_job = async move {
-        a.log_job(owner, &io_a).await;
-    };
-    let flush_job = async move {
-        b.flush_job(owner, &io_b).await;
-    };
-    (log_job, flush_job)
+/// What an owner does. Each job ends soon after [`Owner::stop`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Job {
+    /// Keeps the stream in segments, and sees to it that it is durable in time.
+    Log,
+    /// Flushes memtables.
+    Flush,
+    /// Writes groups of the stream, and syncs it, for those who do not do it
+    /// themselves.
+    Lead,
+}
+
+impl Job {
+    /// The jobs of one owner: with two that lead, one syncs while the other
+    /// writes.
+    pub(crate) const ALL: [Self; 4] = [Self::Log, Self::Flush, Self::Lead, Self::Lead];
+
+    /// Does the job of an owner.
+    pub(crate) async fn run<I: Io>(self, engine: Arc<Engine>, owner: usize, io: I) {
+        match self {
+            Self::Log => engine.log_job(owner, &io).await,
+            Self::Flush => engine.flush_job(owner, &io).await,
+            Self::Lead => engine.lead_job(owner, &io).await,
+        }
+    }
 }
 
 impl Owner {
@@ -47,6 +60,7 @@ impl Owner {
         self.stopping.store(true, Ordering::SeqCst);
         self.flush_work.set();
         self.stream.work.set();
+        self.stream.lead_work.set();
     }
 
     fn is_stopping(&self) -> bool {
@@ -60,6 +74,7 @@ impl Engine {
         let stream = &owner.stream;
         let mut free: Vec<Arc<Segment>> = Vec::new();
         let mut idle = Idle { end: stream.end(), since_ns: io.now_ns() };
+        let mut map_after_ns = 0;
         while !owner.is_stopping() {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
@@ -75,24 +90,85 @@ impl Engine {
                 }
             }
             self.bound_log(number);
+            let idle_ns = idle.for_ns(stream.end(), io.now_ns());
+            let rest_ns = match (failed, self.limits.idle_ns.checked_sub(idle_ns)) {
+                (true, _) => self.limits.retry_ns,
+                (false, Some(rest_ns)) if rest_ns > 0 => rest_ns,
+                // A group is on its way for this long.
+                _ => self.limits.idle_ns,
+            };
+            let now_ns = io.now_ns();
+            let look = stream.look(now_ns, rest_ns);
+            if look.wants_map && now_ns >= map_after_ns {
+                match self.make_map(owner, io).await {
+                    Ok(map) => stream.provide_map(map),
+                    Err(error) => {
+                        if map_after_ns == 0 {
+                            tracing::warn!(
+                                %error,
+                                "no mapping of the log for now: writes that are not durable are \
+                                 acknowledged when they are written"
+                            );
+                        }
+                        map_after_ns = now_ns + self.limits.retry_ns;
+                    }
+                }
+                continue;
+            }
             if failed {
-                first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
-            } else if stream.watch() {
+                first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+            } else if look.is_idle {
                 stream.work.wait().await;
-            } else {
-                let idle_ns = idle.for_ns(stream.end(), io.now_ns());
-                if idle_ns < self.limits.idle_ns {
-                    let rest_ns = self.limits.idle_ns - idle_ns;
-                    first_of(stream.work.wait(), io.sleep(rest_ns)).await;
-                } else if !stream.wants_mark() {
-                    // A group is on its way for this long.
-                    idle.since_ns = io.now_ns();
-                } else if let Err(error) = self.write_mark(number, io, Spare::FromOwner).await {
+            } else if idle_ns >= self.limits.idle_ns && look.wants_mark {
+                if let Err(error) = self.write_mark(number, io, Spare::FromOwner).await {
                     // The stream is poisoned now, and said so.
                     tracing::debug!(%error, "no mark was written");
                 }
+            } else {
+                let rest_ns = look.rest_until_ns.saturating_sub(now_ns);
+                first_of(stream.work.wait(), io.sleep(rest_ns)).await;
             }
         }
+    }
+
+    /// Makes the mapping of an owner's stream: first the file, then durably
+    /// where it is, and only then is it used.
+    async fn make_map<I: Io>(&self, owner: &Owner, io: &I) -> Result<Map> {
+        let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir: None };
+        let made = create_map(io, &owner.maker, &place, self.limits.map).await;
+        let path = map_path(&owner.maker.dir, self.db, &place);
+        let map = match made {
+            Ok(map) => map,
+            Err(error) => {
+                discard(io, &path).await;
+                return Err(error);
+            }
+        };
+        let stream = owner.stream.key;
+        let mut root = self.root.lock().await;
+        *owner.map.lock() = Some(place.clone());
+        let edit = Edit::StreamMap { stream, map: place };
+        if let Err(error) = self.append_root(&mut root, io, &[edit]).await {
+            *owner.map.lock() = None;
+            if root.manifest.poisoned().is_none() {
+                discard(io, &path).await;
+            }
+            return Err(error);
+        }
+        Ok(map)
+    }
+
+    /// Leads for those who asked the owner to.
+    async fn lead_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        while !owner.is_stopping() {
+            match owner.stream.owner_turn() {
+                Some(turn) => self.lead(io, &owner.stream, turn).await,
+                None => owner.stream.lead_work.wait().await,
+            }
+        }
+        // The flag is taken down by one: the others must end, too.
+        owner.stream.lead_work.set();
     }
 
     async fn make_segment<I: Io>(
@@ -113,9 +189,12 @@ impl Engine {
     async fn write_mark<I: Io>(&self, number: usize, io: &I, spare: Spare) -> Result<()> {
         let owner = &self.owners[number];
         let stream = &owner.stream;
-        let mut reservation = loop {
-            match stream.reserve(RecordKind::Mark, 0, 0, std::iter::empty()) {
-                Ok(reservation) => break reservation,
+        let (kind, durability) = (RecordKind::Mark, Durability::Durable);
+        let append = Append { kind, sections: 0, payload_bytes: 0, durability };
+        let appended = loop {
+            let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
+            match stream.append(&append, std::iter::empty(), fill, || io.now_ns()) {
+                Ok(appended) => break appended,
                 Err(NoRoom::Wait(seen)) => match stream.wanted_spare() {
                     Some((start, _)) if spare == Spare::Own => {
                         let made = owner.maker.create(io, self.new_file_id(), start, None).await;
@@ -124,15 +203,17 @@ impl Engine {
                     // Somebody writes after all. The log job must not wait for
                     // a segment: it is the one to make it.
                     _ if spare == Spare::FromOwner => return Ok(()),
-                    _ => poll_fn(|cx| stream.poll_room(cx, seen)).await,
+                    _ => self.log_room(io, number, seen, Role::Leader).await,
                 },
                 Err(NoRoom::Failed(error)) => return Err(error),
             }
         };
-        let group = reservation.group;
-        seal(&mut reservation.claim, reservation.seed, &reservation.header);
-        reservation.claim.finish();
-        self.commit(io, number, group).await
+        match appended {
+            Appended::Waits(_, mark) => {
+                self.reach(io, number, Goal::Visible(mark), Role::Leader).await
+            }
+            _ => unreachable!("a durable record that is filled waits for its group"),
+        }
     }
 
     /// Frees the segments that every shard has flushed past: durably records
@@ -203,11 +284,18 @@ impl Engine {
 
     /// What a root manifest made anew starts with.
     fn root_snapshot(&self, root: &Root) -> Vec<Edit> {
-        let old = root.old_streams.iter().map(|old| (old.key, old.start, old.cut));
+        let old = root.old_streams.iter().map(|old| StreamState {
+            key: old.key,
+            start: old.start,
+            cut: old.cut,
+            map: old.map.clone(),
+        });
         let mut edits = root_snapshot(old);
         for owner in &self.owners {
             let (stream, start) = (owner.stream.key, owner.stream.start());
             edits.push(Edit::StreamStart { stream, start, flushed: self.flushed(owner) });
+            let map = owner.map.lock().clone();
+            edits.extend(map.map(|map| Edit::StreamMap { stream, map }));
         }
         edits
     }
@@ -269,24 +357,22 @@ impl Engine {
     async fn flush_round<I: Io>(&self, owner: &Owner, io: &I) -> Round {
         let mut round = Round::Idle;
         for (&shard, manifest) in owner.shards.iter().zip(&owner.manifests) {
-            let oldest = {
-                let state = self.shard(shard).lock();
-                let oldest = state.view.frozen.last().cloned();
-                match oldest {
-                    None => continue,
-                    Some(frozen) if !is_visible(&frozen, &state) => {
-                        drop(state);
-                        if owner.stream.poisoned().is_none() {
-                            round = round.max(Round::InFlight);
-                        } else {
-                            // It will never be visible: who waits must know.
-                            self.shard(shard).wake_stalled();
-                        }
-                        continue;
-                    }
-                    Some(frozen) => frozen,
-                }
+            let Some(oldest) = self.shard(shard).lock().view.frozen.last().cloned() else {
+                continue;
             };
+            // No table holds what the log may lose: else a batch would be there
+            // in part, and a number given twice.
+            let number = self.owner_of(shard);
+            let goal = Goal::Durable(oldest.log_end);
+            if self.reach(io, number, goal, Role::Leader).await.is_err() {
+                // It will never be visible: who waits must know.
+                self.shard(shard).wake_stalled();
+                continue;
+            }
+            if !is_visible(&oldest, &self.shard(shard).lock()) {
+                round = round.max(Round::InFlight);
+                continue;
+            }
             let mut manifest = manifest.lock().await;
             let flushed = self.flush(owner, shard, &oldest, &mut manifest, io).await;
             round = round.max(match &flushed {
@@ -406,7 +492,7 @@ impl Engine {
                     owner.flush_work.set();
                     state.room_number()
                 };
-                poll_fn(|cx| shard.poll_room(cx, seen)).await;
+                shard.room(seen).await;
             }
         }
         Ok(())
@@ -475,8 +561,7 @@ enum Round {
     Failed,
 }
 
-/// Whether every write in the memtable is visible, and with that durable, and
-/// all the log before it.
+/// Whether every write in the memtable is visible.
 fn is_visible(frozen: &Frozen, state: &State) -> bool {
     let last = frozen.memtable.seq_range().map_or(0, |(_, last)| last);
     last <= state.published.visible()

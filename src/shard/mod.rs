@@ -6,6 +6,7 @@
 //! copy of more than a few kilobytes.
 
 mod clock;
+mod commit;
 mod engine;
 mod maintain;
 mod read;
@@ -17,7 +18,7 @@ mod tests;
 mod write;
 
 pub(crate) use engine::{Engine, Limits};
-pub(crate) use maintain::owner_jobs;
+pub(crate) use maintain::Job;
 pub(crate) use read::Found;
 pub(crate) use recover::{Opening, recover};
 pub(crate) use scan::{ScanRange, Scanner};

@@ -24,7 +24,8 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
 use crate::base::seq::{SeqNo, Tag};
-use crate::format::edit::{Edit, StreamKey, TableMeta};
+use crate::base::sync::Mutex;
+use crate::format::edit::{Edit, MapPlace, StreamKey, TableMeta};
 use crate::format::record::{Record, RecordKind, Unusable, Write};
 use crate::io::{BufferPool, Io, OpenMode};
 use crate::lsm::{Frozen, Member, Retain, TablePlace, View, write_table};
@@ -33,12 +34,13 @@ use crate::memtable::{ArenaPool, Payload};
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::engine::{
-    Engine, Limits, OldStream, Owner, Root, root_snapshot, shard_dir, shard_snapshot,
+    Engine, Limits, OldStream, Owner, Root, StreamState, root_snapshot, shard_dir, shard_snapshot,
 };
 use crate::shard::state::{Shard, State};
 use crate::sst::{ReadCounters, Table};
 use crate::wal::{
-    FoundStream, Segment, SegmentMaker, SegmentSizes, Stop, Stream, discard, find_streams,
+    self, Found, FoundStream, Segment, SegmentMaker, SegmentSizes, Stop, Stream, discard,
+    find_streams,
 };
 
 const WAL_DIR: &str = "wal";
@@ -70,6 +72,7 @@ pub(crate) struct Opening {
 struct KnownStream {
     start: u64,
     cut: Option<u64>,
+    map: Option<MapPlace>,
 }
 
 /// What the root manifest says.
@@ -103,7 +106,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         io.create_dir(&wal_dir).await?;
     }
     let found = find_streams(io, &wal_dir, identity.db).await;
-    let (found, mut orphans) = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
+    let mut found = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
+    let mut orphans = std::mem::take(&mut found.unfinished);
 
     let (last_epoch, root_state) = match &root_files.current {
         Some((id, path)) => {
@@ -111,7 +115,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             (id.epoch(), RootState::new(&loaded.edits, path)?)
         }
         // Creating was interrupted, unless there is what only comes later.
-        None => match found.iter().flat_map(|stream| &stream.segments).next() {
+        None => match found.streams.iter().flat_map(|stream| &stream.segments).next() {
             None => (0, RootState::default()),
             Some(segment) => return Err(no_root_manifest(dir, segment.file.path())),
         },
@@ -131,8 +135,12 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
     let files = AtomicU32::new(0);
     let new_id = || FileId::new(epoch, files.fetch_add(1, Ordering::Relaxed));
-    let old = streams.iter().zip(&ends);
-    let old = old.map(|(old, end)| (old.stream.key, old.known.start, *end));
+    let old = streams.iter().zip(&ends).map(|(old, end)| StreamState {
+        key: old.stream.key,
+        start: old.known.start,
+        cut: *end,
+        map: old.known.map.clone(),
+    });
     let snapshot = root_snapshot(old);
     // With its root manifest a new database exists, and each of its shards
     // must have a manifest.
@@ -172,6 +180,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         let first = maker.create(io, new_id(), 0, None).await;
         let first = first.map_err(|error| error.context("cannot open the database"))?;
         let stream = Stream::new(identity.db, key, limits.group_bytes_max, first);
+        if !limits.durability.is_durable() {
+            stream.want_map();
+        }
         starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
         made.push((stream, maker));
     }
@@ -190,6 +201,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             shards: Vec::new(),
             maker,
             manifests: Vec::new(),
+            map: Mutex::default(),
             flush_work: Event::default(),
             stopping: AtomicBool::new(false),
         })
@@ -312,6 +324,9 @@ impl RootState {
                 Edit::StreamCut { stream, cut } => {
                     this.streams.entry(*stream).or_default().cut = Some(*cut);
                 }
+                Edit::StreamMap { stream, map } => {
+                    this.streams.entry(*stream).or_default().map = Some(map.clone());
+                }
                 Edit::StreamFreed { stream } => drop(this.streams.remove(stream)),
                 Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
                 Edit::Keyspace { id, name } => {
@@ -427,28 +442,30 @@ impl<I: Io> Recovery<'_, I> {
     /// Pairs the streams on disk with what the root manifest knows of them.
     async fn match_streams(
         &self,
-        found: Vec<FoundStream>,
+        found: Found,
         root: &RootState,
         last_epoch: Epoch,
         orphans: &mut Vec<PathBuf>,
     ) -> Result<Vec<Old>> {
         let mut known = root.streams.clone();
         let mut old = Vec::new();
-        for stream in found {
+        let mut maps = found.maps;
+        for mut stream in found.streams {
             match known.remove(&stream.key) {
+                // Freed, or recycled and never used again: not needed.
+                Some(known) if known.cut == Some(known.start) => orphans.extend(stream.paths()),
                 Some(known) => {
-                    // Freed, or recycled and never used again: not needed.
-                    let is_unused = known.cut == Some(known.start);
-                    let paths = stream.segments.iter().map(|s| s.file.path().to_owned());
-                    if is_unused {
-                        orphans.extend(paths);
-                    } else {
-                        old.push(Old { stream, known });
+                    if let Some(place) = &known.map {
+                        self.read_map(&mut stream, place).await?;
+                        maps.remove(&place.id);
                     }
+                    old.push(Old { stream, known });
                 }
                 None => self.check_unknown(stream, last_epoch, orphans).await?,
             }
         }
+        // Of openings that ended before they used them, or of freed streams.
+        orphans.extend(maps.into_values());
         if let Some((key, _)) = known.iter().find(|(_, known)| known.cut != Some(known.start)) {
             let path = self.opening.dir.join(WAL_DIR);
             let (stream, epoch) = (key.stream, key.epoch);
@@ -456,6 +473,22 @@ impl<I: Io> Recovery<'_, I> {
             return Err(Error::corruption(&path, 0, reason));
         }
         Ok(old)
+    }
+
+    /// Takes in the mapping of a stream. It may hold what was acknowledged, and
+    /// is nowhere else.
+    async fn read_map(&self, stream: &mut FoundStream, place: &MapPlace) -> Result<()> {
+        let (io, db) = (self.io, self.identity.db);
+        let path = wal::map_path(&self.opening.dir.join(WAL_DIR), db, place);
+        let is_same_boot = io.boot_id()? == place.boot;
+        match stream.read_map(io, &self.opening.pool, db, place.id, &path, is_same_boot).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let reason = "the mapping of the log is missing, and may hold acknowledged \
+                              writes; nothing was changed: restore the file";
+                Err(Error::corruption(&path, 0, reason))
+            }
+            read => read,
+        }
     }
 
     /// A stream the root manifest does not know was made by an opening that
@@ -495,7 +528,7 @@ impl<I: Io> Recovery<'_, I> {
                 return Err(Error::corruption(&path, 0, reason));
             }
         }
-        orphans.extend(stream.segments.iter().map(|s| s.file.path().to_owned()));
+        orphans.extend(stream.paths());
         Ok(())
     }
 
@@ -562,7 +595,8 @@ impl<I: Io> Recovery<'_, I> {
                 key: stream.key,
                 start: known.start,
                 cut: *end,
-                paths: stream.segments.iter().map(|s| s.file.path().to_owned()).collect(),
+                map: known.map.clone(),
+                paths: stream.paths().collect(),
                 needed: needed.into_iter().collect(),
             });
         }

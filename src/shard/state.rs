@@ -1,7 +1,8 @@
 //! What stands behind a shard's lock.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
@@ -9,6 +10,7 @@ use crate::base::seq::SeqNo;
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::lsm::{Frozen, View};
 use crate::memtable::{ArenaPool, Memtable};
+use crate::runtime::{Waiters, wake_all};
 use crate::shard::clock::Published;
 
 /// One shard of the keyspace.
@@ -24,6 +26,8 @@ pub(crate) struct State {
     pub(crate) generation: u64,
     /// The stream position of the mutable memtable's first record.
     pub(crate) log_start: Option<u64>,
+    /// The stream position of the end of the shard's last record.
+    pub(crate) log_end: u64,
     /// The number the next write gets.
     pub(crate) next_seq: SeqNo,
     pub(crate) published: Published,
@@ -35,7 +39,7 @@ pub(crate) struct State {
     pub(crate) flush_error: Option<Error>,
     pub(crate) closed: bool,
     /// Writers that wait for room in the memtable.
-    stalled: Vec<Waker>,
+    stalled: Waiters,
     /// Counts the times that stalled writers were woken.
     rooms: u64,
     pub(crate) counts: ShardCounts,
@@ -59,7 +63,7 @@ pub(crate) enum Admission {
     Granted,
     /// It may: the memtable was rotated for it, and is to be flushed.
     Rotated,
-    /// Wait with [`Shard::poll_room`] and this number, then ask again.
+    /// Wait with [`Shard::room`] and this number, then ask again.
     Stalled(u64),
 }
 
@@ -72,14 +76,19 @@ impl Shard {
         self.state.lock()
     }
 
-    /// Ready when it is worth asking for admission again.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
-        let mut state = self.lock();
-        if state.rooms != seen {
-            return Poll::Ready(());
-        }
-        state.stalled.push(cx.waker().clone());
-        Poll::Pending
+    /// Waits until it is worth asking for admission again: since `seen` was
+    /// given out, stalled writers were woken.
+    pub(crate) async fn room(&self, seen: u64) {
+        let mut waiting = Stalled { shard: self, id: None };
+        poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.rooms != seen {
+                return Poll::Ready(());
+            }
+            state.stalled.register(&mut waiting.id, cx.waker());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Tells stalled writers to ask again.
@@ -87,10 +96,22 @@ impl Shard {
         let stalled = {
             let mut state = self.lock();
             state.rooms += 1;
-            std::mem::take(&mut state.stalled)
+            state.stalled.take_all()
         };
-        for waker in stalled {
-            waker.wake();
+        wake_all(stalled);
+    }
+}
+
+/// A writer that waits; dropping it leaves nothing behind.
+struct Stalled<'a> {
+    shard: &'a Shard,
+    id: Option<u64>,
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shard.lock().stalled.remove(id);
         }
     }
 }
@@ -103,13 +124,14 @@ impl State {
             mutable: Memtable::new(arenas),
             generation: 0,
             log_start: None,
+            log_end: 0,
             next_seq: flushed + 1,
             published: Published::new(flushed),
             view: Arc::new(view),
             inserting: 0,
             flush_error: None,
             closed: false,
-            stalled: Vec::new(),
+            stalled: Waiters::default(),
             rooms: 0,
             counts: ShardCounts::default(),
         }
@@ -144,7 +166,7 @@ impl State {
         Ok(Admission::Stalled(self.rooms))
     }
 
-    /// The number to wait with, see [`Shard::poll_room`].
+    /// The number to wait with, see [`Shard::room`].
     pub(crate) fn room_number(&self) -> u64 {
         self.rooms
     }
@@ -153,7 +175,7 @@ impl State {
     pub(crate) fn rotate(&mut self, arenas: &Arc<ArenaPool>) {
         assert_eq!(self.inserting, 0, "a batch is still being inserted");
         let memtable = std::mem::replace(&mut self.mutable, Memtable::new(arenas));
-        let frozen = Frozen { memtable, log_start: self.log_start.take() };
+        let frozen = Frozen { memtable, log_start: self.log_start.take(), log_end: self.log_end };
         self.view = Arc::new(self.view.rotated(Arc::new(frozen)));
         self.generation += 1;
     }

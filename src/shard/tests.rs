@@ -3,7 +3,9 @@
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
@@ -12,8 +14,8 @@ use crate::io::{BufferPool, Io};
 use crate::lsm::Direction;
 use crate::memtable::ArenaPool;
 use crate::runtime::yield_now;
-use crate::shard::{Engine, Limits, Opening, ScanRange, Scanner, WriteOp, owner_jobs, recover};
-use crate::wal::SegmentSizes;
+use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, WriteOp, recover};
+use crate::wal::{MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
 
@@ -26,6 +28,8 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
         group_bytes_max: segment_bytes as usize - 4096,
         idle_ns: 100 * MS,
         retry_ns: 500 * MS,
+        map: MapSizes { slot_bytes: 8192.min(segment_bytes as u32 - 4096), slots: 3 },
+        durability: Durability::Durable,
     };
     let opening = Opening {
         dir: Path::new("/db").to_owned(),
@@ -45,9 +49,9 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
 }
 
 fn start_owner(sim: &Sim, engine: &Arc<Engine>) {
-    let (log_job, flush_job) = owner_jobs(engine, 0, sim);
-    sim.spawn(log_job);
-    sim.spawn(flush_job);
+    for job in Job::ALL {
+        sim.spawn(job.run(Arc::clone(engine), 0, sim.clone()));
+    }
 }
 
 type Outcomes = Arc<Mutex<Vec<(&'static str, Result<()>)>>>;
@@ -59,7 +63,7 @@ fn put(sim: &Sim, engine: &Arc<Engine>, outcomes: &Outcomes, name: &'static str)
         let value = [7; 4000];
         let key = name.as_bytes();
         let op = WriteOp { shard: 0, kind: Kind::Put, key, value: &value };
-        let outcome = engine.write(&sim, &[op]).await;
+        let outcome = engine.write(&sim, Role::Leader, &[op], Durability::Durable).await;
         outcomes.lock().push((name, outcome));
     });
 }
@@ -135,15 +139,31 @@ fn closing_waits_for_writes_under_way_even_when_it_fails() {
 const SHARDS: u16 = 3;
 const WRITERS: u8 = 5;
 
+/// What a writer asks for, and how it waits.
+fn manner(writer: u8) -> (Role, Durability) {
+    let role = if writer.is_multiple_of(2) { Role::Leader } else { Role::Follower };
+    let durability = match writer {
+        0 | 1 => Durability::Durable,
+        2 | 3 => Durability::ProcessSafe,
+        _ => Durability::Relaxed { within: Duration::from_millis(3) },
+    };
+    (role, durability)
+}
+
 /// Writes batches of one key on every shard, the k-th with value k, until the
 /// process ends. Counts those that were acknowledged.
 async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mutex<[u32; 5]>>) {
+    let (role, durability) = manner(writer);
     for k in 1u32.. {
+        if k % 50 == 0 {
+            // Without a rest, some never wait for anything.
+            sim.sleep(MS / 2).await;
+        }
         let value = k.to_le_bytes().repeat(1 + usize::from(writer) * 40);
         let key = [writer];
         let (kind, key, value) = (Kind::Put, &key[..], &value[..]);
         let ops: Vec<_> = (0..SHARDS).map(|shard| WriteOp { shard, kind, key, value }).collect();
-        if engine.write(&sim, &ops).await.is_err() {
+        if engine.write(&sim, role, &ops, durability).await.is_err() {
             return;
         }
         acked.lock()[usize::from(writer)] = k;
@@ -200,14 +220,17 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
                 });
             }
         }
-        sim.crash_after(20 + seed * 17, !seed.is_multiple_of(3));
+        let loses_power = !seed.is_multiple_of(3);
+        sim.crash_after(20 + seed * 17, loses_power);
         sim.until_crash(|| sim.run_for(1_000_000 * MS));
         sim.set_faults(Faults::default());
         let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
         let seen = sim.block_on(scan(&sim, &engine, Direction::Forward)).expect("a scan");
-        for (acked, seen) in acked.lock().iter().zip(seen) {
-            let sound = seen == *acked || seen == acked + 1;
-            assert!(sound, "seed {seed}: {acked} acknowledged, {seen} there");
+        for (writer, (&acked, seen)) in acked.lock().iter().zip(seen).enumerate() {
+            let (_, durability) = manner(writer as u8);
+            let promised = if durability.is_durable() || !loses_power { acked } else { 0 };
+            let sound = (promised..=acked + 1).contains(&seen);
+            assert!(sound, "seed {seed}, {writer}: {acked} acknowledged, {seen} there");
         }
         assert!(seed < 30 || *scans.lock() > 0, "seed {seed}: no scan went through");
         sim.kill();

@@ -1,25 +1,28 @@
 //! Writes: a put, a delete, or a batch within one WAL stream.
 //!
 //! Under the locks of the shards concerned: room in the memtables, room in the
-//! log, sequence numbers, the first entries. Without any lock: the record is
-//! filled. Then the writer waits for its group, and leads it if nobody does.
+//! log, sequence numbers, the first entries; a short record is copied into the
+//! log there, too, and if nothing is to be waited for, the write is visible
+//! before the locks are let go. Without any lock a long record is filled. What
+//! then is to be waited for is the business of `commit`.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 
+use crate::base::checksum::Seed;
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{KEYSPACE_DEFAULT, ShardId};
 use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::base::sync::MutexGuard;
 use crate::format::record::{
-    HEADER_BYTES, PayloadWriter, RecordKind, entry_bytes, seal, section_bytes,
+    HEADER_BYTES, Header, PayloadWriter, RecordKind, entry_bytes, seal, section_bytes,
 };
 use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
 use crate::shard::state::{Admission, State};
-use crate::wal::{Lead, NoRoom, Reservation, Turn};
+use crate::wal::{Append, Appended, Goal, NoRoom, Role, Stream, Unfilled};
 
 /// Values above this are allocated before the lock is taken, so that no long
 /// copy happens under it.
@@ -66,7 +69,7 @@ pub(crate) fn check_sizes(key: &[u8], value: &[u8]) -> Result<()> {
 }
 
 /// The bytes of log payload that these writes of one shard take.
-fn payload_bytes(ops: &[WriteOp<'_>]) -> usize {
+fn section_payload_bytes(ops: &[WriteOp<'_>]) -> usize {
     let entries = ops.iter().map(|op| entry_bytes(op.kind, op.key.len(), op.value.len()));
     section_bytes() + entries.sum::<usize>()
 }
@@ -80,101 +83,183 @@ fn memtable_bytes(ops: &[WriteOp<'_>]) -> usize {
     ops.iter().map(|op| Memtable::entry_bytes(op.key.len(), op.value.len())).sum()
 }
 
+/// A write on its way.
+pub(crate) struct Writing<'a> {
+    owner: usize,
+    durability: Durability,
+    payload_bytes: usize,
+    sections: Sections<'a>,
+}
+
+/// What became of an attempt to stage a write.
+pub(crate) enum Staged {
+    /// It is acknowledged.
+    Done,
+    /// It will be acknowledged when this is reached.
+    Waits(Goal),
+    /// The shard's memtable has no room; the number is for [`Shard::room`].
+    ///
+    /// [`Shard::room`]: crate::shard::state::Shard::room
+    Stalled(ShardId, u64),
+    /// The log has no room; the number is for its `poll_room`.
+    NoLog(u64),
+}
+
 impl Engine {
-    /// Applies `ops`, all or nothing, and returns when they are durable and
-    /// visible. They are sorted by shard, and all of one WAL stream; of two
-    /// writes to one key the later one wins.
-    pub(crate) async fn write<I: Io>(&self, io: &I, ops: &[WriteOp<'_>]) -> Result<()> {
+    /// Applies `ops`, all or nothing, and returns when they are as durable as
+    /// asked, and visible. They are sorted by shard, and all of one WAL
+    /// stream; of two writes to one key the later one wins.
+    pub(crate) async fn write<I: Io>(
+        &self,
+        io: &I,
+        role: Role,
+        ops: &[WriteOp<'_>],
+        durability: Durability,
+    ) -> Result<()> {
+        match self.begin_write(ops, durability)? {
+            Some(mut writing) => self.finish_write(io, role, &mut writing).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Checks what is to be written; `None` for nothing.
+    pub(crate) fn begin_write<'a>(
+        &self,
+        ops: &'a [WriteOp<'a>],
+        durability: Durability,
+    ) -> Result<Option<Writing<'a>>> {
         let Some(first) = ops.first() else {
-            return self.check_open();
+            return self.check_open().map(|()| None);
         };
         let owner = self.owner_of(first.shard);
-        let stream = &self.owners[owner].stream;
-        let mut payload = 0;
+        let payload_bytes_max = self.owners[owner].stream.payload_bytes_max();
+        let mut payload_bytes = 0;
         let mut sections: Sections<'_> = Sections::default();
         for ops in ops.chunk_by(|a, b| a.shard == b.shard) {
             assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
-            payload += payload_bytes(ops);
+            payload_bytes += section_payload_bytes(ops);
             sections.push(Section::new(ops));
         }
-        if payload > stream.payload_bytes_max() {
+        if payload_bytes > payload_bytes_max {
             return Err(Error::invalid(format!(
-                "a batch of {payload} bytes; the log of this database takes at most {} in one \
-                 record: split the batch",
-                stream.payload_bytes_max()
+                "a batch of {payload_bytes} bytes; the log of this database takes at most \
+                 {payload_bytes_max} in one record: split the batch"
             )));
         }
-        let mut reservation = loop {
-            match self.stage(owner, payload, sections.as_mut()) {
-                Ok(reservation) => break reservation,
-                Err(Staged::Stalled(shard, seen)) => {
-                    let shard = self.shard(shard);
-                    poll_fn(|cx| shard.poll_room(cx, seen)).await;
-                }
-                Err(Staged::NoLog(seen)) => poll_fn(|cx| stream.poll_room(cx, seen)).await,
-                Err(Staged::Failed(error)) => return Err(error),
-            }
-        };
-        let group = reservation.group;
-        fill(&mut reservation, sections.as_ref());
-        self.insert_rest(sections.as_mut());
-        // The group is not written before this, so nothing of the batch is
-        // visible before all of it is in the memtables.
-        reservation.claim.finish();
-        self.commit(io, owner, group).await
+        Ok(Some(Writing { owner, durability, payload_bytes, sections }))
     }
 
-    /// The part of a write that happens under the locks.
-    fn stage(
+    /// Stages the write, as often as it takes, and waits for its goal.
+    pub(crate) async fn finish_write<I: Io>(
         &self,
-        owner: usize,
-        payload: usize,
-        sections: &mut [Section<'_>],
-    ) -> Result<Reservation, Staged> {
+        io: &I,
+        role: Role,
+        writing: &mut Writing<'_>,
+    ) -> Result<()> {
+        loop {
+            match self.stage(writing, || io.now_ns())? {
+                Staged::Done => return Ok(()),
+                Staged::Waits(goal) => return self.reach(io, writing.owner, goal, role).await,
+                Staged::Stalled(shard, seen) => self.shard(shard).room(seen).await,
+                Staged::NoLog(seen) => self.log_room(io, writing.owner, seen, role).await,
+            }
+        }
+    }
+
+    /// Tries to stage a write: puts it into the log and the memtables. Waits
+    /// for nothing but short locks.
+    pub(crate) fn stage(
+        &self,
+        writing: &mut Writing<'_>,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<Staged> {
+        let stream = &self.owners[writing.owner].stream;
+        let unfilled = match self.stage_locked(writing, now_ns)? {
+            Locked::Over(staged) => return Ok(staged),
+            Locked::Unfilled(unfilled) => unfilled,
+        };
+        let mut unfilled = unfilled;
+        let (seed, header) = (unfilled.seed, unfilled.header);
+        fill(&mut unfilled.claim, seed, &header, writing.sections.as_ref());
+        self.insert_rest(writing.sections.as_mut());
+        // Neither written nor published before this, so nothing of the batch is
+        // visible before all of it is in the memtables.
+        let (number, publication) = stream.filled(unfilled);
+        self.publish(stream, publication);
+        Ok(Staged::Waits(Goal::Visible(number)))
+    }
+
+    /// The part of a write that happens under the locks of its shards.
+    fn stage_locked(
+        &self,
+        writing: &mut Writing<'_>,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<Locked> {
+        let owner = &self.owners[writing.owner];
+        let sections = writing.sections.as_mut();
         let mut states: States<'_> = States::default();
-        for section in sections.iter() {
+        let mut is_short = Stream::is_short(writing.payload_bytes);
+        for section in sections.iter_mut() {
             let shard = section.ops[0].shard;
             let mut state = self.shard(shard).lock();
             let needed = memtable_bytes(section.ops);
             let limits = &self.limits;
-            let admitted =
-                state.admit(needed, limits.memtable_bytes, limits.frozen_max, &self.arenas);
-            match admitted.map_err(Staged::Failed)? {
+            match state.admit(needed, limits.memtable_bytes, limits.frozen_max, &self.arenas)? {
                 Admission::Granted => {}
-                Admission::Rotated => self.owners[owner].flush_work.set(),
+                Admission::Rotated => owner.flush_work.set(),
                 Admission::Stalled(seen) => {
                     // Writes that never became visible are never flushed.
-                    return Err(match self.owners[owner].stream.poisoned() {
-                        Some(cause) => Staged::Failed(Error::poisoned(&cause)),
-                        None => Staged::Stalled(shard, seen),
-                    });
+                    return match owner.stream.poisoned() {
+                        Some(cause) => Err(Error::poisoned(&cause)),
+                        None => Ok(Locked::Over(Staged::Stalled(shard, seen))),
+                    };
                 }
             }
+            section.first_seq = state.next_seq;
+            is_short &= section.ops.len() <= INSERTS_PER_HOLD;
             states.push(state);
         }
         let states = states.as_mut();
-        let published = sections.iter().zip(states.iter()).map(|(section, state)| {
-            let count = section.ops.len() as SeqNo;
-            (section.ops[0].shard, state.next_seq + count - 1)
-        });
-        let count = sections.len() as u16;
-        let reservation =
-            match self.owners[owner].stream.reserve(RecordKind::Write, count, payload, published) {
-                Ok(reservation) => reservation,
-                Err(NoRoom::Wait(seen)) => return Err(Staged::NoLog(seen)),
-                Err(NoRoom::Failed(error)) => return Err(Staged::Failed(error)),
-            };
-        for (section, state) in sections.iter_mut().zip(states) {
-            section.first_seq = state.next_seq;
+        let append = Append {
+            kind: RecordKind::Write,
+            sections: sections.len() as u16,
+            payload_bytes: writing.payload_bytes,
+            durability: writing.durability,
+        };
+        let appended = {
+            let sections = &*sections;
+            let writes = sections.iter().map(|s| (s.ops[0].shard, s.last_seq()));
+            let fill = is_short.then_some(|record: &mut [u8], seed, header: &Header| {
+                fill(record, seed, header, sections);
+            });
+            match owner.stream.append(&append, writes, fill, now_ns) {
+                Ok(appended) => appended,
+                Err(NoRoom::Wait(seen)) => return Ok(Locked::Over(Staged::NoLog(seen))),
+                Err(NoRoom::Failed(error)) => return Err(error),
+            }
+        };
+        let place = appended.place();
+        for (section, state) in sections.iter_mut().zip(states.iter_mut()) {
             state.next_seq += section.ops.len() as SeqNo;
-            state.log_start.get_or_insert(reservation.header.position);
+            state.log_start.get_or_insert(place.start);
+            state.log_end = place.end;
             state.counts.writes += section.ops.len() as u64;
             section.insert_some(state);
             if !section.is_inserted() {
                 state.inserting += 1;
             }
         }
-        Ok(reservation)
+        Ok(match appended {
+            Appended::Copied(_) => {
+                let at = self.clock.tick();
+                for (section, state) in sections.iter().zip(states) {
+                    state.published.publish(&self.clock, at, section.last_seq());
+                }
+                Locked::Over(Staged::Done)
+            }
+            Appended::Waits(_, number) => Locked::Over(Staged::Waits(Goal::Visible(number))),
+            Appended::Unfilled(_, unfilled) => Locked::Unfilled(unfilled),
+        })
     }
 
     /// Inserts what did not go in under the first hold of the locks.
@@ -192,49 +277,11 @@ impl Engine {
             shard.wake_stalled();
         }
     }
-
-    /// Waits until `group` is durable and visible; writes groups whose turn it
-    /// is while nobody else does.
-    pub(crate) async fn commit<I: Io>(&self, io: &I, owner: usize, group: u64) -> Result<()> {
-        let stream = &self.owners[owner].stream;
-        loop {
-            match poll_fn(|cx| stream.poll_turn(cx, group)).await {
-                Turn::Over(result) => return result,
-                Turn::Lead(mut lead) => {
-                    let written = lead.write(io).await;
-                    if written.is_ok() {
-                        self.publish(&lead);
-                    }
-                    lead.complete(written);
-                }
-            }
-        }
-    }
-
-    /// Makes the writes of a durable group visible: all at one moment.
-    fn publish(&self, lead: &Lead<'_>) {
-        let published = lead.published();
-        let mut states: States<'_> = States::default();
-        for (shard, _) in published {
-            states.push(self.shard(*shard).lock());
-        }
-        if published.is_empty() {
-            return;
-        }
-        let at = self.clock.tick();
-        for ((_, seq), state) in published.iter().zip(states.as_mut()) {
-            state.published.publish(&self.clock, at, *seq);
-        }
-    }
 }
 
-/// Why a write could not be staged.
-enum Staged {
-    /// The shard's memtable has no room; the number is for `poll_room`.
-    Stalled(ShardId, u64),
-    /// The log has no room; the number is for its `poll_room`.
-    NoLog(u64),
-    Failed(Error),
+enum Locked {
+    Over(Staged),
+    Unfilled(Unfilled),
 }
 
 impl<'a> Section<'a> {
@@ -242,6 +289,10 @@ impl<'a> Section<'a> {
         let long = ops.iter().enumerate().filter(|(_, op)| op.value.len() > INLINE_BYTES_MAX);
         let long = long.map(|(i, op)| (i, Arc::from(op.value))).collect();
         Self { ops, long, first_seq: 0, inserted: 0 }
+    }
+
+    fn last_seq(&self) -> SeqNo {
+        self.first_seq + self.ops.len() as SeqNo - 1
     }
 
     fn is_inserted(&self) -> bool {
@@ -266,8 +317,7 @@ impl<'a> Section<'a> {
 }
 
 /// Fills the record in the log.
-fn fill(reservation: &mut Reservation, sections: &[Section<'_>]) {
-    let record = &mut reservation.claim[..];
+fn fill(record: &mut [u8], seed: Seed, header: &Header, sections: &[Section<'_>]) {
     let mut writer = PayloadWriter::new(&mut record[HEADER_BYTES..]);
     for section in sections {
         let count = section.ops.len() as u32;
@@ -277,18 +327,18 @@ fn fill(reservation: &mut Reservation, sections: &[Section<'_>]) {
         }
     }
     writer.finish();
-    seal(record, reservation.seed, &reservation.header);
+    seal(record, seed, header);
 }
 
 /// A list that allocates only for its second element: most writes are of one
 /// shard.
-enum Few<T> {
+pub(super) enum Few<T> {
     One(Option<T>),
     Many(Vec<T>),
 }
 
 type Sections<'a> = Few<Section<'a>>;
-type States<'a> = Few<MutexGuard<'a, State>>;
+pub(super) type States<'a> = Few<MutexGuard<'a, State>>;
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
@@ -297,7 +347,7 @@ impl<T> Default for Few<T> {
 }
 
 impl<T> Few<T> {
-    fn push(&mut self, item: T) {
+    pub(super) fn push(&mut self, item: T) {
         match self {
             Self::One(one) => match one.take() {
                 None => *one = Some(item),
@@ -314,7 +364,7 @@ impl<T> Few<T> {
         }
     }
 
-    fn as_mut(&mut self) -> &mut [T] {
+    pub(super) fn as_mut(&mut self) -> &mut [T] {
         match self {
             Self::One(one) => one.as_mut_slice(),
             Self::Many(many) => many,

@@ -1,26 +1,23 @@
-//! A group: records that become durable with one write.
+//! A group: records that are written together.
 
 use std::sync::Arc;
 
-use crate::base::ids::ShardId;
 use crate::base::limits::round_up;
-use crate::base::seq::SeqNo;
 use crate::io::GroupBuf;
 use crate::wal::Segment;
 
-/// Records that are written together.
+/// Records that are written with one write.
 pub(crate) struct Group {
-    /// Groups of a stream are numbered from 0.
-    pub(crate) number: u64,
     pub(crate) buf: Arc<GroupBuf>,
     pub(crate) segment: Arc<Segment>,
     /// Where in the stream the group starts: a multiple of the unit.
     pub(crate) position: u64,
-    /// For each shard written to, its highest sequence number in the group, in
-    /// ascending order of shards.
-    pub(crate) published: Vec<(ShardId, SeqNo)>,
     /// Records of the group, marks not counted.
     pub(crate) records: u64,
+    /// Some of its records are acknowledged only when they are durable.
+    pub(crate) wants_durable: bool,
+    /// It takes no more records.
+    pub(crate) sealed: bool,
 }
 
 impl Group {
@@ -39,14 +36,10 @@ impl Group {
         round_up(self.bytes())
     }
 
-    /// Notes that the group holds writes of `shard` up to `seq`.
-    pub(super) fn publish(&mut self, shard: ShardId, seq: SeqNo) {
-        match self.published.binary_search_by_key(&shard, |p| p.0) {
-            Ok(i) => {
-                debug_assert!(self.published[i].1 < seq);
-                self.published[i].1 = seq;
-            }
-            Err(i) => self.published.insert(i, (shard, seq)),
-        }
+    /// Whether a record of `len` bytes still goes into it.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        let in_segment = self.segment.end() - self.position;
+        let room = in_segment.min(self.buf.capacity() as u64);
+        !self.sealed && (self.bytes() + len) as u64 <= room
     }
 }

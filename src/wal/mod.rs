@@ -1,17 +1,27 @@
 //! Floor 5: the write-ahead log. One [`Stream`] per owner, for all its shards.
 //!
 //! A stream is a sequence of segments of the opening that made it. Records are
-//! collected in groups; each group starts on a fresh unit and is written with
-//! one durable write by whoever leads it. This module owns segments, groups
-//! and the order of commits; what a commit makes visible is the business of
-//! the floor above, which is handed each group that became durable.
+//! collected in groups; each group starts on a fresh unit. This module owns
+//! segments (`segment`), records on their way into groups (`stream`), the
+//! buffers these are collected in (`buffers`, `map`), groups on their way to
+//! the device (`commit`), and the order in which writes become visible
+//! (`pending`); how they do is the business of the floor above, which is handed
+//! each [`Publication`]. `scan` reads the streams of earlier openings.
 
+mod buffers;
+mod commit;
 mod group;
+mod map;
+mod pending;
 mod scan;
 mod segment;
 mod stream;
 
+pub(crate) use commit::{Goal, Role, Turn};
 pub(crate) use group::Group;
-pub(crate) use scan::{FoundStream, Stop, find_streams};
+pub(crate) use map::{Map, MapSizes};
+pub(crate) use map::{create as create_map, path as map_path};
+pub(crate) use pending::Publication;
+pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
-pub(crate) use stream::{Lead, NoRoom, Reservation, Stream, StreamCounts, Turn};
+pub(crate) use stream::{Append, Appended, NoRoom, Stream, StreamCounts, Unfilled};

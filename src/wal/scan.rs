@@ -11,26 +11,38 @@ use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
 use crate::io::{BufferPool, Io, IoBuf, OpenMode};
+use crate::wal::map::{self, FoundMap};
 use crate::wal::segment::{self, SUFFIX, Segment, UNFINISHED};
 
 /// A read of a segment moves this many bytes at a time.
 const READ_BYTES: u64 = 1 << 20;
 
-/// The segments of one stream of an earlier opening, in order.
+/// One stream of an earlier opening.
 pub(crate) struct FoundStream {
     pub(crate) key: StreamKey,
+    /// In order.
     pub(crate) segments: Vec<Segment>,
+    map: Option<FoundMap>,
+    /// Records that its mapping holds, in pieces, by their positions.
+    mapped: BTreeMap<u64, Vec<u8>>,
+    /// Records up to here were acknowledged, and must be there.
+    acknowledged_end: u64,
 }
 
-/// All streams in the log's directory, in order of epoch and number, and the
-/// paths of files that were never finished.
-pub(crate) async fn find_streams<I: Io>(
-    io: &I,
-    dir: &Path,
-    db: DbId,
-) -> Result<(Vec<FoundStream>, Vec<PathBuf>)> {
+/// What there is in the log's directory.
+pub(crate) struct Found {
+    /// In order of epoch and number.
+    pub(crate) streams: Vec<FoundStream>,
+    /// The paths of mappings.
+    pub(crate) maps: BTreeMap<FileId, PathBuf>,
+    /// The paths of files that were never finished.
+    pub(crate) unfinished: Vec<PathBuf>,
+}
+
+/// Looks through the log's directory.
+pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<Found> {
     let mut streams = BTreeMap::<StreamKey, Vec<Segment>>::new();
-    let mut unfinished = Vec::new();
+    let (mut maps, mut unfinished) = (BTreeMap::new(), Vec::new());
     let mut names = io.list(dir).await?;
     names.sort_unstable();
     for name in names {
@@ -39,11 +51,18 @@ pub(crate) async fn find_streams<I: Io>(
             Some(stem) => (stem, false),
             None => (&name[..], true),
         };
-        let Some(id) = stem.strip_suffix(SUFFIX).and_then(FileId::parse) else {
-            continue;
+        let (id, is_map) = match (stem.strip_suffix(SUFFIX), stem.strip_suffix(map::SUFFIX)) {
+            (Some(id), _) => (FileId::parse(id), false),
+            (_, Some(id)) => (FileId::parse(id), true),
+            _ => continue,
         };
+        let Some(id) = id else { continue };
         if !is_finished {
             unfinished.push(path);
+            continue;
+        }
+        if is_map {
+            maps.insert(id, path);
             continue;
         }
         let file = io.open(&path, OpenMode::ReadWrite).await?;
@@ -58,9 +77,9 @@ pub(crate) async fn find_streams<I: Io>(
     }
     let streams = streams.into_iter().map(|(key, mut segments)| {
         segments.sort_by_key(|segment| segment.start);
-        FoundStream { key, segments }
+        FoundStream { key, segments, map: None, mapped: BTreeMap::new(), acknowledged_end: 0 }
     });
-    Ok((streams.collect(), unfinished))
+    Ok(Found { streams: streams.collect(), maps, unfinished })
 }
 
 /// A record that cannot be used, or a failure of whoever looks at it.
@@ -115,7 +134,8 @@ impl StreamReader<'_> {
             return Err(self.stream.missing(self.read_end, segment.start));
         }
         self.read_end = self.read_end.max(segment.end());
-        let bytes = read_records(io, pool, segment).await?;
+        let mut bytes = read_records(io, pool, segment).await?;
+        self.stream.merge_mapped(segment, &mut bytes);
         let mut at = segment.start;
         let fed = self.chain.feed(segment.start, &bytes, |record| {
             at = record.header.position;
@@ -141,11 +161,55 @@ impl StreamReader<'_> {
         if found.end < durable {
             return Err(self.stream.missing(found.end, durable));
         }
+        // A cut is where an earlier opening found the end.
+        let acknowledged = self.cut.map_or(self.stream.acknowledged_end, |_| 0);
+        if found.end < acknowledged {
+            return Err(self.stream.missing(found.end, acknowledged));
+        }
         Ok(found.end)
     }
 }
 
 impl FoundStream {
+    /// Takes in what the stream's mapping holds. In the boot that it is of,
+    /// nothing that was acknowledged may be missing.
+    pub(crate) async fn read_map<I: Io>(
+        &mut self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+        id: FileId,
+        path: &Path,
+        is_same_boot: bool,
+    ) -> Result<()> {
+        let map = FoundMap::open(io, path, db, id, self.key).await?;
+        self.mapped = map.groups(io, pool, db).await?.into_iter().collect();
+        if is_same_boot {
+            self.acknowledged_end = map.watermark(io).await?;
+        }
+        self.map = Some(map);
+        Ok(())
+    }
+
+    /// Puts the records of the mapping where they are in the stream. Those that
+    /// are in the segment, too, are the same there.
+    fn merge_mapped(&self, segment: &Segment, bytes: &mut [u8]) {
+        for (position, records) in self.mapped.range(segment.start..segment.end()) {
+            let at = (position - segment.start) as usize;
+            // A group never goes beyond its segment.
+            if let Some(place) = bytes.get_mut(at..at + records.len()) {
+                place.copy_from_slice(records);
+            }
+        }
+    }
+
+    /// The files of the stream.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.segments.iter().map(|segment| &segment.file);
+        let files = files.chain(self.map.as_ref().map(|map| &map.file));
+        files.map(|file| file.path().to_owned())
+    }
+
     /// Follows the stream from `start`.
     ///
     /// `cut` is where an earlier opening found its end: what is beyond it is
@@ -157,12 +221,12 @@ impl FoundStream {
         StreamReader { stream: self, chain, cut, rest, start, read_end: start }
     }
 
-    /// The records up to `durable` were durable, and those from `end` on are
+    /// The records up to `durable` were durable, or kept otherwise, and those from `end` on are
     /// not there.
     fn missing(&self, end: u64, durable: u64) -> Error {
         let reason = format!(
-            "a log record is missing or damaged; the log was durable up to position {durable}, \
-             and ends at {end}. Nothing was changed: restore the file from a copy, or take the \
+            "a log record is missing or damaged; the log was kept up to position {durable}, and \
+             ends at {end}. Nothing was changed: restore the file from a copy, or take the \
              data from a backup"
         );
         match self.segments.iter().rfind(|s| s.start <= end) {
@@ -181,12 +245,15 @@ impl FoundStream {
     }
 
     /// Makes durable what was read: a process that died may have left writes
-    /// in the device's cache.
+    /// in the device's cache, and records in memory only.
     pub(crate) async fn sync<I: Io>(&self, io: &I) -> Result<()> {
         for segment in &self.segments {
             io.sync(&segment.file).await?;
         }
-        Ok(())
+        match &self.map {
+            Some(map) => io.sync(&map.file).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -69,6 +69,10 @@ impl SegmentUse {
         bytes
     }
 
+    fn header(&self, db: DbId, id: FileId) -> Header {
+        Header::new(FileType::Wal, db, id, self.encode())
+    }
+
     fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 22] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
@@ -78,10 +82,6 @@ impl SegmentUse {
         let sound = (1..=SEGMENT_BYTES_MAX).contains(&this.capacity);
         (whole(this.start) && whole(this.capacity) && sound).then_some(this)
     }
-}
-
-fn fill_header(unit: &mut [u8], db: DbId, id: FileId, usage: &SegmentUse) {
-    Header::new(FileType::Wal, db, id, usage.encode()).encode(unit);
 }
 
 /// Reads the header of a segment that exists.
@@ -108,6 +108,13 @@ pub(crate) struct SegmentSizes {
     pub(crate) first_bytes: u64,
     /// File length at most.
     pub(crate) max_bytes: u64,
+}
+
+/// A file that is to be made: a header, and zeroes.
+pub(super) struct NewFile<'a> {
+    pub(super) path: &'a Path,
+    pub(super) header: Header,
+    pub(super) file_bytes: u64,
 }
 
 /// Makes and recycles the segments of one stream.
@@ -144,48 +151,51 @@ impl SegmentMaker {
     ) -> Result<Segment> {
         let file_bytes = self.next_bytes(last_bytes);
         let path = self.dir.join(format!("{id}{SUFFIX}"));
-        let unfinished = self.dir.join(format!("{id}{SUFFIX}{UNFINISHED}"));
         let usage = SegmentUse { stream: self.stream, start, capacity: file_bytes - UNIT_U64 };
-        let fail = |error: Error| error.context("cannot make a WAL segment");
-        let mut made = self.write_whole(io, &unfinished, id, &usage, file_bytes).await;
+        let new = NewFile { path: &path, header: usage.header(self.db, id), file_bytes };
+        let made = self.create_whole(io, &new).await;
+        let file = made.map_err(|error| error.context("cannot make a WAL segment"))?;
+        Ok(Segment { file, id, start, capacity: usage.capacity })
+    }
+
+    /// Makes a file of a header and zeroes: durable, with its name, every
+    /// block written. Nothing is left of it when that fails.
+    pub(super) async fn create_whole<I: Io>(&self, io: &I, new: &NewFile<'_>) -> Result<File> {
+        let mut unfinished = new.path.as_os_str().to_owned();
+        unfinished.push(UNFINISHED);
+        let unfinished = PathBuf::from(unfinished);
+        let mut made = self.write_whole(io, &unfinished, new).await;
         if made.is_ok() {
-            made = io.rename(&unfinished, &path).await;
+            made = io.rename(&unfinished, new.path).await;
         }
         if let Err(error) = made {
             discard(io, &unfinished).await;
-            return Err(fail(error));
+            return Err(error);
         }
-        match self.open_named(io, &path).await {
-            Ok(file) => Ok(Segment { file, id, start, capacity: usage.capacity }),
+        match self.open_named(io, new.path).await {
+            Ok(file) => Ok(file),
             Err(error) => {
-                discard(io, &path).await;
-                Err(fail(error))
+                discard(io, new.path).await;
+                Err(error)
             }
         }
     }
 
-    /// Makes the segment's name durable, and opens it by that.
+    /// Makes the file's name durable, and opens it by that.
     async fn open_named<I: Io>(&self, io: &I, path: &Path) -> Result<File> {
-        io.sync_dir(&self.dir).await?;
+        io.sync_dir(path.parent().unwrap_or(&self.dir)).await?;
         io.open(path, OpenMode::ReadWrite).await
     }
 
-    async fn write_whole<I: Io>(
-        &self,
-        io: &I,
-        path: &Path,
-        id: FileId,
-        usage: &SegmentUse,
-        file_bytes: u64,
-    ) -> Result<()> {
+    async fn write_whole<I: Io>(&self, io: &I, path: &Path, new: &NewFile<'_>) -> Result<()> {
         let file = io.open(path, OpenMode::CreateNew).await?;
         let mut buf = self.pool.take();
         buf.fill(0);
-        fill_header(&mut buf[..UNIT], self.db, id, usage);
+        new.header.encode(&mut buf[..UNIT]);
         let mut written = 0;
         let mut first = true;
-        while written < file_bytes {
-            let piece = (file_bytes - written).min(buf.len() as u64) as usize;
+        while written < new.file_bytes {
+            let piece = (new.file_bytes - written).min(buf.len() as u64) as usize;
             let (back, result) =
                 io.write(&file, written, WriteBuf::Prefix(buf, piece), Harden::Later).await;
             result?;
@@ -210,7 +220,7 @@ impl SegmentMaker {
     ) -> Result<Segment> {
         let usage = SegmentUse { stream: self.stream, start, capacity: free.capacity };
         let mut buf = IoBuf::zeroed(UNIT);
-        fill_header(&mut buf, self.db, free.id, &usage);
+        usage.header(self.db, free.id).encode(&mut buf);
         let (_, result) = io.write(&free.file, 0, buf.into(), Harden::Now).await;
         result?;
         Ok(Segment { file: free.file.clone(), id: free.id, start, capacity: free.capacity })

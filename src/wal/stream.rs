@@ -1,22 +1,19 @@
-//! A WAL stream: reserves room for records, collects them in groups, and says
-//! who leads the next group to the device.
+//! A WAL stream: takes records, collects them in groups, and keeps the
+//! segments that the groups go to.
 //!
-//! The life of a record: [`Stream::reserve`] (under the shard's lock) gives it
-//! a position and a part of the open group's buffer; its writer fills that part
-//! without any lock; [`Stream::poll_turn`] then makes one of those who wait the
-//! leader, which writes the group ([`Lead`]) and hands it to
-//! [`Lead::complete`].
-//!
-//! One group is in flight at a time, so whatever was written before it is
-//! durable, and one durable write suffices. Groups become complete in the
-//! order of the stream. The first failed write poisons the stream for good.
+//! The life of a record: [`Stream::append`] (under the locks of the shards
+//! concerned) gives it a position and a part of the open group's buffer. A
+//! short record is copied there at once, under the stream's lock, so that
+//! nothing behind it is ever acknowledged before it is whole; a long one is
+//! filled without any lock, and holds up those behind it for so long. What
+//! happens to groups then is the business of `commit`.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::base::checksum::Seed;
+use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, ShardId};
 use crate::base::limits::round_up_u64;
@@ -24,76 +21,129 @@ use crate::base::seq::SeqNo;
 use crate::base::sync::Mutex;
 use crate::format::edit::StreamKey;
 use crate::format::record::{HEADER_BYTES, Header, RecordKind, stream_seed};
-use crate::io::{Claim, GroupBuf, Harden, Io, WriteBuf};
-use crate::runtime::Event;
+use crate::io::Claim;
+use crate::runtime::{Event, Waiters, wake_all};
+use crate::wal::buffers::Buffers;
+use crate::wal::commit::{Flight, Progress};
+use crate::wal::map::Map;
+use crate::wal::pending::{Fence, Pending, Publication};
 use crate::wal::{Group, Segment};
 
-/// Groups that exist at one time: one in flight, the others filling up.
-const GROUPS_MAX: usize = 3;
+/// Records up to this length are copied under the stream's lock: that takes
+/// less time than to lock it a second time.
+const COPIED_BYTES_MAX: usize = 4608;
 
 /// The write-ahead log of one owner, in one opening.
 pub(crate) struct Stream {
     pub(crate) key: StreamKey,
     seed: Seed,
     group_bytes_max: usize,
-    state: Mutex<State>,
-    /// Set when the owner has something to do for the stream: a spare segment
-    /// is wanted, or the stream may have fallen idle.
+    pub(super) state: Mutex<State>,
+    /// Set when the owner's log job has something to do: a spare segment or a
+    /// mapping is wanted, something must soon be durable, or the stream may
+    /// have fallen idle.
     pub(crate) work: Event,
+    /// Set when the owner is asked to write or sync.
+    pub(crate) lead_work: Event,
 }
 
-struct State {
-    /// Groups that are not in flight, oldest first; the last one is open.
-    groups: VecDeque<Group>,
-    next_group: u64,
-    /// Groups below this number are complete.
-    complete: u64,
-    leading: bool,
-    /// The end of the last reserved record.
+pub(super) struct State {
+    /// Groups that are not written, oldest first; the last one may be open.
+    pub(super) flights: VecDeque<Flight>,
+    pub(super) progress: Progress,
+    pub(super) pending: Pending,
+    pub(super) buffers: Buffers,
+    /// The end of the last record.
     end: u64,
-    /// The end of the last durable record.
-    durable_end: u64,
-    /// The last durable group holds writes, and no later group proves that it
-    /// was durable.
-    unwitnessed: bool,
-    /// The owner wants to know of the next group that is complete.
+    /// When what was acknowledged must be durable, if the owner was not asked
+    /// for it yet, and how long after its acknowledgement that is.
+    sync_by: Option<SyncBy>,
+    /// The owner's log job looks again at this time, in nanoseconds.
+    owner_looks_at_ns: u64,
+    /// The owner wants to know of the next record.
     watched: bool,
+    /// Writes came that are acknowledged before they are written: they want
+    /// mapped buffers.
+    wants_map: bool,
     /// Live segments, oldest first; records go to the last one.
-    segments: VecDeque<Arc<Segment>>,
+    pub(super) segments: VecDeque<Arc<Segment>>,
     spare: Option<Arc<Segment>>,
     /// Why there is no spare segment, when making one failed.
     spare_error: Option<Error>,
-    poisoned: Option<Error>,
+    pub(super) poisoned: Option<Error>,
     closed: bool,
-    idle_buffers: Vec<Arc<GroupBuf>>,
-    /// Who waits for which group to be complete.
-    waiting: Vec<(u64, Waker)>,
-    /// Who waits for room: for a group to be taken, or for a segment.
-    waiting_for_room: Vec<Waker>,
+    waiting_for_room: Waiters,
     /// Counts the times that there was new room.
     rooms: u64,
-    counts: StreamCounts,
+    pub(super) counts: StreamCounts,
+}
+
+#[derive(Clone, Copy)]
+struct SyncBy {
+    at_ns: u64,
+    within_ns: u64,
 }
 
 /// What a stream has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StreamCounts {
     pub(crate) groups: u64,
+    /// Groups that were made durable by their own write.
+    pub(crate) durable_groups: u64,
     pub(crate) records: u64,
     pub(crate) record_bytes: u64,
     pub(crate) written_bytes: u64,
     pub(crate) marks: u64,
+    /// Syncs of what had been written before.
+    pub(crate) syncs: u64,
 }
 
-/// Room for one record.
-pub(crate) struct Reservation {
-    /// The group to wait for.
-    pub(crate) group: u64,
+/// A record that is to be appended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Append {
+    pub(crate) kind: RecordKind,
+    pub(crate) sections: u16,
+    pub(crate) payload_bytes: usize,
+    pub(crate) durability: Durability,
+}
+
+/// What is left to do for a record that has its place.
+pub(crate) enum Appended {
+    /// It is copied, and may be visible as soon as the caller says so, before
+    /// it lets go of the shards' locks.
+    Copied(Place),
+    /// It is copied. The number is for [`Goal::Visible`](super::Goal).
+    Waits(Place, u64),
+    /// It is to be filled.
+    Unfilled(Place, Unfilled),
+}
+
+impl Appended {
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Self::Copied(place) | Self::Waits(place, _) | Self::Unfilled(place, _) => *place,
+        }
+    }
+}
+
+/// Where in the stream a record is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// A record whose bytes are to be filled without a lock, and then handed to
+/// [`Stream::filled`].
+pub(crate) struct Unfilled {
     /// What the record's header says.
     pub(crate) header: Header,
     pub(crate) seed: Seed,
-    /// The record's bytes, header and payload, to be filled.
+    /// The record's bytes, header and payload.
     pub(crate) claim: Claim,
+    number: u64,
+    /// Its queue entry waits for it; else its group does.
+    held: bool,
 }
 
 /// Why there is no room for a record now.
@@ -104,19 +154,11 @@ pub(crate) enum NoRoom {
     Failed(Error),
 }
 
-/// What somebody who waits for a group is told.
-pub(crate) enum Turn<'a> {
-    /// The group is complete: durable, with all before it; or its outcome is
-    /// unknown.
-    Over(Result<()>),
-    /// Write this group (it may be an earlier one), then ask again.
-    Lead(Lead<'a>),
-}
-
-/// The duty to write a group. Dropping it undone poisons the stream.
-pub(crate) struct Lead<'a> {
-    stream: &'a Stream,
-    group: Option<Group>,
+/// What the owner is to be told once the stream's lock is gone.
+#[derive(Default)]
+struct Calls {
+    work: bool,
+    lead: bool,
 }
 
 impl Stream {
@@ -124,22 +166,21 @@ impl Stream {
     pub(crate) fn new(db: DbId, key: StreamKey, group_bytes_max: usize, first: Segment) -> Self {
         let start = first.start;
         let state = State {
-            groups: VecDeque::with_capacity(GROUPS_MAX),
-            next_group: 0,
-            complete: 0,
-            leading: false,
+            flights: VecDeque::new(),
+            progress: Progress::new(start),
+            pending: Pending::default(),
+            buffers: Buffers::new(group_bytes_max),
             end: start,
-            durable_end: start,
-            unwitnessed: false,
+            sync_by: None,
+            owner_looks_at_ns: 0,
             watched: false,
+            wants_map: false,
             segments: VecDeque::from([Arc::new(first)]),
             spare: None,
             spare_error: None,
             poisoned: None,
             closed: false,
-            idle_buffers: Vec::with_capacity(GROUPS_MAX),
-            waiting: Vec::new(),
-            waiting_for_room: Vec::new(),
+            waiting_for_room: Waiters::default(),
             rooms: 0,
             counts: StreamCounts::default(),
         };
@@ -149,6 +190,7 @@ impl Stream {
             group_bytes_max,
             state: Mutex::new(state),
             work: Event::default(),
+            lead_work: Event::default(),
         }
     }
 
@@ -157,116 +199,178 @@ impl Stream {
         self.group_bytes_max - HEADER_BYTES
     }
 
-    /// Room for a record of `payload_bytes`, which writes `published`: for each
-    /// shard its last sequence number. The caller holds the locks of those
-    /// shards, and takes the sequence numbers only when this succeeds.
-    pub(crate) fn reserve(
+    /// Whether a record of `payload_bytes` is short enough to be copied under
+    /// the stream's lock.
+    pub(crate) fn is_short(payload_bytes: usize) -> bool {
+        HEADER_BYTES + payload_bytes <= COPIED_BYTES_MAX
+    }
+
+    /// Room for a record, which writes `writes`: for each shard its last
+    /// sequence number. The caller holds the locks of those shards, and takes
+    /// the sequence numbers only when this succeeds.
+    ///
+    /// With `fill` the record is filled at once; without it, by the caller
+    /// later. `now_ns` is the clock, looked at seldom.
+    pub(crate) fn append(
         &self,
-        kind: RecordKind,
-        sections: u16,
-        payload_bytes: usize,
-        published: impl Iterator<Item = (ShardId, SeqNo)>,
-    ) -> Result<Reservation, NoRoom> {
-        let len = HEADER_BYTES + payload_bytes;
+        append: &Append,
+        writes: impl Iterator<Item = (ShardId, SeqNo)>,
+        fill: Option<impl FnOnce(&mut [u8], Seed, &Header)>,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<Appended, NoRoom> {
+        let mut calls = Calls::default();
+        let appended = self.append_locked(append, writes, fill, now_ns, &mut calls);
+        self.call_owner(&calls);
+        appended
+    }
+
+    fn append_locked(
+        &self,
+        append: &Append,
+        writes: impl Iterator<Item = (ShardId, SeqNo)>,
+        fill: Option<impl FnOnce(&mut [u8], Seed, &Header)>,
+        now_ns: impl FnOnce() -> u64,
+        calls: &mut Calls,
+    ) -> Result<Appended, NoRoom> {
+        let len = HEADER_BYTES + append.payload_bytes;
         assert!(len <= self.group_bytes_max, "the caller checks a record's size");
         let mut state = self.state.lock();
         let state = &mut *state;
         if let Some(cause) = &state.poisoned {
             return Err(NoRoom::Failed(Error::poisoned(cause)));
         }
-        if state.closed && kind == RecordKind::Write {
+        if state.closed && append.kind == RecordKind::Write {
             return Err(NoRoom::Failed(Error::closed()));
         }
-        let claim = match state.claim_in_open_group(len) {
-            Some(claim) => claim,
-            None => {
-                match state.open_group(len, self.group_bytes_max) {
-                    Ok(false) => {}
-                    Ok(true) => self.work.set(),
-                    Err(no_room) => {
-                        // A segment that could not be made is tried anew.
-                        self.work.set();
-                        return Err(no_room);
-                    }
-                }
-                state.claim_in_open_group(len).expect("a new group has room for one record")
-            }
-        };
-        let group = state.groups.back_mut().expect("a record was reserved in it");
-        let position = group.position + claim.start() as u64;
-        let gap = position - state.end;
+        if !state.open_group().is_some_and(|group| group.has_room(len)) {
+            state.begin_group(len, calls)?;
+        }
+        let (number, end, mark) = (state.last_group(), state.end, state.progress.durable_end);
+        let group = state.open_group().expect("it has room for the record");
+        let start = group.end();
         let header = Header {
-            kind,
+            kind: append.kind,
             epoch: self.key.epoch,
-            sections,
-            position,
-            mark: state.durable_end,
-            gap: u32::try_from(gap).expect("segments are far below 4 GiB"),
+            sections: append.sections,
+            position: start,
+            mark,
+            gap: u32::try_from(start - end).expect("segments are far below 4 GiB"),
         };
-        state.end = position + len as u64;
-        if kind == RecordKind::Write {
+        let place = Place { start, end: start + len as u64 };
+        let is_durable = append.durability.is_durable();
+        let fence = match (is_durable, group.buf.is_mapped()) {
+            (true, _) => Fence::Durable(number),
+            (false, true) => Fence::Copied,
+            (false, false) => Fence::Written(number),
+        };
+        group.wants_durable |= is_durable;
+        if append.kind == RecordKind::Write {
             group.records += 1;
         }
-        for (shard, seq) in published {
-            group.publish(shard, seq);
+        let claim = match fill {
+            Some(fill) => {
+                let filled = group.buf.fill(len, |_, record| fill(record, self.seed, &header));
+                filled.expect("the group has room");
+                None
+            }
+            None => Some(group.buf.claim(len).expect("the group has room")),
+        };
+        // A group is not written before it is filled.
+        let held = claim.is_some() && fence == Fence::Copied;
+        let entry = state.pending.add(fence, held, place.end, writes);
+        state.end = place.end;
+        if let Some(within_ns) = append.durability.within_ns() {
+            state.note_sync_by(within_ns, now_ns, calls);
         }
-        Ok(Reservation { group: group.number, header, seed: self.seed, claim })
+        calls.work |= std::mem::take(&mut state.watched);
+        if entry.is_none() {
+            state.buffers.acknowledge(place.end);
+        }
+        Ok(match (claim, entry) {
+            (None, None) => Appended::Copied(place),
+            (None, Some(number)) => Appended::Waits(place, number),
+            (Some(claim), Some(number)) => {
+                let seed = self.seed;
+                Appended::Unfilled(place, Unfilled { header, seed, claim, number, held })
+            }
+            (Some(_), None) => unreachable!("what is not filled has an entry"),
+        })
     }
 
-    /// Ready when it is worth trying [`Stream::reserve`] again: since it said
-    /// [`NoRoom::Wait`] with `seen`, there was new room.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>, seen: u64) -> Poll<()> {
+    fn call_owner(&self, calls: &Calls) {
+        if calls.work {
+            self.work.set();
+        }
+        if calls.lead {
+            self.lead_work.set();
+        }
+    }
+
+    /// The record is filled, and its writes are where they belong. Returns the
+    /// number to wait for, and what is to be published now.
+    pub(crate) fn filled(&self, unfilled: Unfilled) -> (u64, Option<Publication>) {
+        let Unfilled { claim, number, held, .. } = unfilled;
+        claim.finish();
+        if !held {
+            return (number, None);
+        }
+        let mut state = self.state.lock();
+        state.pending.filled(number);
+        let frontier = state.progress.frontier();
+        (number, state.pending.take_ready(frontier))
+    }
+
+    /// Ready when it is worth trying [`Stream::append`] again: since it said
+    /// [`NoRoom::Wait`] with `seen`, there was new room. `id` is `None` at
+    /// first; see [`Stream::forget_room`].
+    pub(crate) fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        seen: u64,
+        id: &mut Option<u64>,
+    ) -> Poll<()> {
         let mut state = self.state.lock();
         if state.rooms != seen {
             return Poll::Ready(());
         }
-        state.waiting_for_room.push(cx.waker().clone());
+        state.waiting_for_room.register(id, cx.waker());
         Poll::Pending
     }
 
-    /// What `group` waits for: its end, or somebody to write a group.
-    ///
-    /// Only those who are sure to go on may lead, not a future that may be
-    /// dropped.
-    pub(crate) fn poll_turn(&self, cx: &mut Context<'_>, group: u64) -> Poll<Turn<'_>> {
-        let mut state = self.state.lock();
-        if group < state.complete {
-            return Poll::Ready(Turn::Over(Ok(())));
-        }
-        if let Some(cause) = &state.poisoned {
-            return Poll::Ready(Turn::Over(Err(Error::poisoned(cause))));
-        }
-        if !state.leading {
-            let group = state.groups.pop_front().expect("a group somebody waits for exists");
-            debug_assert_eq!(group.number, state.complete);
-            group.buf.seal();
-            state.leading = true;
-            let room = state.new_room();
-            drop(state);
-            wake_all(room);
-            return Poll::Ready(Turn::Lead(Lead { stream: self, group: Some(group) }));
-        }
-        state.waiting.push((group, cx.waker().clone()));
-        Poll::Pending
+    /// Whoever has this number does not wait for room any more.
+    pub(crate) fn forget_room(&self, id: u64) {
+        self.state.lock().waiting_for_room.remove(id);
     }
 
-    /// Whether the last durable group has no witness, and nothing is going on.
-    pub(crate) fn wants_mark(&self) -> bool {
-        let state = self.state.lock();
-        state.unwitnessed && state.is_quiet() && state.poisoned.is_none()
+    /// What the owner's log job has to see to now, and until when it may rest.
+    pub(crate) fn look(&self, now_ns: u64, rest_ns: u64) -> Look {
+        let mut calls = Calls::default();
+        let look = {
+            let mut state = self.state.lock();
+            if state.sync_by.is_some_and(|by| by.at_ns <= now_ns) {
+                state.sync_by = None;
+                let all = state.next_group();
+                calls.lead = state.progress.ask(all, all);
+            }
+            let until = state.sync_by.map_or(u64::MAX, |by| by.at_ns);
+            let is_idle = state.is_idle();
+            state.watched = is_idle;
+            state.owner_looks_at_ns =
+                if is_idle { u64::MAX } else { until.min(now_ns.saturating_add(rest_ns)) };
+            Look {
+                is_idle,
+                wants_mark: state.progress.unwitnessed
+                    && state.is_quiet()
+                    && state.poisoned.is_none(),
+                wants_map: state.wants_map && state.poisoned.is_none(),
+                rest_until_ns: state.owner_looks_at_ns,
+            }
+        };
+        self.call_owner(&calls);
+        look
     }
 
-    /// When nothing was written since the last mark: asks for [`Stream::work`]
-    /// to be set by the next group, and returns true. So an owner is woken
-    /// once by a burst of writes, not by each of them.
-    pub(crate) fn watch(&self) -> bool {
-        let mut state = self.state.lock();
-        let idle = state.poisoned.is_some() || (!state.unwitnessed && state.is_quiet());
-        state.watched = idle;
-        idle
-    }
-
-    /// A number that changes with every record.
+    /// The end of the last record: a number that changes with every record.
     pub(crate) fn end(&self) -> u64 {
         self.state.lock().end
     }
@@ -285,6 +389,11 @@ impl Stream {
         let state = self.state.lock();
         let all = state.segments.iter().chain(&state.spare);
         all.fold((0, 0), |(n, bytes), segment| (n + 1, bytes + segment.file_bytes()))
+    }
+
+    /// Bytes of the mapped buffers.
+    pub(crate) fn map_bytes(&self) -> u64 {
+        self.state.lock().buffers.map_bytes()
     }
 
     /// Where the next spare segment has to start, and the file length of the
@@ -312,6 +421,22 @@ impl Stream {
             state.new_room()
         };
         wake_all(room);
+    }
+
+    /// Provides the mapping.
+    pub(crate) fn provide_map(&self, map: Map) {
+        let room = {
+            let mut state = self.state.lock();
+            state.wants_map = false;
+            state.buffers.add_map(map);
+            state.new_room()
+        };
+        wake_all(room);
+    }
+
+    /// Asks for a mapping before anybody needs it.
+    pub(crate) fn want_map(&self) {
+        self.state.lock().wants_map = true;
     }
 
     /// Where the oldest live segment starts.
@@ -345,193 +470,122 @@ impl Stream {
         wake_all(room);
     }
 
-    /// Ready when no write of a group is in flight, and none will be begun any
-    /// more. For a stream that was closed.
-    pub(crate) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if !state.leading && (state.groups.is_empty() || state.poisoned.is_some()) {
-            return Poll::Ready(());
-        }
-        state.waiting_for_room.push(cx.waker().clone());
-        Poll::Pending
-    }
-
-    /// Fails every write from now on.
+    /// Fails all writes from now on, and everybody who waits.
     pub(crate) fn poison(&self, cause: Error) {
         let (waiting, room) = {
             let mut state = self.state.lock();
             state.poisoned.get_or_insert(cause);
-            (std::mem::take(&mut state.waiting), state.new_room())
+            (state.progress.take_waiting(), state.new_room())
         };
-        wake_all(waiting.into_iter().map(|(_, waker)| waker));
+        for waker in waiting {
+            waker.wake();
+        }
         wake_all(room);
     }
+}
+
+/// What [`Stream::look`] found.
+pub(crate) struct Look {
+    /// Nothing was appended since the last mark, and nothing is going on:
+    /// [`Stream::work`] is set by the next record. So an owner is woken once by
+    /// a burst of writes, not by each of them.
+    pub(crate) is_idle: bool,
+    /// The last durable group has no witness, and nothing is going on.
+    pub(crate) wants_mark: bool,
+    pub(crate) wants_map: bool,
+    /// In nanoseconds of the clock.
+    pub(crate) rest_until_ns: u64,
 }
 
 impl State {
+    /// The group that takes records, if there is one.
+    fn open_group(&mut self) -> Option<&mut Group> {
+        self.flights.back_mut().and_then(Flight::queued).filter(|group| !group.sealed)
+    }
+
+    /// The number of the last group.
+    fn last_group(&self) -> u64 {
+        self.next_group() - 1
+    }
+
+    /// The number the next group gets.
+    pub(super) fn next_group(&self) -> u64 {
+        self.progress.written + self.flights.len() as u64
+    }
+
+    /// Whether no record is on its way.
     fn is_quiet(&self) -> bool {
-        !self.leading && self.groups.is_empty()
+        self.flights.is_empty() && self.pending.is_empty() && self.progress.all_durable()
     }
 
-    /// Who is to be told that there may be room now.
-    fn new_room(&mut self) -> Vec<Waker> {
-        self.rooms += 1;
-        std::mem::take(&mut self.waiting_for_room)
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
-    fn claim_in_open_group(&self, len: usize) -> Option<Claim> {
-        let group = self.groups.back()?;
-        let room = group.segment.end() - group.position;
-        if group.bytes() as u64 + len as u64 > room {
-            return None;
+    /// Whether there is nothing to see to before the next record.
+    fn is_idle(&self) -> bool {
+        self.poisoned.is_some() || (!self.progress.unwitnessed && self.is_quiet())
+    }
+
+    /// Opens a group with room for a record of `len` bytes.
+    fn begin_group(&mut self, len: usize, calls: &mut Calls) -> Result<(), NoRoom> {
+        let last = self.segments.back().expect("a stream has a segment");
+        let position = round_up_u64(self.end);
+        let fits = position + round_up_u64(len as u64) <= last.end();
+        if !fits && self.spare.is_none() {
+            // A segment that could not be made is tried anew.
+            calls.work = true;
+            return Err(match &self.spare_error {
+                Some(error) => NoRoom::Failed(error.clone()),
+                None => NoRoom::Wait(self.rooms),
+            });
         }
-        group.buf.claim(len)
-    }
-
-    /// Opens a group with room for `len` bytes. Whether a new segment was
-    /// begun for it.
-    fn open_group(&mut self, len: usize, group_bytes_max: usize) -> Result<bool, NoRoom> {
-        if self.groups.len() + usize::from(self.leading) >= GROUPS_MAX {
+        let Some(buf) = self.buffers.take(len) else {
             return Err(NoRoom::Wait(self.rooms));
-        }
-        let mut segment = Arc::clone(self.segments.back().expect("a stream has a segment"));
-        let mut position = round_up_u64(self.end);
-        let mut switched = false;
-        if position + round_up_u64(len as u64) > segment.end() {
-            let Some(spare) = self.spare.take() else {
-                return Err(match &self.spare_error {
-                    Some(error) => NoRoom::Failed(error.clone()),
-                    None => NoRoom::Wait(self.rooms),
-                });
-            };
-            self.segments.push_back(Arc::clone(&spare));
-            position = spare.start;
-            segment = spare;
-            switched = true;
-        }
-        let buf =
-            self.idle_buffers.pop().unwrap_or_else(|| Arc::new(GroupBuf::new(group_bytes_max)));
-        let number = self.next_group;
-        self.next_group += 1;
-        let published = Vec::new();
-        self.groups.push_back(Group { number, buf, segment, position, published, records: 0 });
-        Ok(switched)
-    }
-}
-
-impl Lead<'_> {
-    /// Writes the group, durably.
-    pub(crate) async fn write<I: Io>(&mut self, io: &I) -> Result<()> {
-        let group = self.group.as_ref().expect("a lead has its group");
-        if !poll_fn(|cx| group.buf.poll_filled(cx)).await {
-            return Err(Error::new(
-                crate::base::error::ErrorKind::Poisoned,
-                "a thread panicked while it wrote a log record",
-            ));
-        }
-        let offset = group.segment.offset(group.position);
-        let buf = WriteBuf::Group(Arc::clone(&group.buf), group.written_bytes());
-        // All before it is durable: see the module's text.
-        let (_, result) = io.write(&group.segment.file, offset, buf, Harden::Now).await;
-        result
-    }
-
-    /// For each shard, the last sequence number that the group makes visible.
-    pub(crate) fn published(&self) -> &[(ShardId, SeqNo)] {
-        &self.group.as_ref().expect("a lead has its group").published
-    }
-
-    /// Ends the lead: the group is durable and published, or its write failed.
-    pub(crate) fn complete(mut self, written: Result<()>) {
-        let group = self.group.take().expect("a lead ends once");
-        match written {
-            Ok(()) => self.stream.completed(group),
-            Err(error) => {
-                tracing::error!(%error, "a write to the log failed; writes fail from now on");
-                self.stream.ended(error);
-            }
-        }
-    }
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        if self.group.is_some() {
-            self.stream.ended(Error::new(
-                crate::base::error::ErrorKind::Poisoned,
-                "a thread panicked while it wrote the log",
-            ));
-        }
-    }
-}
-
-impl Stream {
-    /// A lead ended without its group being durable.
-    fn ended(&self, cause: Error) {
-        self.state.lock().leading = false;
-        self.poison(cause);
-    }
-
-    fn completed(&self, group: Group) {
-        let (next, followers, room, watched) = {
-            let mut state = self.state.lock();
-            assert_eq!(group.number, state.complete, "groups are completed in order");
-            state.complete += 1;
-            state.leading = false;
-            state.durable_end = group.end();
-            state.unwitnessed = group.records > 0;
-            state.counts.groups += 1;
-            state.counts.records += group.records;
-            state.counts.marks += u64::from(group.records == 0);
-            state.counts.record_bytes += group.bytes() as u64;
-            state.counts.written_bytes += group.written_bytes() as u64;
-            let complete = state.complete;
-            let mut followers = Vec::new();
-            let mut next = None;
-            let mut i = 0;
-            while i < state.waiting.len() {
-                let number = state.waiting[i].0;
-                if number < complete {
-                    followers.push(state.waiting.swap_remove(i).1);
-                } else if number == complete && next.is_none() {
-                    next = Some(state.waiting.swap_remove(i).1);
-                } else {
-                    i += 1;
-                }
-            }
-            if next.is_none() && !state.waiting.is_empty() {
-                // The writers of the next group have not come to wait yet. Should
-                // one panic, nobody else would notice: a later group's leads.
-                next = Some(state.waiting.swap_remove(0).1);
-            }
-            let room = if state.closed { state.new_room() } else { Vec::new() };
-            let watched = std::mem::take(&mut state.watched);
-            (next, followers, room, watched)
         };
-        // The next leader first: the device waits for it.
-        wake_all(next);
-        wake_all(followers);
-        wake_all(room);
-        self.give_back(group);
-        if watched {
-            self.work.set();
+        // The one before it is full.
+        if let Some(full) = self.open_group() {
+            full.sealed = true;
+            full.buf.seal();
+            let below = self.next_group();
+            calls.lead |= self.progress.ask(below, 0);
+        }
+        let segment = match self.spare.take_if(|_| !fits) {
+            Some(spare) => {
+                calls.work = true;
+                self.segments.push_back(spare);
+                self.segments.back().expect("it was just added")
+            }
+            None => self.segments.back().expect("a stream has a segment"),
+        };
+        let position = position.max(segment.start);
+        let segment = Arc::clone(segment);
+        let (records, wants_durable, sealed) = (0, false, false);
+        let group = Group { buf, segment, position, records, wants_durable, sealed };
+        self.flights.push_back(Flight::Queued(group));
+        Ok(())
+    }
+
+    /// Notes that a record is acknowledged now and must be durable `within_ns`.
+    fn note_sync_by(&mut self, within_ns: u64, now_ns: impl FnOnce() -> u64, calls: &mut Calls) {
+        if !self.buffers.has_map() && !self.wants_map {
+            self.wants_map = true;
+            calls.work = true;
+        }
+        if self.sync_by.is_some_and(|by| by.within_ns <= within_ns) {
+            return;
+        }
+        // Begun at three quarters of the time, a sync is over in time.
+        let at_ns = now_ns().saturating_add(within_ns / 4 * 3);
+        if self.sync_by.is_none_or(|by| at_ns < by.at_ns) {
+            self.sync_by = Some(SyncBy { at_ns, within_ns });
+            calls.work |= at_ns < self.owner_looks_at_ns;
         }
     }
 
-    /// Keeps the group's buffer for later, emptied outside the lock.
-    fn give_back(&self, mut group: Group) {
-        let used = group.bytes();
-        // Somebody may be between filling a claim and letting go of it; then
-        // the buffer is freed instead.
-        if let Some(buf) = Arc::get_mut(&mut group.buf) {
-            buf.reset(used);
-            self.state.lock().idle_buffers.push(group.buf);
-        }
-    }
-}
-
-fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        waker.wake();
+    /// There is new room: those who are to be woken.
+    pub(super) fn new_room(&mut self) -> impl Iterator<Item = (u64, std::task::Waker)> + use<> {
+        self.rooms += 1;
+        self.waiting_for_room.take_all().into_iter()
     }
 }

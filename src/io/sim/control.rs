@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::faults::{FaultPlan, Faults};
 use super::inode::Inode;
 use super::machine::Crash;
+use crate::io::mapping::SimMemory;
 
 /// The whole of a simulated disk at one moment: what is durable and what is
 /// pending. Cheap to clone; images share what they have in common.
@@ -63,8 +64,9 @@ impl Sim {
     /// Every task is dropped, every open file and every lock is void. The disk
     /// keeps all that was made durable, and any subset of the rest: of pending
     /// writes sector by sector (512 bytes), of the lengths they gave their
-    /// files, and of each directory's pending creations, removals and renames.
-    /// Requests in flight count as pending wholly, in part, or not at all.
+    /// files, of stores into mapped files page by page (4096 bytes), and of
+    /// each directory's pending creations, removals and renames. Requests in
+    /// flight count as pending wholly, in part, or not at all.
     ///
     /// ```
     /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
@@ -81,8 +83,9 @@ impl Sim {
     /// The process is killed.
     ///
     /// Every task is dropped, every open file and every lock is void. The next
-    /// process sees all completed writes and changes; what was pending stays
-    /// so. Each request in flight took effect wholly, in part, or not at all.
+    /// process sees all completed writes and changes, and all that was stored
+    /// into mapped files; what was pending stays so. Each request in flight
+    /// took effect wholly, in part, or not at all.
     ///
     /// ```
     /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
@@ -156,11 +159,15 @@ impl Sim {
         let content = machine.disk.inode(id).current();
         let mut bytes = vec![0; content.len() as usize];
         content.read(0, &mut bytes);
+        if let Some(memory) = machine.mapped.get(&id) {
+            memory.read(0, &mut bytes);
+        }
         Some(bytes)
     }
 
     /// Damage: replaces bytes of a file. What was pending of the file becomes
-    /// durable first, and the damage with it.
+    /// durable first, and the damage with it. Whoever has the file mapped sees
+    /// the damage too.
     ///
     /// # Panics
     /// When there is no such file, or it ends before.
@@ -175,10 +182,13 @@ impl Sim {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn overwrite(&self, path: &Path, offset: u64, bytes: &[u8]) {
-        let damaged = self.damage(path, |inode| {
+        let damaged = self.damage(path, |inode, memory| {
             let fits = offset + bytes.len() as u64 <= inode.current().len();
             if fits {
                 inode.damage(offset, bytes);
+                if let Some(memory) = memory {
+                    memory.write(offset as usize, bytes);
+                }
             }
             fits
         });
@@ -189,7 +199,8 @@ impl Sim {
     /// file becomes durable first, and the damage with it.
     ///
     /// # Panics
-    /// When there is no such file.
+    /// When there is no such file, or it is mapped: whoever stored beyond its
+    /// end would die.
     ///
     /// ```
     /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
@@ -201,8 +212,15 @@ impl Sim {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn truncate(&self, path: &Path, len: u64) {
-        let damaged = self.damage(path, |inode| inode.damage_len(len));
-        assert!(damaged.is_some(), "{} is no file to damage", path.display());
+        let damaged = self.damage(path, |inode, memory| {
+            let free = memory.is_none();
+            if free {
+                inode.damage_len(len);
+            }
+            free
+        });
+        assert_ne!(damaged, None, "{} is no file to damage", path.display());
+        assert_ne!(damaged, Some(false), "{} is mapped", path.display());
     }
 
     /// Damage: removes a file, durably. What was pending in its directory
@@ -233,14 +251,21 @@ impl Sim {
         assert!(removed, "{} is no file to damage", path.display());
     }
 
-    fn damage<T>(&self, path: &Path, damage: impl FnOnce(&mut Inode) -> T) -> Option<T> {
+    /// Damages a file, and the memory that it is mapped to.
+    fn damage<T>(
+        &self,
+        path: &Path,
+        damage: impl FnOnce(&mut Inode, Option<&SimMemory>) -> T,
+    ) -> Option<T> {
         let mut machine = self.shared.machine.lock();
         let id = machine.disk.lookup_file(path).ok()?;
-        Some(damage(machine.disk.inode_mut(id)))
+        machine.take_in(id);
+        let memory = machine.mapped.get(&id).cloned();
+        Some(damage(machine.disk.inode_mut(id), memory.as_deref()))
     }
 
-    /// The disk as it is: what is durable, and what is pending. Requests in
-    /// flight are not part of it.
+    /// The disk as it is: what is durable, and what is pending, with what was
+    /// stored into mapped files. Requests in flight are not part of it.
     ///
     /// ```
     /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
@@ -252,7 +277,13 @@ impl Sim {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> DiskImage {
-        DiskImage(Arc::new(self.shared.machine.lock().disk.clone()))
+        let machine = self.shared.machine.lock();
+        let mut disk = machine.disk.clone();
+        // Looking does not change the run: the machine takes them in later.
+        for (id, memory) in &machine.mapped {
+            disk.take_in(*id, memory);
+        }
+        DiskImage(Arc::new(disk))
     }
 
     /// Ends the process, as [`Sim::kill`] does, and puts this disk in.

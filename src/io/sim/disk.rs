@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::inode::{Inode, Survival};
-use super::rng::Rng;
+use super::rng::{Rng, hash};
+use crate::io::mapping::SimMemory;
 
 /// Numbers files; never used again.
 pub(super) type InodeId = u64;
@@ -98,6 +99,21 @@ impl Disk {
 
     pub(super) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         self.inodes.get_mut(&id).expect("a file that is open or named exists")
+    }
+
+    /// Pages of a mapped file that were stored into since it was looked at last
+    /// count as written now. Their numbers, and hashes of what they hold.
+    pub(super) fn take_in(&mut self, id: InodeId, memory: &SimMemory) -> Vec<(u64, u64)> {
+        let changed = self.inode(id).changed_pages(memory);
+        changed
+            .into_iter()
+            .map(|(page, data)| {
+                let seq = self.next_seq();
+                let hash = hash(&data[..]);
+                self.inode_mut(id).store_page(seq, page, data);
+                (page, hash)
+            })
+            .collect()
     }
 
     /// The files the process sees, in order.

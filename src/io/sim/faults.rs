@@ -26,8 +26,8 @@ pub enum FaultKind {
     Again,
     /// The device fails the request (`EIO`).
     Io,
-    /// No space is left for a new file or directory, or for a write that
-    /// extends a file (`ENOSPC`).
+    /// No space is left for a new file or directory, for a write that extends
+    /// a file, or for mapping one (`ENOSPC`).
     NoSpace,
 }
 
@@ -118,8 +118,8 @@ impl Faults {
         self
     }
 
-    /// Chance that a write, a sync, or a change of a directory fails with
-    /// [`FaultKind::Io`].
+    /// Chance that a write, a sync, a change of a directory, or mapping a file
+    /// fails with [`FaultKind::Io`].
     ///
     /// ```
     /// let faults = ourodb::sim::Faults::default().write_error_ppm(100);
@@ -130,7 +130,8 @@ impl Faults {
         self
     }
 
-    /// Chance that creating or extending meets [`FaultKind::NoSpace`].
+    /// Chance that creating, extending or mapping meets
+    /// [`FaultKind::NoSpace`].
     ///
     /// ```
     /// let faults = ourodb::sim::Faults::default().no_space_ppm(100);
@@ -177,7 +178,7 @@ pub(super) enum Target {
     },
     /// A sync of a file.
     Sync,
-    /// A new file or directory.
+    /// A new file or directory, or a new mapping.
     Create,
     /// Another change of a directory, or its sync.
     Change,

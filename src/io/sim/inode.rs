@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::rng::Rng;
 use crate::base::limits::UNIT;
+use crate::io::mapping::SimMemory;
 
 /// The bytes a device writes wholly or not at all.
 pub(super) const SECTOR: usize = 512;
@@ -236,6 +237,8 @@ struct Pending {
     /// The length it gave the file, when it extended it: metadata of its own,
     /// kept or lost apart from the bytes.
     extends_to: Option<u64>,
+    /// Kept or lost as a whole, as pages of a mapping are.
+    whole: bool,
 }
 
 /// A file of the simulated disk.
@@ -262,8 +265,31 @@ impl Inode {
             self.current.extend_to(len);
         }
         if end.is_some() {
-            self.pending.push(Pending { write, extends_to });
+            self.pending.push(Pending { write, extends_to, whole: false });
         }
+    }
+
+    /// The pages of the file's mapping that are not what the process last saw.
+    pub(super) fn changed_pages(&self, memory: &SimMemory) -> Vec<(u64, Arc<[u8; UNIT]>)> {
+        assert_eq!(self.current.len(), memory.len() as u64, "a mapped file keeps its length");
+        let pages = memory.len() / UNIT;
+        let (mut stored, mut seen) = ([0; UNIT], [0; UNIT]);
+        let mut changed = Vec::new();
+        for page in 0..pages {
+            memory.read(page * UNIT, &mut stored);
+            self.current.read((page * UNIT) as u64, &mut seen);
+            if stored != seen {
+                changed.push((page as u64, Arc::new(stored)));
+            }
+        }
+        changed
+    }
+
+    /// A page of the file's mapping was stored into.
+    pub(super) fn store_page(&mut self, seq: u64, page: u64, data: Arc<[u8; UNIT]>) {
+        let write = Written { seq, offset: page * UNIT as u64, data, reach: Reach::All };
+        write.apply(&mut self.current);
+        self.pending.push(Pending { write, extends_to: None, whole: true });
     }
 
     /// A write completes and is durable: its own bytes, and a length that
@@ -323,7 +349,11 @@ impl Inode {
     pub(super) fn power_cut(&mut self, survival: Survival, rng: &mut Rng) {
         let mut len = self.durable.len();
         for mut pending in std::mem::take(&mut self.pending) {
-            survival.narrow(&mut pending.write, rng);
+            if !pending.whole {
+                survival.narrow(&mut pending.write, rng);
+            } else if !survival.keeps(rng) {
+                continue;
+            }
             pending.write.apply(&mut self.durable);
             if let Some(extended) = pending.extends_to
                 && survival.keeps(rng)

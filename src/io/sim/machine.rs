@@ -6,16 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::disk::{Disk, InodeId};
 use super::faults::{FaultPlan, Faults};
-use super::request::{Delivery, Op, Request, node};
-use super::rng::{Rng, Trace};
+use super::request::{Change, Delivery, Op, Request, node};
+use super::rng::{Rng, Trace, hash};
 use super::scheduler::{BoxFuture, Tasks};
 use super::{Node, Shared};
-use crate::base::checksum::Seed;
+use crate::io::mapping::SimMemory;
 
 /// What one poll of a task takes. So a task that polls until something has
 /// happened gets there.
@@ -27,6 +27,8 @@ pub(super) struct Machine {
     pub(super) now_ns: u64,
     /// Counts restarts. Files remember the boot they were opened in.
     pub(super) boot: u64,
+    /// Another one whenever the power was gone.
+    pub(super) boot_id: [u8; 16],
     /// Completions until a crash, and which one.
     pub(super) crash_after: Option<(u64, Crash)>,
     /// Between a crash and the end of the crashed process: nothing is accepted.
@@ -43,6 +45,8 @@ pub(super) struct Machine {
     pub(super) open: BTreeMap<InodeId, usize>,
     /// Each lock, with the number of the open file that holds it.
     pub(super) locks: BTreeMap<InodeId, u64>,
+    /// The memory of mapped files. Their mappings keep them open.
+    pub(super) mapped: BTreeMap<InodeId, Arc<SimMemory>>,
     last_id: u64,
     pub(super) shared: Weak<Shared>,
 }
@@ -76,9 +80,11 @@ pub(super) struct Wreck {
 
 impl Machine {
     pub(super) fn new(seed: u64, shared: &Weak<Shared>) -> Self {
+        let trace = Trace::new(seed);
         Self {
             rng: Rng::new(seed),
-            trace: Trace::new(seed),
+            boot_id: trace.id(),
+            trace,
             now_ns: 0,
             boot: 0,
             crash_after: None,
@@ -91,6 +97,7 @@ impl Machine {
             timers: BTreeMap::new(),
             open: BTreeMap::new(),
             locks: BTreeMap::new(),
+            mapped: BTreeMap::new(),
             last_id: 0,
             shared: Weak::clone(shared),
         }
@@ -113,6 +120,9 @@ impl Machine {
         let data = if let Op::Write { data, .. } = &op { &data[..] } else { &[] };
         let hashes = [what.as_bytes(), path.as_os_str().as_encoded_bytes(), data].map(hash);
         self.trace.fold(&[id, hashes[0], hashes[1], hashes[2], offset.unwrap_or_default()]);
+        if let Op::Change(Change::Sync(file), _) = &op {
+            self.take_in(node(file).inode);
+        }
         let due_ns = self.now_ns + op.latency_ns() + self.faults.delay_ns(&mut self.rng);
         let stamp = self.disk.seq();
         self.in_flight.push(Request { id, due_ns, stamp, first: true, refusals: 0, op });
@@ -236,6 +246,7 @@ impl Machine {
     /// The process ends. The caller drops and answers what is left of it, and
     /// then clears `down`.
     pub(super) fn crash(&mut self, crash: Crash) -> Wreck {
+        self.unmap_all();
         let requests = std::mem::take(&mut self.in_flight);
         if crash != Crash::Replaced {
             for request in &requests {
@@ -251,6 +262,9 @@ impl Machine {
         self.locks.clear();
         self.disk.collect(&self.open);
         self.trace.fold(&[4, crash as u64, self.now_ns]);
+        if crash != Crash::Kill {
+            self.boot_id = self.trace.id();
+        }
         Wreck { tasks: self.tasks.clear(), requests, timers: std::mem::take(&mut self.timers) }
     }
 
@@ -270,8 +284,10 @@ impl Machine {
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
-}
 
-fn hash(bytes: &[u8]) -> u64 {
-    u64::from(Seed::of(b"").checksum(bytes))
+    /// Whether such a request on this file is in flight.
+    pub(super) fn is_in_flight(&self, inode: InodeId, wanted: fn(&Op) -> bool) -> bool {
+        let is_its = |op: &Op| op.file().is_some_and(|file| node(file).inode == inode);
+        self.in_flight.iter().any(|request| wanted(&request.op) && is_its(&request.op))
+    }
 }

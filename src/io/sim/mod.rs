@@ -18,14 +18,16 @@
 //!   read as zeroes.
 //! * After a failed sync, part of what it covered is lost for good, even if a
 //!   second sync succeeds.
+//! * Stores into a mapped file are visible at once, and pending, page by page.
+//!   A sync makes durable those made before it was submitted.
 //!
 //! Requests start when the trait's method is called, not at the first poll.
 //! Files opened before a crash are void after it: requests on them fail.
 //!
 //! Owns: `machine` (the state behind the one lock), `scheduler` (tasks and the
 //! loops that step), `request` and `perform` (what is asked, and what it does),
-//! `disk` and `inode` (the model of the disk), `faults`, `control` (what tests
-//! do to the machine). No lock is held while
+//! `disk` and `inode` (the model of the disk), `mapped` (files in memory),
+//! `faults`, `control` (what tests do to the machine). No lock is held while
 //! something of the engine's is polled, woken or dropped.
 
 mod control;
@@ -33,6 +35,7 @@ mod disk;
 mod faults;
 mod inode;
 mod machine;
+mod mapped;
 mod perform;
 mod request;
 mod rng;
@@ -42,6 +45,7 @@ mod tests;
 
 pub use control::DiskImage;
 pub use faults::{FaultKind, Faults};
+pub(crate) use mapped::Mapped;
 
 use std::fmt;
 use std::future::Future;
@@ -55,7 +59,7 @@ use self::request::{Answer, Change, Op, Reply, answer, node, restarted};
 use crate::base::error::Result;
 use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;
-use crate::io::{File, Harden, Io, IoBuf, IoCounters, OpenMode, WriteBuf};
+use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
 
 /// What a read's buffer holds until the read has filled it: nobody may rely on
 /// what was there.
@@ -63,7 +67,9 @@ const JUNK: u8 = 0xdb;
 
 /// A simulated machine. Clones are handles of the same one.
 ///
-/// Only one thread at a time may make it go: runs are repeatable only then.
+/// Only one thread at a time may make it go, or look at it: runs are repeatable
+/// only then, and only then is what the engine stores into mapped files seen
+/// whole.
 ///
 /// ```
 /// use ourodb::sim::Sim;
@@ -137,6 +143,10 @@ impl Sim {
         if let Some(file) = op.file() {
             let own = Weak::as_ptr(&node(file).shared) == Arc::as_ptr(&self.shared);
             assert!(own, "{} is a file of another machine", file.path().display());
+        }
+        let misuse = self.shared.machine.lock().misuse(&op);
+        if let (Some(misuse), Some(file)) = (misuse, op.file()) {
+            panic!("{} {misuse}", file.path().display());
         }
         let refused = {
             let mut machine = self.shared.machine.lock();
@@ -212,6 +222,12 @@ impl Io for Sim {
         self.submit(|reply| Op::Len(file.clone(), reply))
     }
 
+    fn map(&self, file: &File, bytes: usize) -> impl Future<Output = Result<Mapping>> {
+        check_units(0, bytes);
+        self.shared.counters.metadata();
+        self.submit(|reply| Op::Map(file.clone(), bytes, reply))
+    }
+
     fn list(&self, dir: &Path) -> impl Future<Output = Result<Vec<String>>> {
         self.shared.counters.metadata();
         self.submit(|reply| Op::List(dir.to_owned(), reply))
@@ -260,6 +276,14 @@ impl Io for Sim {
 
     fn now_ns(&self) -> u64 {
         Self::now_ns(self)
+    }
+
+    fn boot_id(&self) -> Result<[u8; 16]> {
+        let machine = self.shared.machine.lock();
+        match self.process {
+            Some(boot) if boot != machine.boot => Err(restarted("read", Path::new("the boot id"))),
+            _ => Ok(machine.boot_id),
+        }
     }
 
     fn random(&self, bytes: &mut [u8]) {

@@ -55,7 +55,7 @@ impl Machine {
                 create_if_missing(path)
             }
             Op::Change(..) => Target::Change,
-            Op::Open(_, OpenMode::CreateNew, _) => Target::Create,
+            Op::Open(_, OpenMode::CreateNew, _) | Op::Map(..) => Target::Create,
             Op::Open(..) | Op::Len(..) | Op::List(..) => Target::Look,
         }
     }
@@ -66,6 +66,7 @@ impl Machine {
             Op::Read { file, offset, buf, done, .. } => {
                 let piece = self.piece(buf.len() - *done, short);
                 let at = *offset + *done as u64;
+                self.take_in(node(file).inode);
                 let inode = self.disk.inode(node(file).inode);
                 let read = inode.current().read(at, &mut buf[*done..*done + piece]);
                 *done += read;
@@ -156,6 +157,10 @@ impl Machine {
             Op::Len(file, reply) => {
                 let len = self.disk.inode(node(&file).inode).current().len();
                 deliver(reply, Ok(len), file)
+            }
+            Op::Map(file, bytes, reply) => {
+                let result = self.map(&file, bytes);
+                deliver(reply, result, file)
             }
             Op::List(dir, reply) => {
                 let mut result = self.disk.list(&dir).map_err(error);

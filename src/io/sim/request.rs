@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::Node;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
-use crate::io::{File, Handle, Harden, IoBuf, OpenMode, WriteBuf};
+use crate::io::{File, Handle, Harden, IoBuf, Mapping, OpenMode, WriteBuf};
 
 /// The end of an answer's way that waits for it.
 pub(super) struct Answer<T>(Arc<Mutex<Slot<T>>>);
@@ -99,6 +99,7 @@ pub(super) enum Op {
     Open(PathBuf, OpenMode, Reply<Result<File>>),
     TryLock(PathBuf, Reply<Result<Option<File>>>),
     Len(File, Reply<Result<u64>>),
+    Map(File, usize, Reply<Result<Mapping>>),
     List(PathBuf, Reply<Result<Vec<String>>>),
 }
 
@@ -137,7 +138,8 @@ impl Op {
             Self::Read { file, .. }
             | Self::Write { file, .. }
             | Self::Change(Change::Sync(file), _)
-            | Self::Len(file, _) => Some(file),
+            | Self::Len(file, _)
+            | Self::Map(file, ..) => Some(file),
             _ => None,
         }
     }
@@ -156,6 +158,7 @@ impl Op {
             Self::Open(path, ..) => ("open", path, None),
             Self::TryLock(path, _) => ("lock", path, None),
             Self::Len(file, _) => ("inspect", file.path(), None),
+            Self::Map(file, ..) => ("map", file.path(), None),
             Self::List(dir, _) => ("list", dir, None),
         }
     }
@@ -180,6 +183,7 @@ impl Op {
             Self::Open(_, _, reply) => reply.send(Err(error)),
             Self::TryLock(_, reply) => reply.send(Err(error)),
             Self::Len(_, reply) => reply.send(Err(error)),
+            Self::Map(_, _, reply) => reply.send(Err(error)),
             Self::List(_, reply) => reply.send(Err(error)),
         }
     }

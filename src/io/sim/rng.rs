@@ -6,6 +6,8 @@
 //! Linear Pseudorandom Number Generators", 2018; G. Steele, D. Lea, C. Flood:
 //! "Fast Splittable Pseudorandom Number Generators", 2014).
 
+use crate::base::checksum::Seed;
+
 /// A xoshiro256** generator.
 pub(super) struct Rng([u64; 4]);
 
@@ -85,6 +87,18 @@ impl Trace {
     pub(super) fn hash(&self) -> u64 {
         self.0
     }
+
+    /// An identifier of this moment, without drawing from anybody's numbers.
+    pub(super) fn id(&self) -> [u8; 16] {
+        let mut rng = Rng::new(self.0);
+        let id = u128::from(rng.next()) << 64 | u128::from(rng.next());
+        id.to_le_bytes()
+    }
+}
+
+/// Bytes as a word of the trace.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    u64::from(Seed::of(b"").checksum(bytes))
 }
 
 #[cfg(test)]

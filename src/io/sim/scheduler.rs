@@ -177,14 +177,15 @@ impl Sim {
     }
 
     /// Steps the machine until no task is ready and no request is in flight,
-    /// and `nanos` have passed. Timers further ahead stay.
+    /// and `nanos` have passed. Timers further ahead stay. Returns whether the
+    /// machine crashed meanwhile, as [`Sim::crash_after`] wanted.
     ///
     /// ```
     /// use ourodb::sim::Sim;
     /// let sim = Sim::new(1);
-    /// sim.run_for(1_000_000_000);
+    /// assert!(!sim.run_for(1_000_000_000));
     /// ```
-    pub fn run_for(&self, nanos: u64) {
+    pub fn run_for(&self, nanos: u64) -> bool {
         let _driving = Driving::start(&self.shared);
         let horizon_ns = self.now_ns().saturating_add(nanos);
         for _ in 0..STEPS_MAX {
@@ -193,12 +194,12 @@ impl Sim {
                 let action = machine.step(None, horizon_ns);
                 if matches!(action, Action::Idle) {
                     machine.now_ns = machine.now_ns.max(horizon_ns);
-                    return;
+                    return false;
                 }
                 action
             };
             if self.carry_out(action) {
-                return;
+                return true;
             }
         }
         panic!("stuck: the tasks did not come to rest in {STEPS_MAX} steps ({})", self.describe());

@@ -33,7 +33,8 @@ use rustix::io::Errno;
 
 use self::slots::{FixedFiles, Payload, Slots};
 use super::{
-    BufferPool, Driver, File, Harden, Io, IoBuf, IoCounters, OpenMode, Unpark, WriteBuf, os,
+    BufferPool, Driver, File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, Unpark, WriteBuf,
+    os,
 };
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::base::error::{Error, Result};
 use crate::base::limits::{UNIT, UNIT_U64};
-use crate::io::{File, Handle, Harden, Io, IoBuf, IoCounters, OpenMode, WriteBuf};
+use crate::io::{File, Handle, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
 
 /// The result of a future that never waits.
 pub(super) fn now<F: Future>(future: F) -> F::Output {
@@ -129,6 +129,10 @@ impl Io for Memory {
         Ok(self.bytes.borrow().len() as u64)
     }
 
+    async fn map(&self, _file: &File, _bytes: usize) -> Result<Mapping> {
+        unreachable!("tables are not mapped")
+    }
+
     async fn open(&self, _path: &Path, _mode: OpenMode) -> Result<File> {
         unreachable!("tables are handed open files")
     }
@@ -167,6 +171,10 @@ impl Io for Memory {
 
     fn now_ns(&self) -> u64 {
         unreachable!("tables read no clock")
+    }
+
+    fn boot_id(&self) -> Result<[u8; 16]> {
+        unreachable!("tables are the same in every boot")
     }
 
     fn random(&self, _bytes: &mut [u8]) {

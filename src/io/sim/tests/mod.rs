@@ -3,6 +3,7 @@
 mod disk;
 mod faults;
 mod machine;
+mod mapping;
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;

@@ -1,0 +1,105 @@
+//! The buffers that groups are collected in: parts of the stream's mapping, or
+//! memory of the process.
+//!
+//! A record in a mapped buffer survives the death of the process as soon as it
+//! is copied there. A buffer is used again only when its group was written.
+
+use std::sync::Arc;
+
+use crate::io::{GroupBuf, MappedWord};
+use crate::wal::map::Map;
+
+/// Groups in memory of the process that exist at one time: those in flight,
+/// and others that fill up.
+const HEAP_MAX: usize = 4;
+
+/// The buffers of one stream.
+pub(super) struct Buffers {
+    heap_bytes: usize,
+    heap_idle: Vec<Arc<GroupBuf>>,
+    heap_out: usize,
+    mapped_bytes: usize,
+    map_bytes: u64,
+    watermark: Option<MappedWord>,
+    /// What the watermark says.
+    acknowledged_end: u64,
+    mapped_idle: Vec<Arc<GroupBuf>>,
+    /// Given back while somebody still had a hand on it, who has let go by now.
+    returning: Vec<Arc<GroupBuf>>,
+}
+
+impl Buffers {
+    /// No buffer yet; those of the process will have `heap_bytes`.
+    pub(super) fn new(heap_bytes: usize) -> Self {
+        Self {
+            heap_bytes,
+            heap_idle: Vec::with_capacity(HEAP_MAX),
+            heap_out: 0,
+            mapped_bytes: 0,
+            map_bytes: 0,
+            watermark: None,
+            acknowledged_end: 0,
+            mapped_idle: Vec::new(),
+            returning: Vec::new(),
+        }
+    }
+
+    /// A mapping, for all groups from now on but those it is too short for.
+    pub(super) fn add_map(&mut self, map: Map) {
+        self.mapped_bytes = map.slots.first().map_or(0, GroupBuf::capacity);
+        self.map_bytes = map.slots.iter().map(|slot| slot.capacity() as u64).sum();
+        self.mapped_idle = map.slots.into_iter().map(Arc::new).collect();
+        self.watermark = Some(map.watermark);
+    }
+
+    /// Records up to this position are about to be acknowledged.
+    pub(super) fn acknowledge(&mut self, end: u64) {
+        if let Some(watermark) = &self.watermark
+            && end > self.acknowledged_end
+        {
+            self.acknowledged_end = end;
+            watermark.store(end);
+        }
+    }
+
+    /// Bytes of the mapped buffers.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.map_bytes
+    }
+
+    pub(super) fn has_map(&self) -> bool {
+        self.mapped_bytes > 0
+    }
+
+    /// A buffer for a group that begins with a record of `len` bytes; `None`
+    /// when one must be given back first.
+    pub(super) fn take(&mut self, len: usize) -> Option<Arc<GroupBuf>> {
+        for buf in std::mem::take(&mut self.returning) {
+            self.give_back(buf);
+        }
+        if len <= self.mapped_bytes {
+            return self.mapped_idle.pop();
+        }
+        if self.heap_out == HEAP_MAX {
+            return None;
+        }
+        self.heap_out += 1;
+        let idle = self.heap_idle.pop();
+        Some(idle.unwrap_or_else(|| Arc::new(GroupBuf::new(self.heap_bytes))))
+    }
+
+    /// The group in the buffer was written, or never will be.
+    pub(super) fn give_back(&mut self, mut buf: Arc<GroupBuf>) {
+        let Some(exclusive) = Arc::get_mut(&mut buf) else {
+            self.returning.push(buf);
+            return;
+        };
+        exclusive.reset(0);
+        if buf.is_mapped() {
+            self.mapped_idle.push(buf);
+        } else {
+            self.heap_out -= 1;
+            self.heap_idle.push(buf);
+        }
+    }
+}

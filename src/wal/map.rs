@@ -1,0 +1,236 @@
+//! The mapping of a stream: a file in which records survive the death of the
+//! process from the moment they are copied there.
+//!
+//! It consists of a header, a watermark, and slots, each the buffer of one
+//! group. The watermark is the stream position up to which records were
+//! acknowledged: in the boot it was written in, less than that is damage. A slot
+//! says nothing of its own: the records in it name their positions. What else
+//! a slot still holds, of groups that were in it before, has other positions
+//! and counts no more.
+//!
+//! The file is written in full when it is made, so that no store into it can
+//! ever need space.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::checksum::Seed;
+use crate::base::error::{Error, Result};
+use crate::base::ids::{DbId, FileId};
+use crate::base::limits::{UNIT, UNIT_U64};
+use crate::format::edit::{MapPlace, StreamKey};
+use crate::format::header::{FileType, Header};
+use crate::format::record::{HEADER_BYTES, Record, Unusable, stream_seed, u32_at, u64_at};
+use crate::io::{BufferPool, File, GroupBuf, Io, IoBuf, MappedWord, OpenMode};
+use crate::wal::segment::{NewFile, SegmentMaker};
+
+/// Name suffix of mappings.
+pub(super) const SUFFIX: &str = ".map";
+
+/// The longest slot: recovery reads one into memory as a whole.
+const SLOT_BYTES_MAX: u32 = 1 << 28;
+
+/// How a mapping is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MapSizes {
+    /// Bytes of a slot: a multiple of the unit.
+    pub(crate) slot_bytes: u32,
+    pub(crate) slots: u16,
+}
+
+impl MapSizes {
+    fn file_bytes(self) -> u64 {
+        2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(self.slots)
+    }
+
+    /// Where in the file a slot is.
+    fn offset(self, slot: u16) -> u64 {
+        2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(slot)
+    }
+}
+
+/// What a mapping's header says beyond what every header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MapUse {
+    stream: StreamKey,
+    sizes: MapSizes,
+}
+
+impl MapUse {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(12);
+        bytes.extend(self.stream.epoch.to_le_bytes());
+        bytes.extend(self.stream.stream.to_le_bytes());
+        bytes.extend(self.sizes.slot_bytes.to_le_bytes());
+        bytes.extend(self.sizes.slots.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 12] = bytes.try_into().ok()?;
+        let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
+        let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
+        let slot_bytes = u32_at(bytes, 6);
+        let slots = u16::from_le_bytes([bytes[10], bytes[11]]);
+        let sound = (1..=SLOT_BYTES_MAX).contains(&slot_bytes)
+            && u64::from(slot_bytes).is_multiple_of(UNIT_U64)
+            && slots > 0;
+        sound.then_some(Self { stream, sizes: MapSizes { slot_bytes, slots } })
+    }
+}
+
+/// The path of a mapping.
+pub(crate) fn path(log_dir: &Path, db: DbId, place: &MapPlace) -> PathBuf {
+    match &place.dir {
+        None => log_dir.join(format!("{}{SUFFIX}", place.id)),
+        Some(dir) => {
+            let db: String = db.0.iter().map(|byte| format!("{byte:02x}")).collect();
+            Path::new(dir).join(format!("ouro-{db}-{}{SUFFIX}", place.id))
+        }
+    }
+}
+
+/// A mapping in use.
+pub(crate) struct Map {
+    pub(crate) watermark: MappedWord,
+    pub(crate) slots: Vec<GroupBuf>,
+}
+
+/// Makes the mapping of a stream. The caller makes durable where it is before
+/// anything relies on it.
+pub(crate) async fn create<I: Io>(
+    io: &I,
+    maker: &SegmentMaker,
+    place: &MapPlace,
+    sizes: MapSizes,
+) -> Result<Map> {
+    let usage = MapUse { stream: maker.stream, sizes };
+    let header = Header::new(FileType::Map, maker.db, place.id, usage.encode());
+    let path = path(&maker.dir, maker.db, place);
+    let new = NewFile { path: &path, header, file_bytes: sizes.file_bytes() };
+    let file = maker.create_whole(io, &new).await?;
+    let mapping = Arc::new(io.map(&file, sizes.file_bytes() as usize).await?);
+    let slot = |slot| {
+        let offset = sizes.offset(slot) as usize;
+        GroupBuf::mapped(&mapping, offset, sizes.slot_bytes as usize)
+    };
+    let watermark = MappedWord::new(&mapping, UNIT);
+    Ok(Map { watermark, slots: (0..sizes.slots).map(slot).collect() })
+}
+
+/// A mapping of an earlier opening.
+pub(crate) struct FoundMap {
+    pub(crate) file: File,
+    usage: MapUse,
+}
+
+impl FoundMap {
+    /// Opens the mapping, which is of `stream`.
+    pub(super) async fn open<I: Io>(
+        io: &I,
+        path: &Path,
+        db: DbId,
+        id: FileId,
+        stream: StreamKey,
+    ) -> Result<Self> {
+        let file = io.open(path, OpenMode::ReadWrite).await?;
+        let (unit, read) = io.read(&file, 0, IoBuf::zeroed(UNIT)).await;
+        let read = read?;
+        let header = Header::decode(&unit[..read], FileType::Map).map_err(|e| e.at(path, 0))?;
+        header.check_belongs(db, id).map_err(|e| e.at(path, 0))?;
+        header.check_writable().map_err(|e| e.at(path, 0))?;
+        let usage = MapUse::decode(&header.extra).filter(|usage| usage.stream == stream);
+        let usage = usage.ok_or_else(|| {
+            Error::corruption(path, 0, "the mapping's header makes no sense here")
+        })?;
+        let (have, want) = (io.len(&file).await?, usage.sizes.file_bytes());
+        if have != want {
+            let reason = format!("the mapping has {have} bytes, and its header says {want}");
+            return Err(Error::corruption(path, have.min(want), reason));
+        }
+        Ok(Self { file, usage })
+    }
+
+    /// The position up to which records were acknowledged, if nobody lost
+    /// power since.
+    pub(super) async fn watermark<I: Io>(&self, io: &I) -> Result<u64> {
+        let (unit, read) = io.read(&self.file, UNIT_U64, IoBuf::zeroed(UNIT)).await;
+        if read? < UNIT {
+            return Err(Error::corruption(self.file.path(), UNIT_U64, "the mapping is cut"));
+        }
+        Ok(u64_at(&unit, 0))
+    }
+
+    /// The records of each slot, in one piece, and the position of the first.
+    pub(super) async fn groups<I: Io>(
+        &self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+    ) -> Result<Vec<(u64, Vec<u8>)>> {
+        let (sizes, stream) = (self.usage.sizes, self.usage.stream);
+        let seed = stream_seed(db, stream.epoch, stream.stream);
+        let mut groups = Vec::new();
+        let mut buf = pool.take();
+        for slot in 0..sizes.slots {
+            let mut bytes = Vec::with_capacity(sizes.slot_bytes as usize);
+            while bytes.len() < sizes.slot_bytes as usize {
+                let offset = sizes.offset(slot) + bytes.len() as u64;
+                let (back, read) = io.read(&self.file, offset, buf).await;
+                buf = back;
+                let read = read?.min(sizes.slot_bytes as usize - bytes.len());
+                if read == 0 {
+                    let reason = "the mapping is cut";
+                    return Err(Error::corruption(self.file.path(), offset, reason));
+                }
+                bytes.extend_from_slice(&buf[..read]);
+            }
+            let at = |error: Unusable| error.into_error(self.file.path(), sizes.offset(slot));
+            if let Some((position, len)) = group(&bytes, seed, stream).map_err(at)? {
+                bytes.truncate(len);
+                groups.push((position, bytes));
+            }
+        }
+        Ok(groups)
+    }
+}
+
+/// The position and the length of the records that the slot begins with.
+fn group(bytes: &[u8], seed: Seed, stream: StreamKey) -> Result<Option<(u64, usize)>, Unusable> {
+    if bytes.len() < HEADER_BYTES {
+        return Ok(None);
+    }
+    let position = u64_at(bytes, 16);
+    if !position.is_multiple_of(UNIT_U64) || position > 1 << 62 {
+        return Ok(None);
+    }
+    let mut len = 0;
+    while let Some(record) =
+        Record::decode(&bytes[len..], seed, stream.epoch, position + len as u64)?
+    {
+        len = (record.end() - position) as usize;
+    }
+    Ok((len > 0).then_some((position, len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_round_trips_and_refuses_nonsense() {
+        let stream = StreamKey { epoch: 4, stream: 2 };
+        let sizes = MapSizes { slot_bytes: 8192, slots: 3 };
+        let usage = MapUse { stream, sizes };
+        assert_eq!(MapUse::decode(&usage.encode()), Some(usage));
+        assert_eq!(MapUse::decode(&usage.encode()[1..]), None);
+        for sizes in [
+            MapSizes { slot_bytes: 5, slots: 1 },
+            MapSizes { slot_bytes: 0, slots: 1 },
+            MapSizes { slot_bytes: 4096, slots: 0 },
+            MapSizes { slot_bytes: SLOT_BYTES_MAX + 4096, slots: 1 },
+        ] {
+            assert_eq!(MapUse::decode(&MapUse { stream, sizes }.encode()), None);
+        }
+    }
+}
