@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
-use crate::runtime::Executor;
+use crate::runtime::{Executor, OwnerConfig};
 use crate::shard::{Engine, Job};
 
 /// Runs `$future` to its end on the backend, with `$io` as its I/O.
@@ -118,14 +118,18 @@ impl OwnerThread {
     }
 }
 
-fn run<D: Driver, I: Io>(
+/// Owners that only work in the background gain nothing by spinning, and their
+/// calls on files and directories may take long on a slow disk.
+const OWNER_CONFIG: OwnerConfig = OwnerConfig { spin_ns: 0, logs_stalls: false };
+
+fn run<D: Driver + 'static, I: Io>(
     driver: D,
     io: &I,
     warning: Option<Error>,
     started: &Sender<Result<Option<Error>>>,
     engine: &Receiver<(Arc<Engine>, usize)>,
 ) {
-    let mut executor = Executor::new(driver);
+    let mut executor = Executor::new(driver, OWNER_CONFIG);
     if started.send(Ok(warning)).is_err() {
         return;
     }
@@ -134,8 +138,8 @@ fn run<D: Driver, I: Io>(
         return;
     };
     let guard = Guard { engine: &engine, number };
-    let jobs = Job::ALL.map(|job| -> crate::runtime::Job {
-        Box::pin(job.run(Arc::clone(&engine), number, io.clone()))
+    let jobs = Job::ALL.map(|job| {
+        crate::runtime::Job::new(job.name(), job.run(Arc::clone(&engine), number, io.clone()))
     });
     let ran = executor.run(jobs.into());
     if let Err(error) = ran {

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -29,9 +29,11 @@ pub(crate) struct Blocking {
 }
 
 /// Sleeping jobs.
-#[derive(Default)]
 struct Timers {
     state: Mutex<Due>,
+    /// When the first of them is due, `u64::MAX` without any: changed under
+    /// the lock, read without.
+    next_ns: AtomicU64,
 }
 
 #[derive(Default)]
@@ -40,6 +42,48 @@ struct Due {
     made: u64,
     /// By the time they are due, and their number.
     wakers: BTreeMap<(u64, u64), Waker>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { state: Mutex::default(), next_ns: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Timers {
+    fn change<R>(&self, change: impl FnOnce(&mut Due) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        let next_ns = state.wakers.first_key_value().map_or(u64::MAX, |(key, _)| key.0);
+        self.next_ns.store(next_ns, Ordering::Relaxed);
+        result
+    }
+}
+
+/// A timer that is set; unset when it is dropped.
+struct Timer<'a> {
+    timers: &'a Timers,
+    key: (u64, u64),
+}
+
+impl<'a> Timer<'a> {
+    fn set(timers: &'a Timers, due_ns: u64, waker: &Waker) -> Self {
+        let key = timers.change(|state| {
+            state.made += 1;
+            let key = (due_ns, state.made);
+            state.wakers.insert(key, waker.clone());
+            key
+        });
+        Self { timers, key }
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let unset = self.timers.change(|state| state.wakers.remove(&self.key));
+        // A waker's end may be a task's, so not under the lock.
+        drop(unset);
+    }
 }
 
 impl Blocking {
@@ -81,19 +125,13 @@ impl Io for Blocking {
             std::thread::sleep(Duration::from_nanos(nanos));
             return;
         };
-        let due = os::now_ns().saturating_add(nanos);
-        let mut registered = false;
+        let due_ns = os::now_ns().saturating_add(nanos);
+        let mut timer = None;
         poll_fn(|cx| {
-            if os::now_ns() >= due {
+            if os::now_ns() >= due_ns {
                 return Poll::Ready(());
             }
-            if !registered {
-                registered = true;
-                let mut state = timers.state.lock();
-                state.made += 1;
-                let key = (due, state.made);
-                state.wakers.insert(key, cx.waker().clone());
-            }
+            timer = Some(Timer::set(timers, due_ns, cx.waker()));
             Poll::Pending
         })
         .await;
@@ -177,19 +215,17 @@ impl Unpark for Parked {
 }
 
 impl Driver for Parking {
-    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
+    fn turn(&self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
         let now = os::now_ns();
-        let (due, next) = {
-            let mut state = self.timers.state.lock();
-            let later = state.wakers.split_off(&(now + 1, 0));
-            let due = std::mem::replace(&mut state.wakers, later);
-            (due, state.wakers.first_key_value().map(|(key, _)| key.0))
-        };
+        let due = self.timers.change(|state| {
+            let later = state.wakers.split_off(&(now.saturating_add(1), 0));
+            std::mem::replace(&mut state.wakers, later)
+        });
         let may_sleep = may_sleep && due.is_empty();
         if may_sleep && !self.unpark.notified.swap(false, Ordering::SeqCst) {
-            match next {
-                Some(at) => std::thread::park_timeout(Duration::from_nanos(at - now)),
-                None => std::thread::park(),
+            match self.timers.next_ns.load(Ordering::Relaxed) {
+                u64::MAX => std::thread::park(),
+                at => std::thread::park_timeout(Duration::from_nanos(at.saturating_sub(now))),
             }
         }
         awake();
@@ -200,7 +236,45 @@ impl Driver for Parking {
         Ok(())
     }
 
+    fn has_work(&self, now_ns: u64) -> bool {
+        now_ns >= self.timers.next_ns.load(Ordering::Relaxed)
+    }
+
+    fn now_ns(&self) -> u64 {
+        os::now_ns()
+    }
+
     fn unparker(&self) -> Arc<dyn Unpark> {
         Arc::clone(&self.unpark) as Arc<dyn Unpark>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    #[test]
+    fn a_sleep_that_is_polled_often_or_dropped_leaves_nothing_behind() {
+        let (driver, io) = Parking::new(Arc::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let now_ns = driver.now_ns();
+        assert!(!driver.has_work(now_ns + 2 * HOUR_NS));
+        {
+            let mut sleep = pin!(io.sleep(HOUR_NS));
+            for _ in 0..10 {
+                assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            }
+            assert_eq!(driver.timers.state.lock().wakers.len(), 1);
+            assert!(!driver.has_work(now_ns));
+            assert!(driver.has_work(now_ns + 2 * HOUR_NS));
+        }
+        assert_eq!(driver.timers.state.lock().wakers.len(), 0);
+        assert!(!driver.has_work(now_ns + 2 * HOUR_NS));
     }
 }

@@ -153,14 +153,22 @@ pub(crate) trait Io: Clone + 'static {
     fn counters(&self) -> &Arc<IoCounters>;
 }
 
-/// What an owner's executor stands on: it moves I/O along, and sleeps.
+/// What an owner's executor stands on: it moves I/O along, sleeps, and has the
+/// time. Belongs to the owner's thread.
 pub(crate) trait Driver {
     /// Submits what waits to be submitted and wakes the tasks whose requests
     /// completed. With `may_sleep` it sleeps until there is such a task, or
     /// until it is unparked; it may also return for no reason. Calls `awake`
     /// when it will not sleep any more, before it wakes tasks: they need no
     /// unparking.
-    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()>;
+    fn turn(&self, may_sleep: bool, awake: &dyn Fn()) -> Result<()>;
+
+    /// Whether a turn has something to do at this time, by [`Driver::now_ns`]:
+    /// to submit, or to wake. Cheap, without a system call.
+    fn has_work(&self, now_ns: u64) -> bool;
+
+    /// The clock of [`Io::now_ns`].
+    fn now_ns(&self) -> u64;
 
     /// What other threads wake this driver by.
     fn unparker(&self) -> Arc<dyn Unpark>;

@@ -1,8 +1,10 @@
 //! "Something changed, look again."
 
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use super::Waiters;
 use crate::base::sync::Mutex;
 
 /// A flag that tasks wait for. Setting it wakes all who wait; the first of
@@ -16,7 +18,13 @@ pub(crate) struct Event {
 #[derive(Default)]
 struct State {
     set: bool,
-    waiting: Vec<Waker>,
+    waiting: Waiters,
+}
+
+/// What [`Event::wait`] returns.
+pub(crate) struct Wait<'a> {
+    event: &'a Event,
+    id: Option<u64>,
 }
 
 impl Event {
@@ -25,25 +33,77 @@ impl Event {
         let waiting = {
             let mut state = self.state.lock();
             state.set = true;
-            std::mem::take(&mut state.waiting)
+            state.waiting.take_all()
         };
-        for waker in waiting {
-            waker.wake();
-        }
+        waiting.wake();
     }
 
     /// Waits until the flag is up, and takes it down.
-    pub(crate) async fn wait(&self) {
-        poll_fn(|cx| {
-            let mut state = self.state.lock();
-            if std::mem::take(&mut state.set) {
-                return Poll::Ready(());
-            }
-            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    pub(crate) fn wait(&self) -> Wait<'_> {
+        Wait { event: self, id: None }
+    }
+}
+
+impl Future for Wait<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let mut state = this.event.state.lock();
+        let was_set = std::mem::take(&mut state.set);
+        let unneeded = if was_set {
+            state.waiting.remove(&mut this.id)
+        } else {
+            state.waiting.register(&mut this.id, cx.waker())
+        };
+        drop(state);
+        drop(unneeded);
+        if was_set { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            let waker = self.event.state.lock().waiting.remove(&mut self.id);
+            drop(waker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::tests::{CountingWaker, poll_once};
+
+    #[test]
+    fn waiting_leaves_nothing_behind() {
+        let event = Event::default();
+        let waker = CountingWaker::new();
+        let mut wait = event.wait();
+        for _ in 0..10 {
+            assert!(poll_once(&mut wait, &waker).is_none());
+        }
+        assert_eq!(event.state.lock().waiting.len(), 1);
+        let mut other = event.wait();
+        assert!(poll_once(&mut other, &waker).is_none());
+        drop(wait);
+        assert_eq!(event.state.lock().waiting.len(), 1);
+        event.set();
+        assert_eq!(waker.count(), 1);
+        assert!(poll_once(&mut other, &waker).is_some());
+        assert_eq!(event.state.lock().waiting.len(), 0);
+    }
+
+    #[test]
+    fn a_waiter_that_was_woken_and_dropped_leaves_the_flag_up() {
+        let event = Event::default();
+        let waker = CountingWaker::new();
+        let mut wait = event.wait();
+        assert!(poll_once(&mut wait, &waker).is_none());
+        event.set();
+        drop(wait);
+        assert!(poll_once(&mut event.wait(), &waker).is_some());
+        assert!(poll_once(&mut event.wait(), &waker).is_none());
     }
 }

@@ -1,104 +1,139 @@
-//! An owner's executor: polls the jobs of one thread.
+//! An owner's executor: polls the tasks of one thread.
+//!
+//! It works in rounds: every task that is ready is polled once, then the
+//! driver submits what they queued and wakes those whose requests completed.
+//! When nothing is ready it spins for a while, then sleeps in the driver.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 
+use super::counters::RuntimeCounters;
+use super::preempt::SLICE_NS;
+use super::spawner::Spawner;
+use super::stall::{STALL_NS, Stalls};
+use super::tasks::{Entered, Job, Local};
 use crate::base::error::Result;
-use crate::base::sync::Mutex;
-use crate::io::{Driver, Unpark};
+use crate::io::Driver;
 
-/// A job of an owner. It never leaves the owner's thread.
-pub(crate) type Job = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Runs jobs on the thread that made it.
-pub(crate) struct Executor<D> {
-    driver: D,
-    ready: Arc<Ready>,
+/// How an owner's thread behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnerConfig {
+    /// How long an owner that has run dry looks for work before it sleeps. No
+    /// longer than a sleep and a wake-up cost, else it wastes the core.
+    pub(crate) spin_ns: u64,
+    /// Whether polls above 1 ms are logged. They are always counted.
+    pub(crate) logs_stalls: bool,
 }
 
-/// Jobs that are to be polled.
-struct Ready {
-    jobs: Mutex<Vec<usize>>,
-    /// Set before the driver sleeps; whoever makes a job ready then wakes it.
-    sleeping: AtomicBool,
-    unpark: Arc<dyn Unpark>,
+/// Runs tasks on the thread that made it.
+pub(crate) struct Executor {
+    config: OwnerConfig,
+    local: Rc<Local>,
 }
 
-struct JobWaker {
-    job: usize,
-    queued: AtomicBool,
-    ready: Arc<Ready>,
-}
-
-impl Wake for JobWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Executor {
+    pub(crate) fn new(driver: impl Driver + 'static, config: OwnerConfig) -> Self {
+        Self { config, local: Local::new(Rc::new(driver)) }
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        self.ready.jobs.lock().push(self.job);
-        if self.ready.sleeping.swap(false, Ordering::SeqCst) {
-            self.ready.unpark.unpark();
-        }
-    }
-}
-
-impl<D: Driver> Executor<D> {
-    pub(crate) fn new(driver: D) -> Self {
-        let ready = Ready {
-            jobs: Mutex::default(),
-            sleeping: AtomicBool::new(false),
-            unpark: driver.unparker(),
-        };
-        Self { driver, ready: Arc::new(ready) }
+    /// What starts tasks on this executor: at once, or while it runs.
+    pub(crate) fn spawner(&self) -> Spawner {
+        Spawner::of_owner(&self.local)
     }
 
-    /// Polls the jobs until all of them have ended.
+    pub(crate) fn counters(&self) -> &Arc<RuntimeCounters> {
+        &self.local.counters
+    }
+
+    /// Polls tasks until all of `main` have ended. Then the others are dropped,
+    /// and no more are accepted: an executor runs once.
     ///
     /// # Errors
     /// When the driver fails: nothing can complete any more.
-    pub(crate) fn run(&mut self, jobs: Vec<Job>) -> Result<()> {
-        let mut left = jobs.len();
-        let mut jobs: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
-        let wakers: Vec<Arc<JobWaker>> = (0..jobs.len())
-            .map(|job| {
-                let queued = AtomicBool::new(true);
-                Arc::new(JobWaker { job, queued, ready: Arc::clone(&self.ready) })
-            })
-            .collect();
-        let as_wakers: Vec<Waker> = wakers.iter().cloned().map(Waker::from).collect();
-        let mut round: Vec<usize> = (0..jobs.len()).collect();
-        while left > 0 {
-            for &job in &round {
-                // Cleared before the poll: a wake-up during it queues again.
-                wakers[job].queued.store(false, Ordering::SeqCst);
-                let Some(future) = &mut jobs[job] else {
-                    continue;
-                };
-                let mut cx = Context::from_waker(&as_wakers[job]);
-                if let Poll::Ready(()) = future.as_mut().poll(&mut cx) {
-                    jobs[job] = None;
-                    left -= 1;
+    pub(crate) fn run(&mut self, main: Vec<Job>) -> Result<()> {
+        let local = Rc::clone(&self.local);
+        let _entered = Entered::new(&local);
+        assert!(!local.has_ended(), "an executor runs once");
+        local.main_left.set(main.len());
+        for job in main {
+            local.spawn(job, true);
+        }
+        let mut stalls = Stalls::default();
+        local.now_ns.set(local.driver.now_ns());
+        loop {
+            self.round(&mut stalls);
+            if local.main_left.get() == 0 {
+                return Ok(());
+            }
+            let is_dry = local.ready_count() == 0 && !local.inbox.is_pending();
+            // Who sleeps without a spin submits and sleeps in one.
+            let looks_first = !is_dry || self.config.spin_ns > 0;
+            if looks_first && local.driver.has_work(local.now_ns.get()) {
+                local.driver.turn(false, &|| {})?;
+                local.now_ns.set(local.driver.now_ns());
+            } else if is_dry && !self.spin() {
+                if local.inbox.fall_asleep() {
+                    local.counters.sleep();
+                    local.driver.turn(true, &|| local.inbox.stay_awake())?;
+                }
+                local.now_ns.set(local.driver.now_ns());
+            }
+        }
+    }
+
+    /// Polls once each task that is ready now, unless that takes too long.
+    fn round(&self, stalls: &mut Stalls) {
+        let local = &*self.local;
+        local.empty_inbox();
+        local.turn_wanted.set(false);
+        let began_ns = local.now_ns.get();
+        for _ in 0..local.ready_count() {
+            if let Some(name) = local.poll_next() {
+                // The end of this poll is the beginning of the next.
+                let now_ns = local.driver.now_ns();
+                let slice_ns = now_ns - local.now_ns.replace(now_ns);
+                local.counters.poll(slice_ns);
+                if slice_ns > STALL_NS {
+                    self.stalled(name, slice_ns, stalls);
                 }
             }
-            round.clear();
-            if left == 0 {
+            let is_over = local.now_ns.get() - began_ns >= SLICE_NS;
+            if is_over || local.turn_wanted.get() || local.main_left.get() == 0 {
                 break;
             }
-            self.ready.sleeping.store(true, Ordering::SeqCst);
-            let idle = self.ready.jobs.lock().is_empty();
-            if !idle {
-                self.ready.sleeping.store(false, Ordering::SeqCst);
-            }
-            self.driver.turn(idle, &|| self.ready.sleeping.store(false, Ordering::SeqCst))?;
-            round.append(&mut self.ready.jobs.lock());
         }
-        Ok(())
+    }
+
+    #[cold]
+    fn stalled(&self, task: &'static str, slice_ns: u64, stalls: &mut Stalls) {
+        self.local.counters.long_slice();
+        if self.config.logs_stalls
+            && let Some(suppressed) = stalls.observe(self.local.now_ns.get())
+        {
+            let slice_us = slice_ns / 1000;
+            tracing::warn!(task, slice_us, suppressed, "a task held up its owner");
+        }
+    }
+
+    /// Looks for work for a bounded time. Whether there is some.
+    fn spin(&self) -> bool {
+        let local = &*self.local;
+        let until_ns = local.now_ns.get().saturating_add(self.config.spin_ns);
+        while local.now_ns.get() < until_ns {
+            std::hint::spin_loop();
+            local.now_ns.set(local.driver.now_ns());
+            if local.inbox.is_pending() || local.driver.has_work(local.now_ns.get()) {
+                local.counters.spin_found();
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Executor {
+    /// Ends the tasks of an executor that never ran.
+    fn drop(&mut self) {
+        self.local.drop_tasks();
     }
 }

@@ -1,22 +1,60 @@
 //! Floor 3: who polls futures, and how tasks and threads wait for each other.
 //!
 //! * [`block_on`]: a plain thread polls one future and sleeps in between.
-//! * [`Executor`]: an owner's thread polls its jobs, over a
-//!   [`Driver`](crate::io::Driver) that moves I/O along.
-//! * [`Event`], [`AsyncMutex`], [`first_of`], [`yield_now`]: what jobs wait
-//!   with. They work under any executor, the simulator's too.
+//! * [`Executor`]: an owner's thread polls its tasks, over a
+//!   [`Driver`](crate::io::Driver) that moves I/O along. Tasks start others
+//!   with a [`Spawner`]; long ones await [`slice_end`] at their natural places.
+//! * [`Mailbox`], [`serve`], [`Remote`], [`run_on_owner`]: how everybody else
+//!   has an owner do I/O, or run code, for them. [`oneshot`] brings the answer.
+//! * [`Event`], [`AsyncMutex`], [`first_of`], [`yield_now`]: what tasks wait
+//!   with. They work under any executor, the simulator's too. [`Waiters`] is
+//!   the list of wakers inside them, and inside what else is waited for.
+//!
+//! What crosses threads here: an owner's inbox of wake-ups, its mailbox, and
+//! oneshots. Each has a lock of its own, held for moments; wakers are woken, and
+//! values dropped, outside of it.
 
+// Background work is all that owners do so far.
+#![cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "operations polled as futures will use the rest")
+)]
+
+#[cfg(feature = "sim")]
+mod bound;
+mod closure;
+mod counters;
 mod event;
 mod executor;
+mod local_io;
+mod mailbox;
+mod message;
 mod mutex;
+pub(crate) mod oneshot;
+mod preempt;
+mod remote;
+mod spawner;
+mod stall;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod waiters;
 
+pub(crate) use closure::run_on_owner;
+pub(crate) use counters::{RuntimeCounters, RuntimeCounts};
 pub(crate) use event::Event;
-pub(crate) use executor::{Executor, Job};
+pub(crate) use executor::{Executor, OwnerConfig};
+pub(crate) use local_io::LocalIo;
+pub(crate) use mailbox::{Mailbox, Permit, Reserve};
+pub(crate) use message::{Message, serve};
 pub(crate) use mutex::AsyncMutex;
+pub(crate) use preempt::slice_end;
+pub(crate) use remote::Remote;
+pub(crate) use spawner::Spawner;
+pub(crate) use tasks::{Job, is_owner_thread};
 pub(crate) use wait::block_on;
-pub(crate) use waiters::{Waiters, wake_all};
+pub(crate) use waiters::{Waiters, Woken};
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

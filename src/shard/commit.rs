@@ -82,8 +82,6 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.stream.forget_room(id);
-        }
+        self.stream.forget_room(&mut self.id);
     }
 }

@@ -44,6 +44,15 @@ impl Job {
     /// writes.
     pub(crate) const ALL: [Self; 4] = [Self::Log, Self::Flush, Self::Lead, Self::Lead];
 
+    /// For reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Flush => "flush",
+            Self::Lead => "lead",
+        }
+    }
+
     /// Does the job of an owner.
     pub(crate) async fn run<I: Io>(self, engine: Arc<Engine>, owner: usize, io: I) {
         match self {

@@ -10,7 +10,7 @@ use crate::base::seq::SeqNo;
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::lsm::{Frozen, View};
 use crate::memtable::{ArenaPool, Memtable};
-use crate::runtime::{Waiters, wake_all};
+use crate::runtime::Waiters;
 use crate::shard::clock::Published;
 
 /// One shard of the keyspace.
@@ -85,7 +85,9 @@ impl Shard {
             if state.rooms != seen {
                 return Poll::Ready(());
             }
-            state.stalled.register(&mut waiting.id, cx.waker());
+            let replaced = state.stalled.register(&mut waiting.id, cx.waker());
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await;
@@ -98,7 +100,7 @@ impl Shard {
             state.rooms += 1;
             state.stalled.take_all()
         };
-        wake_all(stalled);
+        stalled.wake();
     }
 }
 
@@ -110,9 +112,8 @@ struct Stalled<'a> {
 
 impl Drop for Stalled<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            self.shard.lock().stalled.remove(id);
-        }
+        let removed = self.shard.lock().stalled.remove(&mut self.id);
+        drop(removed);
     }
 }
 

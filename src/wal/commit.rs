@@ -20,7 +20,6 @@ use std::task::{Context, Poll, Waker};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::{Harden, Io, WriteBuf};
-use crate::runtime::wake_all;
 use crate::wal::pending::{Frontier, Publication};
 use crate::wal::stream::{State, Stream};
 use crate::wal::{Group, Segment};
@@ -416,7 +415,7 @@ impl Stream {
         for waker in wake {
             waker.wake();
         }
-        wake_all(room);
+        room.wake();
         if owner {
             self.lead_work.set();
         }

@@ -22,7 +22,7 @@ use crate::base::sync::Mutex;
 use crate::format::edit::StreamKey;
 use crate::format::record::{HEADER_BYTES, Header, RecordKind, stream_seed};
 use crate::io::Claim;
-use crate::runtime::{Event, Waiters, wake_all};
+use crate::runtime::{Event, Waiters, Woken};
 use crate::wal::buffers::Buffers;
 use crate::wal::commit::{Flight, Progress};
 use crate::wal::map::Map;
@@ -333,13 +333,16 @@ impl Stream {
         if state.rooms != seen {
             return Poll::Ready(());
         }
-        state.waiting_for_room.register(id, cx.waker());
+        let replaced = state.waiting_for_room.register(id, cx.waker());
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 
     /// Whoever has this number does not wait for room any more.
-    pub(crate) fn forget_room(&self, id: u64) {
-        self.state.lock().waiting_for_room.remove(id);
+    pub(crate) fn forget_room(&self, id: &mut Option<u64>) {
+        let removed = self.state.lock().waiting_for_room.remove(id);
+        drop(removed);
     }
 
     /// What the owner's log job has to see to now, and until when it may rest.
@@ -420,7 +423,7 @@ impl Stream {
             }
             state.new_room()
         };
-        wake_all(room);
+        room.wake();
     }
 
     /// Provides the mapping.
@@ -431,7 +434,7 @@ impl Stream {
             state.buffers.add_map(map);
             state.new_room()
         };
-        wake_all(room);
+        room.wake();
     }
 
     /// Asks for a mapping before anybody needs it.
@@ -467,7 +470,7 @@ impl Stream {
             state.closed = true;
             state.new_room()
         };
-        wake_all(room);
+        room.wake();
     }
 
     /// Fails all writes from now on, and everybody who waits.
@@ -480,7 +483,7 @@ impl Stream {
         for waker in waiting {
             waker.wake();
         }
-        wake_all(room);
+        room.wake();
     }
 }
 
@@ -584,8 +587,8 @@ impl State {
     }
 
     /// There is new room: those who are to be woken.
-    pub(super) fn new_room(&mut self) -> impl Iterator<Item = (u64, std::task::Waker)> + use<> {
+    pub(super) fn new_room(&mut self) -> Woken {
         self.rooms += 1;
-        self.waiting_for_room.take_all().into_iter()
+        self.waiting_for_room.take_all()
     }
 }

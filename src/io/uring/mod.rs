@@ -8,7 +8,7 @@
 //! A request lives in a slot that owns its buffer, its file, and whatever else
 //! the kernel may look at. A future that is dropped leaves its slot behind; the
 //! completion frees it. Other threads wake a sleeping owner through an
-//! eventfd, on which one poll request is always in flight.
+//! eventfd, on which a poll request is in flight while it sleeps.
 //!
 //! `fsync` is submitted to the ring (it punts to a kernel worker); opening,
 //! removing and listing block the owner, which only does them in background
@@ -76,6 +76,8 @@ struct Core {
     /// Registered memory lives as long as the ring.
     pool: Arc<BufferPool>,
     wake: Arc<Eventfd>,
+    /// Whether a poll of the eventfd is in flight.
+    wake_armed: bool,
 }
 
 struct Eventfd(OwnedFd);
@@ -130,8 +132,7 @@ pub(crate) fn start(
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
     let slots = Slots::new(in_flight_max as usize - 1);
-    let mut core = Core { ring, slots, fixed, pool, wake: Arc::clone(&wake) };
-    core.arm_wake()?;
+    let core = Core { ring, slots, fixed, pool, wake: Arc::clone(&wake), wake_armed: false };
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
     Ok((RingDriver { core, wake }, ring, unregistered))
@@ -224,7 +225,12 @@ impl Core {
         }
     }
 
+    /// Lets an unpark end the sleep that comes, and one since the last sleep
+    /// keep it from beginning.
     fn arm_wake(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.wake_armed, true) {
+            return Ok(());
+        }
         let fd = Fd(self.wake.0.as_raw_fd());
         let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(WAKE);
         self.push(&poll)
@@ -238,8 +244,24 @@ impl Core {
         }
     }
 
-    /// Submits, and waits for `want` completions.
+    /// Whether the kernel has completions to hand out, or entries to take.
+    fn has_work(&mut self) -> bool {
+        self.slots.has_woken() || !self.ring.completion().is_empty() || self.must_enter()
+    }
+
+    /// Whether entries wait for the kernel to take them, or completions for
+    /// the kernel to post them.
+    fn must_enter(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Submits, and waits for `want` completions. No system call when there is
+    /// nothing to be had from it.
     fn enter(&mut self, want: usize) -> Result<()> {
+        if want == 0 && !self.must_enter() {
+            return Ok(());
+        }
         match self.ring.submitter().submit_and_wait(want) {
             Ok(_) => Ok(()),
             Err(e) => match Errno::from_io_error(&e) {
@@ -255,40 +277,41 @@ impl Core {
     }
 
     /// Takes the completions that are there. Whether there were any.
-    fn reap(&mut self) -> Result<bool> {
-        let mut woken = false;
-        let mut rearm = false;
+    fn reap(&mut self) -> bool {
+        let mut reaped = false;
+        let mut unparked = false;
         for completion in self.ring.completion() {
-            woken = true;
+            reaped = true;
             match completion.user_data() {
-                WAKE => rearm = true,
+                WAKE => unparked = true,
                 IGNORED => {}
                 slot => self.slots.complete(slot as usize, completion.result()),
             }
         }
-        if rearm {
+        if unparked {
+            self.wake_armed = false;
             let mut count = [0; 8];
-            // Would block: another wake-up is on its way and polls anew.
+            // Would block: nothing is there to be taken back.
             let _: Result<usize, Errno> = rustix::io::read(&self.wake.0, &mut count);
-            self.arm_wake()?;
         }
-        Ok(woken)
+        reaped
     }
 }
 
 impl Driver for RingDriver {
-    fn turn(&mut self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
+    fn turn(&self, may_sleep: bool, awake: &dyn Fn()) -> Result<()> {
         let wakers = {
             let mut core = self.core.borrow_mut();
-            if core.reap()? {
-                core.enter(0)?;
-            } else {
-                if may_sleep {
-                    core.release_dead_files();
-                }
-                core.enter(usize::from(may_sleep))?;
-                core.reap()?;
+            let reaped = core.reap();
+            // Tasks that wait for a free slot are woken by whoever frees one,
+            // also between turns.
+            let sleeps = may_sleep && !reaped && !core.slots.has_woken();
+            if sleeps {
+                core.release_dead_files();
+                core.arm_wake()?;
             }
+            core.enter(usize::from(sleeps))?;
+            core.reap();
             core.slots.take_wakers()
         };
         awake();
@@ -296,6 +319,14 @@ impl Driver for RingDriver {
             waker.wake();
         }
         Ok(())
+    }
+
+    fn has_work(&self, _now_ns: u64) -> bool {
+        self.core.borrow_mut().has_work()
+    }
+
+    fn now_ns(&self) -> u64 {
+        os::now_ns()
     }
 
     fn unparker(&self) -> Arc<dyn Unpark> {
@@ -310,10 +341,11 @@ impl Drop for RingDriver {
     fn drop(&mut self) {
         let mut core = self.core.borrow_mut();
         while core.slots.in_flight() > 0 {
-            let moved = core.reap().and_then(|_| {
+            let moved = {
+                core.reap();
                 let wait = usize::from(core.slots.in_flight() > 0);
                 core.enter(wait)
-            });
+            };
             if let Err(error) = moved {
                 // No memory may be freed under the kernel.
                 tracing::error!(%error, "an io_uring ended with requests in flight");

@@ -162,6 +162,11 @@ impl Slots {
         matches!(self.slots[slot].payload, Payload::Timeout(_))
     }
 
+    /// Whether tasks are to be woken.
+    pub(super) fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
     pub(super) fn take_wakers(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.woken)
     }

@@ -1,0 +1,114 @@
+//! The I/O of an owner's thread, whichever kind it is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::io::blocking::Blocking;
+use crate::io::uring::Ring;
+use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
+
+/// What tasks on an owner do their I/O with, when they cannot be generic over
+/// it: those that serve messages, and those of users.
+#[derive(Clone)]
+pub(crate) enum LocalIo {
+    /// On a ring.
+    Ring(Ring),
+    /// On positioned I/O, over a [`Parking`](crate::io::blocking::Parking)
+    /// driver.
+    Blocking(Blocking),
+    /// On the simulated machine.
+    #[cfg(feature = "sim")]
+    Sim(crate::io::sim::Sim),
+}
+
+macro_rules! on_each {
+    ($this:expr, |$io:ident| $call:expr) => {
+        match $this {
+            LocalIo::Ring($io) => $call,
+            LocalIo::Blocking($io) => $call,
+            #[cfg(feature = "sim")]
+            LocalIo::Sim($io) => $call,
+        }
+    };
+}
+
+impl Io for LocalIo {
+    async fn read(&self, file: &File, offset: u64, buf: IoBuf) -> (IoBuf, Result<usize>) {
+        on_each!(self, |io| io.read(file, offset, buf).await)
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        offset: u64,
+        buf: WriteBuf,
+        harden: Harden,
+    ) -> (WriteBuf, Result<()>) {
+        on_each!(self, |io| io.write(file, offset, buf, harden).await)
+    }
+
+    async fn sync(&self, file: &File) -> Result<()> {
+        on_each!(self, |io| io.sync(file).await)
+    }
+
+    async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
+        on_each!(self, |io| io.open(path, mode).await)
+    }
+
+    async fn len(&self, file: &File) -> Result<u64> {
+        on_each!(self, |io| io.len(file).await)
+    }
+
+    async fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        on_each!(self, |io| io.list(dir).await)
+    }
+
+    async fn create_dir(&self, dir: &Path) -> Result<()> {
+        on_each!(self, |io| io.create_dir(dir).await)
+    }
+
+    async fn remove(&self, path: &Path) -> Result<()> {
+        on_each!(self, |io| io.remove(path).await)
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        on_each!(self, |io| io.rename(from, to).await)
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> Result<()> {
+        on_each!(self, |io| io.sync_dir(dir).await)
+    }
+
+    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+        on_each!(self, |io| io.try_lock(path).await)
+    }
+
+    fn unlock(&self, file: &File) -> Result<()> {
+        on_each!(self, |io| io.unlock(file))
+    }
+
+    async fn map(&self, file: &File, bytes: usize) -> Result<Mapping> {
+        on_each!(self, |io| io.map(file, bytes).await)
+    }
+
+    fn boot_id(&self) -> Result<[u8; 16]> {
+        on_each!(self, |io| io.boot_id())
+    }
+
+    async fn sleep(&self, nanos: u64) {
+        on_each!(self, |io| io.sleep(nanos).await);
+    }
+
+    fn now_ns(&self) -> u64 {
+        on_each!(self, |io| io.now_ns())
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        on_each!(self, |io| io.random(bytes));
+    }
+
+    fn counters(&self) -> &Arc<IoCounters> {
+        on_each!(self, |io| io.counters())
+    }
+}
