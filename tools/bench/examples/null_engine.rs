@@ -5,18 +5,18 @@
 //! clock, and recording. Checking what was read is not in it, for nothing is.
 //! `cargo run --release -p ouro-bench --example null_engine`
 
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ouro_bench::client::Task;
 use ouro_bench::distribution::RecordChooser;
+use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
 use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, Phase};
 use ouro_bench::shape::{Data, Shape};
-use ouro_bench::store::Store;
+use ouro_bench::target::{Handle, Rows};
 use ouro_bench::workload::Workload;
 
 const RECORDS: u64 = 1_000_000;
@@ -25,27 +25,26 @@ const SECONDS: u64 = 2;
 /// Forgets what is put, and knows no key.
 struct NullEngine;
 
-impl Store for NullEngine {
+impl Handle for NullEngine {
     type Bytes = &'static [u8];
-    type Error = Infallible;
 
-    fn get(&self, key: &[u8]) -> Result<Option<&'static [u8]>, Infallible> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<&'static [u8]>, Failure> {
         black_box(key);
         Ok(None)
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         black_box((key, value));
         Ok(())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        rows: usize,
-        _found: &mut Vec<(&'static [u8], &'static [u8])>,
-    ) -> Result<(), Infallible> {
-        black_box((from, rows));
+    fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
+        black_box(key);
+        Ok(())
+    }
+
+    fn scan(&mut self, from: &[u8], limit: usize, _found: &mut Rows) -> Result<(), Failure> {
+        black_box((from, limit));
         Ok(())
     }
 }
@@ -66,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             duration: Some(Duration::from_secs(SECONDS)),
             interrupt: &interrupt,
         };
-        let outcome = runner::run(&NullEngine, &data, phase, |_| ())?;
+        let outcome = runner::run(|| NullEngine, &data, phase, |_| ())?;
         assert_eq!(outcome.faults.count, 0);
         let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
         println!("{:<12} {:.2} M operations a second", workload.name(), ops_per_s / 1e6);

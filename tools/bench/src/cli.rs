@@ -157,6 +157,8 @@ pub enum ClientKind {
 pub enum Durability {
     /// Loss of power.
     Durable,
+    /// The death of the process, not of the machine.
+    ProcessSafe,
 }
 
 /// How the engine's owners do I/O.
@@ -189,9 +191,8 @@ fn parse_client_kind(text: &str) -> Result<ClientKind, String> {
 fn parse_durability(text: &str) -> Result<Durability, String> {
     match text {
         "durable" => Ok(Durability::Durable),
-        _ if text == "process-safe" || text.starts_with("relaxed:") => {
-            Err(format!("{text} does not exist yet; use durable"))
-        }
+        "process-safe" => Ok(Durability::ProcessSafe),
+        _ if text.starts_with("relaxed:") => Err(format!("{text} does not exist yet; use durable")),
         _ => Err("the only durability is durable".to_owned()),
     }
 }
@@ -211,12 +212,14 @@ fn parse_records(text: &str) -> Result<u64, String> {
     records.ok_or_else(|| format!("a whole number from 1 to {} is needed", u64::MAX))
 }
 
-fn parse_rate(text: &str) -> Result<u64, String> {
+/// Operations a second.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
     let rate = text.parse().ok().filter(|rate| (1..=1_000_000_000).contains(rate));
     rate.ok_or_else(|| "a whole number from 1 to 1000000000 is needed".to_owned())
 }
 
-fn parse_clients(text: &str) -> Result<usize, String> {
+/// A number of clients.
+pub fn parse_clients(text: &str) -> Result<usize, String> {
     let clients = text.parse().ok().filter(|clients| (1..=4096).contains(clients));
     clients.ok_or_else(|| "a number from 1 to 4096 is needed".to_owned())
 }
@@ -230,7 +233,7 @@ fn parse_value_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// Seconds, with a fraction if need be; a day at most.
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
     seconds
         .map(Duration::from_secs_f64)

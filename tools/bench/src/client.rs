@@ -1,11 +1,12 @@
-//! One client's operations against a store: chooses, runs, and checks what came
-//! back.
+//! One client's operations through its handle: chooses, runs, and checks what
+//! came back.
 
 use crate::distribution::RecordChooser;
+use crate::failure::Failure;
 use crate::inserts::Inserts;
 use crate::pacing::Operations;
 use crate::shape::Data;
-use crate::store::Store;
+use crate::target::{Handle, Rows};
 use crate::workload::{Mix, OpKind};
 
 /// A scan asks for 1 to this many rows, all alike, as in YCSB E.
@@ -49,8 +50,8 @@ pub struct Task<'a> {
 }
 
 /// A client at work.
-pub struct Client<'a, S: Store> {
-    store: &'a S,
+pub struct Client<'a, H: Handle> {
+    handle: H,
     data: &'a Data,
     task: Task<'a>,
     rng: fastrand::Rng,
@@ -62,16 +63,16 @@ pub struct Client<'a, S: Store> {
     value: Vec<u8>,
     rows_wanted: usize,
     /// What it returned.
-    got: Option<S::Bytes>,
-    rows: Vec<(S::Bytes, S::Bytes)>,
+    got: Option<H::Bytes>,
+    rows: Rows,
 }
 
-impl<'a, S: Store> Client<'a, S> {
-    /// A client of `store`, which holds `data`.
+impl<'a, H: Handle> Client<'a, H> {
+    /// A client of the database behind `handle`, which holds `data`.
     #[must_use]
-    pub fn new(store: &'a S, data: &'a Data, task: Task<'a>) -> Self {
+    pub fn new(handle: H, data: &'a Data, task: Task<'a>) -> Self {
         Self {
-            store,
+            handle,
             data,
             rng: fastrand::Rng::with_seed(task.seed),
             task,
@@ -82,7 +83,7 @@ impl<'a, S: Store> Client<'a, S> {
             value: Vec::new(),
             rows_wanted: 0,
             got: None,
-            rows: Vec::with_capacity(SCAN_ROWS_MAX),
+            rows: Rows::default(),
         }
     }
 
@@ -112,19 +113,19 @@ impl<'a, S: Store> Client<'a, S> {
     /// has a higher key, and every value is that of its key.
     fn verify_rows(&mut self) {
         let mut fault = None;
-        if self.rows.first().is_none_or(|(key, _)| key.as_ref() != self.key) {
+        if self.rows.iter().next().is_none_or(|(key, _)| key != self.key) {
             fault = Some("does not begin with that key".to_owned());
         }
         if self.rows.len() > self.rows_wanted {
             fault = Some(format!("returned more than {} rows", self.rows_wanted));
         }
-        if !self.rows.is_sorted_by(|(one, _), (next, _)| one.as_ref() < next.as_ref()) {
+        if !self.rows.iter().is_sorted_by(|(one, _), (next, _)| one < next) {
             fault = Some("is out of order".to_owned());
         }
-        for (key, value) in &self.rows {
-            let record = self.data.keys.record(key.as_ref());
-            if record.is_none_or(|record| !self.data.values.verify(record, value.as_ref())) {
-                fault = Some(format!("returned a wrong row at {}", key.as_ref().escape_ascii()));
+        for (key, value) in self.rows.iter() {
+            let record = self.data.keys.record(key);
+            if record.is_none_or(|record| !self.data.values.verify(record, value)) {
+                fault = Some(format!("returned a wrong row at {}", key.escape_ascii()));
             }
         }
         self.rows.clear();
@@ -135,8 +136,8 @@ impl<'a, S: Store> Client<'a, S> {
     }
 }
 
-impl<S: Store> Operations for Client<'_, S> {
-    type Error = S::Error;
+impl<H: Handle> Operations for Client<'_, H> {
+    type Error = Failure;
 
     fn prepare(&mut self) -> Option<OpKind> {
         self.kind = self.task.mix.sample(&mut self.rng);
@@ -158,14 +159,14 @@ impl<S: Store> Operations for Client<'_, S> {
         Some(self.kind)
     }
 
-    fn execute(&mut self) -> Result<(), S::Error> {
+    fn execute(&mut self) -> Result<(), Failure> {
         match self.kind {
-            OpKind::Read => self.got = self.store.get(&self.key)?,
-            OpKind::Update | OpKind::Insert => self.store.put(&self.key, &self.value)?,
-            OpKind::Scan => self.store.scan(&self.key, self.rows_wanted, &mut self.rows)?,
+            OpKind::Read => self.got = self.handle.get(&self.key)?,
+            OpKind::Update | OpKind::Insert => self.handle.put(&self.key, &self.value)?,
+            OpKind::Scan => self.handle.scan(&self.key, self.rows_wanted, &mut self.rows)?,
             OpKind::ReadModifyWrite => {
-                self.got = self.store.get(&self.key)?;
-                self.store.put(&self.key, &self.value)?;
+                self.got = self.handle.get(&self.key)?;
+                self.handle.put(&self.key, &self.value)?;
             }
         }
         Ok(())

@@ -2,7 +2,6 @@
 //! wrong answer is counted.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Mutex;
 
 use super::*;
@@ -30,11 +29,10 @@ struct MapStore {
     lie: Lie,
 }
 
-impl Store for MapStore {
+impl Handle for &MapStore {
     type Bytes = Vec<u8>;
-    type Error = Infallible;
 
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Infallible> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
         let map = self.map.lock().unwrap();
         let mut value = map.get(key).cloned();
         match self.lie {
@@ -50,30 +48,33 @@ impl Store for MapStore {
         Ok(value)
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Infallible> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         self.map.lock().unwrap().insert(key.to_vec(), value.to_vec());
         Ok(())
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        rows: usize,
-        found: &mut Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), Infallible> {
+    fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
+        self.map.lock().unwrap().remove(key);
+        Ok(())
+    }
+
+    fn scan(&mut self, from: &[u8], rows: usize, found: &mut Rows) -> Result<(), Failure> {
         let map = self.map.lock().unwrap();
         let skip = usize::from(self.lie == Lie::SkipFirstRow);
         let rows = if self.lie == Lie::TooManyRows { rows + 1 } else { rows };
         let range = map.range(from.to_vec()..).skip(skip).take(rows);
-        found.extend(range.map(|(key, value)| (key.clone(), value.clone())));
+        let mut range: Vec<_> = range.map(|(key, value)| (key.clone(), value.clone())).collect();
         match self.lie {
-            Lie::Reverse => found.reverse(),
+            Lie::Reverse => range.reverse(),
             Lie::FlipLastByte => {
-                if let Some(last) = found.last_mut().and_then(|(_, value)| value.last_mut()) {
+                if let Some(last) = range.last_mut().and_then(|(_, value)| value.last_mut()) {
                     *last ^= 1;
                 }
             }
             _ => {}
+        }
+        for (key, value) in range {
+            found.push(&key, &value);
         }
         Ok(())
     }

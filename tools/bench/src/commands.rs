@@ -3,8 +3,6 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ourodb::{Db, Options};
-
 use crate::cli::{CommonArgs, LoadArgs, RunArgs};
 use crate::client::Task;
 use crate::directory::{make_room, read_shape, write_shape};
@@ -18,28 +16,28 @@ use crate::permutation::mix64;
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
 use crate::runner::{self, Outcome, Phase};
 use crate::shape::{Data, Shape};
+use crate::table;
+use crate::target::{OpenOptions, Target};
 use crate::workload::Mix;
 
 /// Loads a database, prints the result and returns it.
 ///
 /// A load that is not done after `budget` ends then, with the records it has.
 /// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
-pub fn load(
+pub fn load<T: Target>(
     args: &LoadArgs,
+    settings: &T::Settings,
     budget: Option<Duration>,
     interrupt: &AtomicBool,
 ) -> Result<Report, Failure> {
     let common = &args.common;
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
+    let options = OpenOptions { create: true, shards: args.shards, ..options(common) };
+    T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
-    make_room(&common.dir, &shape, args.overwrite, common.lock_wait)?;
-    let options = options(common).create(true);
-    let options = match args.shards {
-        Some(shards) => options.shards(shards),
-        None => options,
-    };
-    let db = Db::open(&common.dir, options).map_err(Failure::engine("cannot open the database"))?;
+    make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
+    let target = T::open(&common.dir, &options, settings)?;
 
     let data = Data::new(shape);
     let clients = (0..common.clients as u64).map(|client| {
@@ -58,11 +56,13 @@ pub fn load(
     });
     let phase = Phase { clients: clients.collect(), duration: budget, interrupt };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
-    let meter = Meter::start(db.stats());
-    let mut outcome = runner::run(&db, &data, phase, |progress| bar.update(progress))
-        .map_err(Failure::os("cannot start the clients"))?;
+    let meter = Meter::start(&target.status());
+    let mut outcome =
+        runner::run(|| target.handle(), &data, phase, |progress| bar.update(progress))
+            .map_err(Failure::os("cannot start the clients"))?;
     bar.finish();
-    let settle = settle(&db, &mut outcome);
+    let settle = settle(&target, &mut outcome);
+    let status = target.status();
     let report = Report {
         format: RESULT_FORMAT,
         command: "load",
@@ -70,34 +70,42 @@ pub fn load(
         started: meter.started().0,
         started_unix_s: meter.started().1,
         versions: Versions::THIS,
-        config: Config::new(common, &shape, &db.stats()),
+        config: Config::new::<T>(common, settings, &shape, &status)?,
         machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &db.stats(), &shape, settle),
+        result: meter.finish(&outcome, &status, &shape, settle),
     };
-    end(&db, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
+    end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)
 }
 
-/// Runs a workload on a loaded database, prints the result and returns it.
+/// Runs a workload on a loaded database, prints the result and returns it. What
+/// earlier runs left to do is done before.
 ///
 /// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
-pub fn run(args: &RunArgs, interrupt: &AtomicBool) -> Result<Report, Failure> {
+pub fn run<T: Target>(
+    args: &RunArgs,
+    settings: &T::Settings,
+    interrupt: &AtomicBool,
+) -> Result<Report, Failure> {
     let common = &args.common;
+    let options = options(common);
+    T::check(&options, settings)?;
     let shape = read_shape(&common.dir)?;
     let output = Output::new(common.json.as_deref())?;
     let data = Data::new(shape);
     let counter = RecordCounter::new(shape.records, data.keys.capacity());
     let clients = clients(args, &data, &counter)?;
-    let db = Db::open(&common.dir, options(common).create(false))
-        .map_err(Failure::engine("cannot open the database"))?;
+    let target = T::open(&common.dir, &options, settings)?;
+    target.settle()?;
 
     let phase = Phase { clients, duration: Some(args.seconds), interrupt };
     let what = format!("running {}", args.workload.name());
     let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
-    let meter = Meter::start(db.stats());
-    let outcome = runner::run(&db, &data, phase, |progress| bar.update(progress))
+    let meter = Meter::start(&target.status());
+    let outcome = runner::run(|| target.handle(), &data, phase, |progress| bar.update(progress))
         .map_err(Failure::os("cannot start the clients"))?;
     bar.finish();
+    let status = target.status();
     let report = Report {
         format: RESULT_FORMAT,
         command: "run",
@@ -110,13 +118,13 @@ pub fn run(args: &RunArgs, interrupt: &AtomicBool) -> Result<Report, Failure> {
             r#loop: if args.rate.is_some() { "open" } else { "closed" },
             rate_ops_per_s: args.rate,
             seconds: Some(args.seconds.as_secs_f64()),
-            ..Config::new(common, &shape, &db.stats())
+            ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &db.stats(), &shape, None),
+        result: meter.finish(&outcome, &status, &shape, None),
     };
     let after = Shape { records: outcome.acknowledged, ..shape };
-    end(&db, common, &after, &outcome)?;
+    end(target, common, &after, &outcome)?;
     let full = outcome.exhausted;
     let report = conclude(report, &output, outcome)?;
     if full {
@@ -170,26 +178,30 @@ fn client_seed(seed: u64, client: u64) -> u64 {
     mix64(mix64(seed) ^ client)
 }
 
-fn options(common: &CommonArgs) -> Options {
-    let options =
-        Options::default().memory(common.memory).lock_wait(common.lock_wait).io(common.io.into());
-    match common.owners {
-        Some(owners) => options.owners(owners),
-        None => options,
+/// How to open a database that is there.
+fn options(common: &CommonArgs) -> OpenOptions {
+    OpenOptions {
+        create: false,
+        memory_bytes: common.memory,
+        durability: common.durability,
+        lock_wait: common.lock_wait,
+        shards: None,
+        owners: common.owners,
+        io: common.io,
     }
 }
 
 /// Waits until everything loaded is in tables. Nothing to wait for where the
 /// load failed or was interrupted.
-fn settle(db: &Db, outcome: &mut Outcome<ourodb::Error>) -> Option<Duration> {
+fn settle(target: &impl Target, outcome: &mut Outcome) -> Option<Duration> {
     if outcome.interrupted || outcome.failure.is_some() {
         return None;
     }
     let begin = Instant::now();
-    match db.flush().wait() {
+    match target.settle() {
         Ok(()) => Some(begin.elapsed()),
-        Err(error) => {
-            outcome.failure = Some(error);
+        Err(failure) => {
+            outcome.failure = Some(failure);
             None
         }
     }
@@ -198,13 +210,13 @@ fn settle(db: &Db, outcome: &mut Outcome<ourodb::Error>) -> Option<Duration> {
 /// Writes down what is in the database now, and closes it. After a failure both
 /// are tried, and what else goes wrong is only a warning.
 fn end(
-    db: &Db,
+    target: impl Target,
     common: &CommonArgs,
     shape: &Shape,
-    outcome: &Outcome<ourodb::Error>,
+    outcome: &Outcome,
 ) -> Result<(), Failure> {
     let written = write_shape(&common.dir, shape);
-    let closed = db.close().map_err(Failure::engine("cannot close the database"));
+    let closed = target.close();
     for result in [written, closed] {
         match result {
             Err(failure) if outcome.failure.is_some() => warn(&failure.to_string()),
@@ -215,15 +227,11 @@ fn end(
 }
 
 /// Prints the result, unless there is none, and says what was wrong with it.
-fn conclude(
-    report: Report,
-    output: &Output,
-    outcome: Outcome<ourodb::Error>,
-) -> Result<Report, Failure> {
-    if let Some(source) = outcome.failure {
-        return Err(Failure::Engine { context: "an operation failed", source });
+fn conclude(report: Report, output: &Output, outcome: Outcome) -> Result<Report, Failure> {
+    if let Some(failure) = outcome.failure {
+        return Err(failure);
     }
-    output.result(&report)?;
+    output.result(&table::render(&report), &report)?;
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(
             "{} reads returned something else than what was written; first: {}",

@@ -3,7 +3,7 @@
 //!
 //! This tool deletes nothing that it did not make: a directory is replaced only
 //! if it holds the marker and, beside it, nothing but files named as the
-//! engine's. While it is replaced, this process has the engine's lock on it.
+//! engine's. While it is replaced, this process has the lock on it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::shape::{FORMAT, Shape};
+use crate::target::Target;
 
 const MARKER: &str = "ouro-bench.json";
 const MARKER_NEW: &str = "ouro-bench.json.new";
@@ -25,14 +26,14 @@ pub enum Contents {
     /// Nothing, or there is no such directory.
     Nothing,
     /// A database that this tool made: its files, and then its subdirectories,
-    /// without the lock and the marker.
+    /// each after the one it is in; without the lock and the marker.
     Ours(Vec<PathBuf>, Vec<PathBuf>),
     /// Something that this tool did not make; the words say what.
     Foreign(String),
 }
 
 /// Looks at a directory, and changes nothing.
-pub fn look(dir: &Path) -> Result<Contents, Failure> {
+pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
     let fail = |path: &Path| Failure::os(format!("cannot read {}", path.display()));
     match fs::metadata(dir) {
         Ok(found) if found.is_dir() => {}
@@ -45,33 +46,29 @@ pub fn look(dir: &Path) -> Result<Contents, Failure> {
     let (mut files, mut dirs, mut entries, mut marked) = (Vec::new(), Vec::new(), 0, false);
     let mut pending = vec![dir.to_path_buf()];
     while let Some(parent) = pending.pop() {
-        let inside = (parent != dir).then(|| parent.file_name().unwrap_or_default());
-        let inside = inside.map(|name| name.to_string_lossy().into_owned());
+        let at_top = parent == dir;
         for entry in fs::read_dir(&parent).map_err(fail(&parent))? {
             let entry = entry.map_err(fail(&parent))?;
-            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let (path, name) = (entry.path(), entry.file_name());
+            let inside = path.strip_prefix(dir).unwrap_or(&path);
             let kind = entry.file_type().map_err(fail(&path))?;
-            if inside.is_none() && name == "lost+found" && kind.is_dir() {
+            if at_top && name == "lost+found" && kind.is_dir() {
                 // The root of an ext4 file system has it from the start.
                 continue;
             }
             entries += 1;
-            match (inside.as_deref(), name.as_str()) {
-                (None, MARKER) if kind.is_file() => marked = true,
-                (None, LOCK | MARKER_NEW) if kind.is_file() => {}
-                (None, name) if kind.is_dir() && is_engine_dir(name) => {
-                    dirs.push(path.clone());
-                    pending.push(path);
-                }
-                (inside, name) if kind.is_file() && is_engine_file(inside, name) => {
-                    files.push(path);
-                }
-                _ => {
-                    return Ok(Contents::Foreign(format!(
-                        "{} is not a file of the database",
-                        path.display()
-                    )));
-                }
+            if at_top && kind.is_file() && name == MARKER {
+                marked = true;
+            } else if at_top && kind.is_file() && (name == LOCK || name == MARKER_NEW) {
+                // They stay.
+            } else if kind.is_dir() && T::owns(inside, true) {
+                dirs.push(path.clone());
+                pending.push(path);
+            } else if kind.is_file() && T::owns(inside, false) {
+                files.push(path);
+            } else {
+                let foreign = format!("{} is not a file of the database", path.display());
+                return Ok(Contents::Foreign(foreign));
             }
         }
     }
@@ -88,7 +85,7 @@ pub fn look(dir: &Path) -> Result<Contents, Failure> {
 ///
 /// Whoever has that database open keeps it: this waits for `lock_wait`, then
 /// gives up.
-pub fn make_room(
+pub fn make_room<T: Target>(
     dir: &Path,
     shape: &Shape,
     overwrite: bool,
@@ -96,7 +93,7 @@ pub fn make_room(
 ) -> Result<(), Failure> {
     let shown = dir.display();
     let unfinished = Shape { records: 0, ..*shape };
-    match look(dir)? {
+    match look::<T>(dir)? {
         Contents::Nothing => {
             fs::create_dir_all(dir).map_err(Failure::os(format!("cannot create {shown}")))?;
             write_shape(dir, &unfinished)
@@ -118,7 +115,7 @@ pub fn make_room(
                 fs::remove_file(&path)
                     .map_err(Failure::os(format!("cannot remove {}", path.display())))?;
             }
-            for path in dirs {
+            for path in dirs.into_iter().rev() {
                 fs::remove_dir(&path)
                     .map_err(Failure::os(format!("cannot remove {}", path.display())))?;
             }
@@ -127,8 +124,9 @@ pub fn make_room(
     }
 }
 
-/// Takes the lock that the engine takes on its directory.
-fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
+/// Takes the lock on a database's directory: the one that OuroDB takes. It is
+/// held until the file is closed.
+pub fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
     let path = dir.join(LOCK);
     let fail = || Failure::os(format!("cannot lock {}", path.display()));
     let file = File::options().write(true).create(true).truncate(false).open(&path);
@@ -155,7 +153,7 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
     let shown = path.display();
     let bytes = fs::read(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::Usage(format!(
-            "there is no {shown}: make a database with `ouro-bench load --dir {}` first",
+            "there is no {shown}: make a database first, with the command `load --dir {}`",
             dir.display()
         )),
         _ => Failure::os(format!("cannot read {shown}"))(error),
@@ -194,30 +192,6 @@ pub fn write_shape(dir: &Path, shape: &Shape) -> Result<(), Failure> {
         File::open(dir)?.sync_all()
     };
     write().map_err(Failure::os(format!("cannot write {}", path.display())))
-}
-
-fn is_engine_dir(name: &str) -> bool {
-    name == "wal" || name.strip_prefix("shard-").is_some_and(is_number)
-}
-
-fn is_engine_file(dir: Option<&str>, name: &str) -> bool {
-    // A file that the engine was replacing when it was killed.
-    let name = name.strip_suffix(".tmp").unwrap_or(name);
-    let numbered = |suffixes: &[&str]| {
-        name.rsplit_once('.').is_some_and(|(stem, suffix)| {
-            suffixes.contains(&suffix) && stem.split('-').all(is_number)
-        })
-    };
-    let manifest = || name.strip_prefix("MANIFEST-").is_some_and(|n| n.split('-').all(is_number));
-    match dir {
-        None => name == "IDENTITY" || manifest(),
-        Some("wal") => numbered(&["wal", "map"]),
-        Some(_) => manifest() || numbered(&["sst", "val"]),
-    }
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

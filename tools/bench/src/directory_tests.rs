@@ -1,6 +1,7 @@
 //! What is replaced, what is refused, and what a marker must say.
 
 use super::*;
+use crate::engine::OuroDb;
 
 const NO_WAIT: Duration = Duration::ZERO;
 
@@ -46,16 +47,16 @@ fn names(dir: &Path) -> Vec<String> {
 fn an_earlier_load_is_replaced_only_when_told() {
     let dir = loaded();
     let before = names(dir.path());
-    let refused = make_room(dir.path(), &shape(7), false, NO_WAIT).unwrap_err();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), false, NO_WAIT).unwrap_err();
     assert_eq!(refused.exit_code(), 2);
     assert!(refused.to_string().contains("--overwrite"));
     assert_eq!(names(dir.path()), before);
 
-    make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
     assert_eq!(names(dir.path()), ["LOCK", "ouro-bench.json"]);
     assert!(read_shape(dir.path()).unwrap_err().to_string().contains("did not end"));
     // As after a removal that was cut short.
-    make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
 }
 
 #[test]
@@ -77,7 +78,8 @@ fn foreign_files_are_never_removed() {
         let path = dir.path().join(foreign);
         fs::write(&path, "precious").unwrap();
         for overwrite in [false, true] {
-            let refused = make_room(dir.path(), &shape(7), overwrite, NO_WAIT).unwrap_err();
+            let refused =
+                make_room::<OuroDb>(dir.path(), &shape(7), overwrite, NO_WAIT).unwrap_err();
             assert_eq!(refused.exit_code(), 2, "{foreign}");
             assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
         }
@@ -88,7 +90,7 @@ fn foreign_files_are_never_removed() {
         let dir = loaded();
         fs::create_dir(dir.path().join(foreign)).unwrap();
         assert_eq!(
-            make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
+            make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
             2,
             "{foreign}"
         );
@@ -102,7 +104,10 @@ fn links_are_not_followed() {
     fs::write(target.path().join("1.wal"), "precious").unwrap();
     let dir = loaded();
     std::os::unix::fs::symlink(target.path(), dir.path().join("shard-002")).unwrap();
-    assert_eq!(make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(), 2);
+    assert_eq!(
+        make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
+        2
+    );
     assert!(target.path().join("1.wal").exists());
 }
 
@@ -110,7 +115,7 @@ fn links_are_not_followed() {
 fn a_database_without_marker_is_somebody_elses() {
     let dir = loaded();
     fs::remove_file(dir.path().join(MARKER)).unwrap();
-    let refused = make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
     assert_eq!(refused.exit_code(), 2);
     assert!(refused.to_string().contains(MARKER));
     assert!(dir.path().join("IDENTITY").exists());
@@ -120,26 +125,29 @@ fn a_database_without_marker_is_somebody_elses() {
 fn an_open_database_is_not_removed() {
     let dir = loaded();
     let holder = lock(dir.path(), NO_WAIT).unwrap();
-    let refused = make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
     assert_eq!(refused.exit_code(), 4);
     assert!(dir.path().join("IDENTITY").exists());
     drop(holder);
-    make_room(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
 }
 
 #[test]
 fn room_is_made_where_there_is_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();
-    make_room(dir.path(), &shape(7), false, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), false, NO_WAIT).unwrap();
     assert_eq!(names(dir.path()), ["lost+found", MARKER]);
     let deep = dir.path().join("a/b");
-    make_room(&deep, &shape(7), false, NO_WAIT).unwrap();
+    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
     assert!(deep.is_dir());
     let file = dir.path().join("file");
     fs::write(&file, "precious").unwrap();
     for overwrite in [false, true] {
-        assert_eq!(make_room(&file, &shape(7), overwrite, NO_WAIT).unwrap_err().exit_code(), 2);
+        assert_eq!(
+            make_room::<OuroDb>(&file, &shape(7), overwrite, NO_WAIT).unwrap_err().exit_code(),
+            2
+        );
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
 }
@@ -163,7 +171,7 @@ fn a_marker_that_does_not_help_is_refused() {
     };
     let missing = read_shape(&dir.path().join("none")).unwrap_err();
     assert_eq!(missing.exit_code(), 2);
-    assert!(missing.to_string().contains("ouro-bench load"), "{missing}");
+    assert!(missing.to_string().contains("load --dir"), "{missing}");
     assert_eq!(read("").exit_code(), 7);
     assert_eq!(read("{}").exit_code(), 7);
     assert_eq!(read(r#"{"format": 2, "anything": 1}"#).exit_code(), 6);

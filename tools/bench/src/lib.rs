@@ -9,21 +9,24 @@
 //! * What is written and read: [`permutation`], [`keys`], [`values`], [`shape`].
 //! * Which operations, on which records: [`workload`], [`distribution`],
 //!   [`inserts`].
-//! * One client: [`client`] runs operations against a [`store`], [`pacing`] says
-//!   when, [`recorder`] how long they took.
+//! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
+//! * One client: [`client`] runs operations through a handle, [`pacing`] says when,
+//!   [`recorder`] how long they took.
 //! * All clients: [`runner`].
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
 //!   [`machine`].
-//! * The commands: [`cli`], [`directory`], [`commands`], [`quick`], [`failure`].
+//! * The commands: [`cli`], [`directory`], [`commands`], [`quick`], [`failure`],
+//!   [`program`].
 //!
-//! A library only so that tests and examples can reach the parts; programs have
-//! no use for it.
+//! A library so that tests and examples can reach the parts, and `tools/compare`
+//! can drive other engines with them; other programs have no use for it.
 
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod directory;
 pub mod distribution;
+pub mod engine;
 pub mod failure;
 pub mod inserts;
 pub mod keys;
@@ -31,13 +34,14 @@ pub mod machine;
 pub mod output;
 pub mod pacing;
 pub mod permutation;
+pub mod program;
 pub mod quick;
 pub mod recorder;
 pub mod report;
 pub mod runner;
 pub mod shape;
 pub mod size;
-pub mod store;
 pub mod table;
+pub mod target;
 pub mod values;
 pub mod workload;

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::Report;
 use crate::runner::Progress;
 use crate::table;
 
@@ -37,13 +37,13 @@ impl Output {
         self.json.as_deref().filter(|path| *path != Path::new("-"))
     }
 
-    /// Prints a result.
-    pub fn result(&self, report: &Report) -> Result<(), Failure> {
+    /// Prints a result: as `text` for people, and as JSON if that was asked for.
+    pub fn result(&self, text: &str, result: &impl Serialize) -> Result<(), Failure> {
+        self.say(text)?;
         let Some(json) = &self.json else {
-            return self.say(&table::render(report));
+            return Ok(());
         };
-        self.say(&table::render(report))?;
-        let mut text = serde_json::to_string_pretty(report)
+        let mut text = serde_json::to_string_pretty(result)
             .map_err(|error| Failure::Other(format!("cannot write the result: {error}")))?;
         text.push('\n');
         match self.json_file() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cli::{ClientKind, CommonArgs, Durability, Io, LoadArgs, RunArgs};
 use crate::commands;
 use crate::directory::{Contents, look};
+use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::grouped;
@@ -61,7 +62,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         seed: 1,
     };
     let dir = plan.dir.display();
-    let replacing = match look(&plan.dir)? {
+    let replacing = match look::<OuroDb>(&plan.dir)? {
         Contents::Ours(..) => " in place of an earlier load",
         Contents::Nothing | Contents::Foreign(_) => "",
     };
@@ -78,7 +79,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         shards: None,
         common: common.clone(),
     };
-    let loaded = commands::load(&load, Some(plan.load), interrupt)?;
+    let loaded = commands::load::<OuroDb>(&load, &(), Some(plan.load), interrupt)?;
     if loaded.partial {
         output.say(&format!(
             "\nThat was all this disk could take in {:.0} s: {} records. Going on with those.\n",
@@ -92,7 +93,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
-    commands::run(&RunArgs { workload, seconds: plan.run, rate: None, common }, interrupt)?;
+    let args = RunArgs { workload, seconds: plan.run, rate: None, common };
+    commands::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {
         Io::Ring => "",

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use ourodb::Stats;
 use serde::Serialize;
 
 use crate::cli::{ClientKind, CommonArgs, Durability, Io};
+use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
 use crate::shape::Shape;
+use crate::target::{Device, Status, Target};
 use crate::workload::{OpKind, Workload};
 
 /// The format of result files.
@@ -69,6 +70,10 @@ impl Versions {
 /// The whole configuration of a command.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
+    /// The engine.
+    pub engine: &'static str,
+    /// What only this engine can be asked for.
+    pub settings: serde_json::Value,
     /// The database's directory, as given.
     pub dir: String,
     /// The workload of a run.
@@ -97,22 +102,30 @@ pub struct Config {
     /// How long the run was to be.
     pub seconds: Option<f64>,
     /// Owner threads of the engine.
-    pub owners: usize,
+    pub owners: Option<usize>,
     /// Shards of the database.
-    pub shards: usize,
+    pub shards: Option<usize>,
     /// The engine's memory budget.
     pub memory_bytes: u64,
     /// What an acknowledged write survives.
     pub durability: Durability,
     /// How the owners did I/O.
-    pub io: Io,
+    pub io: Option<Io>,
 }
 
 impl Config {
-    /// The part that both commands have. `stats` knows what the engine chose.
-    #[must_use]
-    pub fn new(common: &CommonArgs, shape: &Shape, stats: &Stats) -> Self {
-        Self {
+    /// The part that both commands have. `status` knows what the engine chose.
+    pub fn new<T: Target>(
+        common: &CommonArgs,
+        settings: &T::Settings,
+        shape: &Shape,
+        status: &Status,
+    ) -> Result<Self, Failure> {
+        let settings = serde_json::to_value(settings)
+            .map_err(|error| Failure::Other(format!("cannot write the settings: {error}")))?;
+        Ok(Self {
+            engine: T::NAME,
+            settings,
             dir: common.dir.display().to_string(),
             workload: None,
             records: shape.records,
@@ -126,12 +139,12 @@ impl Config {
             r#loop: "closed",
             rate_ops_per_s: None,
             seconds: None,
-            owners: stats.owners,
-            shards: stats.shards,
+            owners: status.owners,
+            shards: status.shards,
             memory_bytes: common.memory,
             durability: common.durability,
-            io: common.io,
-        }
+            io: status.io,
+        })
     }
 }
 
@@ -173,24 +186,9 @@ pub struct Measured {
     /// Reads of the device for each scan, if there was no get.
     pub device_reads_per_scan: Option<f64>,
     /// What the engine submitted to the device meanwhile.
-    pub device: Device,
+    pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
-}
-
-/// What the engine submitted to the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Device {
-    /// Reads.
-    pub reads: u64,
-    /// Their bytes.
-    pub bytes_read: u64,
-    /// Writes.
-    pub writes: u64,
-    /// Their bytes.
-    pub bytes_written: u64,
-    /// Calls to make writes durable that are not writes themselves.
-    pub syncs: u64,
 }
 
 /// One kind of operation.
@@ -241,15 +239,15 @@ impl Operation {
 /// Reads the counters of process and engine before and after a phase.
 pub struct Meter {
     cpu: Duration,
-    stats: Stats,
+    device: Option<Device>,
     started: SystemTime,
 }
 
 impl Meter {
     /// Begins now.
     #[must_use]
-    pub fn start(stats: Stats) -> Self {
-        Self { cpu: cpu_time(), stats, started: SystemTime::now() }
+    pub fn start(status: &Status) -> Self {
+        Self { cpu: cpu_time(), device: status.device, started: SystemTime::now() }
     }
 
     /// The start in UTC, and in seconds since 1970.
@@ -261,10 +259,10 @@ impl Meter {
 
     /// Ends now, and puts everything together.
     #[must_use]
-    pub fn finish<E>(
+    pub fn finish(
         &self,
-        outcome: &Outcome<E>,
-        stats: &Stats,
+        outcome: &Outcome,
+        status: &Status,
         shape: &Shape,
         settle: Option<Duration>,
     ) -> Measured {
@@ -275,13 +273,8 @@ impl Meter {
         };
         let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
         let put_bytes = count(OpKind::puts) * shape.record_bytes();
-        let device = Device {
-            reads: stats.device_reads - self.stats.device_reads,
-            bytes_read: stats.device_read_bytes - self.stats.device_read_bytes,
-            writes: stats.device_writes - self.stats.device_writes,
-            bytes_written: stats.device_write_bytes - self.stats.device_write_bytes,
-            syncs: stats.device_syncs - self.stats.device_syncs,
-        };
+        let device = status.device.zip(self.device).map(|(now, then)| now.since(then));
+        let reads = device.and_then(|device| device.reads);
         let ops = recorder.total();
         let operations = OpKind::ALL
             .into_iter()
@@ -302,9 +295,9 @@ impl Meter {
             cpu_ns,
             cpu_ns_per_op: ratio(cpu_ns, ops),
             put_bytes,
-            bytes_written_per_byte_put: ratio(device.bytes_written, put_bytes),
-            device_reads_per_get: ratio(device.reads, gets).filter(|_| scans == 0),
-            device_reads_per_scan: ratio(device.reads, scans).filter(|_| gets == 0),
+            bytes_written_per_byte_put: device.and_then(|d| ratio(d.bytes_written, put_bytes)),
+            device_reads_per_get: reads.filter(|_| scans == 0).and_then(|n| ratio(n, gets)),
+            device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
             device,
             operations,
         }

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, Faults, Task};
+use crate::failure::Failure;
 use crate::inserts::Inserts;
 use crate::pacing::{Clock, Finish, MonotonicClock, Pace, Window, drive};
 use crate::recorder::Recorder;
 use crate::shape::Data;
-use crate::store::Store;
+use crate::target::Handle;
 
 /// How often the caller hears of the progress, and an interrupt is looked for.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
@@ -39,7 +40,7 @@ pub struct Progress {
 
 /// What a phase measured.
 #[derive(Debug)]
-pub struct Outcome<E> {
+pub struct Outcome {
     /// The latencies of all clients.
     pub recorder: Recorder,
     /// From the start to the end of the last operation, or of the phase's
@@ -56,7 +57,7 @@ pub struct Outcome<E> {
     /// Whether some client had no operation left.
     pub exhausted: bool,
     /// Why an operation failed; it ended the phase.
-    pub failure: Option<E>,
+    pub failure: Option<Failure>,
 }
 
 /// Holds the clients back until all are ready.
@@ -116,22 +117,23 @@ impl Drop for StopOnPanic<'_> {
 }
 
 /// What one client brings home.
-struct Report<'a, E> {
+struct Report<'a> {
     recorder: Recorder,
-    finish: Result<Finish, E>,
+    finish: Result<Finish, Failure>,
     faults: Faults,
     inserts: Inserts<'a>,
 }
 
-/// Runs a phase to its end. `watch` hears of the progress every now and then.
+/// Runs a phase to its end. Each client calls `handle` for its own, on its
+/// thread; `watch` hears of the progress every now and then.
 ///
 /// Fails only where a thread cannot be started.
-pub fn run<'a, S: Store>(
-    store: &S,
+pub fn run<'a, H: Handle>(
+    handle: impl Fn() -> H + Sync,
     data: &Data,
     phase: Phase<'a>,
     mut watch: impl FnMut(Progress),
-) -> io::Result<Outcome<S::Error>> {
+) -> io::Result<Outcome> {
     let clock = MonotonicClock::start();
     let (gate, stop) = (Gate::default(), AtomicBool::new(false));
     let counters: Vec<_> = phase.clients.iter().map(|_| Counter::default()).collect();
@@ -140,7 +142,7 @@ pub fn run<'a, S: Store>(
     let client = |(task, pace): (Task<'a>, Pace), counter: &Counter| {
         let _guard = StopOnPanic(&stop);
         let mut recorder = Recorder::new(task.mix.kinds());
-        let mut client = Client::new(store, data, task);
+        let mut client = Client::new(handle(), data, task);
         wake_precisely();
         let start_ns = gate.pass();
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
@@ -195,12 +197,12 @@ pub fn run<'a, S: Store>(
     })
 }
 
-fn add_up<E>(
-    reports: Vec<Report<'_, E>>,
+fn add_up(
+    reports: Vec<Report<'_>>,
     start_ns: u64,
     duration_ns: Option<u64>,
     interrupted: bool,
-) -> Outcome<E> {
+) -> Outcome {
     let mut outcome = Outcome {
         recorder: Recorder::new([]),
         elapsed: Duration::ZERO,

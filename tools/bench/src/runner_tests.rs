@@ -6,6 +6,7 @@ use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::RecordCounter;
 use crate::shape::Shape;
+use crate::target::Rows;
 use crate::workload::{Mix, OpKind, Workload};
 
 /// Has no value for any key; writes fail from the `fail_at`-th on.
@@ -22,30 +23,28 @@ impl NullStore {
     }
 }
 
-impl Store for NullStore {
+impl Handle for &NullStore {
     type Bytes = &'static [u8];
-    type Error = &'static str;
 
-    fn get(&self, _key: &[u8]) -> Result<Option<&'static [u8]>, &'static str> {
+    fn get(&mut self, _key: &[u8]) -> Result<Option<&'static [u8]>, Failure> {
         Ok(None)
     }
 
-    fn put(&self, _key: &[u8], _value: &[u8]) -> Result<(), &'static str> {
+    fn put(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), Failure> {
         let puts = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((at, flag)) = &self.signal
             && *at == puts
         {
             flag.store(true, Ordering::Relaxed);
         }
-        if puts >= self.fail_at { Err("full") } else { Ok(()) }
+        if puts >= self.fail_at { Err(Failure::Other("full".to_owned())) } else { Ok(()) }
     }
 
-    fn scan(
-        &self,
-        _from: &[u8],
-        _rows: usize,
-        _found: &mut Vec<(&'static [u8], &'static [u8])>,
-    ) -> Result<(), &'static str> {
+    fn delete(&mut self, _key: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn scan(&mut self, _from: &[u8], _rows: usize, _found: &mut Rows) -> Result<(), Failure> {
         Ok(())
     }
 }
@@ -75,7 +74,7 @@ fn a_load_ends_with_its_records() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
     let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
     let mut last = 0;
-    let outcome = run(&store, &data(), phase, |progress| last = progress.ops).unwrap();
+    let outcome = run(|| &store, &data(), phase, |progress| last = progress.ops).unwrap();
     assert_eq!(outcome.recorder.count(OpKind::Insert), RECORDS);
     assert_eq!(outcome.acknowledged, RECORDS);
     assert!(outcome.exhausted && !outcome.interrupted && outcome.failure.is_none());
@@ -88,8 +87,8 @@ fn a_load_ends_with_its_records() {
 fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
     let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
-    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
-    assert_eq!(outcome.failure, Some("full"));
+    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
+    assert_eq!(outcome.failure.unwrap().to_string(), "full");
     assert_eq!(outcome.recorder.total(), 600);
     // The slowest of three clients may be far behind, never ahead of the rest.
     assert!(outcome.acknowledged <= 602, "{}", outcome.acknowledged);
@@ -108,7 +107,7 @@ fn a_panic_ends_the_phase() {
         (task(Mix::LOAD, Inserts::Shared(&spoilt)), Pace::Closed),
     ];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
-    let _never = run(&store, &data(), phase, |_| ());
+    let _never = run(|| &store, &data(), phase, |_| ());
 }
 
 /// Clients end while others still insert: all inserts count in the end.
@@ -120,7 +119,7 @@ fn inserts_of_the_last_client_to_end_count() {
         let client = |_| (task(Mix::LOAD, Inserts::Shared(&counter)), Pace::Closed);
         let clients = (0..4).map(client).collect();
         let phase = Phase { clients, duration: None, interrupt: &interrupt };
-        let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+        let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
         assert_eq!(outcome.acknowledged, 2 * RECORDS);
     }
 }
@@ -134,7 +133,7 @@ fn an_interrupt_ends_the_phase() {
     let counter = RecordCounter::new(RECORDS, 1 << 40);
     let clients = vec![(task(update, Inserts::Shared(&counter)), Pace::Closed)];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
-    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
     assert!(outcome.recorder.total() >= 50);
     assert_eq!(outcome.acknowledged, RECORDS);
@@ -154,7 +153,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         .collect();
     let duration = Some(Duration::from_millis(500));
     let phase = Phase { clients, duration, interrupt: &interrupt };
-    let outcome = run(&store, &data(), phase, |_| ()).unwrap();
+    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
     let sent = outcome.recorder.count(OpKind::Read);
     assert_eq!(sent + outcome.unsent, 100);
     assert_eq!(outcome.faults.count, sent);

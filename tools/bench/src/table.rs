@@ -58,9 +58,15 @@ const COLUMNS: [&str; 9] =
 fn table(result: &Measured) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(result.operations.iter().map(|(kind, operation)| row(*kind, operation)));
-    let widths: Vec<_> = (0..COLUMNS.len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-        .collect();
+    aligned(&rows)
+}
+
+/// Rows as lines: the first column begins at the left, the others end at the
+/// right.
+#[must_use]
+pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: Vec<_> =
+        (0..N).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
     let lines = rows.iter().map(|row| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
             if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -178,7 +184,8 @@ mod tests {
     use super::*;
     use crate::cli::{ClientKind, Durability, Io};
     use crate::machine::Machine;
-    use crate::report::{Config, Device, Latency, Versions};
+    use crate::report::{Config, Latency, Versions};
+    use crate::target::Device;
     use crate::workload::Workload;
 
     #[test]
@@ -222,6 +229,8 @@ mod tests {
             started_unix_s: 1_795_176_000,
             versions: Versions::THIS,
             config: Config {
+                engine: "ourodb",
+                settings: serde_json::Value::Null,
                 dir: "./ouro-bench-data".to_owned(),
                 workload,
                 records: 999_999_999,
@@ -235,11 +244,11 @@ mod tests {
                 r#loop: "open",
                 rate_ops_per_s: Some(1_000_000_000),
                 seconds: Some(60.0),
-                owners: 2,
-                shards: 64,
+                owners: Some(2),
+                shards: Some(64),
                 memory_bytes: 256 << 20,
                 durability: Durability::Durable,
-                io: Io::Blocking,
+                io: Some(Io::Blocking),
             },
             machine: Machine::look(Path::new("/")),
             result: Measured {
@@ -258,7 +267,13 @@ mod tests {
                 bytes_written_per_byte_put: Some(12.34),
                 device_reads_per_get: Some(12.34),
                 device_reads_per_scan: Some(123.45),
-                device: Device { reads: 1, bytes_read: 1, writes: 1, bytes_written: 1, syncs: 1 },
+                device: Some(Device {
+                    reads: Some(1),
+                    bytes_read: 1,
+                    writes: Some(1),
+                    bytes_written: 1,
+                    syncs: Some(1),
+                }),
                 operations: OpKind::ALL.into_iter().map(|kind| (kind, operation)).collect(),
             },
         }

@@ -258,9 +258,9 @@ fn json_has_the_whole_configuration_and_units_in_names() {
 #[test]
 fn a_run_needs_a_load() {
     let dir = tempfile::tempdir().unwrap();
-    refused(&run(dir.path(), "a", &[]), 2, "ouro-bench load --dir db");
+    refused(&run(dir.path(), "a", &[]), 2, "load --dir db");
     fs::create_dir(dir.path().join("db")).unwrap();
-    refused(&run(dir.path(), "a", &[]), 2, "ouro-bench load --dir db");
+    refused(&run(dir.path(), "a", &[]), 2, "load --dir db");
     assert_eq!(fs::read_dir(dir.path().join("db")).unwrap().count(), 0);
 }
 

@@ -1,0 +1,181 @@
+//! OuroDB as a [`Target`]: the engine that this tool measures.
+
+use std::path::Path;
+
+use ourodb::{Db, Options};
+
+use crate::cli::{Durability, Io};
+use crate::failure::Failure;
+use crate::target::{Device, Handle, OpenOptions, Rows, Status, Target};
+
+/// An open OuroDB.
+pub struct OuroDb {
+    db: Db,
+    io: Io,
+}
+
+impl Target for OuroDb {
+    const NAME: &'static str = "ourodb";
+
+    type Settings = ();
+    type Handle<'a> = OuroHandle<'a>;
+
+    fn check(options: &OpenOptions, (): &()) -> Result<(), Failure> {
+        match options.durability {
+            Durability::Durable => Ok(()),
+            Durability::ProcessSafe => Err(Failure::Usage(
+                "--durability process-safe does not exist yet; use durable".to_owned(),
+            )),
+        }
+    }
+
+    fn owns(path: &Path, is_dir: bool) -> bool {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return false;
+        };
+        let parent = path.parent().and_then(|parent| parent.to_str());
+        match parent {
+            Some("") if is_dir => is_engine_dir(name),
+            Some(parent) if !is_dir => is_engine_file(parent, name),
+            _ => false,
+        }
+    }
+
+    fn open(dir: &Path, options: &OpenOptions, (): &()) -> Result<Self, Failure> {
+        let mut chosen = Options::default()
+            .create(options.create)
+            .memory(options.memory_bytes)
+            .lock_wait(options.lock_wait)
+            .io(options.io.into());
+        if let Some(shards) = options.shards {
+            chosen = chosen.shards(shards);
+        }
+        if let Some(owners) = options.owners {
+            chosen = chosen.owners(owners);
+        }
+        let db = Db::open(dir, chosen).map_err(Failure::engine("cannot open the database"))?;
+        Ok(Self { db, io: options.io })
+    }
+
+    fn handle(&self) -> OuroHandle<'_> {
+        OuroHandle(&self.db)
+    }
+
+    fn settle(&self) -> Result<(), Failure> {
+        self.db.flush().wait().map_err(Failure::engine("a flush failed"))
+    }
+
+    fn status(&self) -> Status {
+        let stats = self.db.stats();
+        Status {
+            owners: Some(stats.owners),
+            shards: Some(stats.shards),
+            io: Some(self.io),
+            device: Some(Device {
+                reads: Some(stats.device_reads),
+                bytes_read: stats.device_read_bytes,
+                writes: Some(stats.device_writes),
+                bytes_written: stats.device_write_bytes,
+                syncs: Some(stats.device_syncs),
+            }),
+        }
+    }
+
+    fn close(self) -> Result<(), Failure> {
+        self.db.close().map_err(Failure::engine("cannot close the database"))
+    }
+}
+
+/// A client of OuroDB: the thread that calls waits for its operations.
+pub struct OuroHandle<'a>(&'a Db);
+
+impl Handle for OuroHandle<'_> {
+    type Bytes = ourodb::Value;
+
+    fn get(&mut self, key: &[u8]) -> Result<Option<Self::Bytes>, Failure> {
+        self.0.get(key).wait().map_err(Failure::engine("a get failed"))
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        self.0.put(key, value).wait().map_err(Failure::engine("a put failed"))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
+        self.0.delete(key).wait().map_err(Failure::engine("a delete failed"))
+    }
+
+    fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
+        for row in self.0.scan(from..).limit(limit).iter() {
+            let (key, value) = row.map_err(Failure::engine("a scan failed"))?;
+            found.push(&key, &value);
+        }
+        Ok(())
+    }
+}
+
+fn is_engine_dir(name: &str) -> bool {
+    name == "wal" || name.strip_prefix("shard-").is_some_and(is_number)
+}
+
+/// Whether a file of that name may be in `dir`, which is "" or an engine's
+/// directory.
+fn is_engine_file(dir: &str, name: &str) -> bool {
+    // A file that the engine was replacing when it was killed.
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let numbered = |suffixes: &[&str]| {
+        name.rsplit_once('.').is_some_and(|(stem, suffix)| {
+            suffixes.contains(&suffix) && stem.split('-').all(is_number)
+        })
+    };
+    let manifest = || name.strip_prefix("MANIFEST-").is_some_and(|n| n.split('-').all(is_number));
+    match dir {
+        "" => name == "IDENTITY" || manifest(),
+        "wal" => numbered(&["wal", "map"]),
+        _ => is_engine_dir(dir) && (manifest() || numbered(&["sst", "val"])),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_handle_does_what_its_names_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = OpenOptions {
+            create: true,
+            memory_bytes: 64 << 20,
+            durability: Durability::Durable,
+            lock_wait: Duration::ZERO,
+            shards: Some(2),
+            owners: Some(1),
+            io: Io::Blocking,
+        };
+        OuroDb::check(&options, &()).unwrap();
+        let target = OuroDb::open(dir.path(), &options, &()).unwrap();
+        let status = target.status();
+        assert_eq!((status.shards, status.owners), (Some(2), Some(1)));
+        let mut handle = target.handle();
+        for key in [b"a", b"b", b"c", b"d"] {
+            handle.put(key, key).unwrap();
+        }
+        handle.delete(b"b").unwrap();
+        target.settle().unwrap();
+        assert_eq!(handle.get(b"a").unwrap().as_deref(), Some(&b"a"[..]));
+        assert_eq!(handle.get(b"b").unwrap(), None);
+        let mut rows = Rows::default();
+        handle.scan(b"b", 1, &mut rows).unwrap();
+        assert!(rows.iter().eq([(&b"c"[..], &b"c"[..])]));
+        assert!(target.status().device.unwrap().bytes_written > 0);
+        target.close().unwrap();
+
+        let unsafe_options = OpenOptions { durability: Durability::ProcessSafe, ..options };
+        assert_eq!(OuroDb::check(&unsafe_options, &()).unwrap_err().exit_code(), 2);
+    }
+}

@@ -1,0 +1,213 @@
+//! The command line: that of `ouro-bench`, and which engine it is for.
+
+use std::time::Duration;
+
+use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
+use ouro_bench::cli::{LoadArgs, RunArgs, parse_clients, parse_rate, parse_seconds};
+use ouro_bench::failure::Failure;
+use ouro_bench::workload::Workload;
+
+use crate::engines::{fjall, rocksdb};
+
+/// Measures OuroDB, RocksDB and fjall with the same code
+#[derive(Parser, Debug)]
+#[command(name = "ouro-compare", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Commands,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Commands {
+    /// Make a database of so many records and measure how long that takes
+    Load {
+        /// Which engine, and how.
+        #[command(flatten)]
+        engine: EngineArgs,
+        /// Those of `ouro-bench load`.
+        #[command(flatten)]
+        args: LoadArgs,
+    },
+    /// Run a workload on a database that `load` made
+    Run {
+        /// Which engine, and how.
+        #[command(flatten)]
+        engine: EngineArgs,
+        /// Those of `ouro-bench run`.
+        #[command(flatten)]
+        args: RunArgs,
+    },
+    /// Measure engines in turn, and print medians
+    ///
+    /// Each engine has its data in a directory of its name inside of --dir, and
+    /// each load and each run is a process of its own. Without --workload it is
+    /// loads that are measured. A workload that writes gets freshly loaded data
+    /// in each round; one that only reads uses what is there if that has the
+    /// right shape, and --overwrite loads it anew in the first round.
+    Alternate(AlternateArgs),
+}
+
+/// Which engine is measured, and what only some engines can be asked for.
+#[derive(Args, Debug, Clone, Copy)]
+pub struct EngineArgs {
+    /// What is measured
+    #[arg(long, value_name = "E")]
+    pub engine: Engine,
+    /// How it is used.
+    #[command(flatten)]
+    pub extras: Extras,
+}
+
+/// What only some engines can be asked for.
+#[derive(Args, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extras {
+    /// RocksDB reads and writes tables past the page cache (OuroDB always does,
+    /// fjall never)
+    #[arg(long)]
+    pub direct: bool,
+    /// Settling includes a compaction of everything (RocksDB, fjall)
+    #[arg(long)]
+    pub compact: bool,
+}
+
+/// The flags of `alternate`.
+#[derive(Args, Debug, Clone)]
+pub struct AlternateArgs {
+    /// How often each engine has its turn
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Which engines
+    #[arg(long, value_name = "E,…", value_delimiter = ',', default_value = "ourodb,rocksdb,fjall")]
+    pub engines: Vec<Engine>,
+    /// What the clients do; loads are measured without
+    #[arg(long, value_name = "W")]
+    pub workload: Option<Workload>,
+    /// How long
+    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    pub seconds: Duration,
+    /// Operations a second of all clients together, due at fixed instants
+    #[arg(long, value_name = "R", value_parser = parse_rate)]
+    pub rate: Option<u64>,
+    /// Clients that load the data of a workload [default: as many as run it]
+    #[arg(long, value_name = "C", value_parser = parse_clients)]
+    pub load_clients: Option<usize>,
+    /// How engines are used that can be used so.
+    #[command(flatten)]
+    pub extras: Extras,
+    /// Those of `load`.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// OuroDB
+    #[value(name = "ourodb")]
+    OuroDb,
+    /// RocksDB
+    #[value(name = "rocksdb")]
+    RocksDb,
+    /// fjall
+    Fjall,
+}
+
+impl Engine {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What of `extras` this engine can be asked for.
+    #[must_use]
+    pub fn applicable(self, extras: Extras) -> Extras {
+        Extras {
+            direct: extras.direct && self == Self::RocksDb,
+            compact: extras.compact && self != Self::OuroDb,
+        }
+    }
+}
+
+impl EngineArgs {
+    /// Refuses what this engine cannot be asked for.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.engine.applicable(self.extras) == self.extras {
+            return Ok(());
+        }
+        Err(Failure::Usage("--direct is for RocksDB, --compact for RocksDB and fjall".to_owned()))
+    }
+}
+
+impl From<Extras> for rocksdb::Settings {
+    fn from(Extras { direct, compact }: Extras) -> Self {
+        Self { direct, compact }
+    }
+}
+
+impl From<Extras> for fjall::Settings {
+    fn from(Extras { compact, .. }: Extras) -> Self {
+        Self { compact }
+    }
+}
+
+/// The command line, with help that fits all engines.
+#[must_use]
+pub fn command() -> Command {
+    let help = "What an acknowledged write survives: durable, the loss of power; process-safe \
+                (not OuroDB), the death of the process";
+    ["load", "run", "alternate"].into_iter().fold(Cli::command(), |command, name| {
+        command.mut_subcommand(name, |sub| sub.mut_arg("durability", |arg| arg.help(help)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words = line.split_whitespace();
+        Cli::from_arg_matches(&command().try_get_matches_from(words)?)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn extras_are_refused_where_they_mean_nothing() {
+        for (flags, accepted) in [
+            ("--engine rocksdb --direct --compact", true),
+            ("--engine fjall --compact", true),
+            ("--engine ourodb", true),
+            ("--engine fjall --direct", false),
+            ("--engine ourodb --direct", false),
+            ("--engine ourodb --compact", false),
+        ] {
+            let Commands::Load { engine, .. } =
+                parse(&format!("ouro-compare load --dir d {flags}")).unwrap().command
+            else {
+                panic!("{flags} is not a load");
+            };
+            assert_eq!(engine.check().is_ok(), accepted, "{flags}");
+        }
+    }
+
+    #[test]
+    fn engines_are_named_in_a_list() {
+        let line = "ouro-compare alternate --dir d --engines fjall,ourodb";
+        let Commands::Alternate(args) = parse(line).unwrap().command else {
+            panic!("{line} does not alternate");
+        };
+        assert_eq!(args.engines, [Engine::Fjall, Engine::OuroDb]);
+        assert!(parse("ouro-compare alternate --dir d --engines leveldb").is_err());
+        assert!(parse("ouro-compare alternate --dir d --rounds 0").is_err());
+        assert!(parse("ouro-compare load --dir d").is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! `ouro-compare`: OuroDB beside RocksDB and fjall, under the very same workload
+//! code.
+//!
+//! Everything that measures is `ouro-bench`'s. Here are only the other engines
+//! as targets of it ([`engines`]), the command line that chooses between them
+//! ([`cli`]), and the alternation of engines, one process each ([`alternate`]).
+//!
+//! A library only so that tests can reach the parts.
+
+pub mod alternate;
+pub mod cli;
+pub mod engines;

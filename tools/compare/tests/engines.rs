@@ -1,0 +1,181 @@
+//! Every engine keeps what it is given: through its handle, and under the
+//! workload code.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use ouro_bench::cli::{Durability, Io};
+use ouro_bench::engine::OuroDb;
+use ouro_bench::target::{Handle, OpenOptions, Rows, Target};
+use ouro_compare::engines::{fjall, rocksdb};
+use serde_json::Value;
+
+const RECORDS: u32 = 1000;
+
+fn record(number: u32) -> (String, String) {
+    (format!("key {number:06}"), format!("the value of {number}").repeat(9))
+}
+
+/// Reads all records but the first, which was deleted, by key and in order.
+fn read_back(target: &impl Target) {
+    let mut handle = target.handle();
+    for number in 1..RECORDS {
+        let (key, value) = record(number);
+        let found = handle.get(key.as_bytes()).unwrap();
+        assert_eq!(found.unwrap().as_ref(), value.as_bytes(), "{key}");
+    }
+    for absent in [record(0).0, "key".to_owned(), record(RECORDS).0] {
+        assert!(handle.get(absent.as_bytes()).unwrap().is_none(), "{absent}");
+    }
+    let mut rows = Rows::default();
+    handle.scan(b"key", RECORDS as usize + 1, &mut rows).unwrap();
+    assert_eq!(rows.len() as u32, RECORDS - 1);
+    for (number, (key, value)) in (1..).zip(rows.iter()) {
+        assert_eq!((key, value), (record(number).0.as_bytes(), record(number).1.as_bytes()));
+    }
+    rows.clear();
+    handle.scan(record(500).0.as_bytes(), 3, &mut rows).unwrap();
+    let keys: Vec<_> = rows.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [500, 501, 502].map(|number| record(number).0.into_bytes()));
+}
+
+fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Settings) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions {
+        create: true,
+        memory_bytes: 64 << 20,
+        durability,
+        lock_wait: Duration::from_secs(10),
+        shards: None,
+        owners: None,
+        io: Io::Blocking,
+    };
+    T::check(&options, settings).unwrap();
+    let target = T::open(dir.path(), &options, settings).unwrap();
+    let mut handle = target.handle();
+    for number in 0..RECORDS {
+        let (key, value) = record(number);
+        handle.put(key.as_bytes(), b"overwritten").unwrap();
+        handle.put(key.as_bytes(), value.as_bytes()).unwrap();
+    }
+    handle.delete(record(0).0.as_bytes()).unwrap();
+    drop(handle);
+    read_back(&target);
+    target.settle().unwrap();
+    read_back(&target);
+    assert!(
+        T::open(
+            dir.path(),
+            &OpenOptions { lock_wait: Duration::ZERO, ..options.clone() },
+            settings
+        )
+        .is_err()
+    );
+    target.close().unwrap();
+
+    let options = OpenOptions { create: false, ..options };
+    let target = T::open(dir.path(), &options, settings).unwrap();
+    read_back(&target);
+    target.close().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    assert!(T::open(empty.path(), &options, settings).is_err());
+}
+
+#[test]
+fn ourodb_keeps_what_it_is_given() {
+    keeps_what_it_is_given::<OuroDb>(Durability::Durable, &());
+}
+
+#[test]
+fn rocksdb_keeps_what_it_is_given() {
+    for compact in [false, true] {
+        let settings = rocksdb::Settings { direct: false, compact };
+        keeps_what_it_is_given::<rocksdb::RocksDb>(Durability::ProcessSafe, &settings);
+    }
+    let settings = rocksdb::Settings::default();
+    keeps_what_it_is_given::<rocksdb::RocksDb>(Durability::Durable, &settings);
+}
+
+#[test]
+fn fjall_keeps_what_it_is_given() {
+    for compact in [false, true] {
+        let settings = fjall::Settings { compact };
+        keeps_what_it_is_given::<fjall::Fjall>(Durability::ProcessSafe, &settings);
+    }
+    keeps_what_it_is_given::<fjall::Fjall>(Durability::Durable, &fjall::Settings::default());
+}
+
+/// Runs the binary in `dir`; its exit code and what it printed on stdout.
+fn compare(dir: &Path, line: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-compare"));
+    let output = command.args(line.split_whitespace()).current_dir(dir).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    eprintln!("{line}\n{stderr}");
+    (output.status.code(), stdout)
+}
+
+/// The workload code checks every value that it reads, and a wrong one ends it
+/// with exit code 7.
+#[test]
+fn engines_alternate() {
+    let dir = tempfile::tempdir().unwrap();
+    let common = "alternate --dir d --rounds 2 --records 1000 --load-clients 16 --memory 64MiB --seconds 0.1";
+    let (code, table) = compare(dir.path(), &format!("{common} --workload c --json result.json"));
+    assert_eq!(code, Some(0));
+    let rows: Vec<Vec<_>> =
+        table.lines().skip(2).map(|row| row.split_whitespace().take(4).collect()).collect();
+    let expected = [("load", "insert", "1"), ("run", "read", "2")].map(|(command, kind, runs)| {
+        ["ourodb", "rocksdb", "fjall"].map(|engine| vec![engine, command, kind, runs])
+    });
+    assert_eq!(rows, expected.concat());
+
+    let text = std::fs::read_to_string(dir.path().join("result.json")).unwrap();
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(result["medians"].as_array().unwrap().len(), 6);
+    let runs = result["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 9);
+    for run in runs {
+        assert_eq!(run["report"]["config"]["engine"], run["engine"]);
+        assert_eq!(run["report"]["result"]["wrong_reads"], 0);
+        assert!(run["report"]["result"]["cpu_ns_per_op"].as_f64().unwrap() > 0.0);
+    }
+
+    // Data that is there is used to read, and replaced only when told.
+    let reads = format!("{common} --workload scan --engines rocksdb,fjall");
+    assert_eq!(compare(dir.path(), &reads).0, Some(0));
+    let writes = format!("{common} --workload e --engines rocksdb,fjall");
+    assert_eq!(compare(dir.path(), &writes).0, Some(2));
+    let (code, table) = compare(dir.path(), &format!("{writes} --overwrite"));
+    assert_eq!(code, Some(0));
+    assert_eq!(table.lines().filter(|row| row.contains(" scan ")).count(), 2, "{table}");
+    for engine in ["rocksdb", "fjall"] {
+        let note = dir.path().join(format!("d/{engine}/{engine}/note.txt"));
+        std::fs::write(&note, "precious").unwrap();
+        let load = format!("load --engine {engine} --dir d/{engine} --records 10 --overwrite");
+        assert_eq!(compare(dir.path(), &load).0, Some(2));
+        assert_eq!(std::fs::read(&note).unwrap(), b"precious");
+        std::fs::remove_file(note).unwrap();
+        assert_eq!(compare(dir.path(), &load).0, Some(0));
+    }
+}
+
+#[test]
+fn what_an_engine_cannot_do_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in [
+        "load --dir d --engine fjall --direct",
+        "load --dir d --engine ourodb --durability process-safe",
+        "load --dir d --engine rocksdb --memory 1MiB",
+        "run --dir d --engine rocksdb --workload a",
+        "load --dir d",
+    ] {
+        assert_eq!(compare(dir.path(), line).0, Some(2), "{line}");
+    }
+    assert!(!dir.path().join("d").exists());
+    assert_eq!(compare(dir.path(), "load --dir d --engine rocksdb --records 10").0, Some(0));
+    assert_eq!(compare(dir.path(), "run --dir d --engine fjall --workload c").0, Some(2));
+}
