@@ -18,8 +18,9 @@ pub use base::error::{Error, ErrorKind, Result};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
-    Batch, Db, Delete, Flush, Get, GetWith, IoBackend, KeyRange, Options, Put, Scan, ScanIter,
-    Stats, Value, Write,
+    Batch, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture, IoBackend, KeyRange,
+    MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter, ScanStream, Shard, Stats,
+    Value, Write, WriteFuture,
 };
 
 /// A simulated machine to run databases on: disk, clock and scheduler under

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
-use crate::runtime::{Executor, OwnerConfig};
+use crate::runtime::{Executor, LocalIo, Mailbox, Message, OwnerConfig, serve};
 use crate::shard::{Engine, Job};
 
 /// Runs `$future` to its end on the backend, with `$io` as its I/O.
@@ -42,6 +42,7 @@ pub(super) enum OwnerKind {
 /// An owner's thread that waits for its engine.
 pub(super) struct OwnerThread {
     thread: JoinHandle<()>,
+    pub(super) mailbox: Arc<Mailbox<Message>>,
     engine: Sender<(Arc<Engine>, usize)>,
     /// What the user should know of how the thread does its I/O.
     pub(super) warning: Option<Error>,
@@ -62,7 +63,11 @@ impl OwnerThread {
         counters: &Arc<IoCounters>,
         pool: &Arc<BufferPool>,
         lock: &File,
+        config: OwnerConfig,
+        requests_max: usize,
     ) -> Result<Self> {
+        let mailbox = Mailbox::new(requests_max);
+        let served = Arc::clone(&mailbox);
         let (started, has_started) = channel();
         let (engine, gets_engine) = channel();
         let (counters, pool, lock) = (Arc::clone(counters), Arc::clone(pool), lock.clone());
@@ -74,18 +79,22 @@ impl OwnerThread {
                     OwnerKind::Blocking => None,
                 };
                 drop(lock);
-                let without_ring = |warning| {
+                let without_ring = |served, warning| {
                     let (driver, io) = Parking::new(counters);
-                    run(driver, &io, warning, &started, &gets_engine);
+                    let local = LocalIo::Blocking(io.clone());
+                    let start = Start { config, served, local, warning };
+                    run(driver, &io, start, &started, &gets_engine);
                 };
                 match ring {
                     Some(Ok((driver, io, warning))) => {
-                        run(driver, &io, warning, &started, &gets_engine);
+                        let local = LocalIo::Ring(io.clone());
+                        let start = Start { config, served, local, warning };
+                        run(driver, &io, start, &started, &gets_engine);
                     }
-                    None => without_ring(None),
+                    None => without_ring(served, None),
                     // It works without, and the user is told.
                     Some(Err(error)) if error.kind() == ErrorKind::Busy => {
-                        without_ring(Some(error));
+                        without_ring(served, Some(error));
                     }
                     Some(Err(error)) => drop(started.send(Err(error))),
                 }
@@ -96,7 +105,7 @@ impl OwnerThread {
         let warning = has_started.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;
-        Ok(Self { thread, engine, warning })
+        Ok(Self { thread, mailbox, engine, warning })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -118,19 +127,23 @@ impl OwnerThread {
     }
 }
 
-/// Owners that only work in the background gain nothing by spinning, and their
-/// calls on files and directories may take long on a slow disk.
-const OWNER_CONFIG: OwnerConfig = OwnerConfig { spin_ns: 0, logs_stalls: false };
+/// What an owner's thread starts with.
+struct Start {
+    config: OwnerConfig,
+    served: Arc<Mailbox<Message>>,
+    local: LocalIo,
+    warning: Option<Error>,
+}
 
 fn run<D: Driver + 'static, I: Io>(
     driver: D,
     io: &I,
-    warning: Option<Error>,
+    start: Start,
     started: &Sender<Result<Option<Error>>>,
     engine: &Receiver<(Arc<Engine>, usize)>,
 ) {
-    let mut executor = Executor::new(driver, OWNER_CONFIG);
-    if started.send(Ok(warning)).is_err() {
+    let mut executor = Executor::new(driver, start.config);
+    if started.send(Ok(start.warning)).is_err() {
         return;
     }
     // The opening failed, or this owner is not needed.
@@ -141,7 +154,9 @@ fn run<D: Driver + 'static, I: Io>(
     let jobs = Job::ALL.map(|job| {
         crate::runtime::Job::new(job.name(), job.run(Arc::clone(&engine), number, io.clone()))
     });
-    let ran = executor.run(jobs.into());
+    let serve = serve(start.served, start.local, executor.spawner());
+    let serve = crate::runtime::Job::new("serve", serve);
+    let ran = executor.run(jobs.into_iter().chain([serve]).collect());
     if let Err(error) = ran {
         tracing::error!(%error, "an owner stopped");
         engine.fail_owner(number, &error);
@@ -207,7 +222,7 @@ mod simulated {
     use super::{Arc, Engine, Job};
     use crate::base::sync::Mutex;
     use crate::io::sim::Sim;
-    use crate::runtime::Event;
+    use crate::runtime::{Event, LocalIo, Mailbox, Message, Spawner, serve};
 
     /// Counts the jobs that have not ended, nor were dropped in a crash.
     #[derive(Default)]
@@ -217,7 +232,7 @@ mod simulated {
     }
 
     impl Left {
-        pub(super) async fn wait(&self) {
+        pub(in crate::db) async fn wait(&self) {
             while *self.jobs.lock() > 0 {
                 self.changed.wait().await;
             }
@@ -234,13 +249,24 @@ mod simulated {
     }
 
     /// Runs the owners' jobs on the simulated machine.
-    pub(in crate::db) fn spawn_owners(sim: &Sim, engine: &Arc<Engine>) -> Arc<Left> {
+    pub(in crate::db) fn spawn_owners(
+        sim: &Sim,
+        engine: &Arc<Engine>,
+        mailboxes: &[Arc<Mailbox<Message>>],
+    ) -> Arc<Left> {
         let left = Arc::<Left>::default();
         let token = || {
             *left.jobs.lock() += 1;
             Token(Arc::clone(&left))
         };
-        for number in 0..engine.owners.len() {
+        for (number, mailbox) in mailboxes.iter().enumerate() {
+            let spawner = Spawner::simulated(sim);
+            let serve = serve(Arc::clone(mailbox), LocalIo::Sim(sim.clone()), spawner.clone());
+            let serve_token = token();
+            spawner.spawn("serve", async move {
+                let _token = serve_token;
+                serve.await;
+            });
             for job in Job::ALL {
                 let token = token();
                 let job = job.run(Arc::clone(engine), number, sim.clone());

@@ -3,23 +3,32 @@
 
 mod backend;
 mod batch;
+mod futures;
+mod multi_get;
+mod on_shard;
 mod open;
 mod operations;
 mod options;
 mod range;
 mod scan;
 mod stats;
+mod stream;
 mod value;
 
 pub use batch::Batch;
+pub use futures::{GetFuture, GetWithFuture, WriteFuture};
+pub use multi_get::{MultiGet, MultiGetFuture};
+pub use on_shard::{OnShard, Shard};
 pub use operations::{Delete, Flush, Get, GetWith, Put, Write};
 pub use options::{IoBackend, Options};
 pub use range::KeyRange;
 pub use scan::{Scan, ScanIter};
 pub use stats::Stats;
+pub use stream::ScanStream;
 pub use value::Value;
 
 use std::fmt;
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +39,9 @@ use crate::shard::WriteOp;
 
 /// An open database. Clones share it; it is for any thread.
 ///
-/// Operations are made in two steps: a method says what is to be done, and
-/// `wait` does it on the calling thread and returns when it is done.
+/// Operations are made in two steps: a method says what is to be done. `wait`
+/// does it on the calling thread and returns when it is done; and `.await` does
+/// it in any async runtime, without ever blocking its threads.
 ///
 /// ```
 /// use ourodb::{Db, Options};
@@ -45,8 +55,9 @@ use crate::shard::WriteOp;
 /// # Ok::<(), ourodb::Error>(())
 /// ```
 ///
-/// The last clone closes the database when it is dropped; [`Db::close`] does it
-/// at a time of your choosing and tells whether it went well.
+/// The last clone closes the database when it is dropped (in the background, if
+/// operations were ever awaited); [`Db::close`] does it at a time of your
+/// choosing, returns when it is done, and tells whether it went well.
 #[derive(Clone)]
 pub struct Db {
     inner: Arc<Inner>,
@@ -147,6 +158,48 @@ impl Db {
         visit: F,
     ) -> GetWith<'a, F> {
         GetWith { db: self, key, visit }
+    }
+
+    /// Looks up many keys, with the reads that it takes all under way at once.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// let values = db.multi_get(&["apple", "pear"]).wait()?;
+    /// assert_eq!(values, [None, None]);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn multi_get<'a, K: AsRef<[u8]>>(&'a self, keys: &'a [K]) -> MultiGet<'a, K> {
+        MultiGet { db: self, keys }
+    }
+
+    /// Runs code on the thread of the owner of a key's shard, beside the data:
+    /// the closure is called there, and the future that it returns, which need
+    /// not be `Send`, is polled there. It shares the thread with all that the
+    /// owner does, and must not block it.
+    ///
+    /// Dropping what this returns before it was polled forgets the work; after
+    /// that the work goes on to its end.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// # pollster::block_on(async {
+    /// db.on_shard(b"key", |shard| async move {
+    ///     shard.put(b"key", b"value").await?;
+    ///     shard.get(b"key").await
+    /// })
+    /// .await??;
+    /// # Ok::<(), ourodb::Error>(()) })?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn on_shard<W, F>(&self, key: &[u8], work: W) -> OnShard<F::Output>
+    where
+        W: FnOnce(Shard) -> F + Send + 'static,
+        F: Future + 'static,
+        F::Output: Send + 'static,
+    {
+        OnShard::new(self, key, work)
     }
 
     /// Scans a range of keys, in the order of their bytes. The scan sees the

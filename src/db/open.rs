@@ -1,7 +1,9 @@
 //! Opening and closing; what stands behind a [`Db`](crate::Db).
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::base::durability::Durability;
@@ -14,8 +16,9 @@ use crate::io::{BufferPool, File, Io, IoCounters};
 use crate::lsm::Row;
 use crate::manifest::IDENTITY;
 use crate::memtable::ArenaPool;
-use crate::runtime::AsyncMutex;
-use crate::runtime::block_on;
+#[cfg(feature = "sim")]
+use crate::runtime::Mailbox;
+use crate::runtime::{AsyncMutex, Remote, block_on, is_owner_thread};
 use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
 use crate::wal::Role;
 
@@ -35,6 +38,10 @@ const OWNER_BUFFERS: usize = 4;
 pub(super) struct Inner {
     pub(super) engine: Arc<Engine>,
     backend: Backend,
+    /// The way to each owner, for futures.
+    pub(super) remotes: Vec<Remote>,
+    /// Some runtime polls futures of this database: dropping it must not block.
+    is_awaited: AtomicBool,
     /// `None` once it is closed.
     running: Mutex<Option<Running>>,
     /// Whose turn it is to close.
@@ -46,7 +53,21 @@ struct Running {
     lock: File,
 }
 
+impl Inner {
+    fn new(engine: Arc<Engine>, backend: Backend, remotes: Vec<Remote>, running: Running) -> Self {
+        Self {
+            engine,
+            backend,
+            remotes,
+            is_awaited: AtomicBool::new(false),
+            running: Mutex::new(Some(running)),
+            closing: AsyncMutex::new(()),
+        }
+    }
+}
+
 pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
+    check_may_wait()?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let derived = options.derive(cores)?;
     let owner_kind = match options.io_backend() {
@@ -58,14 +79,9 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     let io = Blocking::new(Arc::<IoCounters>::default());
     let lock = block_on(take_lock(&io, dir, options))?;
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
-        Ok((engine, threads)) => {
+        Ok((engine, threads, remotes)) => {
             let running = Running { owners: Owners::Threads(threads), lock };
-            Ok(Inner {
-                engine,
-                backend: Backend::Os(io),
-                running: Mutex::new(Some(running)),
-                closing: AsyncMutex::new(()),
-            })
+            Ok(Inner::new(engine, Backend::Os(io), remotes, running))
         }
         Err(error) => {
             // The rings that knew the lock's file are gone only after a while.
@@ -86,13 +102,23 @@ fn open_locked(
     owner_kind: OwnerKind,
     io: &Blocking,
     lock: &File,
-) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>)> {
+) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, Vec<Remote>)> {
     // Before anything is written: a machine that forbids io_uring refuses here.
     let pools: Vec<Arc<BufferPool>> =
         (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
     let mut threads = Vec::with_capacity(pools.len());
     for (number, pool) in pools.iter().enumerate() {
-        match OwnerThread::start(number, owner_kind, io.counters(), pool, lock) {
+        let config = derived.owner_config();
+        let started = OwnerThread::start(
+            number,
+            owner_kind,
+            io.counters(),
+            pool,
+            lock,
+            config,
+            derived.requests_max,
+        );
+        match started {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 threads.into_iter().for_each(OwnerThread::dismiss);
@@ -112,9 +138,14 @@ fn open_locked(
             return Err(error);
         }
     };
+    let remotes = threads
+        .iter()
+        .take(engine.owners.len())
+        .map(|thread| Remote::new(Arc::clone(&thread.mailbox), Arc::clone(io.counters())));
+    let remotes = remotes.collect();
     let employed = threads.into_iter().enumerate();
     let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
-    Ok((engine, threads))
+    Ok((engine, threads, remotes))
 }
 
 #[cfg(feature = "sim")]
@@ -129,10 +160,12 @@ fn open_simulated(
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
     let opening = opening(dir, options, derived, pools.collect());
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
-    let left = crate::db::backend::spawn_owners(sim, &engine);
+    let mailboxes: Vec<_> =
+        engine.owners.iter().map(|_| Mailbox::new(derived.requests_max)).collect();
+    let left = crate::db::backend::spawn_owners(sim, &engine, &mailboxes);
+    let remotes = mailboxes.into_iter().map(|mailbox| Remote::simulated(mailbox, sim.clone()));
     let running = Running { owners: Owners::Tasks(left), lock };
-    let backend = Backend::Sim(sim.clone());
-    Ok(Inner { engine, backend, running: Mutex::new(Some(running)), closing: AsyncMutex::new(()) })
+    Ok(Inner::new(engine, Backend::Sim(sim.clone()), remotes.collect(), running))
 }
 
 fn opening(
@@ -222,8 +255,20 @@ async fn create_dirs<I: Io>(io: &I, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to block an owner's thread, on which everything else would wait.
+pub(super) fn check_may_wait() -> Result<()> {
+    if is_owner_thread() {
+        return Err(Error::invalid(
+            "this would block an owner's thread, which all else waits for; use .await in the \
+             closure given to on_shard, or do it on another thread",
+        ));
+    }
+    Ok(())
+}
+
 impl Inner {
     pub(super) fn write(&self, ops: &[WriteOp<'_>], durability: Durability) -> Result<()> {
+        check_may_wait()?;
         wait_on!(&self.backend, |io| self.engine.write(io, Role::Leader, ops, durability))
     }
 
@@ -232,42 +277,109 @@ impl Inner {
         key: &[u8],
         visit: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
+        check_may_wait()?;
         wait_on!(&self.backend, |io| self.engine.get(io, key, visit))
     }
 
     pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<Option<Row>> {
-        wait_on!(&self.backend, |io| scanner.next(io))
+        check_may_wait()?;
+        wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io)))
     }
 
-    pub(super) fn flush(&self) -> Result<()> {
-        wait_on!(&self.backend, |_io| self.engine.flush_all())
+    /// Runs a future that does its I/O by way of the owners.
+    pub(super) fn wait_for<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        check_may_wait()?;
+        wait_on!(&self.backend, |_io| future)
+    }
+
+    /// The way to the owner of a key's shard.
+    pub(super) fn remote(&self, key: &[u8]) -> &Remote {
+        let engine = &self.engine;
+        &self.remotes[engine.owner_of(engine.shard_of(engine.hash(key)))]
+    }
+
+    /// Some runtime polls futures of this database.
+    pub(super) fn note_awaited(&self) {
+        if !self.is_awaited.load(Ordering::Relaxed) {
+            self.is_awaited.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn close(&self) -> Result<()> {
+        check_may_wait()?;
         // Who closes at the same time waits until it is done.
         let _turn = wait_on!(&self.backend, |_io| self.closing.lock());
-        let Some(running) = self.running.lock().take() else {
-            return Ok(());
-        };
+        match self.begin_close() {
+            Some(running) => finish_close(&self.engine, &self.backend, running),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes no more operations, and tells the owners to end. `None` when that
+    /// was done before.
+    fn begin_close(&self) -> Option<Running> {
+        let running = self.running.lock().take()?;
         self.engine.close();
+        for remote in &self.remotes {
+            remote.mailbox().close();
+        }
         for owner in &self.engine.owners {
             owner.stop();
         }
-        let joined = running.owners.join(&self.backend);
-        let finished = wait_on!(&self.backend, |io| self.engine.finish(io));
-        let unlocked = match &self.backend {
-            Backend::Os(io) => io.unlock(&running.lock),
-            #[cfg(feature = "sim")]
-            Backend::Sim(sim) => sim.unlock(&running.lock),
+        Some(running)
+    }
+
+    /// Closes without blocking the calling thread.
+    fn close_behind(&self) {
+        let Some(running) = self.begin_close() else {
+            return;
         };
-        joined.and(finished).and(unlocked)
+        let (engine, backend) = (Arc::clone(&self.engine), self.backend.clone());
+        #[cfg(feature = "sim")]
+        if let Backend::Sim(sim) = &backend {
+            let sim = sim.clone();
+            sim.clone().spawn(async move {
+                if let Owners::Tasks(left) = &running.owners {
+                    left.wait().await;
+                }
+                let finished = engine.finish(&sim).await;
+                report_close(finished.and(sim.unlock(&running.lock)));
+            });
+            return;
+        }
+        let close = move || report_close(finish_close(&engine, &backend, running));
+        let thread = std::thread::Builder::new().name("ouro-close".to_owned()).spawn(close);
+        if let Err(error) = thread {
+            tracing::error!(%error, "the database ends without a mark in its log");
+        }
+    }
+}
+
+/// Waits until the owners have ended, leaves the last marks, and gives up the
+/// lock.
+fn finish_close(engine: &Arc<Engine>, backend: &Backend, running: Running) -> Result<()> {
+    let joined = running.owners.join(backend);
+    let finished = wait_on!(backend, |io| engine.finish(io));
+    let unlocked = match backend {
+        Backend::Os(io) => io.unlock(&running.lock),
+        #[cfg(feature = "sim")]
+        Backend::Sim(sim) => sim.unlock(&running.lock),
+    };
+    joined.and(finished).and(unlocked)
+}
+
+fn report_close(closed: Result<()>) {
+    if let Err(error) = closed {
+        tracing::error!(%error, "closing the database failed; nothing acknowledged is lost");
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the database failed; nothing acknowledged is lost");
+        if self.is_awaited.load(Ordering::Relaxed) || is_owner_thread() {
+            self.close_behind();
+        } else {
+            report_close(self.close());
         }
     }
 }

@@ -164,11 +164,19 @@ impl Write<'_> {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn wait(self) -> Result<()> {
-        let engine = &self.db.inner.engine;
-        let mut ops: Vec<WriteOp<'_>> = Vec::with_capacity(self.batch.len());
-        for (kind, key, value) in self.batch.iter() {
+        let ops = self.db.batch_ops(&self.batch)?;
+        self.db.inner.write(&ops, self.durability)
+    }
+}
+
+impl Db {
+    /// The writes of a batch, by shard; all of one WAL stream.
+    pub(super) fn batch_ops<'a>(&self, batch: &'a Batch) -> Result<Vec<WriteOp<'a>>> {
+        let engine = &self.inner.engine;
+        let mut ops: Vec<WriteOp<'_>> = Vec::with_capacity(batch.len());
+        for (kind, key, value) in batch.iter() {
             check_sizes(key, value)?;
-            ops.push(self.db.op(kind, key, value));
+            ops.push(self.op(kind, key, value));
         }
         // Stable: writes to one key stay in their order.
         ops.sort_by_key(|op| op.shard);
@@ -181,7 +189,7 @@ impl Write<'_> {
                  one: split it by Db::stream_of, or open the database with Options::owners(1)"
             )));
         }
-        self.db.inner.write(&ops, self.durability)
+        Ok(ops)
     }
 }
 
@@ -213,10 +221,15 @@ impl Get<'_> {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn wait(self) -> Result<Option<Value>> {
-        self.db.inner.get(self.key, |found| match found {
-            Found::Bytes(bytes) => Value::own(bytes.into()),
-            Found::Shared(bytes) => Value::shared(bytes),
-        })
+        self.db.inner.get(self.key, value_of)
+    }
+}
+
+/// What the caller gets of a value.
+pub(super) fn value_of(found: Found<'_>) -> Value {
+    match found {
+        Found::Bytes(bytes) => Value::own(bytes.into()),
+        Found::Shared(bytes) => Value::shared(bytes),
     }
 }
 
@@ -287,6 +300,6 @@ impl Flush<'_> {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn wait(self) -> Result<()> {
-        self.db.inner.flush()
+        self.db.inner.wait_for(self.db.inner.engine.flush_all())
     }
 }

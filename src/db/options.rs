@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::runtime::OwnerConfig;
 use crate::shard::Limits;
 use crate::wal::{MapSizes, SEGMENT_BYTES_MAX, SegmentSizes};
 
@@ -28,6 +29,13 @@ const MAP_SLOT_BYTES: usize = 256 << 10;
 
 /// The share of the memory budget that mappings may take: one in so many.
 const MAP_SHARE: u64 = 16;
+
+/// Requests of futures at one owner, unless the user says otherwise.
+const REQUESTS_MAX: usize = 1024;
+const REQUESTS_LIMIT: usize = 1 << 16;
+
+/// How long owners look out for work, unless the user says otherwise.
+const SPIN: Duration = Duration::ZERO;
 
 const IDLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
@@ -78,6 +86,8 @@ pub struct Options {
     memtable_bytes: Option<usize>,
     wal_segment_bytes: Option<u64>,
     durability: Durability,
+    requests_max: usize,
+    spin: Duration,
 }
 
 impl Default for Options {
@@ -92,6 +102,8 @@ impl Default for Options {
             memtable_bytes: None,
             wal_segment_bytes: None,
             durability: Durability::default(),
+            requests_max: REQUESTS_MAX,
+            spin: SPIN,
         }
     }
 }
@@ -217,6 +229,33 @@ impl Options {
         self
     }
 
+    /// Requests that futures may have outstanding at each owner at one time, 1
+    /// to 65,536; 1024 by default. A future beyond them waits for its turn
+    /// before it asks for anything.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().requests_max(64);
+    /// ```
+    #[must_use]
+    pub fn requests_max(mut self, requests: usize) -> Self {
+        self.requests_max = requests;
+        self
+    }
+
+    /// How long an owner that has nothing to do looks out for work before it
+    /// sleeps: not at all by default. It answers futures sooner while it does,
+    /// and takes that time from everybody else on its core.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let options = ourodb::Options::default().spin(Duration::from_micros(20));
+    /// ```
+    #[must_use]
+    pub fn spin(mut self, time: Duration) -> Self {
+        self.spin = time;
+        self
+    }
+
     pub(super) fn io_backend(&self) -> &IoBackend {
         &self.io
     }
@@ -262,6 +301,12 @@ impl Options {
                 )));
             }
         };
+        if !(1..=REQUESTS_LIMIT).contains(&self.requests_max) {
+            return Err(Error::invalid(format!(
+                "{} requests at an owner; 1 to {REQUESTS_LIMIT} are allowed",
+                self.requests_max
+            )));
+        }
         let first_bytes = max_bytes.min(SEGMENT_FIRST_BYTES);
         Ok(Derived {
             memory,
@@ -270,6 +315,8 @@ impl Options {
             owners,
             segments: SegmentSizes { first_bytes, max_bytes },
             durability: self.durability,
+            requests_max: self.requests_max,
+            spin_ns: u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX),
         })
     }
 }
@@ -283,9 +330,16 @@ pub(super) struct Derived {
     pub(super) owners: usize,
     pub(super) segments: SegmentSizes,
     durability: Durability,
+    pub(super) requests_max: usize,
+    spin_ns: u64,
 }
 
 impl Derived {
+    /// How owners behave.
+    pub(super) fn owner_config(&self) -> OwnerConfig {
+        OwnerConfig { spin_ns: self.spin_ns, logs_stalls: true }
+    }
+
     /// The bounds of a database with this many shards.
     pub(super) fn limits(&self, shards: usize) -> Limits {
         let memtables = shards * (1 + FROZEN_MAX);
@@ -341,6 +395,7 @@ mod tests {
         refused(Options::default().shards(0));
         refused(Options::default().shards(5000));
         refused(Options::default().owners(0));
+        refused(Options::default().requests_max(0));
         refused(Options::default().wal_segment_bytes(4096));
         refused(Options::default().wal_segment_bytes(10_000));
     }

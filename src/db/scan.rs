@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 
 use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
-use crate::db::{Db, Value};
+use crate::db::{Db, ScanStream, Value};
 use crate::lsm::Direction;
 use crate::shard::{ScanRange, Scanner};
 
@@ -77,6 +77,20 @@ impl Scan {
     pub fn iter(self) -> ScanIter {
         let scanner = Scanner::new(&self.db.inner.engine, self.range);
         ScanIter { db: self.db, scanner, left: self.limit }
+    }
+
+    /// Begins the scan as a stream: what it sees is the database of this
+    /// moment.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// let rows = db.scan(b"a"..b"b").stream();
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn stream(self) -> ScanStream {
+        let scanner = Scanner::new(&self.db.inner.engine, self.range);
+        ScanStream::new(self.db, scanner, self.limit)
     }
 }
 

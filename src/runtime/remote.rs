@@ -48,6 +48,11 @@ impl Remote {
         Self { mailbox, direct: Direct::Os(Blocking::new(counters)) }
     }
 
+    /// The mailbox it posts to.
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox<Message>> {
+        &self.mailbox
+    }
+
     /// Posts to an owner on the simulated machine.
     #[cfg(feature = "sim")]
     pub(crate) fn simulated(mailbox: Arc<Mailbox<Message>>, sim: crate::io::sim::Sim) -> Self {

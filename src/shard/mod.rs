@@ -19,7 +19,7 @@ mod write;
 
 pub(crate) use engine::{Engine, Limits};
 pub(crate) use maintain::Job;
-pub(crate) use read::Found;
+pub(crate) use read::{Found, InMemory};
 pub(crate) use recover::{Opening, recover};
 pub(crate) use scan::{ScanRange, Scanner};
-pub(crate) use write::{WriteOp, check_sizes, log_bytes};
+pub(crate) use write::{Staged, WriteOp, check_sizes, log_bytes};

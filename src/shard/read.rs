@@ -7,10 +7,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
+use crate::base::ids::ShardId;
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
+use crate::lsm::View;
 use crate::memtable::{Entry, ValueRef};
 use crate::shard::engine::Engine;
+use crate::sst::TableEntry;
 
 /// A value that was found.
 pub(crate) enum Found<'a> {
@@ -32,7 +36,30 @@ enum Looked {
     Copied,
     Shared(Arc<[u8]>),
     Deleted,
-    Absent(Arc<crate::lsm::View>, SeqNo),
+    Absent(Arc<View>, SeqNo),
+}
+
+/// What a look into memory came to.
+pub(crate) enum InMemory<R> {
+    /// The newest visible value, if there is one, as it was visited.
+    Known(Option<R>),
+    /// The memtables do not know the key: tables must be asked.
+    Unknown(Unknown),
+}
+
+/// A key that no memtable knows.
+pub(crate) struct Unknown {
+    shard: ShardId,
+    view: Arc<View>,
+    hash: KeyHash,
+    bound: SeqNo,
+}
+
+impl Unknown {
+    /// The shard the key is of.
+    pub(crate) fn shard(&self) -> ShardId {
+        self.shard
+    }
 }
 
 impl Engine {
@@ -43,6 +70,23 @@ impl Engine {
         key: &[u8],
         visit: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
+        let mut visit = Some(visit);
+        match self.get_in_memory(key, &mut visit)? {
+            InMemory::Known(known) => Ok(known),
+            InMemory::Unknown(unknown) => {
+                let entry = self.get_in_tables(io, key, &unknown).await?;
+                Ok(entry.and_then(|entry| Some(visit.take()?(Found::Bytes(entry.value())))))
+            }
+        }
+    }
+
+    /// Looks into the memtables. `visit` is taken, and called with the value, if
+    /// there is one.
+    pub(crate) fn get_in_memory<R, F: FnOnce(Found<'_>) -> R>(
+        &self,
+        key: &[u8],
+        visit: &mut Option<F>,
+    ) -> Result<InMemory<R>> {
         let hash = self.hash(key);
         let shard = self.shard(self.shard_of(hash));
         let mut scratch = SCRATCH.take();
@@ -57,32 +101,46 @@ impl Engine {
                 None => Looked::Absent(Arc::clone(&state.view), bound),
             }
         };
-        let found = match looked {
-            Looked::Copied => Some(visit(Found::Bytes(&scratch))),
-            Looked::Shared(value) => Some(visit(Found::Shared(value))),
+        let known = match looked {
+            Looked::Copied => visit.take().map(|visit| visit(Found::Bytes(&scratch))),
+            Looked::Shared(value) => visit.take().map(|visit| visit(Found::Shared(value))),
             Looked::Deleted => None,
             Looked::Absent(view, bound) => {
                 SCRATCH.set(scratch);
-                if let Some(entry) = view.get_frozen(key, bound) {
-                    return Ok(match (entry.tag.kind(), entry.value) {
-                        (Some(Kind::Put), ValueRef::Inline(value)) => {
-                            Some(visit(Found::Bytes(value)))
-                        }
-                        (Some(Kind::Put), ValueRef::Shared(value)) => {
-                            Some(visit(Found::Shared(Arc::clone(value))))
-                        }
-                        _ => None,
-                    });
-                }
-                let counters = &self.read_counters;
-                let entry = view.get_in_tables(io, counters, key, hash, bound).await?;
-                return Ok(entry
-                    .filter(|entry| entry.tag.kind() == Some(Kind::Put))
-                    .map(|entry| visit(Found::Bytes(entry.value()))));
+                return Ok(match view.get_frozen(key, bound) {
+                    Some(entry) => InMemory::Known(visit_frozen(&entry, visit)),
+                    None => InMemory::Unknown(Unknown { shard: shard.id, view, hash, bound }),
+                });
             }
         };
         SCRATCH.set(scratch);
-        Ok(found)
+        Ok(InMemory::Known(known))
+    }
+
+    /// Looks up in the tables what the memtables do not know: its value, if it
+    /// has one.
+    pub(crate) async fn get_in_tables<I: Io>(
+        &self,
+        io: &I,
+        key: &[u8],
+        unknown: &Unknown,
+    ) -> Result<Option<TableEntry>> {
+        let Unknown { view, hash, bound, .. } = unknown;
+        let entry = view.get_in_tables(io, &self.read_counters, key, *hash, *bound).await?;
+        Ok(entry.filter(|entry| entry.tag.kind() == Some(Kind::Put)))
+    }
+}
+
+fn visit_frozen<R, F: FnOnce(Found<'_>) -> R>(
+    entry: &Entry<'_>,
+    visit: &mut Option<F>,
+) -> Option<R> {
+    match (entry.tag.kind(), &entry.value) {
+        (Some(Kind::Put), ValueRef::Inline(value)) => Some(visit.take()?(Found::Bytes(value))),
+        (Some(Kind::Put), ValueRef::Shared(value)) => {
+            Some(visit.take()?(Found::Shared(Arc::clone(value))))
+        }
+        _ => None,
     }
 }
 

@@ -155,33 +155,35 @@ impl Scanner {
         }
     }
 
-    /// The next row. After an error the scan is over.
-    pub(crate) async fn next<I: Io>(&mut self, io: &I) -> Result<Option<Row>> {
+    /// The next row. After an error the scan is over. `ios` are those of the
+    /// owners, whose number they come by, or one for all.
+    pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
         if self.ended {
             return Ok(None);
         }
-        let next = self.advance(io).await;
+        let next = self.advance(ios).await;
         self.ended = !matches!(next, Ok(Some(_)));
         next
     }
 
-    async fn advance<I: Io>(&mut self, io: &I) -> Result<Option<Row>> {
+    async fn advance<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
         if !std::mem::replace(&mut self.started, true) {
             for index in 0..self.shards.len() {
-                self.pull(io, index).await?;
+                self.pull(ios, index).await?;
             }
         }
         let Some(head) = self.heads.pop() else {
             return Ok(None);
         };
-        self.pull(io, head.index).await?;
+        self.pull(ios, head.index).await?;
         Ok(Some(head.row))
     }
 
     /// Takes the next row of a shard into the heads.
-    async fn pull<I: Io>(&mut self, io: &I, index: usize) -> Result<()> {
+    async fn pull<I: Io>(&mut self, ios: &[I], index: usize) -> Result<()> {
         let (engine, range) = (&self.engine, &self.range);
         let scan = &mut self.shards[index];
+        let io = &ios[engine.owner_of(scan.shard) % ios.len()];
         if let Some(row) = scan.next(io, engine, range, self.snapshot.at).await? {
             self.heads.push(Head { row, direction: range.direction, index });
         }

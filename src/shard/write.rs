@@ -149,6 +149,20 @@ impl Engine {
         Ok(Some(Writing { owner, durability, payload_bytes, sections }))
     }
 
+    /// Begins one write; see [`Engine::stage`]. Nothing was done, unless it is
+    /// over or waits.
+    pub(crate) fn begin_one(
+        &self,
+        op: WriteOp<'_>,
+        durability: Durability,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<Staged> {
+        match self.begin_write(&[op], durability)? {
+            Some(mut writing) => self.stage(&mut writing, now_ns),
+            None => Ok(Staged::Done),
+        }
+    }
+
     /// Stages the write, as often as it takes, and waits for its goal.
     pub(crate) async fn finish_write<I: Io>(
         &self,
