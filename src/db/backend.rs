@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
-use crate::runtime::{Executor, LocalIo, Mailbox, Message, OwnerConfig, serve};
+use crate::runtime::{Executor, LocalIo, Mailbox, Message, OwnerConfig, RuntimeCounters, serve};
 use crate::shard::{Engine, Job};
 
 /// Runs `$future` to its end on the backend, with `$io` as its I/O.
@@ -46,6 +46,13 @@ pub(super) struct OwnerThread {
     engine: Sender<(Arc<Engine>, usize)>,
     /// What the user should know of how the thread does its I/O.
     pub(super) warning: Option<Error>,
+    pub(super) counters: Arc<RuntimeCounters>,
+}
+
+/// What an owner's thread says when it has started.
+struct Started {
+    warning: Option<Error>,
+    counters: Arc<RuntimeCounters>,
 }
 
 /// The owners at work.
@@ -102,10 +109,10 @@ impl OwnerThread {
             .map_err(|error| {
                 Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
             })?;
-        let warning = has_started.recv().unwrap_or_else(|_| {
+        let Started { warning, counters } = has_started.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;
-        Ok(Self { thread, mailbox, engine, warning })
+        Ok(Self { thread, mailbox, engine, warning, counters })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -139,11 +146,12 @@ fn run<D: Driver + 'static, I: Io>(
     driver: D,
     io: &I,
     start: Start,
-    started: &Sender<Result<Option<Error>>>,
+    started: &Sender<Result<Started>>,
     engine: &Receiver<(Arc<Engine>, usize)>,
 ) {
     let mut executor = Executor::new(driver, start.config);
-    if started.send(Ok(start.warning)).is_err() {
+    let counters = Arc::clone(executor.counters());
+    if started.send(Ok(Started { warning: start.warning, counters })).is_err() {
         return;
     }
     // The opening failed, or this owner is not needed.
@@ -222,7 +230,7 @@ mod simulated {
     use super::{Arc, Engine, Job};
     use crate::base::sync::Mutex;
     use crate::io::sim::Sim;
-    use crate::runtime::{Event, LocalIo, Mailbox, Message, Spawner, serve};
+    use crate::runtime::{Event, LocalIo, Mailbox, Message, RuntimeCounters, Spawner, serve};
 
     /// Counts the jobs that have not ended, nor were dropped in a crash.
     #[derive(Default)]
@@ -253,7 +261,8 @@ mod simulated {
         sim: &Sim,
         engine: &Arc<Engine>,
         mailboxes: &[Arc<Mailbox<Message>>],
-    ) -> Arc<Left> {
+    ) -> (Arc<Left>, Vec<Arc<RuntimeCounters>>) {
+        let mut counters = Vec::new();
         let left = Arc::<Left>::default();
         let token = || {
             *left.jobs.lock() += 1;
@@ -261,6 +270,7 @@ mod simulated {
         };
         for (number, mailbox) in mailboxes.iter().enumerate() {
             let spawner = Spawner::simulated(sim);
+            counters.push(Arc::clone(spawner.counters()));
             let serve = serve(Arc::clone(mailbox), LocalIo::Sim(sim.clone()), spawner.clone());
             let serve_token = token();
             spawner.spawn("serve", async move {
@@ -276,6 +286,6 @@ mod simulated {
                 });
             }
         }
-        left
+        (left, counters)
     }
 }

@@ -288,7 +288,7 @@ impl Db {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.inner.engine)
+        Stats::of(&self.inner)
     }
 
     /// Closes the database: waits for writes that are under way, ends the

@@ -18,7 +18,9 @@ use crate::manifest::IDENTITY;
 use crate::memtable::ArenaPool;
 #[cfg(feature = "sim")]
 use crate::runtime::Mailbox;
-use crate::runtime::{AsyncMutex, Remote, block_on, is_owner_thread};
+use crate::runtime::{
+    AsyncMutex, Remote, RuntimeCounters, RuntimeCounts, block_on, is_owner_thread,
+};
 use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
 use crate::wal::Role;
 
@@ -40,6 +42,8 @@ pub(super) struct Inner {
     backend: Backend,
     /// The way to each owner, for futures.
     pub(super) remotes: Vec<Remote>,
+    /// What the owners' threads do.
+    counters: Vec<Arc<RuntimeCounters>>,
     /// Some runtime polls futures of this database: dropping it must not block.
     is_awaited: AtomicBool,
     /// `None` once it is closed.
@@ -54,11 +58,18 @@ struct Running {
 }
 
 impl Inner {
-    fn new(engine: Arc<Engine>, backend: Backend, remotes: Vec<Remote>, running: Running) -> Self {
+    fn new(
+        engine: Arc<Engine>,
+        backend: Backend,
+        links: (Vec<Remote>, Vec<Arc<RuntimeCounters>>),
+        running: Running,
+    ) -> Self {
+        let (remotes, counters) = links;
         Self {
             engine,
             backend,
             remotes,
+            counters,
             is_awaited: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
             closing: AsyncMutex::new(()),
@@ -79,9 +90,9 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     let io = Blocking::new(Arc::<IoCounters>::default());
     let lock = block_on(take_lock(&io, dir, options))?;
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
-        Ok((engine, threads, remotes)) => {
+        Ok((engine, threads, links)) => {
             let running = Running { owners: Owners::Threads(threads), lock };
-            Ok(Inner::new(engine, Backend::Os(io), remotes, running))
+            Ok(Inner::new(engine, Backend::Os(io), links, running))
         }
         Err(error) => {
             // The rings that knew the lock's file are gone only after a while.
@@ -102,7 +113,7 @@ fn open_locked(
     owner_kind: OwnerKind,
     io: &Blocking,
     lock: &File,
-) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, Vec<Remote>)> {
+) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, (Vec<Remote>, Vec<Arc<RuntimeCounters>>))> {
     // Before anything is written: a machine that forbids io_uring refuses here.
     let pools: Vec<Arc<BufferPool>> =
         (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
@@ -138,14 +149,14 @@ fn open_locked(
             return Err(error);
         }
     };
-    let remotes = threads
-        .iter()
-        .take(engine.owners.len())
-        .map(|thread| Remote::new(Arc::clone(&thread.mailbox), Arc::clone(io.counters())));
-    let remotes = remotes.collect();
+    let links = threads.iter().take(engine.owners.len()).map(|thread| {
+        let remote = Remote::new(Arc::clone(&thread.mailbox), Arc::clone(io.counters()));
+        (remote, Arc::clone(&thread.counters))
+    });
+    let links = links.unzip();
     let employed = threads.into_iter().enumerate();
     let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
-    Ok((engine, threads, remotes))
+    Ok((engine, threads, links))
 }
 
 #[cfg(feature = "sim")]
@@ -162,10 +173,10 @@ fn open_simulated(
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let mailboxes: Vec<_> =
         engine.owners.iter().map(|_| Mailbox::new(derived.requests_max)).collect();
-    let left = crate::db::backend::spawn_owners(sim, &engine, &mailboxes);
+    let (left, counters) = crate::db::backend::spawn_owners(sim, &engine, &mailboxes);
     let remotes = mailboxes.into_iter().map(|mailbox| Remote::simulated(mailbox, sim.clone()));
     let running = Running { owners: Owners::Tasks(left), lock };
-    Ok(Inner::new(engine, Backend::Sim(sim.clone()), remotes.collect(), running))
+    Ok(Inner::new(engine, Backend::Sim(sim.clone()), (remotes.collect(), counters), running))
 }
 
 fn opening(
@@ -284,6 +295,16 @@ impl Inner {
     pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<Option<Row>> {
         check_may_wait()?;
         wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io)))
+    }
+
+    /// What the owners' threads did, all together; and the requests that
+    /// futures have outstanding.
+    pub(super) fn runtime_counts(&self) -> (RuntimeCounts, usize) {
+        let mut counts = RuntimeCounts::default();
+        for counters in &self.counters {
+            counts.add(&counters.counts());
+        }
+        (counts, self.remotes.iter().map(|remote| remote.mailbox().outstanding()).sum())
     }
 
     /// Runs a future that does its I/O by way of the owners.

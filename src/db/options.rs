@@ -30,8 +30,9 @@ const MAP_SLOT_BYTES: usize = 256 << 10;
 /// The share of the memory budget that mappings may take: one in so many.
 const MAP_SHARE: u64 = 16;
 
-/// Requests of futures at one owner, unless the user says otherwise.
-const REQUESTS_MAX: usize = 1024;
+/// Requests of futures at one owner, unless the user says otherwise: as many
+/// as fit on its ring beside its own.
+const REQUESTS_MAX: usize = 192;
 const REQUESTS_LIMIT: usize = 1 << 16;
 
 /// How long owners look out for work, unless the user says otherwise.
@@ -230,7 +231,7 @@ impl Options {
     }
 
     /// Requests that futures may have outstanding at each owner at one time, 1
-    /// to 65,536; 1024 by default. A future beyond them waits for its turn
+    /// to 65,536; 192 by default. A future beyond them waits for its turn
     /// before it asks for anything.
     ///
     /// ```

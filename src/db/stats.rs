@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::shard::Engine;
+use crate::db::open::Inner;
 
 /// What a database did since it was opened, and what it holds; see
 /// [`Db::stats`](crate::Db::stats). Bytes are bytes, the rest are counts.
@@ -79,6 +79,19 @@ pub struct Stats {
     pub flushes: u64,
     /// Times a write waited because memtables were full.
     pub write_stalls: u64,
+    /// Messages that futures sent to owners.
+    pub owner_messages: u64,
+    /// System calls made to wake a sleeping owner.
+    pub owner_wakeups: u64,
+    /// Times an owner went to sleep.
+    pub owner_sleeps: u64,
+    /// Slices of work on owners that took longer than a millisecond: each held
+    /// up what else that owner had to do.
+    pub owner_slices_long: u64,
+    /// The longest slice of work on an owner, in nanoseconds.
+    pub owner_slice_ns_max: u64,
+    /// Requests of futures that are outstanding now.
+    pub requests_outstanding: u64,
     /// Lookups that asked a table's filter.
     pub filter_probes: u64,
     /// Those it answered with "certainly not here".
@@ -88,8 +101,10 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(engine: &Engine) -> Self {
+    pub(super) fn of(inner: &Inner) -> Self {
+        let engine = &inner.engine;
         let stats = engine.stats();
+        let (runtime, outstanding) = inner.runtime_counts();
         Self {
             shards: engine.shards.len(),
             owners: engine.owners.len(),
@@ -120,6 +135,12 @@ impl Stats {
             wal_marks: stats.stream.marks,
             flushes: stats.shard.flushes,
             write_stalls: stats.shard.stalls,
+            owner_messages: runtime.messages,
+            owner_wakeups: runtime.unparks,
+            owner_sleeps: runtime.sleeps,
+            owner_slices_long: runtime.slices_long,
+            owner_slice_ns_max: runtime.slice_ns_max,
+            requests_outstanding: outstanding as u64,
             filter_probes: stats.filters.probes,
             filter_negatives: stats.filters.negatives,
             filter_false_positives: stats.filters.false_positives,
@@ -168,6 +189,12 @@ impl Stats {
             ("wal_marks", self.wal_marks),
             ("flushes", self.flushes),
             ("write_stalls", self.write_stalls),
+            ("owner_messages", self.owner_messages),
+            ("owner_wakeups", self.owner_wakeups),
+            ("owner_sleeps", self.owner_sleeps),
+            ("owner_slices_long", self.owner_slices_long),
+            ("owner_slice_ns_max", self.owner_slice_ns_max),
+            ("requests_outstanding", self.requests_outstanding),
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),

@@ -148,7 +148,7 @@ pub(crate) struct GroupBuf {
 
 /// What keeps a group's bytes where they are.
 enum GroupMemory {
-    Heap(Memory),
+    Heap { _memory: Memory },
     Mapped { _part: Part },
 }
 
@@ -173,7 +173,7 @@ impl GroupBuf {
     pub(crate) fn new(capacity: usize) -> Self {
         let mut memory = zeroed(capacity);
         let base = memory.as_mut_ptr();
-        Self::over(GroupMemory::Heap(memory), base, capacity)
+        Self::over(GroupMemory::Heap { _memory: memory }, base, capacity)
     }
 
     /// A buffer that stands on `capacity` bytes of a mapping, from `offset`
@@ -324,16 +324,10 @@ impl GroupBuf {
         unsafe { std::slice::from_raw_parts(self.base, len) }
     }
 
-    /// Makes the buffer empty again; and its first `dirty` bytes zero, unless
-    /// it is mapped: there, stale bytes do no harm, and touching them would
-    /// cost page faults. Exclusive access proves that nobody fills or writes
-    /// it.
-    pub(crate) fn reset(&mut self, dirty: usize) {
-        if let GroupMemory::Heap(memory) = &mut self.memory {
-            memory[..dirty].fill(0);
-            // That borrow ended whatever the old pointer was allowed to do.
-            self.base = memory.as_mut_ptr();
-        }
+    /// Makes the buffer empty again. What it holds stays until claims replace
+    /// it: it is not written, for sealing zeroes what follows the claims.
+    /// Exclusive access proves that nobody fills or writes it.
+    pub(crate) fn reset(&mut self) {
         *self.claimed.get_mut() = 0;
         *self.filled.get_mut() = 0;
         *self.abandoned.get_mut() = false;
@@ -425,6 +419,8 @@ impl From<IoBuf> for WriteBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
 
     #[test]
@@ -475,7 +471,7 @@ mod tests {
         assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
         drop(claim);
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
-        Arc::get_mut(&mut group).expect("nobody else has it").reset(8);
+        Arc::get_mut(&mut group).expect("nobody else has it").reset();
         group.claim(8).expect("room").finish();
         group.seal();
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
@@ -506,6 +502,36 @@ mod tests {
         assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
     }
 
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_last_of_claims_and_seal_wakes_the_writer() {
+        for seal_last in [false, true] {
+            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&wakes));
+            let mut cx = Context::from_waker(&waker);
+            let group = Arc::new(GroupBuf::new(UNIT));
+            let claim = group.claim(8).expect("room");
+            assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
+            let (first, last): (Box<dyn FnOnce()>, Box<dyn FnOnce()>) = {
+                let finish = Box::new(move || claim.finish());
+                let seal = Box::new(|| assert_eq!(group.seal(), 8));
+                if seal_last { (finish, seal) } else { (seal, finish) }
+            };
+            first();
+            assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
+            last();
+            assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+            assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
+        }
+    }
+
     #[test]
     fn sealing_pads_with_zeroes() {
         let mut cx = Context::from_waker(Waker::noop());
@@ -520,7 +546,7 @@ mod tests {
         group.seal();
         assert_eq!(group.filled_bytes(2 * UNIT), [1; 2 * UNIT]);
         // Leaves stale bytes behind.
-        Arc::get_mut(&mut group).expect("nobody else has it").reset(0);
+        Arc::get_mut(&mut group).expect("nobody else has it").reset();
 
         let outstanding = claim(&group, 100, 2);
         assert_eq!(group.seal(), 100);

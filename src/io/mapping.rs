@@ -65,7 +65,7 @@ impl Mapping {
     /// Maps a file of the operating system that is `bytes` long.
     pub(super) fn of_file(file: &File, bytes: usize) -> Result<Self> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        let flags = MapFlags::SHARED;
         let anywhere = std::ptr::null_mut();
         // SAFETY: the kernel puts a new mapping where the process has no
         // memory yet.
@@ -78,6 +78,14 @@ impl Mapping {
             )),
             errno => Error::os("map", file.path(), errno.into()),
         })?;
+        // Faults that a store would take. Kernels before 5.14 do not know it:
+        // then the first stores take them.
+        // SAFETY: it changes no byte of what was just mapped.
+        let populated =
+            unsafe { rustix::mm::madvise(base, bytes, rustix::mm::Advice::LinuxPopulateWrite) };
+        if let Err(error) = populated {
+            tracing::debug!(%error, "a mapping is not populated");
+        }
         let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address zero");
         Ok(Self::new(file, base, bytes, Backing::Os))
     }

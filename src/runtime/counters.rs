@@ -36,6 +36,19 @@ pub(crate) struct RuntimeCounts {
     pub(crate) slice_ns_max: u64,
 }
 
+impl RuntimeCounts {
+    /// Adds what another owner did.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.polls += other.polls;
+        self.messages += other.messages;
+        self.unparks += other.unparks;
+        self.sleeps += other.sleeps;
+        self.spins_found += other.spins_found;
+        self.slices_long += other.slices_long;
+        self.slice_ns_max = self.slice_ns_max.max(other.slice_ns_max);
+    }
+}
+
 /// For counters with one writer.
 fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);

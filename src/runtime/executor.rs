@@ -85,7 +85,6 @@ impl Executor {
     fn round(&self, stalls: &mut Stalls) {
         let local = &*self.local;
         local.empty_inbox();
-        local.turn_wanted.set(false);
         let began_ns = local.now_ns.get();
         for _ in 0..local.ready_count() {
             if let Some(name) = local.poll_next() {
@@ -98,7 +97,7 @@ impl Executor {
                 }
             }
             let is_over = local.now_ns.get() - began_ns >= SLICE_NS;
-            if is_over || local.turn_wanted.get() || local.main_left.get() == 0 {
+            if is_over || local.main_left.get() == 0 {
                 break;
             }
         }
@@ -111,7 +110,7 @@ impl Executor {
             && let Some(suppressed) = stalls.observe(self.local.now_ns.get())
         {
             let slice_us = slice_ns / 1000;
-            tracing::warn!(task, slice_us, suppressed, "a task held up its owner");
+            tracing::info!(task, slice_us, suppressed, "a task held up its owner");
         }
     }
 

@@ -14,10 +14,10 @@
 //! oneshots. Each has a lock of its own, held for moments; wakers are woken, and
 //! values dropped, outside of it.
 
-// Background work is all that owners do so far.
+// Background work does not use slices yet.
 #![cfg_attr(
     not(test),
-    expect(dead_code, unused_imports, reason = "operations polled as futures will use the rest")
+    expect(dead_code, unused_imports, reason = "background work will use the rest")
 )]
 
 #[cfg(feature = "sim")]

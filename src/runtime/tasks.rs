@@ -47,9 +47,6 @@ pub(super) struct Local {
     pub(super) main_left: Cell<usize>,
     /// The last reading of the clock: within a poll, when it began.
     pub(super) now_ns: Cell<u64>,
-    /// A task stepped back for work that only a turn of the driver, or a look
-    /// at the inbox, brings.
-    pub(super) turn_wanted: Cell<bool>,
     has_ended: Cell<bool>,
 }
 
@@ -109,9 +106,8 @@ pub(crate) fn is_owner_thread() -> bool {
 
 /// Whether the calling task may work on; see [`super::slice_end`].
 pub(super) fn may_go_on() -> bool {
-    let go_on = CURRENT.try_with(|current| {
-        current.borrow().as_ref().is_some_and(|local| !local.is_somebody_waiting())
-    });
+    let go_on = CURRENT
+        .try_with(|current| current.borrow().as_ref().is_some_and(|local| !local.is_slice_over()));
     go_on.unwrap_or(false)
 }
 
@@ -192,7 +188,6 @@ impl Local {
             ready: RefCell::default(),
             main_left: Cell::new(0),
             now_ns: Cell::new(0),
-            turn_wanted: Cell::new(false),
             has_ended: Cell::new(false),
         })
     }
@@ -285,16 +280,14 @@ impl Local {
         }
     }
 
-    fn is_somebody_waiting(&self) -> bool {
+    fn is_slice_over(&self) -> bool {
         if !self.ready.borrow().is_empty() {
             return true;
         }
         let now_ns = self.driver.now_ns();
-        let turn_wanted = self.inbox.is_pending() || self.driver.has_work(now_ns);
-        if turn_wanted {
-            self.turn_wanted.set(true);
-        }
-        turn_wanted || now_ns - self.now_ns.get() >= SLICE_NS
+        self.inbox.is_pending()
+            || self.driver.has_work(now_ns)
+            || now_ns - self.now_ns.get() >= SLICE_NS
     }
 
     /// Drops every task, and those that they spawn as they go.

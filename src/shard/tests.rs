@@ -236,3 +236,29 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
         sim.kill();
     }
 }
+
+/// Leaders, followers and the owner hand the lead to each other: nobody is
+/// forgotten.
+#[test]
+fn every_writer_gets_on() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        sim.set_faults(Faults::default().delay_ns(0..=MS).reorder(true));
+        let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
+        start_owner(&sim, &engine);
+        let acked = Arc::<Mutex<[u32; 5]>>::default();
+        for writer in 0..WRITERS {
+            let (engine, acked) = (Arc::clone(&engine), Arc::clone(&acked));
+            sim.spawn(write_batches(sim.clone(), engine, writer, acked));
+        }
+        let mut before = [0; 5];
+        for _ in 0..8 {
+            sim.run_for(20 * MS);
+            let now = *acked.lock();
+            let stuck = (0..5).find(|&writer| now[writer] < before[writer] + 3);
+            assert_eq!(stuck, None, "seed {seed}: {before:?}, later {now:?}");
+            before = now;
+        }
+        sim.kill();
+    }
+}

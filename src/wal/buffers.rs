@@ -94,7 +94,7 @@ impl Buffers {
             self.returning.push(buf);
             return;
         };
-        exclusive.reset(0);
+        exclusive.reset();
         if buf.is_mapped() {
             self.mapped_idle.push(buf);
         } else {

@@ -264,6 +264,7 @@ impl State {
     /// Whether somebody who waits, or asked the owner, wants what could be begun
     /// now: then the wakers of those who are to begin it, and whether the owner
     /// is.
+    #[must_use = "the owner is to be called"]
     fn call_leaders(&mut self, wake: &mut Vec<Waker>) -> bool {
         if self.poisoned.is_some() {
             return false;
@@ -339,12 +340,17 @@ impl Stream {
 
     /// What the owner was asked to do, if it can be begun now.
     pub(crate) fn owner_turn(&self) -> Option<Turn<'_>> {
-        let mut state = self.state.lock();
-        let asked = state.progress.asked;
-        let turn = self.turn(&mut state, asked)?;
-        // Another task of the owner's takes what is left.
-        let more = state.call_leaders(&mut Vec::new());
-        drop(state);
+        let mut wake = Vec::new();
+        let (turn, more) = {
+            let mut state = self.state.lock();
+            let asked = state.progress.asked;
+            let turn = self.turn(&mut state, asked)?;
+            // Somebody else, or another task of the owner's, takes what is left.
+            (turn, state.call_leaders(&mut wake))
+        };
+        for waker in wake {
+            waker.wake();
+        }
         if more {
             self.lead_work.set();
         }

@@ -162,7 +162,7 @@ fn a_mapped_buffer_keeps_its_bytes_when_it_is_reset() {
     let mut group = GroupBuf::mapped(&mapping, 0, 2 * UNIT);
     group.fill(UNIT + 100, |_, bytes| bytes.fill(1));
     group.seal();
-    group.reset(UNIT + 100);
+    group.reset();
     let seen = now(bytes(&io, &file));
     assert_eq!(seen[..UNIT + 100], [1; UNIT + 100]);
 

@@ -116,7 +116,18 @@ impl Sim {
     /// Starts a background task of the simulated process. It ends with the
     /// process: until it has ended, or [`Sim::kill`] was called, it keeps
     /// alive the machine that it has a handle of.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    ///
+    /// ```
+    /// use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// let sim = Sim::new(1);
+    /// let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// let writer = db.clone();
+    /// sim.spawn(async move { writer.put(b"key", b"value").await.unwrap() });
+    /// sim.run_for(1_000_000_000);
+    /// assert!(db.get(b"key").wait()?.is_some());
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let refused = {
             let mut machine = self.shared.machine.lock();
             if machine.down {
@@ -136,7 +147,15 @@ impl Sim {
     /// When nothing can ever happen any more ("deadlock"), when the future
     /// is not woken in millions of steps ("stuck"), and when it is called in a
     /// task.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+    ///
+    /// ```
+    /// use ourodb::{Db, IoBackend, Options, sim::Sim};
+    /// let sim = Sim::new(1);
+    /// let db = Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())))?;
+    /// sim.block_on(async { db.put(b"key", b"value").await })?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let _driving = Driving::start(&self.shared);
         let mut future = pin!(future);
         let (root, waker) = {

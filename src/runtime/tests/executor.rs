@@ -13,6 +13,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
 use crate::io::blocking::Parking;
 use crate::io::{Driver, Unpark};
+use crate::runtime::tasks::Local;
 use crate::runtime::{
     Event, Executor, Job, OwnerConfig, block_on, is_owner_thread, slice_end, yield_now,
 };
@@ -252,6 +253,27 @@ fn a_sleeping_owner_gets_one_unpark_and_an_awake_one_none() {
 }
 
 #[test]
+fn an_owner_does_not_fall_asleep_over_a_wake_up() {
+    let local = Local::new(Rc::new(Scripted::default()));
+    let place = Arc::new(Mutex::new(None));
+    let waits = Arc::clone(&place);
+    let job = poll_fn(move |cx| {
+        *waits.lock() = Some(cx.waker().clone());
+        Poll::<()>::Pending
+    });
+    local.spawn(Job::new("waits", job), false);
+    assert_eq!(local.poll_next(), Some("waits"));
+    wake_from_another_thread(&place);
+    assert!(!local.inbox.fall_asleep());
+    local.empty_inbox();
+    assert_eq!(local.poll_next(), Some("waits"));
+    assert!(local.inbox.fall_asleep());
+    assert_eq!(local.counters.counts().unparks, 0);
+    wake_from_another_thread(&place);
+    assert_eq!(local.counters.counts().unparks, 1);
+}
+
+#[test]
 fn no_wake_up_is_lost_between_threads() {
     const ROUNDS: u32 = 20_000;
     let (to_owner, owner_gets) = mpsc::channel();
@@ -303,6 +325,25 @@ fn an_owner_that_runs_dry_spins_for_a_while_and_then_sleeps() {
         let counts = executor.counters().counts();
         assert_eq!(counts.spins_found, spins_found);
         assert_eq!(counts.sleeps, u64::from(turns[0]));
+    }
+}
+
+#[test]
+fn an_owner_that_does_not_spin_submits_and_sleeps_in_one() {
+    for (spin_ns, turns) in [(0, [true]), (US, [false])] {
+        let driver = Scripted::default();
+        driver.sleeps(|| ());
+        let script = driver.clone();
+        let main = poll_fn(move |cx| {
+            if !script.0.turns.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            script.0.work_at_ns.set(Some(0));
+            script.0.completes.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        });
+        driver.executor(spin_ns).run(main_job(main)).unwrap();
+        assert_eq!(*driver.0.turns.borrow(), turns);
     }
 }
 
@@ -418,12 +459,12 @@ fn long_slices_are_counted_and_reported() {
     assert!(log[0].contains("\"crunch\"") && log[0].contains("1500"), "{log:?}");
 }
 
-/// Collects the fields of warnings.
+/// Collects the fields of reports.
 struct Log(Arc<Mutex<Vec<String>>>);
 
 impl tracing::Subscriber for Log {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
+        *metadata.level() == tracing::Level::INFO
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {

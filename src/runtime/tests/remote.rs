@@ -283,6 +283,28 @@ fn after_the_end_everything_says_closed_and_hands_buffers_back() {
 }
 
 #[test]
+fn an_owner_that_is_closed_first_completes_what_it_has_begun() {
+    for kind in KINDS {
+        for _ in 0..20 {
+            let mut owner = Owner::start(kind, 2);
+            let file = owner.create("file");
+            let remote = owner.remote.clone();
+            let before = owner.counts().messages;
+            let mut write = pin!(remote.write(&file, 0, filled(4).into(), Harden::Now));
+            assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            while owner.counts().messages == before {
+                std::thread::yield_now();
+            }
+            assert!(owner.end());
+            let (buf, wrote) = block_on(write);
+            wrote.unwrap();
+            assert_eq!(buf.bytes()[0], 4, "{kind:?}");
+            assert_eq!(owner.mailbox.outstanding(), 0);
+        }
+    }
+}
+
+#[test]
 fn a_request_that_no_device_takes_panics_where_it_was_made() {
     let owner = Owner::start(Kind::Ring, 2);
     let file = owner.create("file");

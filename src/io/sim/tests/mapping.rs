@@ -134,7 +134,7 @@ fn a_page_stored_into_twice_is_one_or_the_other() {
         let (file, mut group) = mapped(sim);
         store(&group, 2);
         sync(sim, &file);
-        group.reset(0);
+        group.reset();
         store(&group, 3);
         sim.power_cut();
         pages(sim)
@@ -260,10 +260,19 @@ fn damage_is_seen_in_memory() {
     sim.overwrite(path("m"), UNIT_64, &[9; UNIT]);
     assert_eq!(read(&sim, &file), [2, 9, 1]);
     group.fill(UNIT, |_, bytes| assert_eq!(bytes, [9; UNIT]));
-    group.reset(0);
+    group.reset();
     store(&group, 3);
     sim.kill();
     assert_eq!(pages(&sim), [3, 9, 1]);
+
+    let seen = outcomes(|sim| {
+        let (_file, group) = mapped(sim);
+        store(&group, 2);
+        sim.overwrite(path("m"), UNIT_64, &[9; UNIT]);
+        sim.power_cut();
+        pages(sim)
+    });
+    assert_eq!(seen, [vec![2, 9, 1]].into(), "durable, with all that was pending");
 }
 
 #[test]
