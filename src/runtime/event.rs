@@ -38,6 +38,19 @@ impl Event {
         waiting.wake();
     }
 
+    /// Raises the flag and wakes whoever has waited for longest: for consumers
+    /// that are alike, of whom each calls the next when it leaves work behind.
+    pub(crate) fn set_one(&self) {
+        let first = {
+            let mut state = self.state.lock();
+            state.set = true;
+            state.waiting.take_first()
+        };
+        if let Some(waker) = first {
+            waker.wake();
+        }
+    }
+
     /// Waits until the flag is up, and takes it down.
     pub(crate) fn wait(&self) -> Wait<'_> {
         Wait { event: self, id: None }
@@ -75,6 +88,25 @@ impl Drop for Wait<'_> {
 mod tests {
     use super::*;
     use crate::runtime::tests::{CountingWaker, poll_once};
+
+    #[test]
+    fn one_of_several_is_woken() {
+        let event = Event::default();
+        let wakers = [CountingWaker::new(), CountingWaker::new()];
+        let mut waits = [event.wait(), event.wait()];
+        for (wait, waker) in waits.iter_mut().zip(&wakers) {
+            assert!(poll_once(wait, waker).is_none());
+        }
+        event.set_one();
+        assert_eq!((wakers[0].count(), wakers[1].count()), (1, 0));
+        assert!(poll_once(&mut waits[0], &wakers[0]).is_some());
+        event.set_one();
+        assert_eq!((wakers[0].count(), wakers[1].count()), (1, 1));
+        // Nobody waits: the next one finds the flag up.
+        assert!(poll_once(&mut waits[1], &wakers[1]).is_some());
+        event.set_one();
+        assert!(poll_once(&mut event.wait(), &wakers[0]).is_some());
+    }
 
     #[test]
     fn waiting_leaves_nothing_behind() {

@@ -52,6 +52,12 @@ impl Waiters {
         self.list.get(position).map(|(_, waker)| waker.clone())
     }
 
+    /// Takes out whoever came first.
+    #[must_use = "to be woken with no lock held"]
+    pub(crate) fn take_first(&mut self) -> Option<Waker> {
+        self.list.pop_front().map(|(_, waker)| waker)
+    }
+
     /// Takes all of them out, to be woken in order with no lock held. Who still
     /// has to wait after that comes again, to the end of the list.
     #[must_use = "to be woken with no lock held"]

@@ -69,7 +69,7 @@ impl Owner {
         self.stopping.store(true, Ordering::SeqCst);
         self.flush_work.set();
         self.stream.work.set();
-        self.stream.lead_work.set();
+        self.stream.lead_work.set_one();
     }
 
     fn is_stopping(&self) -> bool {
@@ -177,7 +177,7 @@ impl Engine {
             }
         }
         // The flag is taken down by one: the others must end, too.
-        owner.stream.lead_work.set();
+        owner.stream.lead_work.set_one();
     }
 
     async fn make_segment<I: Io>(

@@ -352,7 +352,7 @@ impl Stream {
             waker.wake();
         }
         if more {
-            self.lead_work.set();
+            self.lead_work.set_one();
         }
         Some(turn)
     }
@@ -373,7 +373,7 @@ impl Stream {
             state.progress.ask(all, 0)
         };
         if more {
-            self.lead_work.set();
+            self.lead_work.set_one();
         }
     }
 
@@ -423,7 +423,7 @@ impl Stream {
         }
         room.wake();
         if owner {
-            self.lead_work.set();
+            self.lead_work.set_one();
         }
         publication
     }
@@ -522,7 +522,7 @@ impl<'a> Wait<'a> {
             }
         }
         if asked {
-            stream.lead_work.set();
+            stream.lead_work.set_one();
         }
         Poll::Pending
     }

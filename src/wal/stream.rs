@@ -302,7 +302,7 @@ impl Stream {
             self.work.set();
         }
         if calls.lead {
-            self.lead_work.set();
+            self.lead_work.set_one();
         }
     }
 
