@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Model, assert_same, tiny};
-use ourodb::Db;
 use ourodb::sim::Sim;
+use ourodb::{Db, Durability, Options};
 
 fn count(sim: &Sim, extension: &str) -> usize {
     let paths = sim.paths();
@@ -76,4 +76,43 @@ fn the_root_manifest_does_not_grow_for_ever() {
     drop(db);
     assert_same(&open(), &model);
     sim.kill();
+}
+
+/// Owners come and go with the machines a directory is opened on.
+#[test]
+fn many_owners_and_one() {
+    let sim = Sim::new(3);
+    let mut model = Model::new();
+    for (round, owners) in [16, 1, 16, 3, 1, 40].into_iter().enumerate() {
+        let db = Db::open("/db", tiny(&sim).shards(16).owners(owners)).expect("an opening");
+        assert_eq!(db.stats().owners, owners.min(16));
+        assert_same(&db, &model);
+        for i in 0..64u8 {
+            let (key, value) = (vec![i, round as u8 % 4], vec![round as u8; 300]);
+            let mode = [Durability::Durable, Durability::ProcessSafe][usize::from(i) % 2];
+            db.put(&key, &value).durability(mode).wait().expect("a put");
+            model.insert(key, value);
+        }
+        match round % 2 {
+            0 => sim.kill(),
+            _ => db.close().expect("a close"),
+        }
+    }
+    sim.kill();
+}
+
+#[test]
+fn many_owners_and_one_on_the_real_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut model = Model::new();
+    for (round, owners) in [16u8, 1, 16].into_iter().enumerate() {
+        let options = Options::default().shards(16).owners(owners.into()).memory(16 << 20);
+        let db = Db::open(dir.path(), options.pin(round == 2)).expect("an opening");
+        assert_same(&db, &model);
+        for i in 0..64u8 {
+            db.put(&[i, owners], &[i; 100]).wait().expect("a put");
+            model.insert(vec![i, owners], vec![i; 100]);
+        }
+        db.close().expect("a close");
+    }
 }

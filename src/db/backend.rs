@@ -81,6 +81,11 @@ impl OwnerThread {
         let thread = std::thread::Builder::new()
             .name(format!("ouro-owner-{number}"))
             .spawn(move || {
+                if config.is_pinned
+                    && let Err(error) = crate::runtime::pin(number)
+                {
+                    tracing::warn!("{}", error.message());
+                }
                 let ring = match kind {
                     OwnerKind::Ring => Some(uring::start(Arc::clone(&counters), pool, &lock)),
                     OwnerKind::Blocking => None,

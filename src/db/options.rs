@@ -89,6 +89,7 @@ pub struct Options {
     durability: Durability,
     requests_max: usize,
     spin: Duration,
+    is_pinned: bool,
 }
 
 impl Default for Options {
@@ -105,6 +106,7 @@ impl Default for Options {
             durability: Durability::default(),
             requests_max: REQUESTS_MAX,
             spin: SPIN,
+            is_pinned: false,
         }
     }
 }
@@ -257,6 +259,19 @@ impl Options {
         self
     }
 
+    /// Whether each owner keeps to one core: not by default, as that pays only
+    /// where the application leaves these cores to the owners. Where the system
+    /// refuses it, they go on without, and a warning says so.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().pin(true);
+    /// ```
+    #[must_use]
+    pub fn pin(mut self, yes: bool) -> Self {
+        self.is_pinned = yes;
+        self
+    }
+
     pub(super) fn io_backend(&self) -> &IoBackend {
         &self.io
     }
@@ -318,6 +333,7 @@ impl Options {
             durability: self.durability,
             requests_max: self.requests_max,
             spin_ns: u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX),
+            is_pinned: self.is_pinned,
         })
     }
 }
@@ -333,12 +349,13 @@ pub(super) struct Derived {
     durability: Durability,
     pub(super) requests_max: usize,
     spin_ns: u64,
+    is_pinned: bool,
 }
 
 impl Derived {
     /// How owners behave.
     pub(super) fn owner_config(&self) -> OwnerConfig {
-        OwnerConfig { spin_ns: self.spin_ns, logs_stalls: true }
+        OwnerConfig { spin_ns: self.spin_ns, logs_stalls: true, is_pinned: self.is_pinned }
     }
 
     /// The bounds of a database with this many shards.

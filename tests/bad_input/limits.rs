@@ -11,13 +11,17 @@ use super::{
 };
 
 /// As containers do it.
-fn forbid_io_uring() {
-    let rules = [(libc::SYS_io_uring_setup, Vec::new())].into();
+fn forbid(call: libc::c_long) {
+    let rules = [(call, Vec::new())].into();
     let (allow, forbid) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
     let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
     let filter = SeccompFilter::new(rules, allow, forbid, arch).expect("a filter");
     let program: BpfProgram = filter.try_into().expect("a program");
     apply_filter(&program).expect("install the filter");
+}
+
+fn forbid_io_uring() {
+    forbid(libc::SYS_io_uring_setup);
     let refused = io_uring::IoUring::new(1).map(drop).map_err(|error| error.raw_os_error());
     assert_eq!(refused, Err(Some(libc::EPERM)), "the filter does not bite");
 }
@@ -49,6 +53,23 @@ fn io_uring_forbidden() {
         put(&db, 0..20);
         close(db);
         assert_holds(&Db::open(&new, blocking()).expect("open"), 0..20);
+    });
+}
+
+#[test]
+fn pinning_forbidden() {
+    in_child("limits::pinning_forbidden", |place| {
+        forbid(libc::SYS_sched_setaffinity);
+        let all = rustix::thread::sched_getaffinity(None).expect("it may be read");
+        let refused = rustix::thread::sched_setaffinity(None, &all);
+        assert_eq!(refused, Err(rustix::io::Errno::PERM), "the filter does not bite");
+        for io in [IoBackend::Ring, IoBackend::Blocking] {
+            let db = Db::open(place, options().io(io).pin(true)).expect("open");
+            put(&db, 0..5);
+            db.flush().wait().expect("flush");
+            assert_holds(&db, 0..5);
+            close(db);
+        }
     });
 }
 

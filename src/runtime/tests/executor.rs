@@ -88,7 +88,7 @@ impl Scripted {
     }
 
     fn executor(&self, spin_ns: u64) -> Executor {
-        Executor::new(self.clone(), OwnerConfig { spin_ns, logs_stalls: true })
+        Executor::new(self.clone(), OwnerConfig { spin_ns, logs_stalls: true, is_pinned: false })
     }
 }
 
@@ -283,7 +283,7 @@ fn no_wake_up_is_lost_between_threads() {
         let (asked, answered) = (Arc::clone(&asks), Arc::clone(&answers));
         scope.spawn(move || {
             let (driver, _) = Parking::new(Arc::default());
-            let config = OwnerConfig { spin_ns: 0, logs_stalls: false };
+            let config = OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false };
             let mut executor = Executor::new(driver, config);
             let main = async move {
                 for round in 0..ROUNDS {

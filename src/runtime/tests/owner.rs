@@ -39,7 +39,7 @@ pub(super) fn executor(
     spin_ns: u64,
 ) -> (Executor, LocalIo) {
     fn over(driver: impl Driver + 'static, spin_ns: u64) -> Executor {
-        Executor::new(driver, OwnerConfig { spin_ns, logs_stalls: false })
+        Executor::new(driver, OwnerConfig { spin_ns, logs_stalls: false, is_pinned: false })
     }
     let counters = Arc::clone(counters);
     match kind {
