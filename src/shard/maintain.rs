@@ -30,8 +30,10 @@ const FREE_SEGMENTS_MAX: usize = 2;
 /// What an owner does. Each job ends soon after [`Owner::stop`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Job {
-    /// Keeps the stream in segments, and sees to it that it is durable in time.
+    /// Keeps the stream in segments, and marks it when it falls idle.
     Log,
+    /// Sees to it that the stream is durable in time.
+    Sync,
     /// Flushes memtables.
     Flush,
     /// Writes groups of the stream, and syncs it, for those who do not do it
@@ -42,12 +44,13 @@ pub(crate) enum Job {
 impl Job {
     /// The jobs of one owner: with two that lead, one syncs while the other
     /// writes.
-    pub(crate) const ALL: [Self; 4] = [Self::Log, Self::Flush, Self::Lead, Self::Lead];
+    pub(crate) const ALL: [Self; 5] = [Self::Log, Self::Sync, Self::Flush, Self::Lead, Self::Lead];
 
     /// For reports.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
+            Self::Sync => "sync",
             Self::Flush => "flush",
             Self::Lead => "lead",
         }
@@ -57,6 +60,7 @@ impl Job {
     pub(crate) async fn run<I: Io>(self, engine: Arc<Engine>, owner: usize, io: I) {
         match self {
             Self::Log => engine.log_job(owner, &io).await,
+            Self::Sync => engine.sync_job(owner, &io).await,
             Self::Flush => engine.flush_job(owner, &io).await,
             Self::Lead => engine.lead_job(owner, &io).await,
         }
@@ -69,6 +73,7 @@ impl Owner {
         self.stopping.store(true, Ordering::SeqCst);
         self.flush_work.set();
         self.stream.work.set();
+        self.stream.sync_work.set();
         self.stream.lead_work.set_one();
     }
 
@@ -100,14 +105,8 @@ impl Engine {
             }
             self.bound_log(number);
             let idle_ns = idle.for_ns(stream.end(), io.now_ns());
-            let rest_ns = match (failed, self.limits.idle_ns.checked_sub(idle_ns)) {
-                (true, _) => self.limits.retry_ns,
-                (false, Some(rest_ns)) if rest_ns > 0 => rest_ns,
-                // A group is on its way for this long.
-                _ => self.limits.idle_ns,
-            };
             let now_ns = io.now_ns();
-            let look = stream.look(now_ns, rest_ns);
+            let look = stream.look();
             if look.wants_map && now_ns >= map_after_ns {
                 match self.make_map(owner, io).await {
                     Ok(map) => stream.provide_map(map),
@@ -125,7 +124,7 @@ impl Engine {
                 continue;
             }
             if failed {
-                first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+                first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
             } else if look.is_idle {
                 stream.work.wait().await;
             } else if idle_ns >= self.limits.idle_ns && look.wants_mark {
@@ -134,8 +133,29 @@ impl Engine {
                     tracing::debug!(%error, "no mark was written");
                 }
             } else {
-                let rest_ns = look.rest_until_ns.saturating_sub(now_ns);
+                // At the limit, a group is on its way for this long.
+                let rest_ns = match self.limits.idle_ns.saturating_sub(idle_ns) {
+                    0 => self.limits.idle_ns,
+                    rest_ns => rest_ns,
+                };
                 first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+            }
+        }
+    }
+
+    /// Has the log synced when what was acknowledged must be durable. On its
+    /// own: making a segment takes longer than some have time.
+    async fn sync_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
+        while !owner.is_stopping() {
+            let now_ns = io.now_ns();
+            match stream.ask_for_due_sync(now_ns, self.limits.idle_ns) {
+                Some(until_ns) => {
+                    let rest_ns = until_ns.saturating_sub(now_ns).max(1);
+                    first_of(stream.sync_work.wait(), io.sleep(rest_ns)).await;
+                }
+                None => stream.sync_work.wait().await,
             }
         }
     }

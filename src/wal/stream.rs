@@ -40,9 +40,10 @@ pub(crate) struct Stream {
     group_bytes_max: usize,
     pub(super) state: Mutex<State>,
     /// Set when the owner's log job has something to do: a spare segment or a
-    /// mapping is wanted, something must soon be durable, or the stream may
-    /// have fallen idle.
+    /// mapping is wanted, or the stream is not idle any more.
     pub(crate) work: Event,
+    /// Set when something must be durable sooner than the owner would look.
+    pub(crate) sync_work: Event,
     /// Set when the owner is asked to write or sync.
     pub(crate) lead_work: Event,
 }
@@ -58,7 +59,7 @@ pub(super) struct State {
     /// When what was acknowledged must be durable, if the owner was not asked
     /// for it yet, and how long after its acknowledgement that is.
     sync_by: Option<SyncBy>,
-    /// The owner's log job looks again at this time, in nanoseconds.
+    /// The owner looks what must be synced at this time, in nanoseconds.
     owner_looks_at_ns: u64,
     /// The owner wants to know of the next record.
     watched: bool,
@@ -158,6 +159,7 @@ pub(crate) enum NoRoom {
 #[derive(Default)]
 struct Calls {
     work: bool,
+    sync: bool,
     lead: bool,
 }
 
@@ -190,6 +192,7 @@ impl Stream {
             group_bytes_max,
             state: Mutex::new(state),
             work: Event::default(),
+            sync_work: Event::default(),
             lead_work: Event::default(),
         }
     }
@@ -301,6 +304,9 @@ impl Stream {
         if calls.work {
             self.work.set();
         }
+        if calls.sync {
+            self.sync_work.set();
+        }
         if calls.lead {
             self.lead_work.set_one();
         }
@@ -345,32 +351,44 @@ impl Stream {
         drop(removed);
     }
 
-    /// What the owner's log job has to see to now, and until when it may rest.
-    pub(crate) fn look(&self, now_ns: u64, rest_ns: u64) -> Look {
-        let mut calls = Calls::default();
-        let look = {
+    /// What the owner's log job has to see to now.
+    pub(crate) fn look(&self) -> Look {
+        let mut state = self.state.lock();
+        let is_idle = state.is_idle();
+        state.watched |= is_idle;
+        let is_sound = state.poisoned.is_none();
+        Look {
+            is_idle,
+            wants_mark: state.progress.unwitnessed && state.is_quiet() && is_sound,
+            wants_map: state.wants_map && is_sound,
+        }
+    }
+
+    /// Asks the owner for the sync that is due by `now_ns`. Returns until when
+    /// none is, at most `rest_ns` ahead; `None` when the next record says so by
+    /// [`Stream::sync_work`].
+    pub(crate) fn ask_for_due_sync(&self, now_ns: u64, rest_ns: u64) -> Option<u64> {
+        let (until_ns, asked) = {
             let mut state = self.state.lock();
+            let mut asked = false;
             if state.sync_by.is_some_and(|by| by.at_ns <= now_ns) {
                 state.sync_by = None;
                 let all = state.next_group();
-                calls.lead = state.progress.ask(all, all);
+                asked = state.progress.ask(all, all);
             }
-            let until = state.sync_by.map_or(u64::MAX, |by| by.at_ns);
-            let is_idle = state.is_idle();
-            state.watched = is_idle;
-            state.owner_looks_at_ns =
-                if is_idle { u64::MAX } else { until.min(now_ns.saturating_add(rest_ns)) };
-            Look {
-                is_idle,
-                wants_mark: state.progress.unwitnessed
-                    && state.is_quiet()
-                    && state.poisoned.is_none(),
-                wants_map: state.wants_map && state.poisoned.is_none(),
-                rest_until_ns: state.owner_looks_at_ns,
-            }
+            // As long as records come, nobody has to wake the owner for them.
+            let rests = state.sync_by.is_some() || !state.is_idle();
+            let until_ns = rests.then(|| {
+                let rested_ns = now_ns.saturating_add(rest_ns);
+                state.sync_by.map_or(rested_ns, |by| by.at_ns.min(rested_ns))
+            });
+            state.owner_looks_at_ns = until_ns.unwrap_or(u64::MAX);
+            (until_ns, asked)
         };
-        self.call_owner(&calls);
-        look
+        if asked {
+            self.lead_work.set_one();
+        }
+        until_ns
     }
 
     /// The end of the last record: a number that changes with every record.
@@ -496,8 +514,6 @@ pub(crate) struct Look {
     /// The last durable group has no witness, and nothing is going on.
     pub(crate) wants_mark: bool,
     pub(crate) wants_map: bool,
-    /// In nanoseconds of the clock.
-    pub(crate) rest_until_ns: u64,
 }
 
 impl State {
@@ -582,7 +598,7 @@ impl State {
         let at_ns = now_ns().saturating_add(within_ns / 4 * 3);
         if self.sync_by.is_none_or(|by| at_ns < by.at_ns) {
             self.sync_by = Some(SyncBy { at_ns, within_ns });
-            calls.work |= at_ns < self.owner_looks_at_ns;
+            calls.sync |= at_ns < self.owner_looks_at_ns;
         }
     }
 
