@@ -237,3 +237,65 @@ fn a_mapping_of_another_boot_gives_what_it_kept() {
     }
     assert!(kept.iter().filter(|&&n| n > 0).count() > 3, "{kept:?}");
 }
+
+/// A mapping on tmpfs: kept by a kill, lost with the power.
+#[test]
+fn a_mapping_elsewhere_is_taken_in_or_lost_with_its_boot() {
+    for power_cut in [false, true] {
+        for crash in 0..40 {
+            let sim = Sim::new(crash);
+            let options = || {
+                let options = tiny(&sim).shards(2).owners(2).map_dir("/");
+                options.durability(Durability::ProcessSafe)
+            };
+            let db = Db::open("/db", options()).unwrap();
+            sim.run_for(5 * MS);
+            db.put(b"durable", b"x").durability(Durability::Durable).wait().unwrap();
+            for i in 0..20u8 {
+                db.put(&[i], &[i; 300]).wait().unwrap();
+            }
+            let elsewhere = |path: &PathBuf| path.parent() == Some("/".as_ref());
+            assert_eq!(sim.paths().iter().filter(|path| elsewhere(path)).count(), 2);
+            if power_cut {
+                sim.power_cut();
+                // Which the simulated disk is, and tmpfs is not.
+                for path in sim.paths().iter().filter(|path| elsewhere(path)) {
+                    sim.remove_file(path);
+                }
+            } else {
+                sim.kill();
+            }
+            drop(db);
+            // An opening, too, may be interrupted.
+            sim.crash_after(crash, false);
+            let opened = sim.until_crash(|| Db::open("/db", options().map_dir("/")).unwrap());
+            drop(opened);
+            sim.kill();
+            let db = Db::open("/db", tiny(&sim).shards(2).owners(1)).unwrap();
+            assert!(db.get(b"durable").wait().unwrap().is_some());
+            let rows = db.scan(..).iter().count();
+            assert!(power_cut || rows == 21, "{rows} rows after {crash}");
+            db.flush().wait().unwrap();
+            db.close().unwrap();
+            drop(db);
+            let left = sim.paths();
+            assert!(!left.iter().any(elsewhere), "{left:?}");
+        }
+    }
+    // Within one boot it must be there.
+    let sim = Sim::new(1);
+    let options = || tiny(&sim).shards(1).owners(1).map_dir("/");
+    let db = Db::open("/db", options().durability(Durability::ProcessSafe)).unwrap();
+    sim.run_for(5 * MS);
+    db.put(b"key", b"value").wait().unwrap();
+    sim.kill();
+    drop(db);
+    let map = sim.paths().into_iter().find(|path| path.parent() == Some("/".as_ref())).unwrap();
+    sim.remove_file(&map);
+    let error = Db::open("/db", options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(error.to_string().contains(map.to_str().unwrap()), "{error}");
+    let relative = Db::open("/db", options().map_dir("shm")).unwrap_err();
+    assert_eq!(relative.kind(), ErrorKind::InvalidArgument);
+    sim.kill();
+}

@@ -79,6 +79,7 @@ impl Inner {
 
 pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     check_may_wait()?;
+    options.map_dir_text()?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let derived = options.derive(cores)?;
     let owner_kind = match options.io_backend() {
@@ -141,7 +142,7 @@ fn open_locked(
         tracing::warn!("{}", reason.message());
     }
 
-    let opening = opening(dir, options, derived, pools);
+    let opening = opening(dir, options, derived, pools)?;
     let engine = match block_on(recover(io, opening)) {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
@@ -169,7 +170,7 @@ fn open_simulated(
     let sim = &sim.process();
     let lock = sim.block_on(take_lock(sim, dir, options))?;
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
-    let opening = opening(dir, options, derived, pools.collect());
+    let opening = opening(dir, options, derived, pools.collect())?;
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let mailboxes: Vec<_> =
         engine.owners.iter().map(|_| Mailbox::new(derived.requests_max)).collect();
@@ -184,8 +185,8 @@ fn opening(
     options: &Options,
     derived: Derived,
     owner_pools: Vec<Arc<BufferPool>>,
-) -> Opening {
-    Opening {
+) -> Result<Opening> {
+    Ok(Opening {
         dir: dir.to_owned(),
         create: options.creates(),
         shards: derived.shards,
@@ -194,7 +195,8 @@ fn opening(
         pool: BufferPool::new(BUFFER_BYTES, 1),
         owner_pools,
         arenas: ArenaPool::new(derived.arena_bytes()),
-    }
+        map_dir: options.map_dir_text()?,
+    })
 }
 
 /// Creates the directory if that is wanted, and locks it.

@@ -1,5 +1,6 @@
 //! Options: few inputs, from which the rest derives.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::durability::Durability;
@@ -90,6 +91,7 @@ pub struct Options {
     requests_max: usize,
     spin: Duration,
     is_pinned: bool,
+    map_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -107,6 +109,7 @@ impl Default for Options {
             requests_max: REQUESTS_MAX,
             spin: SPIN,
             is_pinned: false,
+            map_dir: None,
         }
     }
 }
@@ -270,6 +273,40 @@ impl Options {
     pub fn pin(mut self, yes: bool) -> Self {
         self.is_pinned = yes;
         self
+    }
+
+    /// Where mappings of the log go, in place of the database's own directory:
+    /// one on tmpfs, such as `/dev/shm`. There, writes that need not be durable
+    /// never wait for a disk that is busy writing mapped pages back.
+    ///
+    /// What is acknowledged as [`Durability::ProcessSafe`] is then lost with
+    /// such a file. Each opening takes over what an earlier one left, wherever
+    /// that was told to put it; within one boot of the machine a file that is
+    /// missing is `Corruption`, and after another it is taken as lost.
+    ///
+    /// ```no_run
+    /// let options = ourodb::Options::default().map_dir("/dev/shm");
+    /// ```
+    #[must_use]
+    pub fn map_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.map_dir = Some(dir.into());
+        self
+    }
+
+    /// The directory for mappings, as text.
+    pub(super) fn map_dir_text(&self) -> Result<Option<String>> {
+        let Some(dir) = &self.map_dir else {
+            return Ok(None);
+        };
+        let text = dir.to_str().filter(|text| text.starts_with('/'));
+        let text = text.ok_or_else(|| {
+            Error::invalid(format!(
+                "{} cannot be the directory for mappings, which later openings must find: give an \
+                 absolute path in UTF-8",
+                dir.display()
+            ))
+        })?;
+        Ok(Some(text.to_owned()))
     }
 
     pub(super) fn io_backend(&self) -> &IoBackend {

@@ -49,6 +49,8 @@ pub(crate) struct Engine {
     pub(crate) epoch: Epoch,
     /// Files made in this opening.
     pub(crate) files: AtomicU32,
+    /// Where mappings go, if not into the log's directory.
+    pub(crate) map_dir: Option<String>,
     pub(crate) hasher: KeyHasher,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,

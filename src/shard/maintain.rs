@@ -163,7 +163,8 @@ impl Engine {
     /// Makes the mapping of an owner's stream: first the file, then durably
     /// where it is, and only then is it used.
     async fn make_map<I: Io>(&self, owner: &Owner, io: &I) -> Result<Map> {
-        let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir: None };
+        let dir = self.map_dir.clone();
+        let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir };
         let made = create_map(io, &owner.maker, &place, self.limits.map).await;
         let path = map_path(&owner.maker.dir, self.db, &place);
         let map = match made {

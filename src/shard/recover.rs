@@ -65,6 +65,8 @@ pub(crate) struct Opening {
     /// Buffers for each owner: as many as there may be owners.
     pub(crate) owner_pools: Vec<Arc<BufferPool>>,
     pub(crate) arenas: Arc<ArenaPool>,
+    /// Where mappings go, if not into the log's directory.
+    pub(crate) map_dir: Option<String>,
 }
 
 /// What the root manifest knows of a stream.
@@ -128,8 +130,10 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     for id in 0..identity.shards as ShardId {
         shards.push(recovery.load_shard(id, is_new, &root_state).await?);
     }
-    let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
+    let mut streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
+    orphans.extend(recovery.maps_elsewhere().await?);
+    orphans.extend(recovery.take_in_maps(&mut streams).await?);
 
     // Unfinished files of an opening that had taken the same epoch.
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
@@ -219,6 +223,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         hasher: KeyHasher::new(&identity.hash_key),
         epoch,
         files,
+        map_dir: opening.map_dir,
         limits,
         clock: Clock::default(),
         shards: open_shards,
@@ -483,12 +488,53 @@ impl<I: Io> Recovery<'_, I> {
         let is_same_boot = io.boot_id()? == place.boot;
         match stream.read_map(io, &self.opening.pool, db, place.id, &path, is_same_boot).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
+                if place.dir.is_some() && !is_same_boot {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the mapping of the log went with the boot of the machine it was of, and \
+                         with it writes that were not durable"
+                    );
+                    return Ok(());
+                }
                 let reason = "the mapping of the log is missing, and may hold acknowledged \
                               writes; nothing was changed: restore the file";
                 Err(Error::corruption(&path, 0, reason))
             }
             read => read,
         }
+    }
+
+    /// The mappings in the directory where this opening puts its own: none is
+    /// needed once those of the streams were taken in.
+    async fn maps_elsewhere(&self) -> Result<Vec<PathBuf>> {
+        let Some(dir) = &self.opening.map_dir else {
+            return Ok(Vec::new());
+        };
+        let names = self.io.list(Path::new(dir)).await?;
+        let prefix = wal::map_prefix(self.identity.db);
+        let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
+        Ok(ours.map(|name| Path::new(dir).join(name)).collect())
+    }
+
+    /// Copies mappings from elsewhere into the log's directory, durably: what
+    /// this opening is about to call durable must outlive the boot.
+    /// Returns the paths of those that the new root manifest does not name.
+    async fn take_in_maps(&self, streams: &mut [Old]) -> Result<Vec<PathBuf>> {
+        let mut copied = Vec::new();
+        for Old { stream, known } in streams {
+            let Some(place) = known.map.as_mut().filter(|place| place.dir.is_some()) else {
+                continue;
+            };
+            let (db, log_dir) = (self.identity.db, self.opening.dir.join(WAL_DIR));
+            copied.push(wal::map_path(&log_dir, db, place));
+            place.dir = None;
+            let path = wal::map_path(&log_dir, db, place);
+            if !stream.move_map(self.io, &self.opening.pool, &path).await? {
+                // It was lost with its boot.
+                known.map = None;
+            }
+        }
+        Ok(copied)
     }
 
     /// A stream the root manifest does not know was made by an opening that

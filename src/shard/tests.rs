@@ -40,6 +40,7 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
+        map_dir: None,
     };
     sim.block_on(async {
         sim.create_dir(Path::new("/db")).await.expect("a directory");

@@ -79,14 +79,17 @@ impl MapUse {
     }
 }
 
+/// What the names of a database's mappings elsewhere begin with.
+pub(crate) fn prefix(db: DbId) -> String {
+    let db: String = db.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("ouro-{db}-")
+}
+
 /// The path of a mapping.
 pub(crate) fn path(log_dir: &Path, db: DbId, place: &MapPlace) -> PathBuf {
     match &place.dir {
         None => log_dir.join(format!("{}{SUFFIX}", place.id)),
-        Some(dir) => {
-            let db: String = db.0.iter().map(|byte| format!("{byte:02x}")).collect();
-            Path::new(dir).join(format!("ouro-{db}-{}{SUFFIX}", place.id))
-        }
+        Some(dir) => Path::new(dir).join(format!("{}{}{SUFFIX}", prefix(db), place.id)),
     }
 }
 

@@ -20,7 +20,7 @@ mod stream;
 pub(crate) use commit::{Goal, Role, Turn};
 pub(crate) use group::Group;
 pub(crate) use map::{Map, MapSizes};
-pub(crate) use map::{create as create_map, path as map_path};
+pub(crate) use map::{create as create_map, path as map_path, prefix as map_prefix};
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};

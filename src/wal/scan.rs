@@ -191,6 +191,21 @@ impl FoundStream {
         Ok(())
     }
 
+    /// Copies the mapping to `path`, durably, and uses the copy from now on.
+    /// False when there is none.
+    pub(crate) async fn move_map<I: Io>(
+        &mut self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        path: &Path,
+    ) -> Result<bool> {
+        let Some(map) = &mut self.map else {
+            return Ok(false);
+        };
+        map.file = segment::copy(io, pool, &map.file, path).await?;
+        Ok(true)
+    }
+
     /// Puts the records of the mapping where they are in the stream. Those that
     /// are in the segment, too, are the same there.
     fn merge_mapped(&self, segment: &Segment, bytes: &mut [u8]) {
