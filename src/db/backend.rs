@@ -2,14 +2,17 @@
 //! system, or the simulated machine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::io::blocking::{Blocking, Parking};
-use crate::io::{BufferPool, Driver, File, Io, IoCounters, uring};
-use crate::runtime::{Executor, LocalIo, Mailbox, Message, OwnerConfig, RuntimeCounters, serve};
+use crate::io::{BufferPool, Driver, File, Io, IoCounters, device, uring};
+use crate::runtime::{
+    Background, Budget, Executor, LocalIo, Mailbox, Message, OwnerConfig, RuntimeCounters, serve,
+};
 use crate::shard::{Engine, Job};
 
 /// Runs `$future` to its end on the backend, with `$io` as its I/O.
@@ -164,9 +167,14 @@ fn run<D: Driver + 'static, I: Io>(
         return;
     };
     let guard = Guard { engine: &engine, number };
+    let (budget, worker) = (budget(&engine.dir), format!("ouro-worker-{number}"));
+    let local = start.local.clone();
+    let background = Background::start(&executor.spawner(), local, budget, &worker);
     let jobs = Job::ALL.map(|job| {
-        crate::runtime::Job::new(job.name(), job.run(Arc::clone(&engine), number, io.clone()))
+        let work = job.run(Arc::clone(&engine), number, io.clone(), background.clone());
+        crate::runtime::Job::new(job.name(), work)
     });
+    drop(background);
     let serve = serve(start.served, start.local, executor.spawner());
     let serve = crate::runtime::Job::new("serve", serve);
     let ran = executor.run(jobs.into_iter().chain([serve]).collect());
@@ -175,6 +183,17 @@ fn run<D: Driver + 'static, I: Io>(
         engine.fail_owner(number, &error);
     }
     std::mem::forget(guard);
+}
+
+/// The budget of the device that the database is on.
+fn budget(dir: &Path) -> Arc<Budget> {
+    match device(dir) {
+        Ok(device) => Budget::of_device(device),
+        Err(error) => {
+            tracing::warn!(%error, "background I/O of this owner has a budget of its own");
+            Budget::new()
+        }
+    }
 }
 
 /// Fails the writes of an owner whose thread panicked, rather than let them
@@ -235,7 +254,9 @@ mod simulated {
     use super::{Arc, Engine, Job};
     use crate::base::sync::Mutex;
     use crate::io::sim::Sim;
-    use crate::runtime::{Event, LocalIo, Mailbox, Message, RuntimeCounters, Spawner, serve};
+    use crate::runtime::{
+        Background, Budget, Event, LocalIo, Mailbox, Message, RuntimeCounters, Spawner, serve,
+    };
 
     /// Counts the jobs that have not ended, nor were dropped in a crash.
     #[derive(Default)]
@@ -273,6 +294,7 @@ mod simulated {
             *left.jobs.lock() += 1;
             Token(Arc::clone(&left))
         };
+        let budget = Budget::new();
         for (number, mailbox) in mailboxes.iter().enumerate() {
             let spawner = Spawner::simulated(sim);
             counters.push(Arc::clone(spawner.counters()));
@@ -282,9 +304,10 @@ mod simulated {
                 let _token = serve_token;
                 serve.await;
             });
+            let background = Background::simulated(sim, Arc::clone(&budget));
             for job in Job::ALL {
                 let token = token();
-                let job = job.run(Arc::clone(engine), number, sim.clone());
+                let job = job.run(Arc::clone(engine), number, sim.clone(), background.clone());
                 sim.spawn(async move {
                     let _token = token;
                     job.await;

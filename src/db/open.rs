@@ -33,6 +33,8 @@ const LOCK_RETRY_NS: u64 = 5_000_000;
 /// Bytes of the buffers that tables and segments are written with.
 const BUFFER_BYTES: usize = 256 << 10;
 
+const _: () = assert!(BUFFER_BYTES <= crate::runtime::PIECE_BYTES_MAX);
+
 /// Buffers an owner keeps; its ring registers them.
 const OWNER_BUFFERS: usize = 4;
 

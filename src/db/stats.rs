@@ -92,6 +92,17 @@ pub struct Stats {
     pub owner_slice_ns_max: u64,
     /// Requests of futures that are outstanding now.
     pub requests_outstanding: u64,
+    /// Slices of background work done by threads of the class `SCHED_IDLE`,
+    /// with what everybody else leaves of the cores.
+    pub background_worker_slices: u64,
+    /// Slices of background work done by the owners, because it was behind or
+    /// there is no such thread.
+    pub background_owner_slices: u64,
+    /// Times that background work passed from one to the other.
+    pub background_moves: u64,
+    /// Bytes of background requests that waited until the device had less to
+    /// do.
+    pub background_waited_bytes: u64,
     /// Lookups that asked a table's filter.
     pub filter_probes: u64,
     /// Those it answered with "certainly not here".
@@ -141,6 +152,10 @@ impl Stats {
             owner_slices_long: runtime.slices_long,
             owner_slice_ns_max: runtime.slice_ns_max,
             requests_outstanding: outstanding as u64,
+            background_worker_slices: runtime.worker_slices,
+            background_owner_slices: runtime.owner_slices,
+            background_moves: runtime.moves,
+            background_waited_bytes: runtime.budget_waited_bytes,
             filter_probes: stats.filters.probes,
             filter_negatives: stats.filters.negatives,
             filter_false_positives: stats.filters.false_positives,
@@ -195,6 +210,10 @@ impl Stats {
             ("owner_slices_long", self.owner_slices_long),
             ("owner_slice_ns_max", self.owner_slice_ns_max),
             ("requests_outstanding", self.requests_outstanding),
+            ("background_worker_slices", self.background_worker_slices),
+            ("background_owner_slices", self.background_owner_slices),
+            ("background_moves", self.background_moves),
+            ("background_waited_bytes", self.background_waited_bytes),
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),

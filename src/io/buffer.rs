@@ -2,12 +2,16 @@
 //! flight, and taken from pools (or a shared mapping) so that steady work
 //! allocates nothing.
 
-#![expect(unsafe_code, reason = "several threads fill disjoint parts of one group buffer")]
+#![expect(
+    unsafe_code,
+    reason = "several threads fill disjoint parts of one group buffer; pools have no lock"
+)]
 
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use aligned_vec::{ABox, AVec, ConstAlign};
@@ -78,48 +82,104 @@ impl fmt::Debug for IoBuf {
 /// A bounded pool of buffers of one length.
 ///
 /// Buffers beyond the bound are allocated when asked for, and freed when they
-/// come back: a pool never blocks.
+/// come back. A pool never blocks, and has no lock: a thread of the idle class,
+/// which may be stopped anywhere for long, uses its owner's.
 pub(crate) struct BufferPool {
     buffer_bytes: usize,
-    kept_max: usize,
-    free: Mutex<Vec<(Memory, Option<u16>)>>,
+    places: Box<[Place]>,
+    /// The buffers made by [`BufferPool::fill_registered`] are registered, each
+    /// under the number of its place. Then no others are kept.
+    is_registered: AtomicBool,
+}
+
+/// Room for one idle buffer.
+#[derive(Default)]
+struct Place {
+    state: AtomicU8,
+    memory: UnsafeCell<Option<Memory>>,
+}
+
+/// There is nothing in the place.
+const EMPTY: u8 = 0;
+/// One thread is putting a buffer there, or taking it away.
+const BUSY: u8 = 1;
+const FULL: u8 = 2;
+
+// SAFETY: `memory` is touched only by the thread that changed the state to
+// `BUSY`, which succeeds for one of them, until it changes the state again: a
+// Release, which the Acquire of the next such change sees.
+unsafe impl Sync for Place {}
+
+impl Place {
+    fn take(&self) -> Option<Memory> {
+        let (relaxed, acquire) = (Ordering::Relaxed, Ordering::Acquire);
+        self.state.compare_exchange(FULL, BUSY, acquire, relaxed).ok()?;
+        // SAFETY: this thread has made the place busy.
+        let memory = unsafe { (*self.memory.get()).take() };
+        self.state.store(EMPTY, Ordering::Release);
+        memory
+    }
+
+    /// Gives the memory back if the place is not empty.
+    fn put(&self, memory: Memory) -> Option<Memory> {
+        let (relaxed, acquire) = (Ordering::Relaxed, Ordering::Acquire);
+        if self.state.compare_exchange(EMPTY, BUSY, acquire, relaxed).is_err() {
+            return Some(memory);
+        }
+        // SAFETY: this thread has made the place busy.
+        unsafe { *self.memory.get() = Some(memory) };
+        self.state.store(FULL, Ordering::Release);
+        None
+    }
 }
 
 impl BufferPool {
     /// A pool that keeps at most `kept_max` idle buffers of `buffer_bytes`.
     pub(crate) fn new(buffer_bytes: usize, kept_max: usize) -> Arc<Self> {
-        let free = Mutex::new(Vec::with_capacity(kept_max));
-        Arc::new(Self { buffer_bytes, kept_max, free })
+        let places = (0..kept_max).map(|_| Place::default()).collect();
+        Arc::new(Self { buffer_bytes, places, is_registered: AtomicBool::new(false) })
     }
 
-    /// Fills the pool and shows each buffer's memory to `register`, in the
-    /// order of the indexes the buffers get. When it returns false the buffers
-    /// stay, unregistered.
+    /// Fills the pool, which is new, and shows each buffer's memory to
+    /// `register`, in the order of the indexes the buffers get. When it returns
+    /// false the buffers stay, unregistered.
     pub(crate) fn fill_registered(&self, register: impl FnOnce(&[&[u8]]) -> bool) {
-        let memories: Vec<Memory> = (0..self.kept_max).map(|_| zeroed(self.buffer_bytes)).collect();
+        let memories: Vec<Memory> = self.places.iter().map(|_| zeroed(self.buffer_bytes)).collect();
         let slices: Vec<&[u8]> = memories.iter().map(|m| &m[..]).collect();
-        let registered = register(&slices);
-        let mut free = self.free.lock();
-        for (index, memory) in memories.into_iter().enumerate() {
-            free.push((memory, registered.then_some(index as u16)));
+        self.is_registered.store(register(&slices), Ordering::Release);
+        for (place, memory) in self.places.iter().zip(memories) {
+            assert!(place.put(memory).is_none(), "this pool was used before it was filled");
         }
     }
 
     /// A buffer with unspecified contents (never anybody's uninitialised
     /// memory).
     pub(crate) fn take(self: &Arc<Self>) -> IoBuf {
-        let (memory, registered) = match self.free.lock().pop() {
-            Some(kept) => kept,
+        let kept = self.places.iter().enumerate().find_map(|(i, place)| Some((i, place.take()?)));
+        let (memory, registered) = match kept {
+            Some((i, memory)) => {
+                let is_registered = self.is_registered.load(Ordering::Acquire);
+                (memory, is_registered.then_some(i as u16))
+            }
             None => (zeroed(self.buffer_bytes), None),
         };
         IoBuf { memory: Some(memory), pool: Some(Arc::clone(self)), registered }
     }
 
     fn put_back(&self, memory: Memory, registered: Option<u16>) {
-        let mut free = self.free.lock();
-        // Registered memory must outlive its ring, which holds the pool.
-        if free.len() < self.kept_max || registered.is_some() {
-            free.push((memory, registered));
+        match registered {
+            Some(index) => {
+                // Registered memory must outlive its ring, which holds the
+                // pool. Nobody else uses the place.
+                let refused = self.places[usize::from(index)].put(memory);
+                assert!(refused.is_none(), "a buffer came back twice");
+            }
+            None if self.is_registered.load(Ordering::Acquire) => {}
+            None => {
+                // Freed if there is no place for it.
+                let put = |memory, place: &Place| place.put(memory).ok_or(());
+                drop(self.places.iter().try_fold(memory, put));
+            }
         }
     }
 }
@@ -433,7 +493,8 @@ mod tests {
         let address = a.as_ptr();
         drop(a);
         drop(b);
-        assert_eq!(pool.free.lock().len(), 1);
+        let full = pool.places.iter().filter(|place| place.state.load(Ordering::SeqCst) == FULL);
+        assert_eq!((pool.places.len(), full.count()), (1, 1));
         assert_eq!(pool.take().as_ptr(), address);
     }
 

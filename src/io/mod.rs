@@ -34,6 +34,7 @@ pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, WriteBuf};
 pub(crate) use counters::{IoCounters, IoCounts};
 pub(crate) use file::{File, Handle, WeakFile};
 pub(crate) use mapping::{MappedWord, Mapping};
+pub(crate) use os::device;
 
 use std::future::Future;
 use std::path::Path;

@@ -135,6 +135,12 @@ pub(super) fn len(file: &File) -> Result<u64> {
     Ok(stat.st_size as u64)
 }
 
+/// The number of the device that the directory is on.
+pub(crate) fn device(dir: &Path) -> Result<u64> {
+    let stat = rustix::fs::stat(dir).map_err(|errno| Error::os("inspect", dir, errno.into()))?;
+    Ok(stat.st_dev)
+}
+
 pub(super) fn map(file: &File, bytes: usize) -> Result<Mapping> {
     mapping::check_length(file, len(file)?, bytes)?;
     Mapping::of_file(file, bytes)

@@ -10,11 +10,13 @@ use crate::base::seq::SeqNo;
 use crate::format::edit::TableMeta;
 use crate::io::{BufferPool, Io, OpenMode};
 use crate::memtable::Memtable;
-use crate::runtime::yield_now;
+use crate::runtime::slice_end;
 use crate::sst::{Table, TableWriter};
 
-/// Entries between two yields: some tens of microseconds of work.
+/// Entries, and bytes of them, between two ends of slices: some tens of
+/// microseconds of work.
 const ENTRIES_PER_SLICE: usize = 64;
+const BYTES_PER_SLICE: usize = 32 << 10;
 
 /// Which versions of a key must be kept beside the newest one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub(crate) async fn write_table<I: Io>(
     let (db, id, shard) = (place.db, place.id, place.shard);
     let mut writer = TableWriter::new(io, file.clone(), db, id, table_id, shard, &place.pool);
     let mut at = memtable.first();
-    let mut count = 0;
+    let (mut entries, mut bytes) = (0, 0);
     let mut newer: Option<(&[u8], SeqNo)> = None;
     while let Some(entry) = memtable.entry(at) {
         let seq = entry.tag.seq();
@@ -85,9 +87,11 @@ pub(crate) async fn write_table<I: Io>(
         }
         newer = Some((entry.key, seq));
         at = memtable.next(at);
-        count += 1;
-        if count % ENTRIES_PER_SLICE == 0 {
-            yield_now().await;
+        entries += 1;
+        bytes += entry.key.len() + entry.value.len();
+        if entries >= ENTRIES_PER_SLICE || bytes >= BYTES_PER_SLICE {
+            (entries, bytes) = (0, 0);
+            slice_end().await;
         }
     }
     let meta: TableMeta = writer.finish().await?;

@@ -35,22 +35,28 @@ where
         spawner.spawn("closure", async move {
             let output = Contained::new(|| work(io)).await;
             drop(slot);
-            reply.send(output);
+            reply.send(output.map_err(|Panicked(message)| {
+                Error::invalid(format!("the work given to an owner panicked: {message}"))
+            }));
         });
     })));
     answer.await.unwrap_or_else(|oneshot::Gone| Err(Error::closed()))
 }
 
 /// A future whose panics end it, and nothing else.
-struct Contained<F> {
+pub(super) struct Contained<F> {
     /// `None` when it has ended.
     future: Option<Pin<Box<F>>>,
     /// It ended before it was polled.
-    failed: Option<Error>,
+    failed: Option<Panicked>,
 }
 
+/// What a panic said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Panicked(pub(super) String);
+
 impl<F: Future> Contained<F> {
-    fn new(make: impl FnOnce() -> F) -> Self {
+    pub(super) fn new(make: impl FnOnce() -> F) -> Self {
         // Whatever the panic left half done is the user's own: the engine runs
         // no code of users while it holds a lock.
         match catch_unwind(AssertUnwindSafe(|| Box::pin(make()))) {
@@ -61,21 +67,22 @@ impl<F: Future> Contained<F> {
 }
 
 impl<F: Future> Future for Contained<F> {
-    type Output = Result<F::Output>;
+    type Output = Result<F::Output, Panicked>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<F::Output>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(future) = &mut self.future else {
-            return Poll::Ready(Err(self.failed.take().unwrap_or_else(Error::closed)));
+            let failed = self.failed.take();
+            return Poll::Ready(Err(failed.expect("a future that has ended is not polled")));
         };
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(self.end().map(|()| output)),
             Err(panic) => {
-                let error = panicked(panic);
+                let panicked = panicked(panic);
                 // One panic is enough to report.
-                let _: Result<()> = self.end();
-                Poll::Ready(Err(error))
+                let _: Result<(), Panicked> = self.end();
+                Poll::Ready(Err(panicked))
             }
         }
     }
@@ -83,7 +90,7 @@ impl<F: Future> Future for Contained<F> {
 
 impl<F> Contained<F> {
     /// Drops the future.
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self) -> Result<(), Panicked> {
         let future = self.future.take();
         catch_unwind(AssertUnwindSafe(|| drop(future))).map_err(panicked)
     }
@@ -91,18 +98,18 @@ impl<F> Contained<F> {
 
 impl<F> Drop for Contained<F> {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::error!(%error, "work on an owner panicked while it was dropped");
+        if let Err(Panicked(message)) = self.end() {
+            tracing::error!(message, "work on an owner panicked while it was dropped");
         }
     }
 }
 
-fn panicked(payload: Box<dyn Any + Send>) -> Error {
+fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
     let message = match payload.downcast_ref::<&str>() {
         Some(text) => (*text).to_owned(),
         None => payload.downcast_ref::<String>().cloned().unwrap_or_default(),
     };
     // What else it may be could panic again as it is dropped.
     std::mem::forget(payload);
-    Error::invalid(format!("the work given to an owner panicked: {message}"))
+    Panicked(message)
 }

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of one owner, which any thread may read.
 ///
-/// All but `unparks` are written by the owner's thread alone, so that counting
-/// is a load and a store.
+/// All but `unparks` are written by one thread alone, so that counting is a
+/// load and a store: `worker_slices` by the owner's worker, the others by the
+/// owner.
 #[derive(Debug, Default)]
 pub(crate) struct RuntimeCounters {
     polls: AtomicU64,
@@ -15,6 +16,10 @@ pub(crate) struct RuntimeCounters {
     spins_found: AtomicU64,
     slices_long: AtomicU64,
     slice_ns_max: AtomicU64,
+    worker_slices: AtomicU64,
+    owner_slices: AtomicU64,
+    moves: AtomicU64,
+    budget_waited_bytes: AtomicU64,
 }
 
 /// A reading of [`RuntimeCounters`].
@@ -34,6 +39,14 @@ pub(crate) struct RuntimeCounts {
     pub(crate) slices_long: u64,
     /// The longest poll.
     pub(crate) slice_ns_max: u64,
+    /// Polls of background work by the worker.
+    pub(crate) worker_slices: u64,
+    /// Polls of background work by the owner.
+    pub(crate) owner_slices: u64,
+    /// Times that background work went from the owner to the worker, or back.
+    pub(crate) moves: u64,
+    /// Bytes of background I/O that had to wait for the device's budget.
+    pub(crate) budget_waited_bytes: u64,
 }
 
 impl RuntimeCounts {
@@ -46,6 +59,10 @@ impl RuntimeCounts {
         self.spins_found += other.spins_found;
         self.slices_long += other.slices_long;
         self.slice_ns_max = self.slice_ns_max.max(other.slice_ns_max);
+        self.worker_slices += other.worker_slices;
+        self.owner_slices += other.owner_slices;
+        self.moves += other.moves;
+        self.budget_waited_bytes += other.budget_waited_bytes;
     }
 }
 
@@ -82,6 +99,22 @@ impl RuntimeCounters {
         add(&self.spins_found, 1);
     }
 
+    pub(super) fn worker_slice(&self) {
+        add(&self.worker_slices, 1);
+    }
+
+    pub(super) fn owner_slice(&self) {
+        add(&self.owner_slices, 1);
+    }
+
+    pub(super) fn background_move(&self) {
+        add(&self.moves, 1);
+    }
+
+    pub(super) fn budget_waited(&self, bytes: usize) {
+        add(&self.budget_waited_bytes, bytes as u64);
+    }
+
     pub(crate) fn counts(&self) -> RuntimeCounts {
         RuntimeCounts {
             polls: self.polls.load(Ordering::Relaxed),
@@ -91,6 +124,10 @@ impl RuntimeCounters {
             spins_found: self.spins_found.load(Ordering::Relaxed),
             slices_long: self.slices_long.load(Ordering::Relaxed),
             slice_ns_max: self.slice_ns_max.load(Ordering::Relaxed),
+            worker_slices: self.worker_slices.load(Ordering::Relaxed),
+            owner_slices: self.owner_slices.load(Ordering::Relaxed),
+            moves: self.moves.load(Ordering::Relaxed),
+            budget_waited_bytes: self.budget_waited_bytes.load(Ordering::Relaxed),
         }
     }
 }

@@ -6,13 +6,17 @@
 //!   with a [`Spawner`]; long ones await [`slice_end`] at their natural places.
 //! * [`Mailbox`], [`serve`], [`Remote`], [`run_on_owner`]: how everybody else
 //!   has an owner do I/O, or run code, for them. [`oneshot`] brings the answer.
+//! * [`Background`]: work that an owner does itself or leaves to a thread of the
+//!   idle class, as need be. [`Budget`] bounds its I/O for each device.
 //! * [`Event`], [`AsyncMutex`], [`first_of`], [`yield_now`]: what tasks wait
 //!   with. They work under any executor, the simulator's too. [`Waiters`] is
 //!   the list of wakers inside them, and inside what else is waited for.
 //!
-//! What crosses threads here: an owner's inbox of wake-ups, its mailbox, and
-//! oneshots. Each has a lock of its own, held for moments; wakers are woken, and
-//! values dropped, outside of it.
+//! What crosses threads here: an owner's inbox of wake-ups and what it hands to
+//! its worker and back, without locks; its mailbox, oneshots, and budgets, each
+//! with a lock of its own, held for moments and never by a worker that another
+//! thread could have to wait for. Wakers are woken, and values dropped, outside
+//! of them.
 
 // Background work does not use slices yet.
 #![cfg_attr(
@@ -20,12 +24,17 @@
     expect(dead_code, unused_imports, reason = "background work will use the rest")
 )]
 
+mod background;
+mod background_io;
 #[cfg(feature = "sim")]
 mod bound;
+mod budget;
+mod budgeted;
 mod closure;
 mod counters;
 mod event;
 mod executor;
+mod handover;
 mod join;
 mod local_io;
 mod mailbox;
@@ -42,7 +51,12 @@ mod tasks;
 mod tests;
 mod wait;
 mod waiters;
+mod worker;
 
+pub(crate) use background::{Background, Running};
+pub(crate) use background_io::BackgroundIo;
+pub(crate) use budget::{Budget, PIECE_BYTES_MAX};
+pub(crate) use budgeted::Budgeted;
 pub(crate) use closure::run_on_owner;
 pub(crate) use counters::{RuntimeCounters, RuntimeCounts};
 pub(crate) use event::Event;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::tasks;
+use super::{tasks, worker};
 
 /// How long a task works before it lets others have their turn, although none
 /// of them is known to wait.
@@ -14,8 +14,9 @@ pub(super) const SLICE_NS: u64 = 100_000;
 ///
 /// On an owner it goes on at once while the poll is younger than 100 us and
 /// nothing waits: no message or wake-up from another thread, no other task, no
-/// completion, no request to be submitted. Under any other executor it always
-/// yields, so that simulated schedules interleave.
+/// completion, no request to be submitted. On a [`worker`] it goes
+/// on at once for a millisecond, unless the task was recalled. Under any other
+/// executor it always yields, so that simulated schedules interleave.
 pub(crate) fn slice_end() -> SliceEnd {
     SliceEnd { has_yielded: false }
 }
@@ -29,7 +30,7 @@ impl Future for SliceEnd {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_yielded || tasks::may_go_on() {
+        if self.has_yielded || tasks::may_go_on() || worker::may_go_on() {
             return Poll::Ready(());
         }
         self.has_yielded = true;

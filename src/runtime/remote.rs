@@ -98,7 +98,7 @@ impl Remote {
 }
 
 /// Requests that no owner should choke on.
-fn check_units(offset: u64, len: usize) {
+pub(super) fn check_units(offset: u64, len: usize) {
     assert!(
         offset.is_multiple_of(UNIT as u64) && len > 0 && len.is_multiple_of(UNIT),
         "direct I/O of {len} bytes at {offset} is not in whole units"
@@ -107,7 +107,7 @@ fn check_units(offset: u64, len: usize) {
 
 /// What a write gives back when its owner ended, and the kernel kept the
 /// buffer.
-enum StandIn {
+pub(super) enum StandIn {
     Owned(usize),
     Prefix(usize, usize),
     /// Shared anyway; still with the kernel, too.
@@ -115,7 +115,7 @@ enum StandIn {
 }
 
 impl StandIn {
-    fn of(buf: &WriteBuf) -> Self {
+    pub(super) fn of(buf: &WriteBuf) -> Self {
         match buf {
             WriteBuf::Owned(buf) => Self::Owned(buf.len()),
             WriteBuf::Prefix(buf, len) => Self::Prefix(buf.len(), *len),
@@ -123,7 +123,7 @@ impl StandIn {
         }
     }
 
-    fn buf(self) -> WriteBuf {
+    pub(super) fn buf(self) -> WriteBuf {
         match self {
             Self::Owned(bytes) => WriteBuf::Owned(IoBuf::zeroed(bytes)),
             Self::Prefix(bytes, len) => WriteBuf::Prefix(IoBuf::zeroed(bytes), len),

@@ -2,7 +2,9 @@
 //!
 //! [`Local`] belongs to the owner's thread: futures never leave it, and a
 //! wake-up from the same thread is a push to a plain queue. Other threads only
-//! know the [`Inbox`], by way of the wakers.
+//! know the [`Inbox`], by way of the wakers. It has no lock: a thread of the
+//! idle class, which may be stopped anywhere for long, wakes tasks too, and
+//! must hold up nobody.
 //!
 //! Tasks live in numbered slots. A slot keeps its waker for ever, whichever
 //! task has it: what a late wake-up costs is a poll that finds nothing.
@@ -15,12 +17,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use super::counters::RuntimeCounters;
 use super::preempt::SLICE_NS;
-use crate::base::sync::Mutex;
 use crate::io::{Driver, Unpark};
 
 /// A task: what it is called in reports, and what it does. It never leaves the
@@ -54,6 +55,8 @@ pub(super) struct Local {
 struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Those of the slots, by their numbers.
+    wakeups: Vec<Arc<Wakeup>>,
 }
 
 enum Slot {
@@ -76,11 +79,11 @@ struct Handle {
     waker: Waker,
 }
 
-/// Wake-ups from other threads.
+/// Wake-ups from other threads: a list through the [`Wakeup`]s themselves,
+/// which any thread adds to, and of which the owner takes all.
 pub(super) struct Inbox {
-    woken: Mutex<Vec<u32>>,
-    /// Whether there are any; changed under the lock, read without.
-    pending: AtomicBool,
+    /// The number of the slot that was woken last, plus one; or 0.
+    last: AtomicU32,
     /// Set before the owner sleeps; whoever clears it has to unpark.
     sleeping: AtomicBool,
     unpark: Arc<dyn Unpark>,
@@ -91,6 +94,8 @@ struct Wakeup {
     slot: u32,
     /// Whether the slot's number is in a queue.
     queued: AtomicBool,
+    /// While it is in the inbox: the one woken before it, like [`Inbox::last`].
+    before: AtomicU32,
     inbox: Arc<Inbox>,
 }
 
@@ -130,20 +135,27 @@ impl Wake for Wakeup {
             _ => false,
         });
         if !here.unwrap_or(false) {
-            self.inbox.push(self.slot);
+            self.inbox.push(self);
         }
     }
 }
 
 impl Inbox {
-    fn push(&self, slot: u32) {
-        {
-            let mut woken = self.woken.lock();
-            woken.push(slot);
-            self.pending.store(true, Ordering::SeqCst);
+    /// Adds a wake-up, which is in no queue. A list that was taken and begun
+    /// anew meanwhile does no harm: what counts is that `before` is the last
+    /// one at the moment of the exchange.
+    fn push(&self, wakeup: &Wakeup) {
+        let mut last = self.last.load(Ordering::Relaxed);
+        loop {
+            wakeup.before.store(last, Ordering::Relaxed);
+            let own = wakeup.slot + 1;
+            match self.last.compare_exchange_weak(last, own, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => last = now,
+            }
         }
-        // The owner sets `sleeping`, then reads `pending`; this thread the
-        // other way round. One of them sees what the other did.
+        // The owner sets `sleeping`, then reads `last`; this thread the other
+        // way round. One of them sees what the other did.
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             self.counters.unpark();
             self.unpark.unpark();
@@ -151,7 +163,7 @@ impl Inbox {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::SeqCst)
+        self.last.load(Ordering::SeqCst) != 0
     }
 
     /// Says that the owner is about to sleep. Whether it may: then whoever
@@ -174,8 +186,7 @@ impl Local {
     pub(super) fn new(driver: Rc<dyn Driver>) -> Rc<Self> {
         let counters = Arc::<RuntimeCounters>::default();
         let inbox = Inbox {
-            woken: Mutex::default(),
-            pending: AtomicBool::new(false),
+            last: AtomicU32::new(0),
             sleeping: AtomicBool::new(false),
             unpark: driver.unparker(),
             counters: Arc::clone(&counters),
@@ -202,12 +213,15 @@ impl Local {
             Some(number) => number,
             None => {
                 let number = u32::try_from(slots.slots.len()).expect("fewer than 2^32 tasks");
+                assert!(number < u32::MAX, "the inbox counts from one");
                 let wakeup = Arc::new(Wakeup {
                     slot: number,
                     queued: AtomicBool::new(false),
+                    before: AtomicU32::new(0),
                     inbox: Arc::clone(&self.inbox),
                 });
                 let waker = Waker::from(Arc::clone(&wakeup));
+                slots.wakeups.push(Arc::clone(&wakeup));
                 slots.slots.push(Slot::Free(Handle { wakeup, waker }));
                 number
             }
@@ -231,13 +245,21 @@ impl Local {
         self.ready.borrow().len()
     }
 
-    /// Makes ready what other threads woke.
+    /// Makes ready what other threads woke, in the order of the wake-ups.
     pub(super) fn empty_inbox(&self) {
-        if self.inbox.is_pending() {
-            let mut woken = self.inbox.woken.lock();
-            self.inbox.pending.store(false, Ordering::SeqCst);
-            self.ready.borrow_mut().extend(woken.drain(..));
+        if !self.inbox.is_pending() {
+            return;
         }
+        let slots = self.slots.borrow();
+        let mut ready = self.ready.borrow_mut();
+        let first = ready.len();
+        let mut next = self.inbox.last.swap(0, Ordering::SeqCst);
+        // None of them is pushed again before its task was taken to be polled.
+        while let Some(slot) = next.checked_sub(1) {
+            ready.push_back(slot);
+            next = slots.wakeups[slot as usize].before.load(Ordering::Relaxed);
+        }
+        ready.make_contiguous()[first..].reverse();
     }
 
     /// Polls the task that has been ready for longest: its name, if there was

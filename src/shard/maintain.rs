@@ -1,9 +1,16 @@
 //! What an owner does in the background: it keeps its stream in segments,
 //! frees log that is not needed, marks idle streams, and flushes memtables.
+//!
+//! The jobs run on the owner's thread. What a flush has to compute and write
+//! does not have to: it is background work, which the owner leaves to its worker
+//! as long as flushes keep up with the writers.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
@@ -14,7 +21,7 @@ use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
 use crate::lsm::{Frozen, TablePlace, View, write_table};
 use crate::manifest::Manifest;
-use crate::runtime::first_of;
+use crate::runtime::{Background, Running, first_of};
 use crate::shard::engine::{Engine, Owner, Root, StreamState, root_snapshot, shard_snapshot};
 use crate::shard::state::State;
 use crate::wal::{
@@ -23,6 +30,10 @@ use crate::wal::{
 
 /// How soon a memtable with writes in flight is looked at again.
 const IN_FLIGHT_NS: u64 = 1_000_000;
+
+/// What is recalled from a worker takes at most so long to come back, or the
+/// worker is starved. Usually it is some tens of microseconds.
+const RECALL_NS: u64 = 5_000_000;
 
 /// Free segments that wait to be used again.
 const FREE_SEGMENTS_MAX: usize = 2;
@@ -57,11 +68,17 @@ impl Job {
     }
 
     /// Does the job of an owner.
-    pub(crate) async fn run<I: Io>(self, engine: Arc<Engine>, owner: usize, io: I) {
+    pub(crate) async fn run<I: Io>(
+        self,
+        engine: Arc<Engine>,
+        owner: usize,
+        io: I,
+        background: Background,
+    ) {
         match self {
-            Self::Log => engine.log_job(owner, &io).await,
+            Self::Log => engine.log_job(owner, &io, &background).await,
             Self::Sync => engine.sync_job(owner, &io).await,
-            Self::Flush => engine.flush_job(owner, &io).await,
+            Self::Flush => engine.flush_job(owner, &io, &background).await,
             Self::Lead => engine.lead_job(owner, &io).await,
         }
     }
@@ -83,7 +100,9 @@ impl Owner {
 }
 
 impl Engine {
-    async fn log_job<I: Io>(&self, number: usize, io: &I) {
+    async fn log_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
+        // For whole files: what is written ahead of the writers.
+        let ahead = &background.budgeted(io);
         let owner = &self.owners[number];
         let stream = &owner.stream;
         let mut free: Vec<Arc<Segment>> = Vec::new();
@@ -92,7 +111,13 @@ impl Engine {
         while !owner.is_stopping() {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
-                let made = self.make_segment(owner, io, &mut free, start, last_bytes).await;
+                let made = match free.pop() {
+                    Some(segment) => owner.maker.recycle(io, &segment, start).await,
+                    None => {
+                        let id = self.new_file_id();
+                        owner.maker.create(ahead, id, start, Some(last_bytes)).await
+                    }
+                };
                 failed = made.is_err();
                 stream.provide_spare(made);
             }
@@ -108,7 +133,7 @@ impl Engine {
             let now_ns = io.now_ns();
             let look = stream.look();
             if look.wants_map && now_ns >= map_after_ns {
-                match self.make_map(owner, io).await {
+                match self.make_map(owner, ahead).await {
                     Ok(map) => stream.provide_map(map),
                     Err(error) => {
                         if map_after_ns == 0 {
@@ -199,20 +224,6 @@ impl Engine {
         }
         // The flag is taken down by one: the others must end, too.
         owner.stream.lead_work.set_one();
-    }
-
-    async fn make_segment<I: Io>(
-        &self,
-        owner: &Owner,
-        io: &I,
-        free: &mut Vec<Arc<Segment>>,
-        start: u64,
-        last_bytes: u64,
-    ) -> Result<Segment> {
-        match free.pop() {
-            Some(segment) => owner.maker.recycle(io, &segment, start).await,
-            None => owner.maker.create(io, self.new_file_id(), start, Some(last_bytes)).await,
-        }
     }
 
     /// Writes a record whose durable mark covers all before it.
@@ -367,10 +378,10 @@ impl Engine {
         }
     }
 
-    async fn flush_job<I: Io>(&self, number: usize, io: &I) {
+    async fn flush_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
         let owner = &self.owners[number];
         while !owner.is_stopping() {
-            match self.flush_round(owner, io).await {
+            match self.flush_round(owner, io, background).await {
                 Round::Done => {}
                 Round::Idle => owner.flush_work.wait().await,
                 Round::InFlight => {
@@ -384,7 +395,7 @@ impl Engine {
     }
 
     /// Flushes one memtable of each shard that has one to flush.
-    async fn flush_round<I: Io>(&self, owner: &Owner, io: &I) -> Round {
+    async fn flush_round<I: Io>(&self, owner: &Owner, io: &I, background: &Background) -> Round {
         let mut round = Round::Idle;
         for (&shard, manifest) in owner.shards.iter().zip(&owner.manifests) {
             let Some(oldest) = self.shard(shard).lock().view.frozen.last().cloned() else {
@@ -404,7 +415,7 @@ impl Engine {
                 continue;
             }
             let mut manifest = manifest.lock().await;
-            let flushed = self.flush(owner, shard, &oldest, &mut manifest, io).await;
+            let flushed = self.flush(owner, shard, &oldest, &mut manifest, io, background).await;
             round = round.max(match &flushed {
                 Ok(()) => Round::Done,
                 Err(_) => Round::Failed,
@@ -413,7 +424,7 @@ impl Engine {
                 tracing::warn!(%error, shard, "a flush failed and will be tried again");
                 self.shard(shard).lock().flush_error = Some(error);
             }
-            // The memtable itself is freed here, without any lock.
+            // The memtable itself is freed here: on the owner, without any lock.
             drop(oldest);
             self.shard(shard).wake_stalled();
             owner.stream.work.set();
@@ -429,23 +440,35 @@ impl Engine {
         oldest: &Arc<Frozen>,
         manifest: &mut Manifest,
         io: &I,
+        background: &Background,
     ) -> Result<()> {
         if let Some(cause) = manifest.poisoned() {
             return Err(Error::poisoned(cause));
         }
         let retain = self.shard(shard).lock().published.retain(&self.clock);
-        let place = TablePlace {
-            dir: self.shard_dir(shard),
-            db: self.db,
-            shard,
-            id: self.new_file_id(),
-            pool: Arc::clone(&owner.maker.pool),
+        let begin = || {
+            let place = TablePlace {
+                dir: self.shard_dir(shard),
+                db: self.db,
+                shard,
+                id: self.new_file_id(),
+                pool: Arc::clone(&owner.maker.pool),
+            };
+            let path = place.path();
+            let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
+            let retain = retain.clone();
+            let work = background.run("flush", |io| async move {
+                let table = write_table(&io, &frozen.memtable, &retain, &hasher, &place).await;
+                // The worker must not be the one to free the memtable.
+                Ok((table, frozen))
+            });
+            (path, work)
         };
-        let table = write_table(io, &oldest.memtable, &retain, &self.hasher, &place).await;
-        let table = match table {
+        let (path, written) = self.as_fast_as_needed(owner, background, io, begin).await;
+        let table = match written.and_then(|(table, _)| table) {
             Ok(table) => Arc::new(table),
             Err(error) => {
-                discard(io, &place.path()).await;
+                discard(io, &path).await;
                 return Err(error);
             }
         };
@@ -455,7 +478,7 @@ impl Engine {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
                 Some(cause) => owner.stream.poison(cause.clone()),
-                None => discard(io, &place.path()).await,
+                None => discard(io, &path).await,
             }
             return Err(error);
         }
@@ -483,6 +506,68 @@ impl Engine {
         Ok(())
     }
 
+    /// Begins background work of a flush and waits for it: the path of its file,
+    /// and what came of it. While flushes do not keep up, the owner does it; and
+    /// begins it anew, with another file, when a starved worker does not let go
+    /// of the first.
+    pub(super) async fn as_fast_as_needed<T, I: Io>(
+        &self,
+        owner: &Owner,
+        background: &Background,
+        io: &I,
+        begin: impl Fn() -> (PathBuf, Running<T>),
+    ) -> (PathBuf, Result<T>) {
+        let mut attempts = vec![begin()];
+        let mut has_looked_again = false;
+        let (at, output) = loop {
+            let is_behind = self.is_behind(owner);
+            background.set_debt(is_behind);
+            let mut changed = pin!(owner.flush_work.wait());
+            let is_recalled = is_behind && attempts.len() == 1 && attempts[0].1.is_away();
+            let mut patience = pin!(is_recalled.then(|| io.sleep(RECALL_NS)));
+            let happened = poll_fn(|cx| {
+                for (at, (_, attempt)) in attempts.iter_mut().enumerate() {
+                    if let Poll::Ready(output) = Pin::new(attempt).poll(cx) {
+                        return Poll::Ready(Happened::Ended(at, output));
+                    }
+                }
+                if let Some(patience) = patience.as_mut().as_pin_mut()
+                    && patience.poll(cx).is_ready()
+                {
+                    return Poll::Ready(Happened::NotLetGo);
+                }
+                changed.as_mut().poll(cx).map(|()| Happened::Changed)
+            });
+            match happened.await {
+                Happened::Ended(at, output) => break (at, output),
+                Happened::Changed => has_looked_again = true,
+                Happened::NotLetGo if attempts[0].1.is_away() => attempts.push(begin()),
+                Happened::NotLetGo => {}
+            }
+        };
+        if has_looked_again {
+            // What the flag stood for is still to be looked at.
+            owner.flush_work.set();
+        }
+        let (path, _) = attempts.swap_remove(at);
+        for (path, attempt) in attempts {
+            drop(attempt);
+            discard(io, &path).await;
+        }
+        (path, output)
+    }
+
+    /// Whether somebody waits for a flush, or will once one more memtable is
+    /// full.
+    fn is_behind(&self, owner: &Owner) -> bool {
+        let is_shard_behind = |&id: &ShardId| {
+            let state = self.shard(id).lock();
+            state.view.frozen.len() >= self.limits.frozen_max
+                || state.flushed_seq() < state.flush_wanted
+        };
+        owner.is_stopping() || owner.shards.iter().any(is_shard_behind)
+    }
+
     /// Returns when every write that was acknowledged before the call is in a
     /// table.
     pub(crate) async fn flush_all(&self) -> Result<()> {
@@ -493,7 +578,8 @@ impl Engine {
             if self.owners[self.owner_of(shard.id)].stream.poisoned().is_none() {
                 state.flush_error = None;
             }
-            targets.push((shard, state.next_seq - 1));
+            state.flush_wanted = state.next_seq - 1;
+            targets.push((shard, state.flush_wanted));
         }
         for (shard, target) in targets {
             loop {
@@ -552,6 +638,16 @@ impl Engine {
         root.manifest.append(io, &[Edit::Clean]).await?;
         root.manifest.witness(io).await
     }
+}
+
+/// What a flush waits for.
+enum Happened<T> {
+    /// An attempt ended.
+    Ended(usize, Result<T>),
+    /// There may be more to flush, or less hurry.
+    Changed,
+    /// The work should have come back by now.
+    NotLetGo,
 }
 
 /// Since when a stream has ended at the same position.

@@ -35,6 +35,8 @@ pub(crate) struct State {
     /// Long batches whose entries are still being inserted: until they are
     /// all in, the memtable is not rotated.
     pub(crate) inserting: u32,
+    /// Somebody waits until all writes up to this number are in tables.
+    pub(crate) flush_wanted: SeqNo,
     /// Why flushing does not go on, if it does not.
     pub(crate) flush_error: Option<Error>,
     pub(crate) closed: bool,
@@ -130,6 +132,7 @@ impl State {
             published: Published::new(flushed),
             view: Arc::new(view),
             inserting: 0,
+            flush_wanted: flushed,
             flush_error: None,
             closed: false,
             stalled: Waiters::default(),

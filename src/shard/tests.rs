@@ -1,26 +1,32 @@
 //! What only several writers at once can show: tasks on the simulated machine.
 
+use std::cell::Cell;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
+use crate::io::blocking::{Blocking, Parking};
 use crate::io::sim::{FaultKind, Faults, Sim};
-use crate::io::{BufferPool, Io};
+use crate::io::{BufferPool, Io, OpenMode};
 use crate::lsm::Direction;
 use crate::memtable::ArenaPool;
-use crate::runtime::yield_now;
+use crate::runtime::{
+    Background, Budget, Event, Executor, LocalIo, OwnerConfig, block_on, is_owner_thread,
+    slice_end, yield_now,
+};
 use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, WriteOp, recover};
 use crate::wal::{MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
 
 /// Shards whose memtables hold one write of [`put`].
-fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
+fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
     let limits = Limits {
         memtable_bytes: 4096,
         frozen_max: 2,
@@ -31,8 +37,8 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
         map: MapSizes { slot_bytes: 8192.min(segment_bytes as u32 - 4096), slots: 3 },
         durability: Durability::Durable,
     };
-    let opening = Opening {
-        dir: Path::new("/db").to_owned(),
+    Opening {
+        dir: dir.to_owned(),
         create: true,
         shards,
         limits: Box::new(move |_| limits),
@@ -41,7 +47,11 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
         map_dir: None,
-    };
+    }
+}
+
+fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
+    let opening = opening(Path::new("/db"), shards, segment_bytes);
     sim.block_on(async {
         sim.create_dir(Path::new("/db")).await.expect("a directory");
         sim.sync_dir(Path::new("/")).await.expect("a durable directory");
@@ -50,8 +60,9 @@ fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
 }
 
 fn start_owner(sim: &Sim, engine: &Arc<Engine>) {
+    let background = Background::simulated(sim, Budget::new());
     for job in Job::ALL {
-        sim.spawn(job.run(Arc::clone(engine), 0, sim.clone()));
+        sim.spawn(job.run(Arc::clone(engine), 0, sim.clone(), background.clone()));
     }
 }
 
@@ -262,4 +273,56 @@ fn every_writer_gets_on() {
         }
         sim.kill();
     }
+}
+
+#[test]
+fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Blocking::new(Arc::default());
+    let engine = block_on(recover(&calls, opening(dir.path(), 1, 1 << 20))).unwrap();
+    let (driver, io) = Parking::new(Arc::default());
+    let mut executor =
+        Executor::new(driver, OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false });
+    let spawner = executor.spawner();
+    let local = LocalIo::Blocking(io.clone());
+    let background = Background::start(&spawner, local, Budget::new(), "ouro-test");
+    let (stuck, frees) = (Arc::new(Event::default()), Arc::new(AtomicBool::new(false)));
+    let (engine, dir) = (Arc::new(engine), dir.path().to_owned());
+    let hurried = Arc::clone(&engine);
+    let waits = Arc::clone(&stuck);
+    spawner.spawn("hurry", async move {
+        waits.wait().await;
+        hurried.shard(0).lock().flush_wanted = 1;
+        hurried.owners[0].flush_work.set();
+    });
+    let main = async move {
+        let begun = Cell::new(0);
+        let begin = || {
+            begun.set(begun.get() + 1);
+            let (attempt, stuck, freed) = (begun.get(), Arc::clone(&stuck), Arc::clone(&frees));
+            let path = dir.join(attempt.to_string());
+            block_on(calls.open(&path, OpenMode::CreateNew)).unwrap();
+            let work = background.run("test", move |_| async move {
+                while attempt == 1 && is_owner_thread() {
+                    slice_end().await;
+                }
+                if attempt == 1 {
+                    stuck.set();
+                }
+                while attempt == 1 && !freed.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                Ok(attempt)
+            });
+            (path, work)
+        };
+        let owner = &engine.owners[0];
+        let (path, ended) = engine.as_fast_as_needed(owner, &background, &io, begin).await;
+        assert_eq!(ended.unwrap(), 2);
+        assert_eq!(path, dir.join("2"));
+        let left = io.list(&dir).await.unwrap();
+        assert!(left.contains(&"2".to_owned()) && !left.contains(&"1".to_owned()), "{left:?}");
+        frees.store(true, Ordering::SeqCst);
+    };
+    executor.run(vec![crate::runtime::Job::new("main", main)]).unwrap();
 }

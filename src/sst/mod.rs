@@ -21,8 +21,12 @@ pub(crate) use crate::format::edit::TableMeta;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::runtime::PIECE_BYTES_MAX;
+
 /// The longest request for a part of a table, in bytes.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+const _: () = assert!(REQUEST_BYTES_MAX <= PIECE_BYTES_MAX, "background work reads tables too");
 
 /// What filters did, over all the tables that count here.
 #[derive(Debug, Default)]

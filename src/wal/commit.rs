@@ -404,12 +404,14 @@ impl Stream {
     /// A group's write or a sync ended well: calls the next leader, and takes
     /// what can be published now.
     fn completed(&self, complete: impl FnOnce(&mut State)) -> Option<Publication> {
-        let mut wake = Vec::new();
+        let (mut wake, mut reached) = (Vec::new(), Vec::new());
         let (publication, owner, room) = {
             let mut state = self.state.lock();
             complete(&mut state);
+            // First, for whoever has reached its goal leads no more.
+            state.reached(&mut reached);
             let owner = state.call_leaders(&mut wake);
-            state.reached(&mut wake);
+            wake.append(&mut reached);
             if state.progress.is_settled() && state.is_closed() {
                 wake.append(&mut state.progress.take_waiting());
             }

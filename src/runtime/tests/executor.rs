@@ -303,6 +303,37 @@ fn no_wake_up_is_lost_between_threads() {
 }
 
 #[test]
+fn several_threads_wake_several_tasks_at_once() {
+    const ROUNDS: u32 = 2000;
+    const TASKS: usize = 4;
+    let asks: Vec<_> = (0..TASKS).map(|_| Arc::new(Event::default())).collect();
+    let answers: Vec<_> = (0..TASKS).map(|_| Arc::new(Event::default())).collect();
+    std::thread::scope(|scope| {
+        for (asks, answers) in asks.iter().zip(&answers) {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    asks.set();
+                    block_on(answers.wait());
+                }
+            });
+        }
+        let (driver, _) = Parking::new(Arc::default());
+        let config = OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false };
+        let mut executor = Executor::new(driver, config);
+        let tasks = asks.iter().zip(&answers).map(|(asks, answers)| {
+            let (asks, answers) = (Arc::clone(asks), Arc::clone(answers));
+            Job::new("answers", async move {
+                for _ in 0..ROUNDS {
+                    asks.wait().await;
+                    answers.set();
+                }
+            })
+        });
+        executor.run(tasks.collect()).unwrap();
+    });
+}
+
+#[test]
 fn an_owner_that_runs_dry_spins_for_a_while_and_then_sleeps() {
     for (spin_ns, turns, spins_found) in
         [(0, [true], 0), (3 * US, [true], 0), (30 * US, [false], 1)]

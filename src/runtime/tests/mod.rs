@@ -1,6 +1,7 @@
 //! Tests of the runtime: executors over a scripted driver, and owners on real
 //! files and on the simulated machine.
 
+mod background;
 mod closure;
 mod executor;
 mod mailbox;
