@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::durability::Durability;
 use crate::size::parse_size;
 use crate::workload::Workload;
 
 const EXAMPLES: &str = "\
 Examples:
   ouro-bench
-      Loads a million records into ./ouro-bench-data with 16 clients, then runs
+      Loads a million records into ./ouro-bench-data with one client, then runs
       YCSB B on them. Ends within a minute. Takes --io, and no other flag.
   ouro-bench load --dir data --records 4000000 --clients 16
       Makes a database to measure.
@@ -32,9 +33,9 @@ Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 
 /// Measures OuroDB: loads a database, runs a workload on it, reports latencies
 ///
-/// Without a command: loads a million records into ./ouro-bench-data, every
-/// write durable, and runs a read-mostly workload on them. Every value read is
-/// checked.
+/// Without a command: one client loads a million records into ./ouro-bench-data,
+/// every write safe from the death of the process, and runs a read-mostly
+/// workload on them. Every value read is checked.
 #[derive(Parser, Debug)]
 #[command(
     name = "ouro-bench",
@@ -126,8 +127,10 @@ pub struct CommonArgs {
     /// The engine's memory budget
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub memory: u64,
-    /// What an acknowledged write survives: durable, the loss of power
-    #[arg(long, value_name = "D", default_value = "durable", value_parser = parse_durability)]
+    /// What an acknowledged write survives: durable, the loss of power;
+    /// process-safe, the death of the process; relaxed:100ms, the loss of power
+    /// after that time
+    #[arg(long, value_name = "D", default_value = "process-safe")]
     pub durability: Durability,
     /// How the engine's owners reach the disk
     #[arg(long, value_name = "IO", default_value = "ring")]
@@ -149,16 +152,6 @@ pub struct CommonArgs {
 pub enum ClientKind {
     /// A thread that waits for each operation.
     Thread,
-}
-
-/// What an acknowledged write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// Loss of power.
-    Durable,
-    /// The death of the process, not of the machine.
-    ProcessSafe,
 }
 
 /// How the engine's owners do I/O.
@@ -185,15 +178,6 @@ fn parse_client_kind(text: &str) -> Result<ClientKind, String> {
         "thread" => Ok(ClientKind::Thread),
         "task" | "owner" => Err(format!("{text} clients do not exist yet; use thread")),
         _ => Err("the only kind of client is thread".to_owned()),
-    }
-}
-
-fn parse_durability(text: &str) -> Result<Durability, String> {
-    match text {
-        "durable" => Ok(Durability::Durable),
-        "process-safe" => Ok(Durability::ProcessSafe),
-        _ if text.starts_with("relaxed:") => Err(format!("{text} does not exist yet; use durable")),
-        _ => Err("the only durability is durable".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ourodb::{Db, Options};
 
-use crate::cli::{Durability, Io};
+use crate::cli::Io;
 use crate::failure::Failure;
 use crate::target::{Device, Handle, OpenOptions, Rows, Status, Target};
 
@@ -20,13 +20,8 @@ impl Target for OuroDb {
     type Settings = ();
     type Handle<'a> = OuroHandle<'a>;
 
-    fn check(options: &OpenOptions, (): &()) -> Result<(), Failure> {
-        match options.durability {
-            Durability::Durable => Ok(()),
-            Durability::ProcessSafe => Err(Failure::Usage(
-                "--durability process-safe does not exist yet; use durable".to_owned(),
-            )),
-        }
+    fn check(_: &OpenOptions, (): &()) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn owns(path: &Path, is_dir: bool) -> bool {
@@ -46,6 +41,7 @@ impl Target for OuroDb {
             .create(options.create)
             .memory(options.memory_bytes)
             .lock_wait(options.lock_wait)
+            .durability(options.durability.into())
             .io(options.io.into());
         if let Some(shards) = options.shards {
             chosen = chosen.shards(shards);
@@ -144,6 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::durability::Durability;
 
     #[test]
     fn a_handle_does_what_its_names_say() {
@@ -174,8 +171,5 @@ mod tests {
         assert!(rows.iter().eq([(&b"c"[..], &b"c"[..])]));
         assert!(target.status().device.unwrap().bytes_written > 0);
         target.close().unwrap();
-
-        let unsafe_options = OpenOptions { durability: Durability::ProcessSafe, ..options };
-        assert_eq!(OuroDb::check(&unsafe_options, &()).unwrap_err().exit_code(), 2);
     }
 }

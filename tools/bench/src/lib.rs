@@ -15,7 +15,7 @@
 //! * All clients: [`runner`].
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
 //!   [`machine`].
-//! * The commands: [`cli`], [`directory`], [`commands`], [`quick`], [`failure`],
+//! * The commands: [`cli`], [`durability`], [`directory`], [`commands`], [`quick`], [`failure`],
 //!   [`program`].
 //!
 //! A library so that tests and examples can reach the parts, and `tools/compare`
@@ -26,6 +26,7 @@ pub mod client;
 pub mod commands;
 pub mod directory;
 pub mod distribution;
+pub mod durability;
 pub mod engine;
 pub mod failure;
 pub mod inserts;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::cli::{ClientKind, CommonArgs, Durability, Io, LoadArgs, RunArgs};
+use crate::cli::{ClientKind, CommonArgs, Io, LoadArgs, RunArgs};
 use crate::commands;
 use crate::directory::{Contents, look};
+use crate::durability::Durability;
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -39,7 +40,7 @@ impl Plan {
             records: 1_000_000,
             load: Duration::from_secs(38),
             run: Duration::from_secs(10),
-            clients: 16,
+            clients: 1,
             io,
         }
     }
@@ -55,7 +56,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         depth: 1,
         owners: None,
         memory: 256 << 20,
-        durability: Durability::Durable,
+        durability: Durability::ProcessSafe,
         io: plan.io,
         lock_wait: Duration::from_secs(10),
         json: None,
@@ -66,10 +67,12 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         Contents::Ours(..) => " in place of an earlier load",
         Contents::Nothing | Contents::Foreign(_) => "",
     };
-    let (records, clients) = (grouped(plan.records), plan.clients);
+    let records = grouped(plan.records);
+    let clients = if plan.clients == 1 { "one client" } else { "several clients" };
     output.say(&format!(
         "OuroDB: loading {records} records into {dir}{replacing}.\nKeys of 24 bytes, values of \
-         400 (half of them random), {clients} clients;\nevery write survives a power failure.\n\n"
+         400 (half of them random), {clients}.\nWhat is acknowledged survives the death of the \
+         process, and after a second\na power failure.\n\n"
     ))?;
     let load = LoadArgs {
         records: plan.records,
@@ -89,7 +92,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     }
     let workload = Workload::B;
     output.say(&format!(
-        "\nNow {} for {:.0} s, {clients} clients;\nevery value read is checked.\n\n",
+        "\nNow {} for {:.0} s, {clients};\nevery value read is checked.\n\n",
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
@@ -102,6 +105,6 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     };
     output.say(&format!(
         "\nThe data stays in {dir}. To go on with it:\n  {program} run --dir {dir} --workload \
-         get-uniform --clients {clients}{io}\nAll there is: {program} --help\n"
+         get-uniform --clients 8{io}\nAll there is: {program} --help\n"
     ))
 }

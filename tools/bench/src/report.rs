@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::cli::{ClientKind, CommonArgs, Durability, Io};
+use crate::cli::{ClientKind, CommonArgs, Io};
+use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;

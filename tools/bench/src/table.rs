@@ -40,8 +40,9 @@ fn setting(report: &Report) -> String {
     let plural = if config.clients == 1 { "" } else { "s" };
     let unknown = || "unknown".to_owned();
     let facts = format!(
-        "{} client{plural}, {pace}; {} records of {} + {} bytes; memory {}; {} on {}",
+        "{} client{plural}, {pace}; {}; {} records of {} + {} bytes; memory {}; {} on {}",
         config.clients,
+        config.durability,
         grouped(report.result.records),
         config.key_bytes,
         config.value_bytes,
@@ -178,11 +179,13 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use clap::ValueEnum;
 
     use super::*;
-    use crate::cli::{ClientKind, Durability, Io};
+    use crate::cli::{ClientKind, Io};
+    use crate::durability::Durability;
     use crate::machine::Machine;
     use crate::report::{Config, Latency, Versions};
     use crate::target::Device;
@@ -247,7 +250,7 @@ mod tests {
                 owners: Some(2),
                 shards: Some(64),
                 memory_bytes: 256 << 20,
-                durability: Durability::Durable,
+                durability: Durability::Relaxed { within: Duration::from_millis(99_999) },
                 io: Some(Io::Blocking),
             },
             machine: Machine::look(Path::new("/")),
@@ -291,7 +294,8 @@ mod tests {
             // Nothing is lost at a line's end.
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             for part in [
-                "4096 clients, open loop at 1,000,000,000/s; 999,999,999 records of 24 + 65536",
+                "4096 clients, open loop at 1,000,000,000/s; relaxed:1m39s999ms; 999,999,999 records",
+                "records of 24 + 65536 bytes",
                 "59.9ms of CPU per operation; 12.34 bytes written per byte put; 12.34 device",
                 "99,999,999 9,999,999 9.99us 99.9us 999us 9.99ms 99.9ms 59.9s",
                 "999,999,999 operations were due and never sent; the percentiles",

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::{Durability, Io};
+use crate::cli::Io;
+use crate::durability::Durability;
 use crate::failure::Failure;
 
 /// A database under load.

@@ -88,9 +88,9 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--client-kind", "robot"], "thread"),
         (&["load", "--dir", "db", "--depth", "2"], "does not exist yet"),
         (&["load", "--dir", "db", "--depth", "0"], "1 operation"),
-        (&["load", "--dir", "db", "--durability", "process-safe"], "does not exist yet"),
-        (&["load", "--dir", "db", "--durability", "relaxed:100ms"], "does not exist yet"),
-        (&["load", "--dir", "db", "--durability", "never"], "durable"),
+        (&["load", "--dir", "db", "--durability", "relaxed"], "relaxed:100ms"),
+        (&["load", "--dir", "db", "--durability", "relaxed:0ms"], "at least 1ms"),
+        (&["load", "--dir", "db", "--durability", "never"], "process-safe"),
         (&["load", "--dir", "db", "--io", "mmap"], "ring"),
         (&["load", "--dir", "db", "--memory", "1MB"], "MiB"),
         (&["load", "--dir", "db", "--clients", "0"], "1 to 4096"),
@@ -181,6 +181,26 @@ fn inserted_records_are_there_for_the_next_run() {
 }
 
 #[test]
+fn every_durability_loads_and_runs() {
+    for durability in ["durable", "process-safe", "relaxed:100ms"] {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = ["--durability", durability, "--json", "-"];
+        let loaded = json(&done(&bench(dir.path(), &[&LOAD[..], &flags].concat())));
+        let ran = json(&done(&run(dir.path(), "a", &flags)));
+        for result in [&loaded, &ran] {
+            assert_eq!(result["config"]["durability"], durability);
+            assert_eq!(result["result"]["wrong_reads"], 0);
+        }
+    }
+    // With one client, each durable write is one of the device's.
+    let dir = tempfile::tempdir().unwrap();
+    let one = ["--clients", "1", "--durability", "durable", "--json", "-"];
+    let flags = [&["load", "--dir", "db", "--records", "300"], &one[..]].concat();
+    let loaded = json(&done(&bench(dir.path(), &flags)));
+    assert!(loaded["result"]["device"]["writes"].as_u64().unwrap() >= 300, "{loaded}");
+}
+
+#[test]
 fn json_has_the_whole_configuration_and_units_in_names() {
     let dir = tempfile::tempdir().unwrap();
     let mut arguments = LOAD.to_vec();
@@ -204,7 +224,7 @@ fn json_has_the_whole_configuration_and_units_in_names() {
         ("depth", 1.into()),
         ("loop", "closed".into()),
         ("memory_bytes", (64 << 20).into()),
-        ("durability", "durable".into()),
+        ("durability", "process-safe".into()),
         ("io", "blocking".into()),
     ] {
         assert_eq!(config[name], value, "{name}");

@@ -157,8 +157,9 @@ impl From<Extras> for fjall::Settings {
 /// The command line, with help that fits all engines.
 #[must_use]
 pub fn command() -> Command {
-    let help = "What an acknowledged write survives: durable, the loss of power; process-safe \
-                (not OuroDB), the death of the process";
+    let help = "What an acknowledged write survives: durable, the loss of power; process-safe, \
+                the death of the process; relaxed:100ms (OuroDB only), the loss of power after \
+                that time";
     ["load", "run", "alternate"].into_iter().fold(Cli::command(), |command, name| {
         command.mut_subcommand(name, |sub| sub.mut_arg("durability", |arg| arg.help(help)))
     })

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use ouro_bench::cli::{Durability, Io};
+use ouro_bench::cli::Io;
+use ouro_bench::durability::Durability;
 use ouro_bench::engine::OuroDb;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Target};
 use ouro_compare::engines::{fjall, rocksdb};
@@ -86,7 +87,11 @@ fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Setti
 
 #[test]
 fn ourodb_keeps_what_it_is_given() {
-    keeps_what_it_is_given::<OuroDb>(Durability::Durable, &());
+    let within = Duration::from_millis(100);
+    for durability in [Durability::Durable, Durability::ProcessSafe, Durability::Relaxed { within }]
+    {
+        keeps_what_it_is_given::<OuroDb>(durability, &());
+    }
 }
 
 #[test]
@@ -168,7 +173,9 @@ fn what_an_engine_cannot_do_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for line in [
         "load --dir d --engine fjall --direct",
-        "load --dir d --engine ourodb --durability process-safe",
+        "load --dir d --engine rocksdb --durability relaxed:100ms",
+        "load --dir d --engine fjall --durability relaxed:100ms",
+        "load --dir d --engine ourodb --durability never",
         "load --dir d --engine rocksdb --memory 1MiB",
         "run --dir d --engine rocksdb --workload a",
         "load --dir d",

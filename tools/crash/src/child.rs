@@ -5,7 +5,6 @@ use std::io::{self, BufReader, Read, Write};
 use std::process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::protocol::{Content, OPENED};
@@ -38,21 +37,8 @@ impl Child {
     pub(crate) fn start(arguments: &worker::Arguments, patience: Duration) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("worker").arg("--dir").arg(&arguments.dir);
-        for (name, value) in [
-            ("--seed", arguments.seed),
-            ("--cycle", arguments.cycle),
-            ("--clients", arguments.clients.into()),
-            ("--shards", arguments.shards as u64),
-            ("--owners", arguments.owners as u64),
-        ] {
-            command.arg(name).arg(value.to_string());
-        }
-        let names = [("--io", arguments.io.to_possible_value())];
-        let plant = ("--plant", arguments.plant.and_then(|plant| plant.to_possible_value()));
-        for (name, value) in names.into_iter().chain([plant]) {
-            if let Some(value) = value {
-                command.arg(name).arg(value.get_name());
-            }
+        for (flag, value) in arguments.flags() {
+            command.arg(flag).arg(value);
         }
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let taken = process.stdin.take().zip(process.stdout.take());

@@ -21,10 +21,12 @@ use signal_hook::consts::{SIGINT, SIGKILL};
 
 use crate::Io;
 use crate::child::Child;
+use crate::durability::Mode;
 use crate::oracle::Oracle;
 use crate::protocol::{CLOSE, GO, OPENED, RECORD_BYTES, Record};
-use crate::report::{Counts, Report};
+use crate::report::{Counts, FORMAT, Report};
 use crate::script::{Script, random};
+use crate::setup::Setup;
 use crate::worker::{self, Plant};
 
 /// After so many cycles the next begins with a fresh database.
@@ -32,6 +34,16 @@ const CYCLES_PER_DATABASE: u64 = 25;
 
 /// A worker that takes longer to open, to write anything, or to close, hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A mode that met writes in flight in fewer than half of its kills fails the
+/// run, if there were so many; of fewer, chance decides.
+const CYCLES_TO_JUDGE: u64 = 20;
+
+/// Some workers live on until all they acknowledged is due, if that takes no
+/// longer than this.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// So much longer, so that what is due is so for certain.
+const LINGER_MORE: Duration = Duration::from_millis(20);
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -47,6 +59,13 @@ pub(crate) struct Arguments {
     /// Threads that write
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=99))]
     clients: u8,
+    /// What an acknowledged write is to survive, in all cycles: durable,
+    /// process-safe, relaxed:100ms, or mixed, where each write draws its own.
+    /// Relaxed writes may be lost for their time and 200 ms more, but none
+    /// without those that came later on its WAL stream [default: all modes
+    /// in turn; of 200 cycles, 60 for each of the first three]
+    #[arg(long, value_name = "D")]
+    durability: Option<Mode>,
     #[arg(long, value_enum, default_value_t = Io::Ring)]
     io: Io,
     /// Write the counts as JSON to this file
@@ -100,10 +119,9 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         Err(Failure::Finding { cycle, what }) => Some((1, format!("cycle {cycle}: {what}"))),
         Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
         Err(Failure::Interrupted) => Some((130, "interrupted".to_owned())),
-        Ok(()) if 2 * counts.cycles_with_writes_in_flight < counts.cycles => {
-            Some((7, "fewer than half of the kills met writes in flight".to_owned()))
-        }
-        Ok(()) => None,
+        Ok(()) => counts
+            .idle_mode(CYCLES_TO_JUDGE)
+            .map(|mode| (7, format!("{mode}: fewer than half of the kills met writes in flight"))),
     };
     if let Some((_, what)) = &failed {
         eprintln!("ouro-crash: {what}");
@@ -111,8 +129,11 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     if let Err(Failure::Finding { cycle, what }) = &result {
         let Arguments { seed, clients, io, .. } = arguments;
         let cycles = cycle + 1;
+        let pinned = arguments.durability.map(|mode| format!(" --durability {mode}"));
         println!(
-            "replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients} --io {io}"
+            "replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients} --io \
+             {io}{}",
+            pinned.unwrap_or_default()
         );
         println!("failed in cycle {cycle}: {what}");
         println!("kept: {}", dir.display());
@@ -120,11 +141,11 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     }
     let code = failed.as_ref().map_or(0, |(code, _)| *code);
     let report = Report {
-        format: 1,
+        format: FORMAT,
         command: "kill",
         seed: arguments.seed,
         clients: arguments.clients,
-        durability: "durable",
+        durability: arguments.durability.map_or("all".to_owned(), |mode| mode.to_string()),
         io: arguments.io,
         duration_s: start.elapsed().as_secs_f64(),
         counts: &counts,
@@ -181,7 +202,7 @@ struct Run<'a> {
     random: Rng,
     oracle: Oracle,
     database: PathBuf,
-    shards: usize,
+    mode: Mode,
     /// How long the last opening took: kills during recovery aim at it.
     open_duration: Duration,
 }
@@ -204,7 +225,7 @@ impl<'a> Run<'a> {
             random: random(&[arguments.seed]),
             oracle: Oracle::new(arguments.clients),
             database: PathBuf::new(),
-            shards: 1,
+            mode: Mode::Durable,
             open_duration: Duration::from_millis(20),
         })
     }
@@ -228,7 +249,7 @@ impl<'a> Run<'a> {
                 let fresh = cycle == first;
                 let (child, script) = self.open_and_check(fresh)?;
                 self.write_and_kill(child, &script)?;
-                self.counts.cycles += 1;
+                self.count_cycle()?;
             }
             let (child, _) = self.open_and_check(false)?;
             self.close(child)?;
@@ -240,13 +261,14 @@ impl<'a> Run<'a> {
     fn fresh_database(&mut self) {
         self.database = self.dir.join(format!("db-{:04}", self.counts.databases));
         self.counts.databases += 1;
-        self.shards = 1 << self.random.u32(..4);
         self.oracle = Oracle::new(self.arguments.clients);
     }
 
     fn begin_cycle(&mut self, cycle: u64) -> Result<(), Failure> {
         self.cycle = cycle;
-        self.random = random(&[self.arguments.seed, cycle]);
+        let seed = self.arguments.seed;
+        self.random = random(&[seed, cycle]);
+        self.mode = self.arguments.durability.unwrap_or_else(|| Mode::of_cycle(seed, cycle));
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Failure::Interrupted);
         }
@@ -287,11 +309,13 @@ impl<'a> Run<'a> {
             Err(error) => return Err(self.finding(format!("opening: {error}"))),
         };
         self.open_duration = start.elapsed();
-        let in_flight = self.oracle.check(&content.rows).map_err(|what| self.finding(what))?;
-        self.counts.in_flight_written += in_flight.written;
-        self.counts.in_flight_not_written += in_flight.not_written;
-        self.counts.in_flight_without_trace += in_flight.without_trace;
-        Ok((child, Script::new(self.arguments.seed, self.cycle, content.streams)))
+        let settled = self.oracle.check(&content.rows).map_err(|what| self.finding(what))?;
+        self.counts.in_flight_written += settled.written;
+        self.counts.in_flight_not_written += settled.not_written;
+        self.counts.in_flight_without_trace += settled.without_trace;
+        self.counts.relaxed_lost += settled.relaxed_lost;
+        let script = Script::new(self.arguments.seed, self.cycle, self.mode, content.streams);
+        Ok((child, script))
     }
 
     fn start(&mut self) -> io::Result<Child> {
@@ -300,10 +324,8 @@ impl<'a> Run<'a> {
             seed: self.arguments.seed,
             cycle: self.cycle,
             clients: self.arguments.clients,
-            shards: self.shards,
-            // Streams of owners that are gone must be replayed all the same.
-            owners: self.random.usize(1..=self.shards.min(3)),
-            io: self.arguments.io,
+            durability: self.mode,
+            setup: Setup::draw(&mut self.random, self.arguments.io),
             plant: self.arguments.plant,
         };
         Child::start(&arguments, PATIENCE)
@@ -327,7 +349,7 @@ impl<'a> Run<'a> {
     }
 
     fn write_and_kill(&mut self, mut child: Child, script: &Script) -> Result<(), Failure> {
-        self.oracle.begin_cycle();
+        self.oracle.begin_cycle(script);
         // Few and many acknowledgements alike; a slow disk gets fewer.
         let target_max = 1 << self.random.u32(1..=10);
         let target = self.random.u64(1..=target_max);
@@ -343,31 +365,52 @@ impl<'a> Run<'a> {
                 let status = child.wait()?;
                 return Err(self.ended_by_itself("while writing", status, false));
             }
-            acknowledged += self.take_records(&mut records, script)?;
+            acknowledged += self.take_records(&mut records, script, start.elapsed())?;
         }
         thread::sleep(self.random_below(Duration::from_millis(2)));
+        if let Some(due) = self.mode.all_due()
+            && due <= LINGER_MAX
+            && self.random.u8(..6) == 0
+        {
+            thread::sleep(due + LINGER_MORE);
+            self.counts.cycles_until_all_was_due += 1;
+        }
+        let lived = start.elapsed();
         child.kill()?;
+        self.oracle.killed(lived);
         child.drain(&mut records)?;
-        acknowledged += self.take_records(&mut records, script)?;
+        // When these came, nobody knows.
+        acknowledged += self.take_records(&mut records, script, lived)?;
         let status = child.wait()?;
         if status.signal() != Some(SIGKILL) {
             return Err(self.ended_by_itself("while writing", status, false));
         }
         assert!(records.is_empty(), "a record arrived in part");
         self.counts.writes_acknowledged += acknowledged;
-        self.counts.cycles_with_writes_in_flight += u64::from(self.oracle.has_writes_in_flight());
         Ok(())
     }
 
-    /// Hands all whole records to the oracle. Returns how many writes they
-    /// acknowledge.
-    fn take_records(&mut self, records: &mut Vec<u8>, script: &Script) -> Result<u64, Failure> {
+    fn count_cycle(&mut self) -> Result<(), Failure> {
+        let has_writes_in_flight = self.oracle.has_writes_in_flight();
+        self.counts.count_cycle(self.mode.name(), has_writes_in_flight);
+        self.counts.count_files(&self.database)?;
+        Ok(())
+    }
+
+    /// Hands all whole records to the oracle, which were there at the latest
+    /// `at`. Returns how many writes they acknowledge.
+    fn take_records(
+        &mut self,
+        records: &mut Vec<u8>,
+        script: &Script,
+        at: Duration,
+    ) -> Result<u64, Failure> {
         let mut acknowledged = 0;
         let (whole, rest) = records.as_chunks::<RECORD_BYTES>();
         for record in whole {
             let taken = Record::from_bytes(record)
                 .ok_or_else(|| "a record that no worker writes".to_owned())
-                .and_then(|record| self.oracle.take(record, script));
+                .and_then(|record| self.oracle.take(record, script, at));
             acknowledged += u64::from(taken.map_err(|what| self.finding(what))?);
         }
         *records = rest.to_vec();

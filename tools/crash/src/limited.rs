@@ -1,6 +1,8 @@
 //! The process that meets a limit: it says `done`, or why not, as its last
 //! line. Its database is `db` in the current directory.
 
+mod mappings;
+
 use std::fmt::Debug;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use ourodb::{Db, ErrorKind, Options};
+use ourodb::{Db, Durability, ErrorKind, Options};
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use tracing::field::{Field, Visit};
@@ -64,11 +66,20 @@ enum Role {
         free: Option<PathBuf>,
         #[arg(long)]
         until_killed: bool,
+        /// What acknowledged writes survive: the process
+        #[arg(long)]
+        process_safe: bool,
     },
+    /// Writes into mappings of the log
+    Mappings { scarce: mappings::Scarce },
     /// What was acknowledged is there
     Check { counts: Vec<String> },
     /// 64 KiB, for an ordinary user
-    LittleLockedMemory,
+    LittleLockedMemory {
+        /// What acknowledged writes survive: the process
+        #[arg(long)]
+        process_safe: bool,
+    },
     /// The database is another user's
     Denied,
 }
@@ -81,9 +92,14 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     let outcome = match &arguments.role {
         Role::NoDirectIo => no_direct_io(),
         Role::Works => works(),
-        Role::Fill { prefix, free, until_killed } => fill(prefix, free.as_deref(), *until_killed),
+        Role::Fill { prefix, free, until_killed, process_safe } => {
+            fill(prefix, free.as_deref(), *until_killed, durability(*process_safe))
+        }
+        Role::Mappings { scarce } => mappings::meet(*scarce),
         Role::Check { counts } => check(counts),
-        Role::LittleLockedMemory => little_locked_memory(),
+        Role::LittleLockedMemory { process_safe } => {
+            little_locked_memory(durability(*process_safe))
+        }
         Role::Denied => denied(),
     };
     match outcome {
@@ -102,8 +118,16 @@ fn options() -> Options {
     Options::default().memory(8 << 20).shards(SHARDS).owners(2)
 }
 
+fn durability(process_safe: bool) -> Durability {
+    if process_safe { Durability::ProcessSafe } else { Durability::Durable }
+}
+
 fn open() -> Outcome<Db> {
-    Db::open("db", options()).map_err(|error| format!("opening: {error}"))
+    open_with(options())
+}
+
+fn open_with(options: Options) -> Outcome<Db> {
+    Db::open("db", options).map_err(|error| format!("opening: {error}"))
 }
 
 /// The call must fail like this.
@@ -170,26 +194,22 @@ fn value(client: usize, number: u64) -> Vec<u8> {
 /// For each client, how many of its writes were acknowledged.
 type Counts = [u64; CLIENTS];
 
-fn fill(prefix: &str, free: Option<&Path>, until_killed: bool) -> Outcome {
-    let db = open()?;
+fn fill(prefix: &str, free: Option<&Path>, until_killed: bool, durability: Durability) -> Outcome {
+    let options = || options().durability(durability);
+    let db = open_with(options())?;
     let mut counts = Counts::default();
-    write_until_full(&db, prefix, &mut counts)?;
+    write_until_full(&db, prefix, durability, &mut counts)?;
     check_counts(&db, prefix, &counts)?;
     if let Some(free) = free {
         std::fs::remove_file(free).map_err(|error| error.to_string())?;
-        resume(&db, prefix, &mut counts)?;
-        write_until_full(&db, prefix, &mut counts)?;
+        resume(&db, prefix, durability, &mut counts)?;
+        write_until_full(&db, prefix, durability, &mut counts)?;
         check_counts(&db, prefix, &counts)?;
     }
-    let listed = counts.map(|count| count.to_string()).join(",");
-    println!("{ACKNOWLEDGED}{prefix}:{listed}");
     if until_killed {
-        println!("{FULL}");
-        std::io::stdout().flush().map_err(|error| error.to_string())?;
-        loop {
-            thread::park();
-        }
+        return say_and_wait(prefix, &counts);
     }
+    say(prefix, &counts);
     // Closing and opening want a little space too; they may say that there is
     // none.
     unless_full(db.close())?;
@@ -207,6 +227,21 @@ fn fill(prefix: &str, free: Option<&Path>, until_killed: bool) -> Outcome {
         return Err(format!("openings that failed left {manifests} manifests"));
     }
     Ok(())
+}
+
+fn say(prefix: &str, counts: &Counts) {
+    let listed = counts.map(|count| count.to_string()).join(",");
+    println!("{ACKNOWLEDGED}{prefix}:{listed}");
+}
+
+/// Says what was acknowledged, and waits to be killed.
+fn say_and_wait(prefix: &str, counts: &Counts) -> Outcome {
+    say(prefix, counts);
+    println!("{FULL}");
+    std::io::stdout().flush().map_err(|error| error.to_string())?;
+    loop {
+        thread::park();
+    }
 }
 
 fn manifests() -> std::io::Result<usize> {
@@ -232,7 +267,7 @@ fn unless_full<T>(result: ourodb::Result<T>) -> Outcome<Option<T>> {
 }
 
 /// Each client writes until the disk is full for it.
-fn write_until_full(db: &Db, prefix: &str, counts: &mut Counts) -> Outcome {
+fn write_until_full(db: &Db, prefix: &str, durability: Durability, counts: &mut Counts) -> Outcome {
     let enough = AtomicBool::new(false);
     let write = |client: usize, count: &mut u64| {
         while !enough.load(Ordering::Relaxed) {
@@ -240,7 +275,7 @@ fn write_until_full(db: &Db, prefix: &str, counts: &mut Counts) -> Outcome {
                 return Err("the disk is never full".to_owned());
             }
             let (key, value) = (key(prefix, client, *count), value(client, *count));
-            match db.put(&key, &value).wait() {
+            match db.put(&key, &value).durability(durability).wait() {
                 Ok(()) => *count += 1,
                 Err(error) => return expect::<()>(Err(error), ErrorKind::NoSpace, &SAYS),
             }
@@ -267,23 +302,36 @@ fn write_until_full(db: &Db, prefix: &str, counts: &mut Counts) -> Outcome {
 }
 
 /// There is space again: writes and flushes succeed by themselves.
-fn resume(db: &Db, prefix: &str, counts: &mut Counts) -> Outcome {
-    let start = Instant::now();
-    let retry = |attempt: &dyn Fn() -> ourodb::Result<()>| {
-        while unless_full(attempt())?.is_none() {
-            if start.elapsed() > PATIENCE {
-                return Err("writes do not resume although there is space".to_owned());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    };
+fn resume(db: &Db, prefix: &str, durability: Durability, counts: &mut Counts) -> Outcome {
     for (client, count) in counts.iter_mut().enumerate() {
-        let (key, value) = (key(prefix, client, *count), value(client, *count));
-        retry(&|| db.put(&key, &value).wait())?;
-        *count += 1;
+        put_in_time(db, prefix, durability, client, count)?;
     }
-    retry(&|| db.flush().wait())
+    in_time(&|| db.flush().wait())
+}
+
+/// A put that succeeds by itself now that there is space.
+fn put_in_time(
+    db: &Db,
+    prefix: &str,
+    durability: Durability,
+    client: usize,
+    count: &mut u64,
+) -> Outcome {
+    let (key, value) = (key(prefix, client, *count), value(client, *count));
+    in_time(&|| db.put(&key, &value).durability(durability).wait())?;
+    *count += 1;
+    Ok(())
+}
+
+fn in_time(attempt: &dyn Fn() -> ourodb::Result<()>) -> Outcome {
+    let start = Instant::now();
+    while unless_full(attempt())?.is_none() {
+        if start.elapsed() > PATIENCE {
+            return Err("writes do not resume although there is space".to_owned());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// What was acknowledged is there, what was refused is not.
@@ -338,7 +386,7 @@ fn parse(counts: &str) -> Option<(&str, Counts)> {
     Some((prefix, counts.try_into().ok()?))
 }
 
-fn little_locked_memory() -> Outcome {
+fn little_locked_memory(durability: Durability) -> Outcome {
     drop_root()?;
     let limit = Rlimit { current: Some(LOCKED_BYTES_MAX), maximum: Some(LOCKED_BYTES_MAX) };
     setrlimit(Resource::Memlock, limit).map_err(|error| error.to_string())?;
@@ -348,6 +396,7 @@ fn little_locked_memory() -> Outcome {
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(warnings.clone()).map_err(|error| error.to_string())?;
 
+    let open = || open_with(options().durability(durability));
     let db = open()?;
     // That there is a warning shows that the limit bites.
     warnings.expect(&[&["not registered", "RLIMIT_MEMLOCK", "ulimit -l"]])?;

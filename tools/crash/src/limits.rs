@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 const DISK_MIB: u64 = 64;
 
+/// A flag of processes whose writes need not survive the machine.
+const PROCESS_SAFE: &str = "--process-safe";
+
 /// What is put on a disk beforehand, to be removed when it is full.
 const FILLER_BYTES: usize = 12 << 20;
 
@@ -38,10 +41,14 @@ pub(crate) struct Arguments {
 
 type Case = fn(&Path) -> Result<(), String>;
 
-const CASES: [(&str, Case); 5] = [
+const CASES: [(&str, Case); 9] = [
     ("no-direct-io", no_direct_io),
     ("tmpfs", tmpfs),
-    ("full-disk", full_disk),
+    ("full-disk", |place| full_disk(place, &[])),
+    ("full-disk-process-safe", |place| full_disk(place, &[PROCESS_SAFE])),
+    ("full-disk-under-a-mapping", |place| disk_and_mapping(place, "disk-afterwards")),
+    ("full-disk-without-a-mapping", |place| disk_and_mapping(place, "disk-beforehand")),
+    ("short-files", short_files),
     ("little-locked-memory", little_locked_memory),
     ("another-users-files", another_users_files),
 ];
@@ -99,36 +106,58 @@ fn tmpfs(place: &Path) -> Result<(), String> {
 
 /// A disk that is full three times: twice under one open database, which goes
 /// on when there is space, and once under one that is then killed.
-fn full_disk(place: &Path) -> Result<(), String> {
+fn full_disk(place: &Path, durability: &[&str]) -> Result<(), String> {
     let mount = Mount::ext4(&place.join("image"), DISK_MIB, &place.join("mount"))?;
     let failed = |error: io::Error| error.to_string();
     let filler = |name: &str| mount.point().join(name);
     for name in ["filler-a", "filler-b", "filler-c"] {
         fs::write(filler(name), vec![0x5a; FILLER_BYTES]).map_err(failed)?;
     }
-    let fill = ["fill", "--prefix", "a", "--free", "filler-a"];
+    let fill = [&["fill", "--prefix", "a", "--free", "filler-a"], durability].concat();
     let mut counts = Limited::start(mount.point(), &fill)?.finish()?;
 
     fs::remove_file(filler("filler-b")).map_err(failed)?;
-    let fill = ["fill", "--prefix", "b", "--until-killed"];
-    let mut child = Limited::start(mount.point(), &fill)?;
-    counts.extend(child.read_up_to(FULL)?);
-    drop(child);
+    let fill = [&["fill", "--prefix", "b", "--until-killed"], durability].concat();
+    counts.extend(Limited::start(mount.point(), &fill)?.kill_at(FULL)?);
 
     fs::remove_file(filler("filler-c")).map_err(failed)?;
+    check(mount.point(), &counts, 2)
+}
+
+/// What was acknowledged in a mapping is there after a kill, whatever became of
+/// the disk before or after the mapping was made.
+fn disk_and_mapping(place: &Path, scarce: &str) -> Result<(), String> {
+    let mount = Mount::ext4(&place.join("image"), DISK_MIB, &place.join("mount"))?;
+    let said = Limited::start(mount.point(), &["mappings", scarce])?.kill_at(FULL)?;
+    check(mount.point(), &said, 1)
+}
+
+fn short_files(place: &Path) -> Result<(), String> {
+    give_away(place)?;
+    let said = Limited::start(place, &["mappings", "file-bytes"])?.kill_at(FULL)?;
+    check(place, &said, 1)
+}
+
+/// What was acknowledged, as so many lines of these say, is there.
+fn check(place: &Path, said: &[String], lines: usize) -> Result<(), String> {
     let counts: Vec<&str> =
-        counts.iter().filter_map(|line| line.strip_prefix(ACKNOWLEDGED)).collect();
-    if counts.len() != 2 {
-        return Err(format!("two processes were to fill the disk: {counts:?}"));
+        said.iter().filter_map(|line| line.strip_prefix(ACKNOWLEDGED)).collect();
+    if counts.len() != lines {
+        return Err(format!("{lines} lines were to say what was acknowledged: {counts:?}"));
     }
     let check: Vec<&str> = iter::once("check").chain(counts).collect();
-    Limited::start(mount.point(), &check)?.finish()?;
+    Limited::start(place, &check)?.finish()?;
     Ok(())
 }
 
 fn little_locked_memory(place: &Path) -> Result<(), String> {
-    give_away(place)?;
-    Limited::start(place, &["little-locked-memory"])?.finish()?;
+    for (name, durability) in [("durable", &[][..]), ("process-safe", &[PROCESS_SAFE])] {
+        let place = place.join(name);
+        fs::create_dir(&place).map_err(|error| error.to_string())?;
+        give_away(&place)?;
+        let role = [&["little-locked-memory"], durability].concat();
+        Limited::start(&place, &role)?.finish()?;
+    }
     Ok(())
 }
 
@@ -194,6 +223,11 @@ impl Limited {
                 Err(error) => return Err(format!("a process hangs: {error}")),
             }
         }
+    }
+
+    /// Reads lines up to `last`, and kills it.
+    fn kill_at(mut self, last: &str) -> Result<Vec<String>, String> {
+        self.read_up_to(last)
     }
 
     /// Waits for its end, which must be a good one. Returns what it said.

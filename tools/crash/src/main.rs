@@ -1,15 +1,18 @@
 //! `ouro-crash`: kills real processes that write, takes space and rights from
 //! them, and checks what is left.
 //!
-//! `kill` is the loop, in a parent that keeps the `oracle`; `worker` is what it
-//! starts and kills, `child` is how the parent sees one, and `protocol` what
-//! the two say over pipes; `script` derives every operation from a seed, so
-//! both know its content; `report` is what the run says at its end.
+//! `kill` is the loop, in a parent that keeps the `oracle`, which has `settle`
+//! judge what a kill left; `worker` is what it starts and kills, `child` is how
+//! the parent sees one, and `protocol` what the two say over pipes; `script`
+//! derives every operation from a seed, so both know its content, `durability`
+//! what it is to survive, and `setup` how each opening differs from the last;
+//! `report` is what the run says at its end.
 //!
 //! `limits` brings about what only root can: it mounts file systems (`mounts`)
 //! and starts processes that are to cope with them (`limited`).
 
 mod child;
+mod durability;
 mod kill;
 mod limited;
 mod limits;
@@ -18,6 +21,8 @@ mod oracle;
 mod protocol;
 mod report;
 mod script;
+mod settle;
+mod setup;
 mod worker;
 
 use std::fmt;
@@ -43,7 +48,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Kill a writing process at random instants; check that every acknowledged
-    /// write is there and every other one wholly or not at all
+    /// write is there that must be, none without those before it, and every other
+    /// one wholly or not at all
     Kill(kill::Arguments),
     /// Open databases where the machine forbids something: no O_DIRECT, a full
     /// disk, little locked memory, another user's files. Needs root

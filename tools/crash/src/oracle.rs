@@ -1,164 +1,170 @@
 //! What a database must hold: kept by the parent, which outlives every worker.
+//!
+//! The oracle takes the worker's records in the order in which they came out of
+//! the pipe. An operation whose first record comes behind the last one of
+//! another began when that one had been acknowledged, whichever client it is
+//! of. What follows from that for a database that was killed is the business of
+//! `settle`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::durability::due;
 use crate::protocol::{Record, Rows, Step};
-use crate::script::{KEYS_PER_CLIENT, Operation, Script, key_bytes};
+use crate::script::{KEYS_PER_CLIENT, Script, key_bytes};
+use crate::settle::{Acknowledged, Promises, Settled, Values, Write, settle};
 
-const IN_PART: &str = "; the operation in flight at the kill is there in part";
-
-/// One client's keys and its operation in flight.
-struct Client {
-    /// By key index: what was acknowledged last.
-    values: Vec<Option<Vec<u8>>>,
-    in_flight: Option<Operation>,
+/// One client's keys and what it did to them.
+pub(crate) struct Client {
+    /// What the last check found, by key index.
+    pub(crate) values: Values,
+    /// The WAL stream of each key.
+    pub(crate) streams: Vec<u16>,
+    /// The writes since the last check; only the last one may not be
+    /// acknowledged.
+    pub(crate) writes: Vec<Write>,
+    in_flight: Option<InFlight>,
     next_number: u64,
+}
+
+/// What a client has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InFlight {
+    /// The last of its writes.
+    Write,
+    Flush {
+        begun: u64,
+    },
 }
 
 /// The state that all acknowledged operations lead to, and the operations of
 /// which nobody knows yet whether they happened.
 pub(crate) struct Oracle {
     clients: Vec<Client>,
-}
-
-/// What became of the operations that were in flight at a kill.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InFlight {
-    pub(crate) written: u64,
-    pub(crate) not_written: u64,
-    /// The keys hold the same either way.
-    pub(crate) without_trace: u64,
+    /// Records taken in this cycle.
+    records: u64,
+    promises: Promises,
 }
 
 impl Oracle {
     /// An empty database.
     pub(crate) fn new(clients: u8) -> Self {
-        let client =
-            || Client { values: vec![None; KEYS_PER_CLIENT], in_flight: None, next_number: 0 };
-        Self { clients: (0..clients).map(|_| client()).collect() }
+        let client = || Client {
+            values: vec![None; KEYS_PER_CLIENT],
+            streams: vec![0; KEYS_PER_CLIENT],
+            writes: Vec::new(),
+            in_flight: None,
+            next_number: 0,
+        };
+        let clients = (0..clients).map(|_| client()).collect();
+        Self { clients, records: 0, promises: Promises::default() }
     }
 
     /// A new worker counts its operations from 0. What was in flight must have
     /// been settled by [`Oracle::check`].
-    pub(crate) fn begin_cycle(&mut self) {
-        for client in &mut self.clients {
-            assert!(client.in_flight.is_none(), "a cycle begins before the last one is checked");
+    pub(crate) fn begin_cycle(&mut self, script: &Script) {
+        self.records = 0;
+        self.promises = Promises::default();
+        for (client, streams) in self.clients.iter_mut().zip(script.streams()) {
+            let settled = client.in_flight.is_none() && client.writes.is_empty();
+            assert!(settled, "a cycle begins before the last one is checked");
             client.next_number = 0;
+            client.streams.clone_from(streams);
         }
     }
 
-    /// Takes one record of the worker. Returns whether it acknowledged a write.
-    pub(crate) fn take(&mut self, record: Record, script: &Script) -> Result<bool, String> {
+    /// Takes one record of the worker, which was there at the latest `at`, since
+    /// the cycle began. Returns whether it acknowledged a write.
+    pub(crate) fn take(
+        &mut self,
+        record: Record,
+        script: &Script,
+        at: Duration,
+    ) -> Result<bool, String> {
         let number = usize::from(record.client);
         let client = self.clients.get_mut(number).ok_or("a record of no client")?;
         if record.number != client.next_number {
             return Err(format!("client {number} did not do operation {}", client.next_number));
         }
+        let place = self.records;
+        self.records += 1;
         match (record.step, client.in_flight.take()) {
             (Step::Start, None) => {
-                client.in_flight = Some(script.operation(number, record.number));
+                let changes = script.operation(number, record.number).into_changes();
+                let Some(first) = changes.first() else {
+                    client.in_flight = Some(InFlight::Flush { begun: place });
+                    return Ok(false);
+                };
+                client.writes.push(Write {
+                    number: record.number,
+                    stream: client.streams[first.key],
+                    changes,
+                    due: due(script.durability(number, record.number)),
+                    begun: place,
+                    acknowledged: None,
+                });
+                client.in_flight = Some(InFlight::Write);
                 Ok(false)
             }
-            (Step::Done, Some(operation)) => {
-                apply(&mut client.values, &operation);
+            (Step::Done, Some(InFlight::Write)) => {
+                let write = client.writes.last_mut().expect("it was begun");
+                write.acknowledged = Some(Acknowledged { record: place, at });
                 client.next_number += 1;
-                Ok(!operation.changes().is_empty())
+                Ok(true)
+            }
+            (Step::Done, Some(InFlight::Flush { begun })) => {
+                self.promises.flushed = self.promises.flushed.max(begun);
+                client.next_number += 1;
+                Ok(false)
             }
             (step, _) => Err(format!("client {number} said {step:?} out of order")),
         }
     }
 
+    /// The worker lived until then at least, since the cycle began.
+    pub(crate) fn killed(&mut self, at: Duration) {
+        self.promises.lived = at;
+    }
+
     /// Whether the worker died with a write started and not acknowledged.
     pub(crate) fn has_writes_in_flight(&self) -> bool {
-        let in_flight = |client: &Client| {
-            client.in_flight.as_ref().is_some_and(|operation| !operation.changes().is_empty())
-        };
-        self.clients.iter().any(in_flight)
+        self.clients.iter().any(|client| client.in_flight == Some(InFlight::Write))
     }
 
     /// Compares a database with what it must hold, key by key, and settles what
-    /// was in flight: from here on it must stay as it was found.
-    pub(crate) fn check(&mut self, rows: &Rows) -> Result<InFlight, String> {
+    /// was open: from here on it must stay as it was found.
+    pub(crate) fn check(&mut self, rows: &Rows) -> Result<Settled, String> {
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             let (first, second) = (pair[0].0.escape_ascii(), pair[1].0.escape_ascii());
             return Err(format!("the scan is out of order: {first} before {second}"));
         }
-        let mut found: BTreeMap<&[u8], &[u8]> =
+        let mut rest: BTreeMap<&[u8], &[u8]> =
             rows.iter().map(|(key, value)| (&key[..], &value[..])).collect();
-        let mut in_flight = InFlight::default();
-        for (number, client) in self.clients.iter_mut().enumerate() {
-            let values: Vec<Option<Vec<u8>>> = (0..KEYS_PER_CLIENT)
-                .map(|key| found.remove(&key_bytes(number, key)[..]).map(<[u8]>::to_vec))
-                .collect();
-            client.settle(&values, &mut in_flight).map_err(|(key, what)| {
-                format!("key {key} of client {number} ({}): {what}", name(number, key))
-            })?;
-        }
-        match found.first_key_value() {
-            None => Ok(in_flight),
-            Some((key, value)) => Err(format!(
+        let found: Vec<Values> = (0..self.clients.len())
+            .map(|number| {
+                let keys = (0..KEYS_PER_CLIENT).map(|key| key_bytes(number, key));
+                keys.map(|key| rest.remove(&key[..]).map(<[u8]>::to_vec)).collect()
+            })
+            .collect();
+        if let Some((key, value)) = rest.first_key_value() {
+            return Err(format!(
                 "key {} was never written, and holds {}",
                 key.escape_ascii(),
                 describe(Some(value))
-            )),
+            ));
         }
-    }
-}
-
-impl Client {
-    fn settle(
-        &mut self,
-        found: &[Option<Vec<u8>>],
-        in_flight: &mut InFlight,
-    ) -> Result<(), (usize, String)> {
-        let Some(operation) = self.in_flight.take() else {
-            return match difference(&self.values, found) {
-                None => Ok(()),
-                Some(key) => Err((key, expected(&self.values, found, key))),
-            };
-        };
-        let mut with = self.values.clone();
-        apply(&mut with, &operation);
-        match (difference(&self.values, found), difference(&with, found)) {
-            (None, None) => in_flight.without_trace += u64::from(!operation.changes().is_empty()),
-            (None, Some(_)) => in_flight.not_written += 1,
-            (Some(_), None) => in_flight.written += 1,
-            (Some(half), Some(_)) => {
-                let neither = (0..found.len())
-                    .find(|key| found[*key] != self.values[*key] && found[*key] != with[*key]);
-                return Err(match neither {
-                    Some(key) => (key, expected(&self.values, found, key)),
-                    None => (half, expected(&self.values, found, half) + IN_PART),
-                });
-            }
+        let settled = settle(&self.clients, &found, &self.promises)?;
+        for (client, found) in self.clients.iter_mut().zip(found) {
+            client.values = found;
+            client.writes.clear();
+            client.in_flight = None;
         }
-        self.values.clone_from_slice(found);
-        Ok(())
+        Ok(settled)
     }
-}
-
-fn apply(values: &mut [Option<Vec<u8>>], operation: &Operation) {
-    for change in operation.changes() {
-        values[change.key].clone_from(&change.value);
-    }
-}
-
-fn difference(expected: &[Option<Vec<u8>>], found: &[Option<Vec<u8>>]) -> Option<usize> {
-    expected.iter().zip(found).position(|(expected, found)| expected != found)
-}
-
-fn expected(expected: &[Option<Vec<u8>>], found: &[Option<Vec<u8>>], key: usize) -> String {
-    let expected = describe(expected[key].as_deref());
-    format!("acknowledged was {expected}, found {}", describe(found[key].as_deref()))
-}
-
-fn name(client: usize, key: usize) -> String {
-    let bytes = key_bytes(client, key);
-    format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(40)].escape_ascii())
 }
 
 /// A value in a few words; its head names the operation that wrote it.
-fn describe(value: Option<&[u8]>) -> String {
+pub(crate) fn describe(value: Option<&[u8]>) -> String {
     match value {
         None => "no value".to_owned(),
         Some(value) => {

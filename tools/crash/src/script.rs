@@ -1,10 +1,14 @@
-//! What the clients do: every operation follows from (seed, cycle, client,
-//! number) and from which keys share a WAL stream.
+//! What the clients do: every operation, and what it is to survive, follows from
+//! (seed, cycle, client, number), from the cycle's mode, and from which keys
+//! share a WAL stream.
 //!
 //! Each client writes only keys of its own, so at most one of its operations is
 //! in flight, and what its keys hold does not depend on the other clients.
 
 use fastrand::Rng;
+use ourodb::Durability;
+
+use crate::durability::Mode;
 
 /// Keys of each client. Few, so that each is overwritten often.
 pub(crate) const KEYS_PER_CLIENT: usize = 96;
@@ -13,6 +17,29 @@ pub(crate) const KEYS_PER_CLIENT: usize = 96;
 /// within what the engine takes in one batch.
 const BATCH_CHANGES_MAX: usize = 12;
 const BATCH_VALUE_BYTES_MAX: usize = 4096;
+
+const KEY_BYTES_MAX: usize = KEY_HEAD_BYTES + LONG_KEY_TAIL_BYTES_MAX;
+/// Two numbers of two digits, and two hyphens.
+const KEY_HEAD_BYTES: usize = 6;
+const LONG_KEY_TAIL_BYTES_MAX: usize = 2000;
+
+/// What the log needs for a change beyond key and value, and for a record
+/// beyond its changes, at most.
+const LOG_OVERHEAD_BYTES_MAX: usize = 64;
+
+/// The longest log record that an operation makes.
+pub(crate) const RECORD_BYTES_MAX: usize = {
+    let batch = BATCH_CHANGES_MAX * change_bytes_max(BATCH_VALUE_BYTES_MAX);
+    let single = change_bytes_max(ourodb::VALUE_BYTES_MAX);
+    LOG_OVERHEAD_BYTES_MAX + if batch > single { batch } else { single }
+};
+
+const fn change_bytes_max(value_bytes_max: usize) -> usize {
+    KEY_BYTES_MAX + value_bytes_max + LOG_OVERHEAD_BYTES_MAX
+}
+
+/// Sets the choice of durabilities apart from that of operations.
+const SALT: u64 = 0x6d6f_6465;
 
 /// One key's new value, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +67,14 @@ impl Operation {
             Self::Flush => &[],
         }
     }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        match self {
+            Self::Single(change) => vec![change],
+            Self::Batch(changes) => changes,
+            Self::Flush => Vec::new(),
+        }
+    }
 }
 
 /// The WAL stream of each key, by client: known once the database is open.
@@ -49,15 +84,25 @@ pub(crate) type Streams = Vec<Vec<u16>>;
 pub(crate) struct Script {
     seed: u64,
     cycle: u64,
+    mode: Mode,
     streams: Streams,
     /// One in so many operations is a flush; 0 for none.
     flush_every: u64,
 }
 
 impl Script {
-    pub(crate) fn new(seed: u64, cycle: u64, streams: Streams) -> Self {
+    pub(crate) fn new(seed: u64, cycle: u64, mode: Mode, streams: Streams) -> Self {
         let flush_every = [0, 64, 256][random(&[seed, cycle]).usize(..3)];
-        Self { seed, cycle, streams, flush_every }
+        Self { seed, cycle, mode, streams, flush_every }
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// What the client's operation of this number is to survive.
+    pub(crate) fn durability(&self, client: usize, number: u64) -> Durability {
+        self.mode.draw(&mut random(&[self.seed, self.cycle, client as u64, number, SALT]))
     }
 
     pub(crate) fn operation(&self, client: usize, number: u64) -> Operation {
@@ -125,7 +170,8 @@ pub(crate) fn key_bytes(client: usize, key: usize) -> Vec<u8> {
     let mut random = random(&[client as u64, key as u64]);
     let mut bytes = format!("{client:02}-{key:02}-").into_bytes();
     let head = bytes.len();
-    let length_max = if key.is_multiple_of(16) { 2000 } else { 20 };
+    assert_eq!(head, KEY_HEAD_BYTES, "clients and keys have two digits");
+    let length_max = if key.is_multiple_of(16) { LONG_KEY_TAIL_BYTES_MAX } else { 20 };
     bytes.resize(head + random.usize(..=length_max), 0);
     random.fill(&mut bytes[head..]);
     bytes
@@ -151,7 +197,7 @@ mod tests {
 
     fn script(cycle: u64) -> Script {
         let streams = vec![(0..KEYS_PER_CLIENT).map(|key| (key % 3) as u16).collect(); 4];
-        Script::new(9, cycle, streams)
+        Script::new(9, cycle, Mode::Mixed, streams)
     }
 
     #[test]
@@ -161,6 +207,11 @@ mod tests {
         };
         assert_eq!(operations(5), operations(5));
         assert_ne!(operations(5), operations(6));
+        let durabilities = |cycle| -> Vec<Durability> {
+            (0..100).map(|number| script(cycle).durability(1, number)).collect()
+        };
+        assert_eq!(durabilities(5), durabilities(5));
+        assert_ne!(durabilities(5), durabilities(6));
     }
 
     #[test]
@@ -175,6 +226,7 @@ mod tests {
             assert!((2..=BATCH_CHANGES_MAX).contains(&changes.len()));
             for change in changes {
                 assert_eq!(change.key % 3, changes[0].key % 3);
+                assert!(key_bytes(2, change.key).len() <= KEY_BYTES_MAX);
                 assert!(change.value.as_ref().is_none_or(|v| v.len() <= BATCH_VALUE_BYTES_MAX));
             }
         }

@@ -6,17 +6,20 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::{Args, ValueEnum};
-use ourodb::{Batch, Db, ErrorKind, Options};
+use ourodb::{Batch, Db, Durability, ErrorKind};
 
-use crate::Io;
+use crate::durability::Mode;
 use crate::protocol::{CLOSE, Content, GO, OPENED, Record, Rows, Step};
 use crate::script::{KEYS_PER_CLIENT, Operation, Script, Streams, key_bytes};
+use crate::setup::Setup;
 
-/// Small, so that memtables fill up and become tables within a few cycles.
-const MEMORY_BYTES: u64 = 16 << 20;
+/// Of so many of a client's relaxed writes, a planted bug leaves out the last
+/// one; or, if it is the other bug, all that come after.
+const PLANTED_EVERY: u64 = 10;
 
 /// What a parent tells its worker.
 #[derive(Args, Clone, Debug)]
@@ -30,13 +33,27 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) clients: u8,
     #[arg(long)]
-    pub(crate) shards: usize,
-    #[arg(long)]
-    pub(crate) owners: usize,
-    #[arg(long, value_enum)]
-    pub(crate) io: Io,
+    pub(crate) durability: Mode,
+    #[command(flatten)]
+    pub(crate) setup: Setup,
     #[arg(long, value_enum)]
     pub(crate) plant: Option<Plant>,
+}
+
+impl Arguments {
+    /// Flags and their values.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let plant = self.plant.and_then(|plant| plant.to_possible_value());
+        [
+            ("--seed", self.seed.to_string()),
+            ("--cycle", self.cycle.to_string()),
+            ("--clients", self.clients.to_string()),
+            ("--durability", self.durability.to_string()),
+        ]
+        .into_iter()
+        .chain(self.setup.flags())
+        .chain(plant.map(|plant| ("--plant", plant.get_name().to_owned())))
+    }
 }
 
 /// A planted bug, which the parent must catch: a checker that misses one is
@@ -47,6 +64,10 @@ pub(crate) enum Plant {
     AckBeforeWrite,
     /// Writes a batch one change at a time
     SplitBatch,
+    /// Acknowledges some relaxed writes that it never makes
+    SkipRelaxed,
+    /// Acknowledges all relaxed writes, and makes none after the first few
+    ForgetRelaxed,
 }
 
 /// Why a worker ends by itself.
@@ -99,12 +120,9 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
 
 fn work(arguments: &Arguments) -> Result<(), Failure> {
     let pipe = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let options = Options::default()
-        .memory(MEMORY_BYTES)
-        .shards(arguments.shards)
-        .owners(arguments.owners)
-        .io(arguments.io.into());
-    let db = Db::open(&arguments.dir, options)?;
+    let Arguments { seed, cycle, durability: mode, .. } = *arguments;
+    let default = mode.of_options(seed, cycle);
+    let db = Db::open(&arguments.dir, arguments.setup.options().durability(default))?;
     (&pipe).write_all(&[OPENED])?;
     let content = content(&db, arguments.clients)?;
     content.write(&mut BufWriter::new(&pipe))?;
@@ -115,12 +133,14 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         CLOSE => return Ok(db.close()?),
         order => assert_eq!(order, GO, "an order that the parent never gives"),
     }
-    let script = Script::new(arguments.seed, arguments.cycle, content.streams);
+    let script = Script::new(seed, cycle, mode, content.streams);
+    let (plant, forgets) = (arguments.plant, AtomicBool::new(false));
+    let writer = Writer { db: &db, default, pipe: &pipe, script: &script, plant, forgets };
     thread::scope(|scope| {
         for client in 0..arguments.clients {
-            let (db, pipe, script) = (&db, &pipe, &script);
+            let writer = &writer;
             scope.spawn(move || {
-                let Err(failure) = write_for_ever(db, pipe, script, client, arguments.plant);
+                let Err(failure) = writer.write_for_ever(client);
                 process::exit(i32::from(failure.report()))
             });
         }
@@ -160,56 +180,97 @@ fn content(db: &Db, clients: u8) -> Result<Content, Failure> {
     Ok(Content { streams, rows })
 }
 
-fn write_for_ever(
-    db: &Db,
-    mut pipe: &File,
-    script: &Script,
-    client: u8,
+/// What all clients share.
+struct Writer<'a> {
+    db: &'a Db,
+    /// What the options say of writes.
+    default: Durability,
+    pipe: &'a File,
+    script: &'a Script,
     plant: Option<Plant>,
-) -> Result<std::convert::Infallible, Failure> {
-    let mut number = 0;
-    loop {
-        let operation = script.operation(usize::from(client), number);
-        let record = |step| Record { step, client, number }.to_bytes();
-        pipe.write_all(&record(Step::Start))?;
-        if plant == Some(Plant::AckBeforeWrite) {
-            pipe.write_all(&record(Step::Done))?;
-        }
-        execute(db, usize::from(client), &operation, plant)?;
-        if plant != Some(Plant::AckBeforeWrite) {
-            pipe.write_all(&record(Step::Done))?;
-        }
-        number += 1;
-    }
+    /// By a planted bug, no relaxed write is made any more.
+    forgets: AtomicBool,
 }
 
-fn execute(
-    db: &Db,
-    client: usize,
-    operation: &Operation,
-    plant: Option<Plant>,
-) -> ourodb::Result<()> {
-    match operation {
-        Operation::Flush => return db.flush().wait(),
-        Operation::Batch(changes) if plant != Some(Plant::SplitBatch) => {
-            let mut batch = Batch::new();
-            for change in changes {
-                let key = key_bytes(client, change.key);
-                match &change.value {
-                    Some(value) => batch.put(&key, value),
-                    None => batch.delete(&key),
-                };
+impl Writer<'_> {
+    fn write_for_ever(&self, client: u8) -> Result<std::convert::Infallible, Failure> {
+        let mut pipe = self.pipe;
+        let mut number = 0;
+        loop {
+            let operation = self.script.operation(usize::from(client), number);
+            let durability = self.script.durability(usize::from(client), number);
+            let record = |step| Record { step, client, number }.to_bytes();
+            pipe.write_all(&record(Step::Start))?;
+            let early = self.plant == Some(Plant::AckBeforeWrite);
+            if early {
+                pipe.write_all(&record(Step::Done))?;
             }
-            return db.write(batch).wait();
-        }
-        Operation::Single(_) | Operation::Batch(_) => {}
-    }
-    for change in operation.changes() {
-        let key = key_bytes(client, change.key);
-        match &change.value {
-            Some(value) => db.put(&key, value).wait()?,
-            None => db.delete(&key).wait()?,
+            if operation == Operation::Flush || !self.skips(durability, number) {
+                self.execute(usize::from(client), &operation, durability)?;
+            }
+            if !early {
+                pipe.write_all(&record(Step::Done))?;
+            }
+            number += 1;
         }
     }
-    Ok(())
+
+    /// Whether a planted bug has this operation left out.
+    fn skips(&self, durability: Durability, number: u64) -> bool {
+        if !matches!(durability, Durability::Relaxed { .. }) {
+            return false;
+        }
+        match self.plant {
+            Some(Plant::SkipRelaxed) => number % PLANTED_EVERY == PLANTED_EVERY - 1,
+            Some(Plant::ForgetRelaxed) => {
+                if number >= PLANTED_EVERY {
+                    self.forgets.store(true, Ordering::SeqCst);
+                }
+                // From one moment on for all clients: what is there is a prefix.
+                self.forgets.load(Ordering::SeqCst)
+            }
+            _ => false,
+        }
+    }
+
+    fn execute(
+        &self,
+        client: usize,
+        operation: &Operation,
+        durability: Durability,
+    ) -> ourodb::Result<()> {
+        let db = self.db;
+        // A write says itself only what the options do not.
+        let own = (durability != self.default).then_some(durability);
+        match operation {
+            Operation::Flush => return db.flush().wait(),
+            Operation::Batch(changes) if self.plant != Some(Plant::SplitBatch) => {
+                let mut batch = Batch::new();
+                for change in changes {
+                    let key = key_bytes(client, change.key);
+                    match &change.value {
+                        Some(value) => batch.put(&key, value),
+                        None => batch.delete(&key),
+                    };
+                }
+                let write = db.write(batch);
+                return own.into_iter().fold(write, ourodb::Write::durability).wait();
+            }
+            Operation::Single(_) | Operation::Batch(_) => {}
+        }
+        for change in operation.changes() {
+            let key = key_bytes(client, change.key);
+            match &change.value {
+                Some(value) => {
+                    let put = db.put(&key, value);
+                    own.into_iter().fold(put, ourodb::Put::durability).wait()?;
+                }
+                None => {
+                    let delete = db.delete(&key);
+                    own.into_iter().fold(delete, ourodb::Delete::durability).wait()?;
+                }
+            }
+        }
+        Ok(())
+    }
 }

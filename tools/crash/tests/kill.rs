@@ -27,7 +27,8 @@ fn nothing_is_lost_in_thirty_cycles() {
     let (stdout, stderr) =
         (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert_eq!(run.status.code(), Some(0), "{stdout}{stderr}");
-    assert!(stdout.contains("cycles: 30\n"), "{stdout}");
+    let cycles = "cycles: 30 (9 durable, 3 mixed, 9 process-safe, 9 relaxed)\n";
+    assert!(stdout.contains(cycles), "{stdout}");
     assert!(stdout.contains("\nwrites in flight, not written: "), "{stdout}");
     assert!(stdout.ends_with("\nok: every acknowledged write was found\n"), "{stdout}");
     assert_eq!(stderr, "");
@@ -35,6 +36,11 @@ fn nothing_is_lost_in_thirty_cycles() {
     assert_eq!(report["format"], 1);
     assert_eq!(report["cycles"], 30);
     assert_eq!(report["io"], "ring");
+    assert_eq!(report["durability"], "all");
+    assert_eq!(report["durabilities"]["process-safe"]["cycles"], 9);
+    for count in ["cycles_with_mappings", "cycles_with_tables", "wal_segments_max"] {
+        assert!(report[count].as_u64().unwrap() > 0, "{report}");
+    }
     assert!(report["in_flight_written"].is_u64() && report["in_flight_not_written"].is_u64());
     assert!(report["cycles_with_writes_in_flight"].as_u64().unwrap() >= 15, "{report}");
     assert!(report["writes_acknowledged"].as_u64().unwrap() >= 30, "{report}");
@@ -43,14 +49,30 @@ fn nothing_is_lost_in_thirty_cycles() {
     assert_eq!(left, 0, "databases were left behind");
 }
 
-/// A worker with a planted bug is caught; what it left is kept.
-fn caught(plant: &str) {
+#[test]
+fn one_durability_can_be_asked_for() {
     let place = place();
-    let run = kill(place.path(), &["--cycles", "200", "--seed", "5", "--plant", plant]);
+    for (durability, counted) in [("process-safe", "process-safe"), ("relaxed:1s", "relaxed")] {
+        let run = kill(place.path(), &["--cycles", "2", "--durability", durability]);
+        let stdout = String::from_utf8_lossy(&run.stdout);
+        assert!(stdout.contains(&format!("cycles: 2 (2 {counted})\n")), "{stdout}");
+        assert_eq!(report(place.path())["durability"], durability);
+    }
+    let run = kill(place.path(), &["--durability", "relaxed"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("relaxed:100ms"));
+}
+
+/// A worker with a planted bug is caught; what it left is kept.
+fn caught(plant: &str, durability: &str) {
+    let place = place();
+    let flags = ["--cycles", "200", "--seed", "5", "--durability", durability, "--plant", plant];
+    let run = kill(place.path(), &flags);
     let stdout = String::from_utf8(run.stdout).unwrap();
     assert_eq!(run.status.code(), Some(1), "{stdout}");
     assert!(stdout.contains("\nreplay: ouro-crash kill --seed 5 --cycles "), "{stdout}");
-    assert!(stdout.contains(" --clients 4 --io ring\n"), "{stdout}");
+    let setup = format!(" --clients 4 --io ring --durability {durability}\n");
+    assert!(stdout.contains(&setup), "{stdout}");
     assert!(stdout.contains("\nfailed in cycle "), "{stdout}");
     assert!(!stdout.contains("ok:"), "{stdout}");
     assert!(report(place.path())["failure"].as_str().unwrap().contains("client"));
@@ -60,12 +82,26 @@ fn caught(plant: &str) {
 
 #[test]
 fn a_write_acknowledged_too_early_is_caught() {
-    caught("ack-before-write");
+    for durability in ["durable", "process-safe"] {
+        caught("ack-before-write", durability);
+    }
 }
 
 #[test]
 fn a_batch_that_is_not_atomic_is_caught() {
-    caught("split-batch");
+    for durability in ["durable", "relaxed:100ms"] {
+        caught("split-batch", durability);
+    }
+}
+
+#[test]
+fn a_relaxed_write_missing_among_others_is_caught() {
+    caught("skip-relaxed", "relaxed:100ms");
+}
+
+#[test]
+fn relaxed_writes_that_are_never_made_are_caught() {
+    caught("forget-relaxed", "relaxed:1ms");
 }
 
 #[test]

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
-use ouro_bench::cli::Durability;
 use ouro_bench::directory;
+use ouro_bench::durability::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
 use serde::Serialize;
 
-use super::{Memory, check_memory, failed, files, is_below, is_number, status};
+use super::{Memory, check_options, failed, files, is_below, is_number, status};
 
 const KEYSPACE: &str = "default";
 /// Nothing says that no compaction is about to begin: none for this long is
@@ -44,7 +44,7 @@ impl Target for Fjall {
     type Handle<'a> = FjallHandle<'a>;
 
     fn check(options: &OpenOptions, _: &Settings) -> Result<(), Failure> {
-        check_memory(options.memory_bytes)
+        check_options(options)
     }
 
     fn owns(path: &Path, is_dir: bool) -> bool {

@@ -9,8 +9,9 @@ pub mod rocksdb;
 use std::fs;
 use std::path::Path;
 
+use ouro_bench::durability::Durability;
 use ouro_bench::failure::Failure;
-use ouro_bench::target::{Device, Status};
+use ouro_bench::target::{Device, OpenOptions, Status};
 
 /// A write buffer is not larger than this: the default of both engines.
 const WRITE_BUFFER_BYTES_MAX: u64 = 64 << 20;
@@ -36,12 +37,19 @@ impl Memory {
     }
 }
 
-/// Refuses a budget that cannot be divided.
-fn check_memory(bytes: u64) -> Result<(), Failure> {
-    if bytes < MEMORY_BYTES_MIN {
+/// Refuses a budget that cannot be divided, and what only OuroDB promises.
+fn check_options(options: &OpenOptions) -> Result<(), Failure> {
+    if options.memory_bytes < MEMORY_BYTES_MIN {
         return Err(Failure::Usage("--memory must be at least 8MiB".to_owned()));
     }
-    Ok(())
+    match options.durability {
+        Durability::Durable | Durability::ProcessSafe => Ok(()),
+        Durability::Relaxed { .. } => Err(Failure::Usage(
+            "--durability relaxed is for OuroDB; the others have no such promise for single \
+             writes: use process-safe"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Where an engine's files are, in the database's directory. Fails where there
@@ -93,6 +101,10 @@ fn device() -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ouro_bench::cli::Io;
+
     use super::*;
 
     #[test]
@@ -105,8 +117,26 @@ mod tests {
         assert_eq!(divided(64), (16, 32));
         assert_eq!(divided(256), (64, 128));
         assert_eq!(divided(1024), (64, 896));
-        assert!(check_memory(8 << 20).is_ok());
-        assert_eq!(check_memory((8 << 20) - 1).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn what_other_engines_cannot_do_is_refused() {
+        let code = |memory_bytes, durability: &str| {
+            let options = OpenOptions {
+                create: true,
+                memory_bytes,
+                durability: durability.parse().unwrap(),
+                lock_wait: Duration::ZERO,
+                shards: None,
+                owners: None,
+                io: Io::Ring,
+            };
+            check_options(&options).map_or_else(|failure| failure.exit_code(), |()| 0)
+        };
+        assert_eq!(code(8 << 20, "durable"), 0);
+        assert_eq!(code(8 << 20, "process-safe"), 0);
+        assert_eq!(code((8 << 20) - 1, "durable"), 2);
+        assert_eq!(code(8 << 20, "relaxed:1s"), 2);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use ouro_bench::cli::Durability;
 use ouro_bench::directory;
+use ouro_bench::durability::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
 use rocksdb::{
@@ -14,7 +14,7 @@ use rocksdb::{
 };
 use serde::Serialize;
 
-use super::{Memory, WRITE_BUFFERS, check_memory, failed, files, is_below, is_number, status};
+use super::{Memory, WRITE_BUFFERS, check_options, failed, files, is_below, is_number, status};
 
 const FILTER_BITS_PER_KEY: f64 = 10.0;
 /// Lets the cache find out itself how large its entries are.
@@ -45,7 +45,7 @@ impl Target for RocksDb {
     type Handle<'a> = RocksHandle<'a>;
 
     fn check(options: &OpenOptions, _: &Settings) -> Result<(), Failure> {
-        check_memory(options.memory_bytes)
+        check_options(options)
     }
 
     fn owns(path: &Path, is_dir: bool) -> bool {
