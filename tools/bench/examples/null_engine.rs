@@ -1,20 +1,24 @@
 //! How fast the generator itself is: one client, closed loop, against an engine
-//! that does nothing.
+//! that does nothing; a thread, and a task with 16 operations in flight.
 //!
 //! That is: choosing and writing the key, making the value, two readings of the
 //! clock, and recording. Checking what was read is not in it, for nothing is.
+//! What tasks do ends at its first poll.
 //! `cargo run --release -p ouro-bench --example null_engine`
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ouro_bench::client::Task;
+use ouro_bench::asynchronous::{AsyncClient, AsyncHandle, Asynchronous, Running, spawn_task};
+use ouro_bench::crowd;
 use ouro_bench::distribution::RecordChooser;
 use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
 use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, Phase};
+use ouro_bench::script::{OwnKeys, Task};
 use ouro_bench::shape::{Data, Shape};
 use ouro_bench::target::{Handle, Rows};
 use ouro_bench::workload::Workload;
@@ -22,7 +26,10 @@ use ouro_bench::workload::Workload;
 const RECORDS: u64 = 1_000_000;
 const SECONDS: u64 = 2;
 
+const DEPTH: usize = 16;
+
 /// Forgets what is put, and knows no key.
+#[derive(Clone, Copy)]
 struct NullEngine;
 
 impl Handle for NullEngine {
@@ -49,26 +56,66 @@ impl Handle for NullEngine {
     }
 }
 
+impl AsyncHandle for NullEngine {
+    type Bytes = &'static [u8];
+
+    async fn get(&self, key: &[u8]) -> Result<Option<&'static [u8]>, Failure> {
+        Handle::get(&mut { *self }, key)
+    }
+
+    async fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        Handle::put(&mut { *self }, key, value)
+    }
+
+    async fn scan(&self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
+        Handle::scan(&mut { *self }, from, limit, found)
+    }
+}
+
+impl Asynchronous for NullEngine {
+    fn owners(&self) -> usize {
+        1
+    }
+
+    fn own_keys(&self, owner: usize) -> OwnKeys {
+        OwnKeys::new(owner, |_| true)
+    }
+
+    fn start_task(&self, runtime: &tokio::runtime::Handle, client: AsyncClient) -> Running<'_> {
+        spawn_task(runtime, client.run(*self))
+    }
+
+    fn start_on_owner(&self, _owner: usize, client: AsyncClient) -> Running<'_> {
+        Box::pin(async move { Ok(client.run(*self).await) })
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = Data::new(Shape::new(RECORDS, 24, 400, 1)?);
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 400, 1)?));
     let interrupt = AtomicBool::new(false);
     for workload in [Workload::Update, Workload::A, Workload::B, Workload::D, Workload::GetAbsent] {
         let mix = workload.mix();
-        let counter = RecordCounter::new(RECORDS, data.keys.capacity());
+        let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
         let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
             .ok_or("there are no absent keys")?;
-        let inserts = Inserts::Shared(&counter);
-        // No key is there, and none is expected: a miss is the right answer.
-        let task = Task { mix, chooser, expect_present: false, inserts, seed: 1 };
-        let phase = Phase {
-            clients: vec![(task, Pace::Closed)],
-            duration: Some(Duration::from_secs(SECONDS)),
-            interrupt: &interrupt,
+        let phase = || {
+            let inserts = Inserts::Shared(Arc::clone(&counter));
+            // No key is there, and none is expected: a miss is the right answer.
+            let task = Task { mix, chooser, expect_present: false, inserts, seed: 1, own: None };
+            Phase {
+                clients: vec![(task, Pace::Closed)],
+                duration: Some(Duration::from_secs(SECONDS)),
+                interrupt: &interrupt,
+            }
         };
-        let outcome = runner::run(|| NullEngine, &data, phase, |_| ())?;
-        assert_eq!(outcome.faults.count, 0);
-        let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
-        println!("{:<12} {:.2} M operations a second", workload.name(), ops_per_s / 1e6);
+        let thread = runner::run(|| NullEngine, &data, phase(), |_| ())?;
+        let task = crowd::run(&NullEngine, DEPTH, &data, phase(), |_| ())?;
+        for (kind, outcome) in [("thread", thread), ("task", task)] {
+            assert_eq!(outcome.faults.count, 0);
+            let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
+            let name = workload.name();
+            println!("{name:<12} {kind:<6} {:.2} M operations a second", ops_per_s / 1e6);
+        }
     }
     Ok(())
 }

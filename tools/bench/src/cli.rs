@@ -22,11 +22,19 @@ Examples:
   ouro-bench run --dir data --workload a --seconds 30 --clients 8 --rate 10000
       How long do operations take, at 10,000 a second?
 
-Each client is a thread that waits for its operation to end. Without --rate
-(closed loop) a client sends its next operation when the last one has ended:
-that shows how fast the database can be. With --rate (open loop) operations are
-due at fixed instants, and latency counts from then: that is what the users of a
-service would see.
+Without --rate (closed loop) a client sends its next operation when the last one
+has ended: that shows how fast the database can be. With --rate (open loop)
+operations are due at fixed instants, and latency counts from then: that is what
+the users of a service would see.
+
+Kinds of clients: a thread waits for its operation to end. A task of a runtime
+awaits --depth operations at one time. So does an owner client, but it runs
+beside the data, on the thread of one of the engine's owners: clients are dealt
+out to the owners in turn, and each draws from the workload's distribution until
+it draws a key of its owner's. So the keys of one owner are as popular, compared
+with each other, as for other clients; how much each owner gets follows from its
+clients' speed, or equal rates. Loads, and the writer of read-while-writing,
+have at least one such client on every owner.
 
 Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 7 other failures and wrong values read, 130 Ctrl-C (a partial result is printed).";
@@ -115,15 +123,23 @@ pub struct CommonArgs {
     #[arg(long, value_name = "C", default_value = "1", value_parser = parse_clients)]
     #[arg(allow_negative_numbers = true)]
     pub clients: usize,
-    /// What a client is: a thread that waits for its operation
-    #[arg(long, value_name = "KIND", default_value = "thread", value_parser = parse_client_kind)]
+    /// What a client is
+    #[arg(long, value_name = "KIND", default_value = "thread")]
     pub client_kind: ClientKind,
-    /// Operations that a client has in flight
+    /// Operations that a client has in flight: 1 for a thread
     #[arg(long, value_name = "Q", default_value = "1", value_parser = parse_depth)]
     pub depth: usize,
     /// Owner threads of the engine [default: the engine's choice]
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub owners: Option<usize>,
+    /// How long an owner looks out for work before it sleeps [default: the
+    /// engine's choice]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub spin: Option<Duration>,
+    /// Requests that futures may have outstanding at each owner [default: the
+    /// engine's choice]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
+    pub requests_max: Option<usize>,
     /// The engine's memory budget
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub memory: u64,
@@ -147,11 +163,27 @@ pub struct CommonArgs {
 }
 
 /// What a client is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
-    /// A thread that waits for each operation.
+    /// A thread that waits for each operation
     Thread,
+    /// A task of a runtime that awaits its operations
+    Task,
+    /// A closure on the thread of one of the engine's owners
+    Owner,
+}
+
+impl ClientKind {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Thread => "thread",
+            Self::Task => "task",
+            Self::Owner => "owner",
+        }
+    }
 }
 
 /// How the engine's owners do I/O.
@@ -173,22 +205,9 @@ impl From<Io> for ourodb::IoBackend {
     }
 }
 
-fn parse_client_kind(text: &str) -> Result<ClientKind, String> {
-    match text {
-        "thread" => Ok(ClientKind::Thread),
-        "task" | "owner" => Err(format!("{text} clients do not exist yet; use thread")),
-        _ => Err("the only kind of client is thread".to_owned()),
-    }
-}
-
 fn parse_depth(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(1) => Ok(1),
-        Ok(0) | Err(_) => Err("a client has 1 operation in flight".to_owned()),
-        Ok(_) => {
-            Err("more than 1 operation in flight does not exist yet; use --clients".to_owned())
-        }
-    }
+    let depth = text.parse().ok().filter(|depth| (1..=4096).contains(depth));
+    depth.ok_or_else(|| "at least 1 operation, at most 4096".to_owned())
 }
 
 fn parse_records(text: &str) -> Result<u64, String> {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
+use crate::distribution::RecordChooser;
 use crate::inserts::RecordCounter;
 use crate::shape::Shape;
-use crate::workload::Workload;
+use crate::target::Rows;
+use crate::workload::{Mix, Workload};
 
 const RECORDS: u64 = 500;
 
@@ -82,16 +84,17 @@ impl Handle for &MapStore {
 
 /// Loads a store, then runs `operations` operations of the workload on it.
 fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
-    let data = Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap());
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap()));
     let mut store = MapStore { map: Mutex::default(), lie: Lie::None };
     let load = Task {
         mix: Mix::LOAD,
         chooser: RecordChooser::Uniform { records: RECORDS },
         expect_present: true,
-        inserts: Inserts::Strided { next: 0, step: 1, end: RECORDS },
+        inserts: Inserts::strided(0, 1, RECORDS),
         seed: 1,
+        own: None,
     };
-    let mut client = Client::new(&store, &data, load);
+    let mut client = Client::new(&store, Arc::clone(&data), load);
     while client.prepare().is_some() {
         client.execute().unwrap();
         client.verify();
@@ -101,16 +104,17 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
     assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
 
     store.lie = lie;
-    let counter = RecordCounter::new(RECORDS, data.keys.capacity());
+    let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
     let choice = workload.mix().choice();
     let task = Task {
         mix: workload.mix(),
         chooser: RecordChooser::new(choice, RECORDS, data.keys.capacity(), 3).unwrap(),
         expect_present: choice != crate::distribution::KeyChoice::Absent,
-        inserts: Inserts::Shared(&counter),
+        inserts: Inserts::Shared(counter),
         seed: 2,
+        own: None,
     };
-    let mut client = Client::new(&store, &data, task);
+    let mut client = Client::new(&store, Arc::clone(&data), task);
     for _ in 0..operations {
         client.prepare().unwrap();
         client.execute().unwrap();

@@ -1,24 +1,20 @@
 //! `load` and `run`: from flags to a printed result.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, LoadArgs, RunArgs};
-use crate::client::Task;
+use crate::clients::{self, Places};
 use crate::directory::{make_room, read_shape, write_shape};
-use crate::distribution::{KeyChoice, RecordChooser};
 use crate::failure::Failure;
-use crate::inserts::{Inserts, RecordCounter};
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
-use crate::pacing::Pace;
-use crate::permutation::mix64;
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
-use crate::runner::{self, Outcome, Phase};
+use crate::runner::{Outcome, Phase};
 use crate::shape::{Data, Shape};
 use crate::table;
 use crate::target::{OpenOptions, Target};
-use crate::workload::Mix;
 
 /// Loads a database, prints the result and returns it.
 ///
@@ -34,32 +30,20 @@ pub fn load<T: Target>(
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
     let options = OpenOptions { create: true, shards: args.shards, ..options(common) };
+    clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
     make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
     let target = T::open(&common.dir, &options, settings)?;
 
-    let data = Data::new(shape);
-    let clients = (0..common.clients as u64).map(|client| {
-        let task = Task {
-            mix: Mix::LOAD,
-            chooser: RecordChooser::Uniform { records: shape.records },
-            expect_present: true,
-            inserts: Inserts::Strided {
-                next: client,
-                step: common.clients as u64,
-                end: shape.records,
-            },
-            seed: client_seed(common.seed, client),
-        };
-        (task, Pace::Closed)
-    });
-    let phase = Phase { clients: clients.collect(), duration: budget, interrupt };
+    let data = Arc::new(Data::new(shape));
+    let clients = Places::new(&target, common)?.load(common, &shape);
+    let client_count = clients.len();
+    let phase = Phase { clients, duration: budget, interrupt };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
     let meter = Meter::start(&target.status());
     let mut outcome =
-        runner::run(|| target.handle(), &data, phase, |progress| bar.update(progress))
-            .map_err(Failure::os("cannot start the clients"))?;
+        clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
     bar.finish();
     let settle = settle(&target, &mut outcome);
     let status = target.status();
@@ -70,7 +54,10 @@ pub fn load<T: Target>(
         started: meter.started().0,
         started_unix_s: meter.started().1,
         versions: Versions::THIS,
-        config: Config::new::<T>(common, settings, &shape, &status)?,
+        config: Config {
+            clients: client_count,
+            ..Config::new::<T>(common, settings, &shape, &status)?
+        },
         machine: Machine::look(&common.dir),
         result: meter.finish(&outcome, &status, &shape, settle),
     };
@@ -89,22 +76,28 @@ pub fn run<T: Target>(
 ) -> Result<Report, Failure> {
     let common = &args.common;
     let options = options(common);
+    clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let shape = read_shape(&common.dir)?;
     let output = Output::new(common.json.as_deref())?;
-    let data = Data::new(shape);
-    let counter = RecordCounter::new(shape.records, data.keys.capacity());
-    let clients = clients(args, &data, &counter)?;
+    let data = Arc::new(Data::new(shape));
     let target = T::open(&common.dir, &options, settings)?;
+    let places = Places::new(&target, common)?;
+    let counters = places.counters(&data);
+    let clients = places.run(args, &data, &counters)?;
     target.settle()?;
 
     let phase = Phase { clients, duration: Some(args.seconds), interrupt };
     let what = format!("running {}", args.workload.name());
     let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
     let meter = Meter::start(&target.status());
-    let outcome = runner::run(|| target.handle(), &data, phase, |progress| bar.update(progress))
-        .map_err(Failure::os("cannot start the clients"))?;
+    let mut outcome =
+        clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
     bar.finish();
+    // Owners without clients count too.
+    for counter in &counters {
+        outcome.acknowledged = outcome.acknowledged.min(counter.acknowledged());
+    }
     let status = target.status();
     let report = Report {
         format: RESULT_FORMAT,
@@ -138,46 +131,6 @@ pub fn run<T: Target>(
     Ok(report)
 }
 
-/// The clients of a workload, the background one last.
-fn clients<'a>(
-    args: &RunArgs,
-    data: &Data,
-    counter: &'a RecordCounter,
-) -> Result<Vec<(Task<'a>, Pace)>, Failure> {
-    let clients = args.common.clients as u64;
-    let task = |mix: Mix, client: u64| {
-        let Shape { records, seed, .. } = data.shape;
-        let chooser = RecordChooser::new(mix.choice(), records, data.keys.capacity(), seed);
-        let chooser = chooser.ok_or_else(|| {
-            Failure::Usage(format!(
-                "there are no absent keys: all {records} keys of {} bytes are taken",
-                data.shape.key_bytes
-            ))
-        })?;
-        Ok(Task {
-            mix,
-            chooser,
-            expect_present: mix.choice() != KeyChoice::Absent,
-            inserts: Inserts::Shared(counter),
-            seed: client_seed(args.common.seed, client),
-        })
-    };
-    let pace = |client| match args.rate {
-        Some(rate) => Pace::Constant { rate, clients, client },
-        None => Pace::Closed,
-    };
-    let foreground =
-        (0..clients).map(|client| Ok((task(args.workload.mix(), client)?, pace(client))));
-    let background = args.workload.background();
-    let background = background.map(|mix| Ok((task(mix, clients)?, Pace::Closed)));
-    foreground.chain(background).collect()
-}
-
-/// Neighbouring seeds and clients get unrelated random numbers.
-fn client_seed(seed: u64, client: u64) -> u64 {
-    mix64(mix64(seed) ^ client)
-}
-
 /// How to open a database that is there.
 fn options(common: &CommonArgs) -> OpenOptions {
     OpenOptions {
@@ -187,6 +140,8 @@ fn options(common: &CommonArgs) -> OpenOptions {
         lock_wait: common.lock_wait,
         shards: None,
         owners: common.owners,
+        spin: common.spin,
+        requests_max: common.requests_max,
         io: common.io,
     }
 }

@@ -1,9 +1,12 @@
 //! OuroDB as a [`Target`]: the engine that this tool measures.
 
+mod clients;
+
 use std::path::Path;
 
 use ourodb::{Db, Options};
 
+use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::failure::Failure;
 use crate::target::{Device, Handle, OpenOptions, Rows, Status, Target};
@@ -16,6 +19,7 @@ pub struct OuroDb {
 
 impl Target for OuroDb {
     const NAME: &'static str = "ourodb";
+    const ASYNCHRONOUS: Option<fn(&Self) -> &dyn Asynchronous> = Some(|db| db);
 
     type Settings = ();
     type Handle<'a> = OuroHandle<'a>;
@@ -48,6 +52,12 @@ impl Target for OuroDb {
         }
         if let Some(owners) = options.owners {
             chosen = chosen.owners(owners);
+        }
+        if let Some(spin) = options.spin {
+            chosen = chosen.spin(spin);
+        }
+        if let Some(requests_max) = options.requests_max {
+            chosen = chosen.requests_max(requests_max);
         }
         let db = Db::open(dir, chosen).map_err(Failure::engine("cannot open the database"))?;
         Ok(Self { db, io: options.io })
@@ -152,6 +162,8 @@ mod tests {
             lock_wait: Duration::ZERO,
             shards: Some(2),
             owners: Some(1),
+            spin: None,
+            requests_max: None,
             io: Io::Blocking,
         };
         OuroDb::check(&options, &()).unwrap();

@@ -1,8 +1,8 @@
 //! Who inserts which record, and how many records are there for readers.
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Hands out the numbers of new records, and knows up to which of them all are
 /// inserted: readers may only expect those.
@@ -12,8 +12,8 @@ pub struct RecordCounter {
     capacity: u64,
     /// All records below this are acknowledged.
     acknowledged: AtomicU64,
-    /// Those acknowledged above it. One for each client at most, as long as
-    /// every client inserts what it took.
+    /// Those acknowledged above it. One for each operation in flight at most, as
+    /// long as every client inserts what it took.
     ahead: Mutex<BTreeSet<u64>>,
 }
 
@@ -58,36 +58,62 @@ impl RecordCounter {
 
 /// Where a client takes its new records from.
 #[derive(Debug)]
-pub enum Inserts<'a> {
+pub enum Inserts {
     /// Every n-th record, so that the clients of a load share nothing.
-    Strided {
-        /// The next record to insert: all of this client's below are there.
-        next: u64,
-        /// The number of clients.
-        step: u64,
-        /// One above the last record of the load.
-        end: u64,
-    },
+    Strided(Strided),
     /// The next one that nobody has taken.
-    Shared(&'a RecordCounter),
+    Shared(Arc<RecordCounter>),
 }
 
-impl Inserts<'_> {
+/// Every n-th record.
+#[derive(Debug)]
+pub struct Strided {
+    next: u64,
+    step: u64,
+    end: u64,
+    /// Those taken and not yet in the database, in ascending order: as many as
+    /// the client has operations in flight.
+    taken: VecDeque<u64>,
+}
+
+impl Strided {
+    fn take(&mut self) -> Option<u64> {
+        let record = self.next;
+        if record >= self.end {
+            return None;
+        }
+        self.next = record.saturating_add(self.step);
+        self.taken.push_back(record);
+        Some(record)
+    }
+
+    fn acknowledge(&mut self, record: u64) {
+        let place = self.taken.binary_search(&record);
+        let place = place.expect("a client acknowledges what it took, once");
+        self.taken.remove(place);
+    }
+}
+
+impl Inserts {
+    /// The records `first`, `first + step` and so on, below `end`.
+    #[must_use]
+    pub fn strided(first: u64, step: u64, end: u64) -> Self {
+        Self::Strided(Strided { next: first, step, end, taken: VecDeque::new() })
+    }
+
     /// The record to insert next; `None` when there is none left.
-    pub fn take(&self) -> Option<u64> {
+    pub fn take(&mut self) -> Option<u64> {
         match self {
-            Self::Strided { next, end, .. } => (next < end).then_some(*next),
+            Self::Strided(strided) => strided.take(),
             Self::Shared(counter) => counter.take(),
         }
     }
 
-    /// Says that the record taken last is in the database.
+    /// Says that a record that was taken is in the database, or no business of
+    /// this client's.
     pub fn acknowledge(&mut self, record: u64) {
         match self {
-            Self::Strided { next, step, .. } => {
-                assert_eq!(record, *next, "a strided client inserts in order");
-                *next += *step;
-            }
+            Self::Strided(strided) => strided.acknowledge(record),
             Self::Shared(counter) => counter.acknowledge(record),
         }
     }
@@ -97,7 +123,9 @@ impl Inserts<'_> {
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         match self {
-            Self::Strided { next, end, .. } => *next.min(end),
+            Self::Strided(Strided { next, end, taken, .. }) => {
+                *taken.front().unwrap_or(next.min(end))
+            }
             Self::Shared(counter) => counter.acknowledged(),
         }
     }
@@ -149,7 +177,7 @@ mod tests {
     fn strided_clients_load_every_record_once() {
         let mut all = Vec::new();
         for client in 0..3 {
-            let mut inserts = Inserts::Strided { next: client, step: 3, end: 10 };
+            let mut inserts = Inserts::strided(client, 3, 10);
             while let Some(record) = inserts.take() {
                 assert_eq!(inserts.acknowledged(), record);
                 all.push(record);
@@ -159,5 +187,20 @@ mod tests {
         }
         all.sort_unstable();
         assert!(all.into_iter().eq(0..10));
+    }
+
+    #[test]
+    fn a_strided_client_with_several_in_flight_is_as_far_as_the_slowest() {
+        let mut inserts = Inserts::strided(1, 2, 10);
+        let taken: Vec<_> = std::iter::from_fn(|| inserts.take()).take(4).collect();
+        assert_eq!(taken, [1, 3, 5, 7]);
+        for (acknowledged, all_below) in [(3, 1), (7, 1), (1, 5), (5, 9)] {
+            inserts.acknowledge(acknowledged);
+            assert_eq!(inserts.acknowledged(), all_below);
+        }
+        assert_eq!((inserts.take(), inserts.take()), (Some(9), None));
+        assert_eq!(inserts.acknowledged(), 9);
+        inserts.acknowledge(9);
+        assert_eq!(inserts.acknowledged(), 10);
     }
 }

@@ -10,36 +10,45 @@
 //! * Which operations, on which records: [`workload`], [`distribution`],
 //!   [`inserts`].
 //! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
-//! * One client: [`client`] runs operations through a handle, [`pacing`] says when,
-//!   [`recorder`] how long they took.
-//! * All clients: [`runner`].
+//! * One client: [`script`] says which operations, and checks what came back;
+//!   [`pacing`] says when, [`recorder`] how long they took.
+//! * A client that is a thread: [`client`]. One that has several operations in
+//!   flight: [`asynchronous`] over [`pipeline`], [`in_flight`] and [`alarm`].
+//! * All clients: [`runner`] for threads, [`crowd`] for all others.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
 //!   [`machine`].
-//! * The commands: [`cli`], [`durability`], [`directory`], [`commands`], [`quick`], [`failure`],
-//!   [`program`].
+//! * The commands: [`cli`], [`clients`], [`durability`], [`directory`], [`commands`], [`quick`],
+//!   [`failure`], [`program`].
 //!
 //! A library so that tests and examples can reach the parts, and `tools/compare`
 //! can drive other engines with them; other programs have no use for it.
 
+pub mod alarm;
+pub mod asynchronous;
 pub mod cli;
 pub mod client;
+pub mod clients;
 pub mod commands;
+pub mod crowd;
 pub mod directory;
 pub mod distribution;
 pub mod durability;
 pub mod engine;
 pub mod failure;
+pub mod in_flight;
 pub mod inserts;
 pub mod keys;
 pub mod machine;
 pub mod output;
 pub mod pacing;
 pub mod permutation;
+pub mod pipeline;
 pub mod program;
 pub mod quick;
 pub mod recorder;
 pub mod report;
 pub mod runner;
+pub mod script;
 pub mod shape;
 pub mod size;
 pub mod table;

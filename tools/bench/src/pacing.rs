@@ -19,11 +19,11 @@ use crate::workload::OpKind;
 /// How long before its due time a sleeping client asks to be woken; what is left
 /// when it wakes, it spins. With the least timer slack a thread of a virtual
 /// machine was seen to wake 16 to 47 us late (10th and 90th percentile).
-const SPIN_NS: u64 = 40_000;
+pub(crate) const SPIN_NS: u64 = 40_000;
 /// How long after its end an open loop still sends what was due before.
 const DRAIN_NS: u64 = 1_000_000_000;
 /// The longest sleep between two looks at the stop flag.
-const SLEEP_NS_MAX: u64 = 50_000_000;
+pub(crate) const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// A clock, and a way to let time pass.
 pub trait Clock: Sync {
@@ -76,7 +76,7 @@ pub enum Pace {
 impl Pace {
     /// When operation `i` is due, in nanoseconds after the start; `None` in a
     /// closed loop.
-    fn due_ns(self, i: u64) -> Option<u64> {
+    pub(crate) fn due_ns(self, i: u64) -> Option<u64> {
         let Self::Constant { rate, clients, client } = self else {
             return None;
         };
@@ -94,6 +94,27 @@ impl Pace {
         let turns = (u128::from(elapsed_ns) * u128::from(rate)).div_ceil(1_000_000_000);
         let own = turns.saturating_sub(u128::from(client)).div_ceil(u128::from(clients));
         u64::try_from(own).unwrap_or(u64::MAX)
+    }
+
+    /// When nothing is sent any more, on the clock.
+    pub(crate) fn give_up_ns(self, window: Window<'_>) -> u64 {
+        match self {
+            Self::Closed => window.end_ns,
+            Self::Constant { .. } => window.end_ns.saturating_add(DRAIN_NS),
+        }
+    }
+
+    /// The end, at `at_ns`, of a loop that sent so many operations.
+    pub(crate) fn finish(
+        self,
+        window: Window<'_>,
+        at_ns: u64,
+        sent: u64,
+        exhausted: bool,
+    ) -> Finish {
+        let due = self.due_before(at_ns.min(window.end_ns).saturating_sub(window.start_ns));
+        let unsent = if exhausted { 0 } else { due.saturating_sub(sent) };
+        Finish { at_ns, unsent, exhausted }
     }
 }
 
@@ -126,7 +147,7 @@ pub struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
@@ -159,10 +180,7 @@ pub fn drive<C: Clock, O: Operations>(
     let mut sent = 0;
     let mut exhausted = false;
     let mut now_ns = clock.now_ns();
-    let give_up_ns = match pace {
-        Pace::Closed => window.end_ns,
-        Pace::Constant { .. } => window.end_ns.saturating_add(DRAIN_NS),
-    };
+    let give_up_ns = pace.give_up_ns(window);
     while now_ns < give_up_ns && !window.stopped() {
         let due_ns = pace.due_ns(sent).map(|due_ns| due_ns.saturating_add(window.start_ns));
         if let Some(due_ns) = due_ns
@@ -182,10 +200,7 @@ pub fn drive<C: Clock, O: Operations>(
         sent += 1;
         progress.store(sent, Ordering::Relaxed);
     }
-    let at_ns = clock.now_ns();
-    let due = pace.due_before(at_ns.min(window.end_ns).saturating_sub(window.start_ns));
-    let unsent = if exhausted { 0 } else { due.saturating_sub(sent) };
-    Ok(Finish { at_ns, unsent, exhausted })
+    Ok(pace.finish(window, clock.now_ns(), sent, exhausted))
 }
 
 /// Sleeps until shortly before `due_ns`, then spins. False when it was stopped

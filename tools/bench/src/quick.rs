@@ -55,6 +55,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         client_kind: ClientKind::Thread,
         depth: 1,
         owners: None,
+        spin: None,
+        requests_max: None,
         memory: 256 << 20,
         durability: Durability::ProcessSafe,
         io: plan.io,

@@ -89,8 +89,7 @@ pub struct Config {
     pub data_seed: u64,
     /// What a run's choice of operations follows from.
     pub seed: u64,
-    /// How many clients there were, without the one that read-while-writing
-    /// adds.
+    /// How many clients there were, without those that read-while-writing adds.
     pub clients: usize,
     /// What they were.
     pub client_kind: ClientKind,
@@ -104,6 +103,12 @@ pub struct Config {
     pub seconds: Option<f64>,
     /// Owner threads of the engine.
     pub owners: Option<usize>,
+    /// How long those looked out for work before they slept, if it was asked
+    /// for.
+    pub spin_ns: Option<u64>,
+    /// Requests that futures could have outstanding at each of them, if it was
+    /// asked for.
+    pub requests_max: Option<usize>,
     /// Shards of the database.
     pub shards: Option<usize>,
     /// The engine's memory budget.
@@ -141,6 +146,8 @@ impl Config {
             rate_ops_per_s: None,
             seconds: None,
             owners: status.owners,
+            spin_ns: common.spin.map(|spin| u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX)),
+            requests_max: common.requests_max,
             shards: status.shards,
             memory_bytes: common.memory,
             durability: common.durability,

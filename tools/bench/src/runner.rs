@@ -1,28 +1,30 @@
 //! Runs all clients of a phase, one thread each, from a common start, and adds
-//! up what they measured.
+//! up what they measured. Clients that are no threads: [`crowd`](crate::crowd).
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{Client, Faults, Task};
+use crate::asynchronous::ClientProgress;
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::inserts::Inserts;
 use crate::pacing::{Clock, Finish, MonotonicClock, Pace, Window, drive};
 use crate::recorder::Recorder;
+use crate::script::{Faults, Task};
 use crate::shape::Data;
 use crate::target::Handle;
 
 /// How often the caller hears of the progress, and an interrupt is looked for.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 const CLIENT_STACK_BYTES: usize = 512 << 10;
 
 /// A phase of clients at work.
 pub struct Phase<'a> {
     /// What each client does, and how fast.
-    pub clients: Vec<(Task<'a>, Pace)>,
+    pub clients: Vec<(Task, Pace)>,
     /// When it ends, if not with its operations.
     pub duration: Option<Duration>,
     /// Ends it early when set.
@@ -100,11 +102,6 @@ impl Gate {
     }
 }
 
-/// A client's count of operations, on cache lines of its own.
-#[repr(align(128))]
-#[derive(Default)]
-struct Counter(AtomicU64);
-
 /// Stops everybody when a client panics, so that the panic is seen at once.
 struct StopOnPanic<'a>(&'a AtomicBool);
 
@@ -117,32 +114,32 @@ impl Drop for StopOnPanic<'_> {
 }
 
 /// What one client brings home.
-struct Report<'a> {
-    recorder: Recorder,
-    finish: Result<Finish, Failure>,
-    faults: Faults,
-    inserts: Inserts<'a>,
+pub struct ClientReport {
+    pub(crate) recorder: Recorder,
+    pub(crate) finish: Result<Finish, Failure>,
+    pub(crate) faults: Faults,
+    pub(crate) inserts: Inserts,
 }
 
 /// Runs a phase to its end. Each client calls `handle` for its own, on its
 /// thread; `watch` hears of the progress every now and then.
 ///
 /// Fails only where a thread cannot be started.
-pub fn run<'a, H: Handle>(
+pub fn run<H: Handle>(
     handle: impl Fn() -> H + Sync,
-    data: &Data,
-    phase: Phase<'a>,
+    data: &Arc<Data>,
+    phase: Phase<'_>,
     mut watch: impl FnMut(Progress),
 ) -> io::Result<Outcome> {
     let clock = MonotonicClock::start();
     let (gate, stop) = (Gate::default(), AtomicBool::new(false));
-    let counters: Vec<_> = phase.clients.iter().map(|_| Counter::default()).collect();
+    let counters: Vec<_> = phase.clients.iter().map(|_| ClientProgress::default()).collect();
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
     let main = thread::current();
-    let client = |(task, pace): (Task<'a>, Pace), counter: &Counter| {
+    let client = |(task, pace): (Task, Pace), counter: &ClientProgress| {
         let _guard = StopOnPanic(&stop);
         let mut recorder = Recorder::new(task.mix.kinds());
-        let mut client = Client::new(handle(), data, task);
+        let mut client = Client::new(handle(), Arc::clone(data), task);
         wake_precisely();
         let start_ns = gate.pass();
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
@@ -153,7 +150,7 @@ pub fn run<'a, H: Handle>(
         }
         let (faults, inserts) = client.finish();
         main.unpark();
-        Report { recorder, finish, faults, inserts }
+        ClientReport { recorder, finish, faults, inserts }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -197,8 +194,9 @@ pub fn run<'a, H: Handle>(
     })
 }
 
-fn add_up(
-    reports: Vec<Report<'_>>,
+/// What all clients measured, from the start on.
+pub(crate) fn add_up(
+    reports: Vec<ClientReport>,
     start_ns: u64,
     duration_ns: Option<u64>,
     interrupted: bool,
@@ -242,7 +240,7 @@ fn add_up(
 
 /// Asks the kernel not to bundle this thread's wake-ups with others'. Where it
 /// refuses, open-loop operations start some 50 us late; that is in the figures.
-fn wake_precisely() {
+pub(crate) fn wake_precisely() {
     let _unimportant = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 

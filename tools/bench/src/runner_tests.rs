@@ -1,6 +1,6 @@
 //! Whole phases with real threads, on stores that do nothing or fail.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
@@ -51,21 +51,18 @@ impl Handle for &NullStore {
 
 const RECORDS: u64 = 1000;
 
-fn data() -> Data {
-    Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap())
+fn data() -> Arc<Data> {
+    Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()))
 }
 
-fn task(mix: Mix, inserts: Inserts<'_>) -> Task<'_> {
+fn task(mix: Mix, inserts: Inserts) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, expect_present: true, inserts, seed: 1 }
+    Task { mix, chooser, expect_present: true, inserts, seed: 1, own: None }
 }
 
-fn loaders(clients: u64) -> Vec<(Task<'static>, Pace)> {
+fn loaders(clients: u64) -> Vec<(Task, Pace)> {
     (0..clients)
-        .map(|client| {
-            let inserts = Inserts::Strided { next: client, step: clients, end: RECORDS };
-            (task(Mix::LOAD, inserts), Pace::Closed)
-        })
+        .map(|client| (task(Mix::LOAD, Inserts::strided(client, clients, RECORDS)), Pace::Closed))
         .collect()
 }
 
@@ -99,12 +96,12 @@ fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
 #[should_panic(expected = "acknowledged twice")]
 fn a_panic_ends_the_phase() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
-    let counter = RecordCounter::new(RECORDS, 1 << 40);
-    let spoilt = RecordCounter::new(RECORDS, 1 << 40);
+    let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
+    let spoilt = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     spoilt.acknowledge(RECORDS);
     let clients = vec![
-        (task(Workload::Update.mix(), Inserts::Shared(&counter)), Pace::Closed),
-        (task(Mix::LOAD, Inserts::Shared(&spoilt)), Pace::Closed),
+        (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
+        (task(Mix::LOAD, Inserts::Shared(spoilt)), Pace::Closed),
     ];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
     let _never = run(|| &store, &data(), phase, |_| ());
@@ -115,8 +112,8 @@ fn a_panic_ends_the_phase() {
 fn inserts_of_the_last_client_to_end_count() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
     for _ in 0..20 {
-        let counter = RecordCounter::new(RECORDS, 2 * RECORDS);
-        let client = |_| (task(Mix::LOAD, Inserts::Shared(&counter)), Pace::Closed);
+        let counter = Arc::new(RecordCounter::new(RECORDS, 2 * RECORDS));
+        let client = |_| (task(Mix::LOAD, Inserts::Shared(Arc::clone(&counter))), Pace::Closed);
         let clients = (0..4).map(client).collect();
         let phase = Phase { clients, duration: None, interrupt: &interrupt };
         let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
@@ -130,8 +127,8 @@ fn an_interrupt_ends_the_phase() {
     let signal = Some((50, Arc::clone(&interrupt)));
     let store = NullStore { signal, ..NullStore::new(u64::MAX) };
     let update = Workload::Update.mix();
-    let counter = RecordCounter::new(RECORDS, 1 << 40);
-    let clients = vec![(task(update, Inserts::Shared(&counter)), Pace::Closed)];
+    let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
+    let clients = vec![(task(update, Inserts::Shared(Arc::clone(&counter))), Pace::Closed)];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
     let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
@@ -144,11 +141,11 @@ fn an_interrupt_ends_the_phase() {
 #[test]
 fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
-    let counter = RecordCounter::new(RECORDS, 1 << 40);
+    let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = (0..2)
         .map(|client| {
             let pace = Pace::Constant { rate: 200, clients: 2, client };
-            (task(Workload::GetUniform.mix(), Inserts::Shared(&counter)), pace)
+            (task(Workload::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
         })
         .collect();
     let duration = Some(Duration::from_millis(500));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::cli::ClientKind;
 use crate::report::{Measured, Operation, Report};
 use crate::size::format_size;
 use crate::workload::OpKind;
@@ -38,10 +39,15 @@ fn setting(report: &Report) -> String {
         None => "closed loop".to_owned(),
     };
     let plural = if config.clients == 1 { "" } else { "s" };
+    let clients = match config.client_kind {
+        ClientKind::Thread => format!("{} client{plural}", config.clients),
+        kind => {
+            format!("{} {} client{plural} of depth {}", config.clients, kind.name(), config.depth)
+        }
+    };
     let unknown = || "unknown".to_owned();
     let facts = format!(
-        "{} client{plural}, {pace}; {}; {} records of {} + {} bytes; memory {}; {} on {}",
-        config.clients,
+        "{clients}, {pace}; {}; {} records of {} + {} bytes; memory {}; {} on {}",
         config.durability,
         grouped(report.result.records),
         config.key_bytes,
@@ -184,7 +190,7 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::cli::{ClientKind, Io};
+    use crate::cli::Io;
     use crate::durability::Durability;
     use crate::machine::Machine;
     use crate::report::{Config, Latency, Versions};
@@ -248,6 +254,8 @@ mod tests {
                 rate_ops_per_s: Some(1_000_000_000),
                 seconds: Some(60.0),
                 owners: Some(2),
+                spin_ns: Some(20_000),
+                requests_max: Some(1024),
                 shards: Some(64),
                 memory_bytes: 256 << 20,
                 durability: Durability::Relaxed { within: Duration::from_millis(99_999) },

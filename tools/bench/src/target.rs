@@ -3,13 +3,15 @@
 //!
 //! [`OuroDb`](crate::engine::OuroDb) is the target of this tool. Other engines
 //! can stand in its place and are then driven by the very same code; so can
-//! handles that do nothing, which show the generator's own speed.
+//! handles that do nothing, which show the generator's own speed. What clients
+//! need that are no threads is in [`asynchronous`](crate::asynchronous).
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::durability::Durability;
 use crate::failure::Failure;
@@ -18,6 +20,10 @@ use crate::failure::Failure;
 pub trait Target: Sized + Sync {
     /// The engine's name, in results.
     const NAME: &'static str;
+
+    /// Its other face, if its operations can be awaited. Without, all its
+    /// clients are threads.
+    const ASYNCHRONOUS: Option<fn(&Self) -> &dyn Asynchronous> = None;
 
     /// What only this engine can be asked for; part of the result.
     type Settings: Serialize;
@@ -88,7 +94,11 @@ pub struct OpenOptions {
     pub shards: Option<usize>,
     /// Threads of the engine, for engines that have owners.
     pub owners: Option<usize>,
-    /// How those do I/O.
+    /// How long those look out for work before they sleep.
+    pub spin: Option<Duration>,
+    /// Requests that futures may have outstanding at each of them.
+    pub requests_max: Option<usize>,
+    /// How they do I/O.
     pub io: Io,
 }
 

@@ -144,7 +144,8 @@ impl Workload {
         }
     }
 
-    /// What one more client does beside them, never throttled.
+    /// What one more client does beside them, or with clients on owners one more
+    /// on each, never throttled.
     #[must_use]
     pub const fn background(self) -> Option<Mix> {
         match self {

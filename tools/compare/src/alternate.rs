@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use ouro_bench::cli::ClientKind;
 use ouro_bench::directory::read_shape;
 use ouro_bench::failure::Failure;
 use ouro_bench::output::Output;
@@ -69,6 +70,13 @@ pub fn run(
     given: &ArgMatches,
     interrupt: &AtomicBool,
 ) -> Result<(), Failure> {
+    let kind = args.load.common.client_kind;
+    if kind != ClientKind::Thread && args.engines.iter().any(|e| *e != Engine::OuroDb) {
+        return Err(Failure::Usage(format!(
+            "--client-kind {}: only OuroDB has operations to await; use --engines ourodb",
+            kind.name()
+        )));
+    }
     let output = Output::new(args.load.common.json.as_deref())?;
     let mut runs = Vec::new();
     for round in 1..=args.rounds {

@@ -52,6 +52,8 @@ fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Setti
         lock_wait: Duration::from_secs(10),
         shards: None,
         owners: None,
+        spin: None,
+        requests_max: None,
         io: Io::Blocking,
     };
     T::check(&options, settings).unwrap();
@@ -177,6 +179,10 @@ fn what_an_engine_cannot_do_is_refused() {
         "load --dir d --engine fjall --durability relaxed:100ms",
         "load --dir d --engine ourodb --durability never",
         "load --dir d --engine rocksdb --memory 1MiB",
+        "load --dir d --engine rocksdb --client-kind task",
+        "load --dir d --engine fjall --client-kind owner --depth 4",
+        "load --dir d --engine ourodb --depth 2",
+        "alternate --dir d --client-kind task",
         "run --dir d --engine rocksdb --workload a",
         "load --dir d",
     ] {

@@ -1,0 +1,165 @@
+//! The clients of a command: how many, of which kind, what each does, and where.
+
+use std::sync::Arc;
+
+use crate::asynchronous::Asynchronous;
+use crate::cli::{ClientKind, CommonArgs, RunArgs};
+use crate::crowd;
+use crate::distribution::{KeyChoice, RecordChooser};
+use crate::failure::Failure;
+use crate::inserts::{Inserts, RecordCounter};
+use crate::pacing::Pace;
+use crate::permutation::mix64;
+use crate::runner::{self, Outcome, Phase, Progress};
+use crate::script::{OwnKeys, Task};
+use crate::shape::{Data, Shape};
+use crate::target::Target;
+use crate::workload::Mix;
+
+/// Operations in flight of all clients together: each has its buffers.
+const IN_FLIGHT_MAX: usize = 1 << 16;
+/// Requests at an owner, unless `--requests-max` says otherwise: the engine's
+/// default.
+const REQUESTS_MAX: usize = 1024;
+
+/// Refuses what cannot be, before anything is touched.
+pub fn check<T: Target>(common: &CommonArgs) -> Result<(), Failure> {
+    let CommonArgs { client_kind, clients, depth, .. } = *common;
+    let refused = match client_kind {
+        ClientKind::Thread if depth > 1 => format!(
+            "--depth {depth}: a thread waits for each of its operations and has 1 in flight; use \
+             --client-kind task or owner"
+        ),
+        ClientKind::Task | ClientKind::Owner if T::ASYNCHRONOUS.is_none() => format!(
+            "--client-kind {}: {} has no operations to await; its clients are threads",
+            client_kind.name(),
+            T::NAME
+        ),
+        _ if clients * depth > IN_FLIGHT_MAX => {
+            format!("--clients times --depth must be at most {IN_FLIGHT_MAX}")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::Usage(refused))
+}
+
+/// The places that clients are dealt out to: the owners, or one for all.
+pub struct Places(Vec<Option<OwnKeys>>);
+
+impl Places {
+    /// Those of an open database.
+    pub fn new<T: Target>(target: &T, common: &CommonArgs) -> Result<Self, Failure> {
+        let Some(target) = asynchronous(target).filter(|_| common.client_kind == ClientKind::Owner)
+        else {
+            return Ok(Self(vec![None]));
+        };
+        let owners = target.owners();
+        let on_each = common.clients.div_ceil(owners) + 1;
+        let requests_max = common.requests_max.unwrap_or(REQUESTS_MAX);
+        if 2 * on_each > requests_max {
+            return Err(Failure::Usage(format!(
+                "{} clients on {owners} owners: each takes one of the {requests_max} requests of \
+                 its owner for itself, and half of them must be left; use fewer --clients or a \
+                 higher --requests-max",
+                common.clients
+            )));
+        }
+        Ok(Self((0..owners).map(|owner| Some(target.own_keys(owner))).collect()))
+    }
+
+    /// The clients of a load: one in each place at least, so that every record
+    /// is somebody's.
+    #[must_use]
+    pub fn load(&self, common: &CommonArgs, shape: &Shape) -> Vec<(Task, Pace)> {
+        let places = self.0.len();
+        let clients = common.clients.max(places);
+        let client = |number: usize| {
+            let place = number % places;
+            let on_place = (clients - place).div_ceil(places);
+            let inserts =
+                Inserts::strided((number / places) as u64, on_place as u64, shape.records);
+            let task = Task {
+                mix: Mix::LOAD,
+                chooser: RecordChooser::Uniform { records: shape.records },
+                expect_present: true,
+                inserts,
+                seed: client_seed(common.seed, number),
+                own: self.0[place].clone(),
+            };
+            (task, Pace::Closed)
+        };
+        (0..clients).map(client).collect()
+    }
+
+    /// Counters of records for a run, one for each place.
+    #[must_use]
+    pub fn counters(&self, data: &Data) -> Vec<Arc<RecordCounter>> {
+        let counter = || Arc::new(RecordCounter::new(data.shape.records, data.keys.capacity()));
+        self.0.iter().map(|_| counter()).collect()
+    }
+
+    /// The clients of a workload, those in the background last.
+    pub fn run(
+        &self,
+        args: &RunArgs,
+        data: &Data,
+        counters: &[Arc<RecordCounter>],
+    ) -> Result<Vec<(Task, Pace)>, Failure> {
+        let (clients, places) = (args.common.clients, self.0.len());
+        let task = |mix: Mix, number: usize, place: usize| {
+            let Shape { records, seed, .. } = data.shape;
+            let chooser = RecordChooser::new(mix.choice(), records, data.keys.capacity(), seed);
+            let chooser = chooser.ok_or_else(|| {
+                Failure::Usage(format!(
+                    "there are no absent keys: all {records} keys of {} bytes are taken",
+                    data.shape.key_bytes
+                ))
+            })?;
+            Ok(Task {
+                mix,
+                chooser,
+                expect_present: mix.choice() != KeyChoice::Absent,
+                inserts: Inserts::Shared(Arc::clone(&counters[place])),
+                seed: client_seed(args.common.seed, number),
+                own: self.0[place].clone(),
+            })
+        };
+        let pace = |client: usize| match args.rate {
+            Some(rate) => Pace::Constant { rate, clients: clients as u64, client: client as u64 },
+            None => Pace::Closed,
+        };
+        let foreground = (0..clients)
+            .map(|number| Ok((task(args.workload.mix(), number, number % places)?, pace(number))));
+        let background = args.workload.background().into_iter().flat_map(|mix| {
+            let task = &task;
+            (0..places).map(move |place| Ok((task(mix, clients + place, place)?, Pace::Closed)))
+        });
+        foreground.chain(background).collect()
+    }
+}
+
+/// Runs a phase with the kind of clients that was asked for.
+pub fn run_phase<T: Target>(
+    target: &T,
+    common: &CommonArgs,
+    data: &Arc<Data>,
+    phase: Phase<'_>,
+    watch: impl FnMut(Progress),
+) -> Result<Outcome, Failure> {
+    match asynchronous(target) {
+        Some(target) if common.client_kind != ClientKind::Thread => {
+            crowd::run(target, common.depth, data, phase, watch)
+        }
+        _ => runner::run(|| target.handle(), data, phase, watch)
+            .map_err(Failure::os("cannot start the clients")),
+    }
+}
+
+fn asynchronous<T: Target>(target: &T) -> Option<&dyn Asynchronous> {
+    T::ASYNCHRONOUS.map(|face| face(target))
+}
+
+/// Neighbouring seeds and clients get unrelated random numbers.
+fn client_seed(seed: u64, client: usize) -> u64 {
+    mix64(mix64(seed) ^ client as u64)
+}

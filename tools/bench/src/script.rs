@@ -1,0 +1,273 @@
+//! What one client does: which operation comes next, and whether what came back
+//! is right. How operations are run is the business of the kinds of clients.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::distribution::RecordChooser;
+use crate::inserts::Inserts;
+use crate::shape::Data;
+use crate::target::Rows;
+use crate::workload::{Mix, OpKind};
+
+/// A scan asks for 1 to this many rows, all alike, as in YCSB E.
+pub const SCAN_ROWS_MAX: usize = 100;
+/// Draws after which an owner counts as one that none of the keys belongs to.
+const DRAWS_MAX: usize = 1 << 20;
+
+/// Reads that returned something else than what was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// How many.
+    pub count: u64,
+    /// The first of them, in words.
+    pub first: Option<String>,
+}
+
+impl Faults {
+    fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(what);
+    }
+
+    /// Adds those of another client.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.first = self.first.take().or(other.first);
+    }
+}
+
+/// What a client is to do.
+#[derive(Debug)]
+pub struct Task {
+    /// Its operations.
+    pub mix: Mix,
+    /// Which records they go to.
+    pub chooser: RecordChooser,
+    /// Whether the records chosen are there to be read.
+    pub expect_present: bool,
+    /// Where its inserts come from.
+    pub inserts: Inserts,
+    /// Seeds its random numbers.
+    pub seed: u64,
+    /// For a client beside an owner's data: the keys that it keeps to.
+    pub own: Option<OwnKeys>,
+}
+
+/// The keys that belong to one owner.
+///
+/// A client that keeps to them draws from the distribution of all keys until it
+/// draws one of its owner's. So the keys of one owner are as popular, compared
+/// with each other, as they are for clients of another kind. How much each
+/// *owner* gets is not drawn: it follows from how many clients it has and how
+/// fast they are. With uniform keys that comes to the same (the hash spreads
+/// them evenly); with zipfian ones an owner of very popular records gets less of
+/// the operations than its records would have.
+#[derive(Clone)]
+pub struct OwnKeys {
+    owner: usize,
+    belongs: Arc<dyn Fn(&[u8]) -> bool + Send + Sync>,
+}
+
+impl OwnKeys {
+    /// The keys of `owner`: those that `belongs` accepts.
+    #[must_use]
+    pub fn new(owner: usize, belongs: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
+        Self { owner, belongs: Arc::new(belongs) }
+    }
+
+    /// The owner's number.
+    #[must_use]
+    pub fn owner(&self) -> usize {
+        self.owner
+    }
+
+    /// Whether `key` is among them.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        (self.belongs)(key)
+    }
+}
+
+impl fmt::Debug for OwnKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OwnKeys({})", self.owner)
+    }
+}
+
+/// One operation: what is asked and what came back. Its buffers are used again
+/// for the next.
+#[derive(Debug)]
+pub struct Operation<B> {
+    /// What is done.
+    pub kind: OpKind,
+    record: u64,
+    /// The key that it is done to.
+    pub key: Vec<u8>,
+    /// The value of a put.
+    pub value: Vec<u8>,
+    /// The rows that a scan may return.
+    pub rows_wanted: usize,
+    /// What a get returned.
+    pub got: Option<B>,
+    /// What a scan returned.
+    pub rows: Rows,
+}
+
+impl<B> Default for Operation<B> {
+    fn default() -> Self {
+        Self {
+            kind: OpKind::Read,
+            record: 0,
+            key: Vec::new(),
+            value: Vec::new(),
+            rows_wanted: 0,
+            got: None,
+            rows: Rows::default(),
+        }
+    }
+}
+
+/// A client's operations, one after the other.
+pub struct Script {
+    data: Arc<Data>,
+    task: Task,
+    rng: fastrand::Rng,
+    faults: Faults,
+}
+
+impl Script {
+    /// The operations of `task` on a database that holds `data`.
+    #[must_use]
+    pub fn new(data: Arc<Data>, task: Task) -> Self {
+        let rng = fastrand::Rng::with_seed(task.seed);
+        Self { data, task, rng, faults: Faults::default() }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// What was found, and where the inserts came from.
+    #[must_use]
+    pub fn finish(self) -> (Faults, Inserts) {
+        (self.faults, self.task.inserts)
+    }
+
+    /// Whether the distribution has keys that this client keeps to. Without,
+    /// [`Script::prepare`] would look for one for ever.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        let mut chooser = self.task.chooser;
+        let mut rng = self.rng.clone();
+        let acknowledged = self.task.inserts.acknowledged();
+        let mut key = Vec::new();
+        let only_inserts = self.task.mix.kinds().all(|kind| kind == OpKind::Insert);
+        only_inserts
+            || (0..DRAWS_MAX).any(|_| {
+                self.data.keys.write(chooser.sample(&mut rng, acknowledged), &mut key);
+                self.keeps_to(&key)
+            })
+    }
+
+    /// Chooses the next operation, and makes its key and value. `None` when
+    /// there is none left.
+    pub fn prepare<B>(&mut self, op: &mut Operation<B>) -> Option<OpKind> {
+        op.kind = self.task.mix.sample(&mut self.rng);
+        let mut version = 0;
+        if op.kind == OpKind::Insert {
+            self.draw_insert(op)?;
+        } else {
+            self.draw_record(op);
+            version = self.rng.u32(1..);
+        }
+        if op.kind.puts() {
+            self.data.values.write(op.record, version, &mut op.value);
+        }
+        if op.kind == OpKind::Scan {
+            op.rows_wanted = self.rng.usize(1..=SCAN_ROWS_MAX);
+        }
+        Some(op.kind)
+    }
+
+    fn draw_insert<B>(&mut self, op: &mut Operation<B>) -> Option<()> {
+        loop {
+            op.record = self.task.inserts.take()?;
+            self.data.keys.write(op.record, &mut op.key);
+            if self.keeps_to(&op.key) {
+                return Some(());
+            }
+            // Another owner's clients insert it.
+            self.task.inserts.acknowledge(op.record);
+        }
+    }
+
+    fn draw_record<B>(&mut self, op: &mut Operation<B>) {
+        let acknowledged = self.task.inserts.acknowledged();
+        loop {
+            op.record = self.task.chooser.sample(&mut self.rng, acknowledged);
+            self.data.keys.write(op.record, &mut op.key);
+            if self.keeps_to(&op.key) {
+                return;
+            }
+        }
+    }
+
+    fn keeps_to(&self, key: &[u8]) -> bool {
+        self.task.own.as_ref().is_none_or(|own| own.contains(key))
+    }
+
+    /// Looks at what came back from an operation that did not fail.
+    pub fn verify<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
+        match op.kind {
+            OpKind::Read | OpKind::ReadModifyWrite => self.verify_got(op),
+            OpKind::Scan => self.verify_rows(op),
+            OpKind::Insert => self.task.inserts.acknowledge(op.record),
+            OpKind::Update => {}
+        }
+    }
+
+    fn verify_got<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
+        let fault = match (op.got.take(), self.task.expect_present) {
+            (Some(value), true) => {
+                let right = self.data.values.verify(op.record, value.as_ref());
+                (!right).then_some("has a wrong value")
+            }
+            (None, true) => Some("is missing"),
+            (Some(_), false) => Some("has a value, and was never written"),
+            (None, false) => None,
+        };
+        if let Some(fault) = fault {
+            let (key, record) = (&op.key, op.record);
+            self.faults.add(|| format!("key {} (record {record}) {fault}", key.escape_ascii()));
+        }
+    }
+
+    /// The first row is the record that the scan began with, each further one
+    /// has a higher key, and every value is that of its key.
+    fn verify_rows<B>(&mut self, op: &mut Operation<B>) {
+        let mut fault = None;
+        if op.rows.iter().next().is_none_or(|(key, _)| key != op.key) {
+            fault = Some("does not begin with that key".to_owned());
+        }
+        if op.rows.len() > op.rows_wanted {
+            fault = Some(format!("returned more than {} rows", op.rows_wanted));
+        }
+        if !op.rows.iter().is_sorted_by(|(one, _), (next, _)| one < next) {
+            fault = Some("is out of order".to_owned());
+        }
+        for (key, value) in op.rows.iter() {
+            let record = self.data.keys.record(key);
+            if record.is_none_or(|record| !self.data.values.verify(record, value)) {
+                fault = Some(format!("returned a wrong row at {}", key.escape_ascii()));
+            }
+        }
+        op.rows.clear();
+        if let Some(fault) = fault {
+            let key = &op.key;
+            self.faults.add(|| format!("the scan from {} {fault}", key.escape_ascii()));
+        }
+    }
+}
