@@ -154,3 +154,11 @@ fn lookups_in_tables_cost_one_read_and_absent_keys_none_but_for_filter_errors() 
         assert!(errors * 1000 <= probes * 6, "{errors} errors in {probes} probes");
     });
 }
+
+#[test]
+fn the_longest_hold_of_a_shard_is_known_where_it_is_measured() {
+    on_each_backend(|db, _| {
+        db.put(&key(0), &VALUE).wait().unwrap();
+        assert_eq!(db.stats().shard_hold_ns_max > 0, cfg!(debug_assertions));
+    });
+}

@@ -146,6 +146,43 @@ fn modules_import_only_from_lower_floors() {
     assert!(breaches.is_empty(), "imports against the floors:\n{}", breaches.join("\n"));
 }
 
+/// What threads meet by, which tests replace: only `base/sync.rs` names std's.
+const REPLACED: [&str; 7] = [
+    "std::sync::atomic",
+    "std::sync::Mutex",
+    "std::sync::RwLock",
+    "std::sync::Condvar",
+    "std::thread::park",
+    "std::thread::current",
+    "std::thread::Thread",
+];
+
+/// The text without what is compiled for tests alone, at its end.
+fn without_tests(code: &str) -> &str {
+    code.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
+}
+
+#[test]
+fn threads_meet_by_what_base_sync_names() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut breaches = Vec::new();
+    for path in &files {
+        let inside = path.strip_prefix(&src).unwrap();
+        let is_test = inside.iter().any(|part| part.to_string_lossy().contains("test"));
+        if is_test || inside == Path::new("base/sync.rs") {
+            continue;
+        }
+        let text = code(&fs::read_to_string(path).unwrap());
+        for name in REPLACED.iter().filter(|name| without_tests(&text).contains(**name)) {
+            breaches.push(format!("{} names {name}: take it from base::sync", inside.display()));
+        }
+    }
+    assert!(files.len() > 50, "the test has lost sight of the sources");
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
 #[test]
 fn the_test_sees_what_it_is_for() {
     let paths = crate_paths("use crate::db::Db; x(crate::{io::{File, Io}, base}); $crate::db::x");
@@ -154,4 +191,5 @@ fn the_test_sees_what_it_is_for() {
     assert_eq!(code("a // crate::db\nb"), "a \nb");
     assert!(floor("db") > floor("shard"));
     assert_eq!(floor("wal"), floor("sst"));
+    assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests { std::sync::Mutex }"), "a\n");
 }

@@ -252,6 +252,23 @@ fn handles_are_useless_after_the_close() {
     }
 }
 
+/// Work on an owner that waits for its requests is not in their way.
+#[test]
+fn work_on_an_owner_leaves_room_for_requests() {
+    for io in backends() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(io).shards(1).owners(1).requests_max(1);
+        let db = Db::open(dir.path(), options).unwrap();
+        db.put(b"key", b"value").wait().unwrap();
+        db.flush().wait().unwrap();
+        let work = || db.on_shard(b"key", |shard| async move { shard.db().get(b"key").await });
+        let both = [work(), work()].map(Box::pin);
+        for one in both {
+            assert!(pollster::block_on(one).unwrap().unwrap().is_some());
+        }
+    }
+}
+
 /// With a mailbox of one slot, everybody waits for it in turn.
 #[test]
 fn a_full_mailbox_holds_back_and_loses_nothing() {

@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::db::backend::{Backend, OwnerKind, OwnerThread, Owners, wait_on};
 use crate::db::options::{Derived, IoBackend, Options};
 use crate::io::blocking::Blocking;

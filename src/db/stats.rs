@@ -90,6 +90,9 @@ pub struct Stats {
     pub owner_slices_long: u64,
     /// The longest slice of work on an owner, in nanoseconds.
     pub owner_slice_ns_max: u64,
+    /// The longest time for which the lock of a shard was held, in nanoseconds;
+    /// 0 unless the engine was built with `debug_assertions`.
+    pub shard_hold_ns_max: u64,
     /// Requests of futures that are outstanding now.
     pub requests_outstanding: u64,
     /// Slices of background work done by threads of the class `SCHED_IDLE`,
@@ -151,6 +154,7 @@ impl Stats {
             owner_sleeps: runtime.sleeps,
             owner_slices_long: runtime.slices_long,
             owner_slice_ns_max: runtime.slice_ns_max,
+            shard_hold_ns_max: stats.shard_hold_ns_max,
             requests_outstanding: outstanding as u64,
             background_worker_slices: runtime.worker_slices,
             background_owner_slices: runtime.owner_slices,
@@ -209,6 +213,7 @@ impl Stats {
             ("owner_sleeps", self.owner_sleeps),
             ("owner_slices_long", self.owner_slices_long),
             ("owner_slice_ns_max", self.owner_slice_ns_max),
+            ("shard_hold_ns_max", self.shard_hold_ns_max),
             ("requests_outstanding", self.requests_outstanding),
             ("background_worker_slices", self.background_worker_slices),
             ("background_owner_slices", self.background_owner_slices),

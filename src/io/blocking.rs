@@ -9,9 +9,7 @@ use std::future::poll_fn;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use rustix::io::{Errno, ReadWriteFlags};
@@ -19,7 +17,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::{Driver, File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, Unpark, WriteBuf, os};
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
-use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::thread::{self, Thread};
+use crate::base::sync::{Mutex, assert_unlocked};
 
 /// The blocking implementation of [`Io`].
 #[derive(Clone)]
@@ -122,6 +122,7 @@ impl Io for Blocking {
     #[expect(clippy::disallowed_methods, reason = "this is the trait's way of waiting")]
     async fn sleep(&self, nanos: u64) {
         let Some(timers) = &self.timers else {
+            assert_unlocked("to sleep");
             std::thread::sleep(Duration::from_nanos(nanos));
             return;
         };
@@ -139,6 +140,7 @@ impl Io for Blocking {
 }
 
 fn read_all(file: &File, offset: u64, buf: &mut [u8]) -> Result<usize> {
+    assert_unlocked("to read a file");
     check_units(offset, buf.len());
     let mut done = 0;
     while done < buf.len() {
@@ -160,6 +162,7 @@ fn read_all(file: &File, offset: u64, buf: &mut [u8]) -> Result<usize> {
 }
 
 fn write_all(file: &File, offset: u64, bytes: &[u8], harden: Harden) -> Result<()> {
+    assert_unlocked("to write a file");
     check_units(offset, bytes.len());
     let flags = match harden {
         Harden::Later => ReadWriteFlags::empty(),
@@ -201,7 +204,7 @@ impl Parking {
     pub(crate) fn new(counters: Arc<IoCounters>) -> (Self, Blocking) {
         let timers = Arc::<Timers>::default();
         let io = Blocking { counters, timers: Some(Arc::clone(&timers)) };
-        let thread = std::thread::current();
+        let thread = thread::current();
         let unpark = Arc::new(Parked { thread, notified: AtomicBool::new(false) });
         (Self { timers, unpark }, io)
     }
@@ -209,6 +212,7 @@ impl Parking {
 
 impl Unpark for Parked {
     fn unpark(&self) {
+        assert_unlocked("to wake an owner");
         self.notified.store(true, Ordering::SeqCst);
         self.thread.unpark();
     }
@@ -223,9 +227,10 @@ impl Driver for Parking {
         });
         let may_sleep = may_sleep && due.is_empty();
         if may_sleep && !self.unpark.notified.swap(false, Ordering::SeqCst) {
+            assert_unlocked("to sleep");
             match self.timers.next_ns.load(Ordering::Relaxed) {
-                u64::MAX => std::thread::park(),
-                at => std::thread::park_timeout(Duration::from_nanos(at.saturating_sub(now))),
+                u64::MAX => thread::park(),
+                at => thread::park_timeout(Duration::from_nanos(at.saturating_sub(now))),
             }
         }
         awake();

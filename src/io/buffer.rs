@@ -11,7 +11,6 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use aligned_vec::{ABox, AVec, ConstAlign};
@@ -19,6 +18,7 @@ use aligned_vec::{ABox, AVec, ConstAlign};
 use super::mapping::{Mapping, Part};
 use crate::base::limits::{UNIT, round_up};
 use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 type Memory = ABox<[u8], ConstAlign<UNIT>>;
 

@@ -1,6 +1,6 @@
 //! Counts of what went through the I/O seam.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::tally::{AtomicU64, Ordering};
 
 /// Counters shared by every implementation of `Io` that one database uses.
 #[derive(Debug, Default)]

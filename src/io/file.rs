@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use crate::base::sync::assert_unlocked;
+
 /// An open file. Clones share it; it is closed with the last of them.
 #[derive(Clone)]
 pub(crate) struct File(Arc<Inner>);
@@ -12,6 +14,12 @@ pub(crate) struct File(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     handle: Handle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        assert_unlocked("to close a file");
+    }
 }
 
 /// What stands behind a [`File`].

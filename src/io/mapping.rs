@@ -18,7 +18,6 @@ use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -26,7 +25,8 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::File;
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
-use crate::base::sync::Mutex;
+use crate::base::sync::tally::{AtomicU64, Ordering};
+use crate::base::sync::{Mutex, assert_unlocked};
 
 /// A file mapped shared, for reading and writing, from its first byte to its
 /// last. Unmapped when it is dropped.
@@ -64,6 +64,7 @@ impl Mapping {
 
     /// Maps a file of the operating system that is `bytes` long.
     pub(super) fn of_file(file: &File, bytes: usize) -> Result<Self> {
+        assert_unlocked("to map a file");
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED;
         let anywhere = std::ptr::null_mut();
@@ -120,6 +121,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if matches!(self.backing, Backing::Os) {
+            assert_unlocked("to unmap a file");
             // SAFETY: this is the whole of what was mapped. Every part keeps
             // the mapping, so there is none.
             let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::{File, Handle, Mapping, OpenMode, mapping};
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
+use crate::base::sync::assert_unlocked;
 
 /// The methods of [`Io`](super::Io) that are the same with and without a ring:
 /// they block, or do not wait at all. Names are those of the calling module.
@@ -83,6 +84,7 @@ pub(super) use blocking_calls;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
+    assert_unlocked("to open a file");
     let access = match mode {
         OpenMode::Read => OFlags::RDONLY,
         OpenMode::ReadWrite => OFlags::RDWR,
@@ -130,6 +132,7 @@ fn check_alignment(file: &File) -> Result<()> {
 }
 
 pub(super) fn len(file: &File) -> Result<u64> {
+    assert_unlocked("to inspect a file");
     let stat = rustix::fs::fstat(file.fd())
         .map_err(|errno| Error::os("inspect", file.path(), errno.into()))?;
     Ok(stat.st_size as u64)
@@ -147,6 +150,7 @@ pub(super) fn map(file: &File, bytes: usize) -> Result<Mapping> {
 }
 
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
+    assert_unlocked("to list a directory");
     let fail = |errno: Errno| match errno {
         Errno::NOTDIR => not_a_directory(dir),
         errno => Error::os("list", dir, errno.into()),
@@ -167,6 +171,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
 }
 
 pub(super) fn create_dir(dir: &Path) -> Result<()> {
+    assert_unlocked("to create a directory");
     match rustix::fs::mkdir(dir, Mode::RWXU) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) if dir.is_dir() => Ok(()),
@@ -184,14 +189,17 @@ fn not_a_directory(dir: &Path) -> Error {
 }
 
 pub(super) fn remove(path: &Path) -> Result<()> {
+    assert_unlocked("to remove a file");
     rustix::fs::unlink(path).map_err(|errno| Error::os("remove", path, errno.into()))
 }
 
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    assert_unlocked("to rename a file");
     rustix::fs::rename(from, to).map_err(|errno| Error::os("rename", from, errno.into()))
 }
 
 pub(super) fn sync_dir(dir: &Path) -> Result<()> {
+    assert_unlocked("to sync a directory");
     let fail = |errno: Errno| Error::os("sync directory", dir, errno.into());
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
@@ -199,6 +207,7 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
+    assert_unlocked("to lock a file");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = rustix::fs::open(path, flags, FILE_MODE)
         .map_err(|errno| Error::os("open", path, errno.into()))?;
@@ -211,11 +220,13 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
 
 /// Gives the lock up at once, whoever still knows the file.
 pub(super) fn unlock(file: &File) -> Result<()> {
+    assert_unlocked("to unlock a file");
     rustix::fs::flock(file.fd(), FlockOperation::Unlock)
         .map_err(|errno| Error::os("unlock", file.path(), errno.into()))
 }
 
 pub(super) fn sync(file: &File) -> Result<()> {
+    assert_unlocked("to sync a file");
     loop {
         match rustix::fs::fdatasync(file.fd()) {
             Ok(()) => return Ok(()),
@@ -227,6 +238,7 @@ pub(super) fn sync(file: &File) -> Result<()> {
 }
 
 pub(super) fn random(bytes: &mut [u8]) {
+    assert_unlocked("to ask for random bytes");
     let mut filled = 0;
     while filled < bytes.len() {
         match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
@@ -239,6 +251,7 @@ pub(super) fn random(bytes: &mut [u8]) {
 
 /// The kernel's name for the time since the machine started.
 pub(super) fn boot_id() -> Result<[u8; 16]> {
+    assert_unlocked("to read a file");
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(|error| Error::os("read", path, error))?;
     parse_uuid(text.trim_end()).ok_or_else(|| {

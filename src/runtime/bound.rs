@@ -5,7 +5,8 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread::ThreadId;
+
+use crate::base::sync::thread::{self, ThreadId};
 
 /// A future that is polled and dropped by the thread that made it, or not at
 /// all. The simulated machine, which one thread steps, runs an owner's tasks
@@ -22,11 +23,11 @@ unsafe impl<F: Future<Output = ()>> Send for Bound<F> {}
 
 impl<F: Future<Output = ()>> Bound<F> {
     pub(super) fn new(future: F) -> Self {
-        Self { thread: std::thread::current().id(), future: Some(Box::pin(future)) }
+        Self { thread: thread::current().id(), future: Some(Box::pin(future)) }
     }
 
     fn is_home(&self) -> bool {
-        std::thread::current().id() == self.thread
+        thread::current().id() == self.thread
     }
 }
 

@@ -32,9 +32,11 @@ where
     let permit = mailbox.reserve().await?;
     let (reply, answer) = oneshot::channel();
     permit.send(Message::Run(Box::new(move |spawner, io, slot| {
+        // Work that waits for requests of others at this owner must not hold
+        // them up.
+        drop(slot);
         spawner.spawn("closure", async move {
             let output = Contained::new(|| work(io)).await;
-            drop(slot);
             reply.send(output.map_err(|Panicked(message)| {
                 Error::invalid(format!("the work given to an owner panicked: {message}"))
             }));

@@ -1,6 +1,6 @@
 //! What an owner's runtime did.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::tally::{AtomicU64, Ordering};
 
 /// Counters of one owner, which any thread may read.
 ///

@@ -9,8 +9,9 @@
 
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicPtr, Ordering};
 
 /// Values on their way between threads, in the order in which they were added.
 /// Any thread adds and takes.
@@ -75,8 +76,8 @@ impl<T> Drop for Handover<T> {
 
 #[cfg(test)]
 mod tests {
+    use crate::base::sync::atomic::AtomicBool;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     use super::*;
 

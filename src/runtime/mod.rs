@@ -44,6 +44,8 @@ pub(crate) mod oneshot;
 mod placement;
 mod preempt;
 mod remote;
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) mod shuttle_tests;
 mod spawner;
 mod stall;
 mod tasks;

@@ -17,11 +17,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use super::counters::RuntimeCounters;
 use super::preempt::SLICE_NS;
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::base::sync::{assert_unlocked, thread_local};
 use crate::io::{Driver, Unpark};
 
 /// A task: what it is called in reports, and what it does. It never leaves the
@@ -269,6 +270,7 @@ impl Local {
         let mut task = self.take(number)?;
         let mut cx = Context::from_waker(&task.handle.waker);
         let has_ended = task.job.future.as_mut().poll(&mut cx).is_ready();
+        assert_unlocked(task.job.name);
         let Task { job, is_main, handle } = task;
         let name = job.name;
         let mut slots = self.slots.borrow_mut();

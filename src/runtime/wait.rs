@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::thread::{self, Thread};
+use crate::base::sync::{assert_unlocked, thread_local};
 
 /// Wakes one thread. One per thread for its whole life, so that waiting
 /// allocates nothing.
@@ -22,6 +24,7 @@ impl Wake for Signal {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.woken.swap(true, Ordering::AcqRel) {
+            assert_unlocked("to wake a thread");
             self.thread.unpark();
         }
     }
@@ -37,7 +40,7 @@ struct Waiting {
 thread_local! {
     static WAITING: Waiting = {
         let signal =
-            Arc::new(Signal { thread: std::thread::current(), woken: AtomicBool::new(false) });
+            Arc::new(Signal { thread: thread::current(), woken: AtomicBool::new(false) });
         let waker = Waker::from(Arc::clone(&signal));
         Waiting { signal, waker, depth: Cell::new(0) }
     };
@@ -50,11 +53,13 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         let mut cx = Context::from_waker(&waiting.waker);
         waiting.depth.set(waiting.depth.get() + 1);
         let output = loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            let polled = future.as_mut().poll(&mut cx);
+            assert_unlocked("a poll");
+            if let Poll::Ready(output) = polled {
                 break output;
             }
             while !waiting.signal.woken.swap(false, Ordering::AcqRel) {
-                std::thread::park();
+                thread::park();
             }
         };
         waiting.depth.set(waiting.depth.get() - 1);

@@ -3,10 +3,10 @@
 
 #![expect(unsafe_code, reason = "a system call that rustix does not have")]
 
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::background::{Shared, Task, ToOwner};
@@ -75,7 +75,7 @@ fn work(shared: &Arc<Shared>) {
             Some(task) => poll(shared, &clock, task),
             // Only with nothing left: those at the end have owners.
             None if shared.ended.load(Ordering::Relaxed) => return,
-            None => std::thread::park(),
+            None => crate::base::sync::thread::park(),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::SeqNo;
-use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
 use crate::lsm::Member;
@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     pub(crate) shards: Vec<Shard>,
+    /// Of any of their locks.
+    pub(crate) longest_hold: Arc<LongestHold>,
     pub(crate) owners: Vec<Owner>,
     pub(crate) root: AsyncMutex<Root>,
     pub(crate) arenas: Arc<ArenaPool>,
@@ -156,6 +158,7 @@ impl Engine {
         let mut stats = EngineStats {
             io: self.io_counters.counts(),
             filters: self.read_counters.counts(),
+            shard_hold_ns_max: self.longest_hold.ns(),
             ..EngineStats::default()
         };
         for shard in &self.shards {
@@ -239,6 +242,7 @@ pub(crate) struct EngineStats {
     pub(crate) wal_segments: u64,
     pub(crate) wal_bytes: u64,
     pub(crate) wal_map_bytes: u64,
+    pub(crate) shard_hold_ns_max: u64,
 }
 
 impl ShardCounts {

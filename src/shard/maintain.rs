@@ -9,13 +9,13 @@ use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
 use crate::base::seq::SeqNo;
+use crate::base::sync::atomic::Ordering;
 use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
@@ -25,7 +25,7 @@ use crate::runtime::{Background, Running, first_of};
 use crate::shard::engine::{Engine, Owner, Root, StreamState, root_snapshot, shard_snapshot};
 use crate::shard::state::State;
 use crate::wal::{
-    Append, Appended, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
+    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
 };
 
 /// How soon a memtable with writes in flight is looked at again.
@@ -234,7 +234,11 @@ impl Engine {
         let append = Append { kind, sections: 0, payload_bytes: 0, durability };
         let appended = loop {
             let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
-            match stream.append(&append, std::iter::empty(), fill, || io.now_ns()) {
+            let mut calls = Calls::default();
+            let appended =
+                stream.append(&append, std::iter::empty(), fill, || io.now_ns(), &mut calls);
+            stream.call_owner(&calls);
+            match appended {
                 Ok(appended) => break appended,
                 Err(NoRoom::Wait(seen)) => match stream.wanted_spare() {
                     Some((start, _)) if spare == Spare::Own => {
@@ -582,6 +586,7 @@ impl Engine {
             targets.push((shard, state.flush_wanted));
         }
         for (shard, target) in targets {
+            let owner = &self.owners[self.owner_of(shard.id)];
             loop {
                 let seen = {
                     let mut state = shard.lock();
@@ -591,7 +596,6 @@ impl Engine {
                     if state.closed {
                         return Err(Error::closed());
                     }
-                    let owner = &self.owners[self.owner_of(shard.id)];
                     let mutable = state.mutable.seq_range();
                     if mutable.is_some_and(|(first, _)| first <= target)
                         && state.inserting == 0
@@ -605,9 +609,9 @@ impl Engine {
                     if let Some(error) = &state.flush_error {
                         return Err(error.clone());
                     }
-                    owner.flush_work.set();
                     state.room_number()
                 };
+                owner.flush_work.set();
                 shard.room(seen).await;
             }
         }

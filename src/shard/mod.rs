@@ -12,6 +12,8 @@ mod maintain;
 mod read;
 mod recover;
 mod scan;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
 mod state;
 #[cfg(all(test, feature = "sim"))]
 mod tests;

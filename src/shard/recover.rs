@@ -18,13 +18,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
 use crate::base::seq::{SeqNo, Tag};
-use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey, TableMeta};
 use crate::format::record::{Record, RecordKind, Unusable, Write};
 use crate::io::{BufferPool, Io, OpenMode};
@@ -210,13 +210,14 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             stopping: AtomicBool::new(false),
         })
         .collect();
+    let longest_hold = Arc::<LongestHold>::default();
     let mut open_shards = Vec::with_capacity(shards.len());
     for mut shard in shards {
         let owner = &mut owners[usize::from(shard.id) % owner_count];
         owner.shards.push(shard.id);
         let manifest = shard.manifest.take().expect("every shard got a new manifest");
         owner.manifests.push(AsyncMutex::new(manifest));
-        open_shards.push(Shard::new(shard.id, shard.state));
+        open_shards.push(Shard::new(shard.id, shard.state, &longest_hold));
     }
     Ok(Engine {
         db: identity.db,
@@ -227,6 +228,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         limits,
         clock: Clock::default(),
         shards: open_shards,
+        longest_hold,
         owners,
         root: AsyncMutex::new(Root { manifest: root, old_streams }),
         arenas: opening.arenas,

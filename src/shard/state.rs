@@ -7,7 +7,7 @@ use std::task::Poll;
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
 use crate::base::seq::SeqNo;
-use crate::base::sync::{Mutex, MutexGuard};
+use crate::base::sync::{LongestHold, ShortGuard, ShortMutex};
 use crate::lsm::{Frozen, View};
 use crate::memtable::{ArenaPool, Memtable};
 use crate::runtime::Waiters;
@@ -16,7 +16,7 @@ use crate::shard::clock::Published;
 /// One shard of the keyspace.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
-    state: Mutex<State>,
+    state: ShortMutex<State>,
 }
 
 /// The foreground state of a shard.
@@ -70,11 +70,14 @@ pub(crate) enum Admission {
 }
 
 impl Shard {
-    pub(crate) fn new(id: ShardId, state: State) -> Self {
-        Self { id, state: Mutex::new(state) }
+    /// `longest` is told how long its lock is held.
+    pub(crate) fn new(id: ShardId, state: State, longest: &Arc<LongestHold>) -> Self {
+        Self { id, state: ShortMutex::new(state, longest) }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    /// For moments: never across an await or a system call.
+    #[track_caller]
+    pub(crate) fn lock(&self) -> ShortGuard<'_, State> {
         self.state.lock()
     }
 

@@ -17,11 +17,11 @@ use crate::io::{BufferPool, Io, OpenMode};
 use crate::lsm::Direction;
 use crate::memtable::ArenaPool;
 use crate::runtime::{
-    Background, Budget, Event, Executor, LocalIo, OwnerConfig, block_on, is_owner_thread,
+    Background, Budget, Event, Executor, LocalIo, OwnerConfig, Remote, block_on, is_owner_thread,
     slice_end, yield_now,
 };
 use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, WriteOp, recover};
-use crate::wal::{MapSizes, Role, SegmentSizes};
+use crate::wal::{Goal, MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
 
@@ -64,6 +64,31 @@ fn start_owner(sim: &Sim, engine: &Arc<Engine>) {
     for job in Job::ALL {
         sim.spawn(job.run(Arc::clone(engine), 0, sim.clone(), background.clone()));
     }
+}
+
+/// The guard of a shard's lock stays on its thread: a future that may go to
+/// another one holds none across an await. All of this compiles only then.
+#[test]
+fn futures_that_change_threads_hold_no_lock_across_an_await() {
+    fn is_send<T: Send>(_: &T) {}
+    fn check(
+        engine: &Arc<Engine>,
+        io: &Remote,
+        ops: &[WriteOp<'_>],
+        scanner: &mut Scanner,
+        background: &Background,
+    ) {
+        is_send(&engine.write(io, Role::Follower, ops, Durability::Durable));
+        is_send(&engine.reach(io, 0, Goal::Visible(0), Role::Follower));
+        is_send(&engine.get(io, b"key", |_| ()));
+        is_send(&scanner.next(std::slice::from_ref(io)));
+        is_send(&engine.flush_all());
+        is_send(&engine.finish(io));
+        for job in Job::ALL {
+            is_send(&job.run(Arc::clone(engine), 0, io.clone(), background.clone()));
+        }
+    }
+    let _: fn(&Arc<Engine>, &Remote, &[WriteOp<'_>], &mut Scanner, &Background) = check;
 }
 
 type Outcomes = Arc<Mutex<Vec<(&'static str, Result<()>)>>>;

@@ -14,7 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::ids::{KEYSPACE_DEFAULT, ShardId};
 use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SeqNo, Tag};
-use crate::base::sync::MutexGuard;
+use crate::base::sync::ShortGuard;
 use crate::format::record::{
     HEADER_BYTES, Header, PayloadWriter, RecordKind, entry_bytes, seal, section_bytes,
 };
@@ -22,7 +22,7 @@ use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
 use crate::shard::state::{Admission, State};
-use crate::wal::{Append, Appended, Goal, NoRoom, Role, Stream, Unfilled};
+use crate::wal::{Append, Appended, Calls, Goal, NoRoom, Role, Stream, Unfilled};
 
 /// Values above this are allocated before the lock is taken, so that no long
 /// copy happens under it.
@@ -188,11 +188,18 @@ impl Engine {
         now_ns: impl FnOnce() -> u64,
     ) -> Result<Staged> {
         let stream = &self.owners[writing.owner].stream;
-        let unfilled = match self.stage_locked(writing, now_ns)? {
+        let mut wakes = Wakes::default();
+        let locked = self.stage_locked(writing, now_ns, &mut wakes);
+        // Only now are the shards' locks gone: to wake somebody may take a
+        // system call.
+        stream.call_owner(&wakes.log);
+        if wakes.flush {
+            self.owners[writing.owner].flush_work.set();
+        }
+        let mut unfilled = match locked? {
             Locked::Over(staged) => return Ok(staged),
             Locked::Unfilled(unfilled) => unfilled,
         };
-        let mut unfilled = unfilled;
         let (seed, header) = (unfilled.seed, unfilled.header);
         fill(&mut unfilled.claim, seed, &header, writing.sections.as_ref());
         self.insert_rest(writing.sections.as_mut());
@@ -208,6 +215,7 @@ impl Engine {
         &self,
         writing: &mut Writing<'_>,
         now_ns: impl FnOnce() -> u64,
+        wakes: &mut Wakes,
     ) -> Result<Locked> {
         let owner = &self.owners[writing.owner];
         let sections = writing.sections.as_mut();
@@ -220,7 +228,7 @@ impl Engine {
             let limits = &self.limits;
             match state.admit(needed, limits.memtable_bytes, limits.frozen_max, &self.arenas)? {
                 Admission::Granted => {}
-                Admission::Rotated => owner.flush_work.set(),
+                Admission::Rotated => wakes.flush = true,
                 Admission::Stalled(seen) => {
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {
@@ -246,7 +254,7 @@ impl Engine {
             let fill = is_short.then_some(|record: &mut [u8], seed, header: &Header| {
                 fill(record, seed, header, sections);
             });
-            match owner.stream.append(&append, writes, fill, now_ns) {
+            match owner.stream.append(&append, writes, fill, now_ns, &mut wakes.log) {
                 Ok(appended) => appended,
                 Err(NoRoom::Wait(seen)) => return Ok(Locked::Over(Staged::NoLog(seen))),
                 Err(NoRoom::Failed(error)) => return Err(error),
@@ -291,6 +299,13 @@ impl Engine {
             shard.wake_stalled();
         }
     }
+}
+
+/// Who is to be woken once the locks are gone.
+#[derive(Default)]
+struct Wakes {
+    log: Calls,
+    flush: bool,
 }
 
 enum Locked {
@@ -352,7 +367,7 @@ pub(super) enum Few<T> {
 }
 
 type Sections<'a> = Few<Section<'a>>;
-pub(super) type States<'a> = Few<MutexGuard<'a, State>>;
+pub(super) type States<'a> = Few<ShortGuard<'a, State>>;
 
 impl<T> Default for Few<T> {
     fn default() -> Self {

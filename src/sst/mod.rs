@@ -19,7 +19,7 @@ pub(crate) use writer::TableWriter;
 
 pub(crate) use crate::format::edit::TableMeta;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::tally::{AtomicU64, Ordering};
 
 use crate::runtime::PIECE_BYTES_MAX;
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::DbId;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::base::seq::{SeqNo, Tag};
+use crate::base::sync::tally::Ordering;
 use crate::format::block::{Block, Lookup};
 use crate::format::filter::Filter;
 use crate::format::header::{DecodeError, FileType, Header};

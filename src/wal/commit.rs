@@ -186,6 +186,12 @@ impl Progress {
         self.waiting.drain(..).map(|waiting| waiting.waker).collect()
     }
 
+    /// Whether nobody waits any more.
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     fn is_settled(&self) -> bool {
         self.in_flight == 0 && !self.syncing
     }

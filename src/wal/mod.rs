@@ -15,6 +15,8 @@ mod map;
 mod pending;
 mod scan;
 mod segment;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
 mod stream;
 
 pub(crate) use commit::{Goal, Role, Turn};
@@ -24,4 +26,4 @@ pub(crate) use map::{create as create_map, path as map_path, prefix as map_prefi
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
-pub(crate) use stream::{Append, Appended, NoRoom, Stream, StreamCounts, Unfilled};
+pub(crate) use stream::{Append, Appended, Calls, NoRoom, Stream, StreamCounts, Unfilled};

@@ -155,9 +155,10 @@ pub(crate) enum NoRoom {
     Failed(Error),
 }
 
-/// What the owner is to be told once the stream's lock is gone.
+/// What the owner is to be told by [`Stream::call_owner`].
 #[derive(Default)]
-struct Calls {
+#[must_use = "the owner is to be called once no lock is held any more"]
+pub(crate) struct Calls {
     work: bool,
     sync: bool,
     lead: bool,
@@ -213,21 +214,10 @@ impl Stream {
     /// the sequence numbers only when this succeeds.
     ///
     /// With `fill` the record is filled at once; without it, by the caller
-    /// later. `now_ns` is the clock, looked at seldom.
+    /// later. `now_ns` is the clock, looked at seldom. `calls` is for
+    /// [`Stream::call_owner`], whatever comes of it, once the caller has let go
+    /// of the locks: to wake the owner may take a system call.
     pub(crate) fn append(
-        &self,
-        append: &Append,
-        writes: impl Iterator<Item = (ShardId, SeqNo)>,
-        fill: Option<impl FnOnce(&mut [u8], Seed, &Header)>,
-        now_ns: impl FnOnce() -> u64,
-    ) -> Result<Appended, NoRoom> {
-        let mut calls = Calls::default();
-        let appended = self.append_locked(append, writes, fill, now_ns, &mut calls);
-        self.call_owner(&calls);
-        appended
-    }
-
-    fn append_locked(
         &self,
         append: &Append,
         writes: impl Iterator<Item = (ShardId, SeqNo)>,
@@ -300,7 +290,8 @@ impl Stream {
         })
     }
 
-    fn call_owner(&self, calls: &Calls) {
+    /// Wakes the owner, if it is to be told something.
+    pub(crate) fn call_owner(&self, calls: &Calls) {
         if calls.work {
             self.work.set();
         }

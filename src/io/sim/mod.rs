@@ -58,7 +58,7 @@ use self::machine::Machine;
 use self::request::{Answer, Change, Op, Reply, answer, node, restarted};
 use crate::base::error::Result;
 use crate::base::limits::UNIT;
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, assert_unlocked};
 use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
 
 /// What a read's buffer holds until the read has filled it: nobody may rely on
@@ -138,6 +138,7 @@ impl Sim {
 
     /// Starts a request.
     fn submit<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Answer<T> {
+        assert_unlocked("a simulated request");
         let (reply, answer) = answer();
         let op = op(reply);
         if let Some(file) = op.file() {
@@ -268,6 +269,7 @@ impl Io for Sim {
     }
 
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()> {
+        assert_unlocked("a simulated request");
         let mut machine = self.shared.machine.lock();
         let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
         drop(machine);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::machine::{Action, Crash};
 use super::{Shared, Sim};
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, assert_unlocked};
 
 pub(super) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -170,6 +170,7 @@ impl Sim {
                 Action::PollRoot => {
                     steps = 0;
                     let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                    assert_unlocked("a poll");
                     if let Poll::Ready(output) = polled {
                         return output;
                     }
@@ -231,6 +232,7 @@ impl Sim {
         match action {
             Action::Poll(id, mut future, waker) => {
                 let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+                assert_unlocked("a simulated task's poll");
                 let over = {
                     let mut machine = self.shared.machine.lock();
                     if polled.is_ready() {

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
+use crate::base::sync::assert_unlocked;
 
 /// Requests a ring has in flight at most; the kernel makes the completion
 /// queue twice as long, so it never overflows. Kernels that count the ring's
@@ -84,6 +85,7 @@ struct Eventfd(OwnedFd);
 
 impl Unpark for Eventfd {
     fn unpark(&self) {
+        assert_unlocked("to wake an owner");
         // The counter saturates only after 2^64 wake-ups nobody looked at;
         // a full one wakes just as well.
         let one = 1u64.to_le_bytes();
@@ -262,6 +264,7 @@ impl Core {
         if want == 0 && !self.must_enter() {
             return Ok(());
         }
+        assert_unlocked("to enter the ring");
         match self.ring.submitter().submit_and_wait(want) {
             Ok(_) => Ok(()),
             Err(e) => match Errno::from_io_error(&e) {
@@ -377,6 +380,8 @@ impl Core {
         payload: Payload,
         entry: impl FnOnce(Option<u32>, &Payload) -> squeue::Entry,
     ) -> Result<usize, (Payload, Error)> {
+        // Registering a file is a system call.
+        assert_unlocked("to submit to the ring");
         let fixed = file.and_then(|f| self.fixed.index(&self.ring.submitter(), f));
         let entry = entry(fixed, &payload);
         let slot = self.slots.insert(payload, file.cloned());

@@ -4,6 +4,8 @@
 mod background;
 mod closure;
 mod executor;
+#[cfg(debug_assertions)]
+mod locks;
 mod mailbox;
 mod owner;
 mod remote;

@@ -6,7 +6,6 @@ mod round_trip;
 mod walks;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use self::memory::{Memory, now};
 use super::{ReadCounters, Table, TableIter, TableMeta, TableWriter};
@@ -14,6 +13,7 @@ use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
+use crate::base::sync::tally::{AtomicU64, Ordering};
 use crate::io::BufferPool;
 
 const DB: DbId = DbId([0xdb; 16]);
@@ -149,6 +149,6 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
     sorted(entries)
 }
 
-fn count(counter: &std::sync::atomic::AtomicU64) -> u64 {
+fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }

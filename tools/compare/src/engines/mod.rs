@@ -129,6 +129,8 @@ mod tests {
                 lock_wait: Duration::ZERO,
                 shards: None,
                 owners: None,
+                spin: None,
+                requests_max: None,
                 io: Io::Ring,
             };
             check_options(&options).map_or_else(|failure| failure.exit_code(), |()| 0)
