@@ -9,10 +9,11 @@ use crate::base::ids::ShardId;
 use crate::base::seq::{Kind, SeqNo};
 use crate::base::sync::{LongestHold, ShortMutex, thread};
 use crate::io::BufferPool;
+use crate::io::sim::Sim;
 use crate::lsm::Retain;
 use crate::memtable::ArenaPool;
 use crate::runtime::shuttle_tests::{Disk, LocalFuture, choose, explore};
-use crate::runtime::{block_on, join_all};
+use crate::runtime::{Background, Budget, block_on, join_all};
 use crate::shard::clock::{Clock, Published, Timestamp};
 use crate::shard::read::Found;
 use crate::shard::{Engine, Job, Limits, Opening, WriteOp, recover};
@@ -42,6 +43,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
+        map_dir: None,
     };
     block_on(recover(disk, opening)).expect("a new database")
 }
@@ -114,9 +116,11 @@ fn acknowledged_writes_are_visible() {
         let owner = {
             let (engine, disk) = (Arc::clone(&engine), disk.clone());
             thread::spawn(move || {
+                // Only what it does with the budget is used here.
+                let background = Background::simulated(&Sim::new(0), Budget::new());
                 let jobs = [Job::Log, Job::Lead, Job::Lead].map(|job| {
                     let job: LocalFuture<'_> =
-                        Box::pin(job.run(Arc::clone(&engine), 0, disk.clone()));
+                        Box::pin(job.run(Arc::clone(&engine), 0, disk.clone(), background.clone()));
                     job
                 });
                 block_on(join_all(jobs));

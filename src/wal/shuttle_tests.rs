@@ -268,7 +268,7 @@ impl World {
                 None => self.stream.lead_work.wait().await,
             }
         }
-        self.stream.lead_work.set();
+        self.stream.lead_work.set_one();
     }
 
     async fn log_job(&self) {
@@ -279,7 +279,8 @@ impl World {
                 self.stream.provide_spare(Ok(spare));
             }
             // A time at which everything is due.
-            let look = self.stream.look(u64::MAX, 0);
+            self.stream.ask_for_due_sync(u64::MAX, 0);
+            let look = self.stream.look();
             if look.wants_map && self.setting.maps == Maps::Later {
                 self.stream.provide_map(map(&self.disk).await);
             }
@@ -290,7 +291,7 @@ impl World {
     fn stop_owner(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.stream.work.set();
-        self.stream.lead_work.set();
+        self.stream.lead_work.set_one();
     }
 
     /// Nothing is left to do, and nobody waits.

@@ -37,7 +37,7 @@ impl Driver for Timeless {
 /// Runs jobs as an owner does, to their end.
 fn own<F: Future<Output = ()> + 'static>(jobs: impl IntoIterator<Item = F>) {
     let (parking, _) = Parking::new(Arc::default());
-    let config = OwnerConfig { spin_ns: 0, logs_stalls: false };
+    let config = OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false };
     let jobs = jobs.into_iter().map(|job| Job::new("job", job)).collect();
     Executor::new(Timeless(parking), config).run(jobs).expect("a driver that does not fail");
 }
@@ -87,7 +87,7 @@ fn requests_of_other_threads_are_answered() {
         let served = Arc::clone(&mailbox);
         let owner = thread::spawn(move || {
             let (parking, _) = Parking::new(Arc::default());
-            let config = OwnerConfig { spin_ns: 0, logs_stalls: false };
+            let config = OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false };
             let mut executor = Executor::new(Timeless(parking), config);
             let spawner = executor.spawner();
             let in_flight = Rc::new(Event::default());
