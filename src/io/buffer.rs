@@ -499,6 +499,28 @@ mod tests {
     }
 
     #[test]
+    fn registered_buffers_keep_their_places_and_others_are_not_kept() {
+        let pool = BufferPool::new(UNIT, 2);
+        let mut addresses = Vec::new();
+        pool.fill_registered(|memories| {
+            addresses.extend(memories.iter().map(|memory| memory.as_ptr()));
+            true
+        });
+        for _ in 0..3 {
+            let [first, second, third] = [(); 3].map(|()| pool.take());
+            let known = [&first, &second].map(|buf| (buf.registered(), buf.as_ptr()));
+            assert_eq!(known, [(Some(0), addresses[0]), (Some(1), addresses[1])]);
+            assert_eq!(third.registered(), None);
+            drop(third);
+            drop(first);
+            drop(second);
+        }
+        let pool = BufferPool::new(UNIT, 1);
+        pool.fill_registered(|_| false);
+        assert_eq!(pool.take().registered(), None);
+    }
+
+    #[test]
     fn claims_are_disjoint_and_counted() {
         let group = Arc::new(GroupBuf::new(UNIT));
         std::thread::scope(|scope| {

@@ -343,11 +343,11 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
         };
         let owner = &engine.owners[0];
         let (path, ended) = engine.as_fast_as_needed(owner, &background, &io, begin).await;
+        frees.store(true, Ordering::SeqCst);
         assert_eq!(ended.unwrap(), 2);
         assert_eq!(path, dir.join("2"));
         let left = io.list(&dir).await.unwrap();
         assert!(left.contains(&"2".to_owned()) && !left.contains(&"1".to_owned()), "{left:?}");
-        frees.store(true, Ordering::SeqCst);
     };
     executor.run(vec![crate::runtime::Job::new("main", main)]).unwrap();
 }

@@ -218,7 +218,7 @@ fn a_task_that_waits_is_woken_by_any_thread() {
             background.set_debt(is_behind);
             let (tells, told) = (Arc::new(Event::default()), Arc::new(Event::default()));
             let (waits, answers) = (Arc::clone(&tells), Arc::clone(&told));
-            const ROUNDS: u32 = 1000;
+            const ROUNDS: u32 = 100;
             let work = background.run("test", |_| async move {
                 for _ in 0..ROUNDS {
                     waits.wait().await;
@@ -241,27 +241,35 @@ fn a_task_that_waits_is_woken_by_any_thread() {
 }
 
 #[test]
-fn one_task_wakes_another_from_the_worker() {
+fn a_task_on_the_worker_wakes_one_that_is_not() {
     run(Kind::Parking, enter_idle_class, |background| async move {
-        let [ping, pong] = [(); 2].map(|()| Arc::new(Event::default()));
-        let (ping_too, pong_too) = (Arc::clone(&ping), Arc::clone(&pong));
-        const ROUNDS: u32 = 1000;
-        let one = background.run("test", |_| async move {
-            for _ in 0..ROUNDS {
-                ping.set();
-                pong.wait().await;
-            }
-            Ok(())
-        });
+        let [begun, goes, ping] = [(); 3].map(|()| Arc::new(Event::default()));
+        let woken = Arc::new(AtomicU32::new(0));
+        let (waits, wakes) = (Arc::clone(&ping), Arc::clone(&woken));
         let other = background.run("test", |_| async move {
-            for _ in 0..ROUNDS {
-                ping_too.wait().await;
-                pong_too.set();
+            waits.wait().await;
+            wakes.store(1, Ordering::SeqCst);
+            Ok(())
+        });
+        let (begins, gone) = (Arc::clone(&begun), Arc::clone(&goes));
+        let one = background.run("test", |_| async move {
+            until_on(Place::Worker).await;
+            begins.set();
+            while block_on(poll_fn(|cx| Poll::Ready(pin!(gone.wait()).poll(cx)))).is_pending() {
+                std::thread::yield_now();
+            }
+            ping.set();
+            // The worker is busy until the owner has polled the other one.
+            while woken.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
             }
             Ok(())
         });
-        one.await.unwrap();
+        begun.wait().await;
+        background.set_debt(true);
+        goes.set();
         other.await.unwrap();
+        one.await.unwrap();
     });
 }
 
