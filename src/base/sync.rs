@@ -253,6 +253,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "what is tested measures real time")]
     fn the_longest_hold_is_kept() {
         let longest = Arc::<LongestHold>::default();
         let mutex = ShortMutex::new((), &longest);

@@ -379,7 +379,7 @@ fn buffers_run_out_and_come_back() {
 #[test]
 fn buffers_of_a_mapping_run_out_and_come_back() {
     explore(3000, || {
-        run(Setting { threads: 4, fills_groups: true, maps: Maps::FromStart, ..SETTING })
+        run(Setting { threads: 4, fills_groups: true, maps: Maps::FromStart, ..SETTING });
     });
 }
 
@@ -387,6 +387,6 @@ fn buffers_of_a_mapping_run_out_and_come_back() {
 fn a_failure_leaves_nobody_waiting() {
     explore(3000, || run(Setting { threads: 4, fails: true, ..SETTING }));
     explore(3000, || {
-        run(Setting { fills_groups: true, maps: Maps::FromStart, fails: true, ..SETTING })
+        run(Setting { fills_groups: true, maps: Maps::FromStart, fails: true, ..SETTING });
     });
 }
