@@ -10,6 +10,11 @@ use crate::durability::Durability;
 use crate::size::parse_size;
 use crate::workload::Workload;
 
+/// Of a key, unless `load` is told otherwise.
+pub const KEY_BYTES: usize = 24;
+/// Of a value, unless `load` is told otherwise.
+pub const VALUE_BYTES: usize = 400;
+
 const EXAMPLES: &str = "\
 Examples:
   ouro-bench
@@ -78,10 +83,10 @@ pub struct LoadArgs {
     #[arg(allow_negative_numbers = true)]
     pub records: u64,
     /// Bytes of every key
-    #[arg(long, value_name = "BYTES", default_value_t = 24)]
+    #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
     pub key_bytes: usize,
     /// Bytes of every value; half of them can be compressed
-    #[arg(long, value_name = "BYTES", default_value = "400", value_parser = parse_value_bytes)]
+    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES, value_parser = parse_value_bytes)]
     pub value_bytes: usize,
     /// Replace what an earlier load left in the directory
     #[arg(long)]
@@ -108,6 +113,10 @@ pub struct RunArgs {
     /// (open loop); with read-while-writing the readers'
     #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
     pub rate: Option<u64>,
+    /// Load so many records right before, in place of an earlier load, and run
+    /// on them as they are then: in memory, if they are few
+    #[arg(long, value_name = "N", value_parser = parse_records, allow_negative_numbers = true)]
+    pub fresh: Option<u64>,
     /// Flags that `load` has too.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::cli::{CommonArgs, LoadArgs, RunArgs};
+use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::clients::{self, Places};
 use crate::directory::{make_room, read_shape, write_shape};
 use crate::failure::Failure;
@@ -66,7 +66,7 @@ pub fn load<T: Target>(
 }
 
 /// Runs a workload on a loaded database, prints the result and returns it. What
-/// earlier runs left to do is done before.
+/// earlier runs left to do is done before, unless the load is part of this run.
 ///
 /// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
 pub fn run<T: Target>(
@@ -75,17 +75,33 @@ pub fn run<T: Target>(
     interrupt: &AtomicBool,
 ) -> Result<Report, Failure> {
     let common = &args.common;
-    let options = options(common);
+    let options = OpenOptions { create: args.fresh.is_some(), ..options(common) };
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
-    let shape = read_shape(&common.dir)?;
+    let shape = match args.fresh {
+        Some(records) => Shape::new(records, KEY_BYTES, VALUE_BYTES, common.seed),
+        None => Ok(read_shape(&common.dir)?),
+    };
+    let shape = shape.map_err(Failure::Usage)?;
     let output = Output::new(common.json.as_deref())?;
+    if args.fresh.is_some() {
+        make_room::<T>(&common.dir, &shape, true, common.lock_wait)?;
+    }
     let data = Arc::new(Data::new(shape));
     let target = T::open(&common.dir, &options, settings)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
     let clients = places.run(args, &data, &counters)?;
-    target.settle()?;
+    if args.fresh.is_some() {
+        let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
+        let loaded = clients::run_phase(&target, common, &data, phase, |_| {})?;
+        if loaded.interrupted || loaded.failure.is_some() {
+            end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
+            return Err(loaded.failure.unwrap_or(Failure::Interrupted));
+        }
+    } else {
+        target.settle()?;
+    }
 
     let phase = Phase { clients, duration: Some(args.seconds), interrupt };
     let what = format!("running {}", args.workload.name());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::cli::{ClientKind, CommonArgs, Io, LoadArgs, RunArgs};
+use crate::cli::{ClientKind, CommonArgs, Io, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::commands;
 use crate::directory::{Contents, look};
 use crate::durability::Durability;
@@ -78,8 +78,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     ))?;
     let load = LoadArgs {
         records: plan.records,
-        key_bytes: 24,
-        value_bytes: 400,
+        key_bytes: KEY_BYTES,
+        value_bytes: VALUE_BYTES,
         overwrite: true,
         shards: None,
         common: common.clone(),
@@ -98,7 +98,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
-    let args = RunArgs { workload, seconds: plan.run, rate: None, common };
+    let args = RunArgs { workload, seconds: plan.run, rate: None, fresh: None, common };
     commands::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {

@@ -433,3 +433,17 @@ fn a_result_that_cannot_be_written_is_found_out_first() {
     refused(&bench(dir.path(), &arguments), 7, "none/x.json");
     done(&run(dir.path(), "c", &[]));
 }
+
+#[test]
+fn a_fresh_load_is_run_on_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), "c", &["--fresh", "500", "--json", "-"]);
+    done(&output);
+    let report = json(&stdout(&output));
+    assert_eq!(report["result"]["records"], 500);
+    assert_eq!(report["result"]["device"]["reads"], 0, "{report}");
+    // What it left is a database like others; and this replaces it.
+    done(&run(dir.path(), "c", &[]));
+    done(&run(dir.path(), "c", &["--fresh", "300"]));
+    refused(&run(dir.path(), "c", &["--fresh", "0"]), 2, "--fresh");
+}

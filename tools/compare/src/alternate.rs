@@ -121,6 +121,9 @@ fn writes(workload: Workload) -> bool {
 }
 
 fn needs_load(args: &AlternateArgs, engine: Engine, round: u32) -> Result<bool, Failure> {
+    if args.fresh.is_some() {
+        return Ok(false);
+    }
     if args.workload.is_none_or(writes) || (round == 1 && args.load.overwrite) {
         return Ok(true);
     }

@@ -91,6 +91,10 @@ pub struct AlternateArgs {
     /// Operations a second of all clients together, due at fixed instants
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<u64>,
+    /// Have each run load so many records right before, and leave them where that
+    /// left them
+    #[arg(long, value_name = "N", requires = "workload")]
+    pub fresh: Option<u64>,
     /// Clients that load the data of a workload [default: as many as run it]
     #[arg(long, value_name = "C", value_parser = parse_clients)]
     pub load_clients: Option<usize>,
