@@ -23,7 +23,7 @@ pub(crate) struct OwnerConfig {
     pub(crate) spin_ns: u64,
     /// Whether polls above 1 ms are logged. They are always counted.
     pub(crate) logs_stalls: bool,
-    /// Whether the thread keeps to one core; see [`pin`](super::pin).
+    /// Whether the thread keeps to one core; see [`pin`](super::pin()).
     pub(crate) is_pinned: bool,
 }
 
