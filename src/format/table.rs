@@ -7,6 +7,7 @@
 //! offset of what it covers, padding included, so that a block of another
 //! table, or of another place, does not pass. `FORMAT.md` has the bytes.
 
+mod heads;
 mod index;
 
 pub(crate) use index::{Index, IndexBuilder};

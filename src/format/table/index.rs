@@ -17,6 +17,7 @@ use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64};
 use crate::base::seq::{Tag, compare_internal};
 use crate::format::block::BLOCK_BYTES_MAX;
 use crate::format::header::{ByteReader, DecodeError};
+use crate::format::table::heads::Heads;
 use crate::format::varint;
 
 /// The most blocks, units and bytes of separators: each is kept in 32 bits.
@@ -111,7 +112,7 @@ fn shortened(last: &[u8], next: &[u8]) -> Option<Shortened> {
 pub(crate) struct Index {
     prefix: Box<[u8]>,
     /// The first eight bytes of each suffix, as [`head`] makes them.
-    heads: Box<[u64]>,
+    heads: Heads,
     /// What follows the prefix in each separator's key, one after the other.
     suffixes: Box<[u8]>,
     /// Where each suffix ends.
@@ -189,7 +190,7 @@ impl Index {
         }
         Ok(Self {
             prefix: prefix.into(),
-            heads: heads.into(),
+            heads: Heads::new(heads),
             suffixes: suffixes.into(),
             ends: ends.into(),
             tags: tags.into(),
@@ -220,8 +221,8 @@ impl Index {
         }
         let rest = &key[common..];
         let head = head(rest);
-        let mut low = self.heads.partition_point(|&other| other < head);
-        let mut high = low + self.heads[low..].partition_point(|&other| other == head);
+        let mut low = self.heads.count_below(head);
+        let mut high = self.heads.end_of_run(low, head);
         while low < high {
             let middle = low.midpoint(high);
             let separator = (self.suffix(middle), self.tags[middle]);
@@ -250,7 +251,7 @@ impl Index {
         size_of::<Self>()
             + self.prefix.len()
             + self.suffixes.len()
-            + size_of_val(&self.heads[..])
+            + self.heads.bytes()
             + size_of_val(&self.ends[..])
             + size_of_val(&self.tags[..])
             + size_of_val(&self.units[..])
