@@ -147,9 +147,13 @@ impl Error {
     ) -> Self {
         use std::io::ErrorKind as Os;
         let (kind, advice) = match source.kind() {
-            Os::StorageFull | Os::QuotaExceeded | Os::FileTooLarge => {
+            Os::StorageFull | Os::QuotaExceeded => {
                 (ErrorKind::NoSpace, "; free some space on this file system, then try again")
             }
+            Os::FileTooLarge => (
+                ErrorKind::NoSpace,
+                "; allow larger files (ulimit -f, or LimitFSIZE of the service), then try again",
+            ),
             Os::PermissionDenied => (
                 ErrorKind::PermissionDenied,
                 "; run as the user that owns the database directory, and let that user write to it",
@@ -207,5 +211,26 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_ref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_fits_the_cause() {
+        for (errno, kind, advice) in [
+            (libc::ENOSPC, ErrorKind::NoSpace, "free some space"),
+            (libc::EFBIG, ErrorKind::NoSpace, "ulimit -f"),
+            (libc::EMFILE, ErrorKind::TooManyFiles, "ulimit -n"),
+            (libc::EACCES, ErrorKind::PermissionDenied, "run as the user"),
+            (libc::EIO, ErrorKind::Io, "cannot write f at offset 7"),
+        ] {
+            let source = std::io::Error::from_raw_os_error(errno);
+            let error = Error::os_at("write", Path::new("f"), Some(7), source);
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().contains(advice), "{error}");
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::durability::Durability;
 use crate::size::parse_size;
 use crate::workload::Workload;
+use ourodb::Durability;
 
 /// Of a key, unless `load` is told otherwise.
 pub const KEY_BYTES: usize = 24;

@@ -45,7 +45,7 @@ impl Target for OuroDb {
             .create(options.create)
             .memory(options.memory_bytes)
             .lock_wait(options.lock_wait)
-            .durability(options.durability.into())
+            .durability(options.durability)
             .io(options.io.into());
         if let Some(shards) = options.shards {
             chosen = chosen.shards(shards);
@@ -150,7 +150,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::durability::Durability;
+    use ourodb::Durability;
 
     #[test]
     fn a_handle_does_what_its_names_say() {

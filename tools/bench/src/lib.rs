@@ -32,7 +32,6 @@ pub mod commands;
 pub mod crowd;
 pub mod directory;
 pub mod distribution;
-pub mod durability;
 pub mod engine;
 pub mod failure;
 pub mod in_flight;

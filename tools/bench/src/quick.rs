@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::cli::{ClientKind, CommonArgs, Io, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::commands;
 use crate::directory::{Contents, look};
-use crate::durability::Durability;
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::grouped;
 use crate::workload::Workload;
+use ourodb::Durability;
 
 /// How big the first look is.
 #[derive(Clone, Debug)]

@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::cli::{ClientKind, CommonArgs, Io};
-use crate::durability::Durability;
 use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
 use crate::shape::Shape;
 use crate::target::{Device, Status, Target};
 use crate::workload::{OpKind, Workload};
+use ourodb::Durability;
 
 /// The format of result files.
 pub const RESULT_FORMAT: u32 = 1;
@@ -114,6 +114,7 @@ pub struct Config {
     /// The engine's memory budget.
     pub memory_bytes: u64,
     /// What an acknowledged write survives.
+    #[serde(serialize_with = "by_name")]
     pub durability: Durability,
     /// How the owners did I/O.
     pub io: Option<Io>,
@@ -197,6 +198,10 @@ pub struct Measured {
     pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
+}
+
+fn by_name<S: Serializer>(durability: &Durability, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(durability)
 }
 
 /// One kind of operation.

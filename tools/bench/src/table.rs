@@ -191,11 +191,11 @@ mod tests {
 
     use super::*;
     use crate::cli::Io;
-    use crate::durability::Durability;
     use crate::machine::Machine;
     use crate::report::{Config, Latency, Versions};
     use crate::target::Device;
     use crate::workload::Workload;
+    use ourodb::Durability;
 
     #[test]
     fn durations_have_three_digits() {

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
-use crate::durability::Durability;
 use crate::failure::Failure;
+use ourodb::Durability;
 
 /// A database under load.
 pub trait Target: Sized + Sync {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use ourodb::{IoBackend, Options};
+use ourodb::{Durability, IoBackend, Options};
 
 use crate::escape::{BadEscape, unescape_into};
 use crate::rows::Format;
@@ -190,12 +190,18 @@ impl Command {
 
     /// The options with which this command opens the database.
     pub(crate) fn adjust(&self, options: Options) -> Options {
-        match self {
-            Self::Put { create, .. } | Self::Import { create, .. } => match create.shards {
-                Some(shards) => options.create(true).shards(shards),
-                None => options.create(true),
-            },
-            _ => options,
+        let (write, create) = match self {
+            Self::Put { write, create, .. } | Self::Import { write, create, .. } => {
+                (write, Some(create))
+            }
+            Self::Delete { write, .. } => (write, None),
+            _ => return options,
+        };
+        let options = options.durability(write.durability);
+        match create {
+            Some(Create { shards: Some(shards) }) => options.create(true).shards(*shards),
+            Some(Create { shards: None }) => options.create(true),
+            None => options,
         }
     }
 }
@@ -222,15 +228,11 @@ impl Text {
 
 #[derive(Args, Debug)]
 pub(crate) struct Write {
-    /// What an acknowledged write survives
-    #[arg(long, value_enum, default_value_t = Durability::Durable)]
+    /// What an acknowledged write survives: durable, the loss of power;
+    /// process-safe, the death of the process; relaxed:100ms, the loss of power
+    /// after that time
+    #[arg(long, value_name = "D", default_value_t)]
     durability: Durability,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Durability {
-    /// Power loss
-    Durable,
 }
 
 #[derive(Args, Debug)]

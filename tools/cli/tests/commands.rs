@@ -148,6 +148,7 @@ fn usage_errors() {
     bad(&["get", "k", "--owners", "0"]);
     bad(&["get", "k", "--shards", "2"]);
     bad(&["put", "k", "v", "--durability", "hopeful"]);
+    bad(&["delete", "k", "--durability", "relaxed:0ms"]);
     bad(&["import", "--format", "csv", "-"]);
     for arguments in [
         &["scan", "--limit", "1e9"][..],
@@ -164,4 +165,17 @@ fn usage_errors() {
     let no_dir = output(no_dir, b"");
     assert_eq!(no_dir.status.code(), Some(2));
     assert!(stderr(&no_dir).contains("--dir"), "{}", stderr(&no_dir));
+}
+
+#[test]
+fn writes_of_every_durability() {
+    let place = Place::new();
+    for (key, durability) in [("a", "durable"), ("b", "process-safe"), ("c", "relaxed:100ms")] {
+        let put = place.run(&["put", key, durability, "--durability", durability]);
+        assert!(put.status.success(), "{}", stderr(&put));
+    }
+    let delete = place.run(&["delete", "a", "--durability", "process-safe"]);
+    assert!(delete.status.success(), "{}", stderr(&delete));
+    let scan = place.run(&["scan", "--keys-only"]);
+    assert_eq!(String::from_utf8_lossy(&scan.stdout), "b\nc\n");
 }

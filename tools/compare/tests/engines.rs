@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ouro_bench::cli::Io;
-use ouro_bench::durability::Durability;
+use ourodb::Durability;
 use ouro_bench::engine::OuroDb;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Target};
 use ouro_compare::engines::{fjall, rocksdb};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
 use ouro_bench::directory;
-use ouro_bench::durability::Durability;
+use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
 use serde::Serialize;

@@ -9,7 +9,7 @@ pub mod rocksdb;
 use std::fs;
 use std::path::Path;
 
-use ouro_bench::durability::Durability;
+use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Device, OpenOptions, Status};
 
@@ -44,7 +44,7 @@ fn check_options(options: &OpenOptions) -> Result<(), Failure> {
     }
     match options.durability {
         Durability::Durable | Durability::ProcessSafe => Ok(()),
-        Durability::Relaxed { .. } => Err(Failure::Usage(
+        _ => Err(Failure::Usage(
             "--durability relaxed is for OuroDB; the others have no such promise for single \
              writes: use process-safe"
                 .to_owned(),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use ouro_bench::directory;
-use ouro_bench::durability::Durability;
+use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
 use rocksdb::{
