@@ -93,6 +93,40 @@ fn process_safe_writes_survive_kills() {
     }
 }
 
+/// A root manifest that is made anew names the mappings, too.
+#[test]
+fn a_root_manifest_made_anew_keeps_the_mapping() {
+    let sim = Sim::new(5);
+    let db = open(&sim, Durability::ProcessSafe);
+    sim.run_for(5 * MS);
+    let root = || {
+        let is_root = |path: &PathBuf| {
+            path.parent().is_some_and(|dir| dir.ends_with("db"))
+                && path.file_name().is_some_and(|name| name.to_string_lossy().contains("MANIFEST"))
+        };
+        sim.paths().into_iter().find(is_root).expect("a root manifest")
+    };
+    let (first, mapping) = (root(), map(&sim));
+    // Each segment that is freed is an edit.
+    let mut rounds = 0_u32;
+    while root() == first {
+        for i in 0..20u8 {
+            db.put(&[i], &[i; 4000]).wait().unwrap();
+        }
+        db.flush().wait().unwrap();
+        sim.run_for(5 * MS);
+        rounds += 1;
+        assert!(rounds < 2000, "the root manifest only grows");
+    }
+    db.put(b"only in the mapping", b"value").wait().unwrap();
+    assert_eq!(map(&sim), mapping);
+    sim.kill();
+    drop(db);
+    let db = open(&sim, Durability::Durable);
+    assert!(db.get(b"only in the mapping").wait().unwrap().is_some());
+    sim.kill();
+}
+
 #[test]
 fn a_process_safe_put_costs_no_request() {
     let on_sim = Sim::new(1);
