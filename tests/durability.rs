@@ -249,6 +249,63 @@ fn a_damaged_mapping_refuses_the_opening() {
     sim.kill();
 }
 
+/// After a close all is in segments: mappings are gone, and one that comes back,
+/// or whose removal was interrupted, is ignored.
+#[test]
+fn a_close_leaves_nothing_in_mappings() {
+    for map_dir in [None, Some("/")] {
+        let sim = Sim::new(11);
+        let options = || {
+            let options = tiny(&sim).shards(2).owners(1).durability(Durability::ProcessSafe);
+            map_dir.map_or(options.clone(), |dir| options.map_dir(dir))
+        };
+        let db = Db::open("/db", options()).unwrap();
+        sim.run_for(5 * MS);
+        for i in 0..20u8 {
+            db.put(&[i], &[i; 300]).wait().unwrap();
+        }
+        let path = map(&sim);
+        sim.kill();
+        drop(db);
+        // What was killed still needs its mapping, also after a later close.
+        let db = Db::open("/db", options()).unwrap();
+        sim.run_for(5 * MS);
+        db.put(b"later", b"x").wait().unwrap();
+        db.close().unwrap();
+        drop(db);
+        let taken_in = map(&sim);
+        assert_eq!(taken_in.file_name().unwrap().len(), "0123456789abcdef.map".len());
+        assert_eq!(map_dir.is_none(), taken_in == path);
+        let image = sim.snapshot();
+        sim.remove_file(&taken_in);
+        let error = Db::open("/db", options()).expect_err("what only the mapping holds");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        sim.restore(&image);
+        let db = Db::open("/db", options()).unwrap();
+        assert_eq!(db.scan(..).iter().count(), 21);
+        db.flush().wait().unwrap();
+        db.close().unwrap();
+        drop(db);
+        Db::open("/db", options()).unwrap().close().unwrap();
+        let is_map = |path: &PathBuf| path.extension().is_some_and(|e| e == "map");
+        assert!(!sim.paths().iter().any(is_map), "{:?}", sim.paths());
+        // At any point of a close, and of the opening after it.
+        for crash in 0..60 {
+            let db = Db::open("/db", options()).unwrap();
+            sim.run_for(5 * MS);
+            db.put(b"round", &[crash]).wait().unwrap();
+            sim.crash_after(u64::from(crash), false);
+            drop(sim.until_crash(|| db.close()));
+            drop(db);
+            sim.kill();
+            let db = Db::open("/db", tiny(&sim).shards(2).owners(1)).unwrap();
+            assert_eq!(db.get(b"round").wait().unwrap().unwrap(), [crash]);
+            assert_eq!(db.scan(..).iter().count(), 22);
+            sim.kill();
+        }
+    }
+}
+
 /// Power came back with another boot: what the mapping has lost was not
 /// promised, and what it kept is there.
 #[test]

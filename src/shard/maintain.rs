@@ -619,7 +619,8 @@ impl Engine {
     }
 
     /// Leaves witnesses: so that the next opening can tell, of every record,
-    /// that it was durable. Nothing else is written any more.
+    /// that it was durable. Nothing else is written any more, and no mapping is
+    /// needed.
     pub(crate) async fn finish<I: Io>(&self, io: &I) -> Result<()> {
         let finished = self.leave_witnesses(io).await;
         // Also after a failure: once the lock is gone, the next opening cuts
@@ -628,7 +629,16 @@ impl Engine {
         for owner in &self.owners {
             poll_fn(|cx| owner.stream.poll_settled(cx)).await;
         }
-        finished
+        finished?;
+        // All they hold is durable in segments now, and the root manifest says
+        // so: on tmpfs they would take memory for as long as nobody opens.
+        for owner in &self.owners {
+            let place = owner.map.lock().clone();
+            if let Some(place) = place {
+                discard(io, &map_path(&owner.maker.dir, self.db, &place)).await;
+            }
+        }
+        Ok(())
     }
 
     async fn leave_witnesses<I: Io>(&self, io: &I) -> Result<()> {

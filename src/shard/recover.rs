@@ -83,6 +83,8 @@ struct RootState {
     streams: BTreeMap<StreamKey, KnownStream>,
     /// The highest flushed number that was ever stated for a shard.
     flushed: BTreeMap<ShardId, SeqNo>,
+    /// The opening that made the manifest was closed.
+    is_clean: bool,
 }
 
 /// A shard while it is being recovered.
@@ -343,7 +345,7 @@ impl RootState {
                         path.display()
                     )));
                 }
-                Edit::Clean => {}
+                Edit::Clean => this.is_clean = true,
                 Edit::Table { .. } | Edit::Flushed { .. } => {
                     let reason = "a root manifest holds a shard's edit";
                     return Err(Error::corruption(path, 0, reason));
@@ -461,6 +463,15 @@ impl<I: Io> Recovery<'_, I> {
             match known.remove(&stream.key) {
                 // Freed, or recycled and never used again: not needed.
                 Some(known) if known.cut == Some(known.start) => orphans.extend(stream.paths()),
+                // A close leaves nothing in mappings that is not durable in segments.
+                Some(mut known) if root.is_clean && stream.key.epoch == last_epoch => {
+                    if let Some(place) = known.map.take_if(|place| place.dir.is_some()) {
+                        let log_dir = self.opening.dir.join(WAL_DIR);
+                        orphans.push(wal::map_path(&log_dir, self.identity.db, &place));
+                    }
+                    known.map = None;
+                    old.push(Old { stream, known });
+                }
                 Some(known) => {
                     if let Some(place) = &known.map {
                         self.read_map(&mut stream, place).await?;
@@ -498,8 +509,17 @@ impl<I: Io> Recovery<'_, I> {
                     );
                     return Ok(());
                 }
-                let reason = "the mapping of the log is missing, and may hold acknowledged \
-                              writes; nothing was changed: restore the file";
+                let until_reboot = match place.dir {
+                    Some(_) => {
+                        ", or reboot the machine: then the database opens without what only the \
+                         file held"
+                    }
+                    None => "",
+                };
+                let reason = format!(
+                    "the mapping of the log is missing, and may hold acknowledged writes; nothing \
+                     was changed: restore the file{until_reboot}"
+                );
                 Err(Error::corruption(&path, 0, reason))
             }
             read => read,
