@@ -388,5 +388,8 @@ fn a_mapping_elsewhere_is_taken_in_or_lost_with_its_boot() {
     assert!(error.to_string().contains(map.to_str().unwrap()), "{error}");
     let relative = Db::open("/db", options().map_dir("shm")).unwrap_err();
     assert_eq!(relative.kind(), ErrorKind::InvalidArgument);
+    let missing = Db::open("/other", tiny(&sim).map_dir("/missing")).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains("directory for mappings"), "{missing}");
     sim.kill();
 }

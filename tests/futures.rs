@@ -178,6 +178,7 @@ fn what_an_owner_refuses() {
                 db.close().unwrap_err(),
                 Db::open("/nowhere", Options::default()).map(drop).unwrap_err(),
             ];
+            assert_eq!(db.scan(..).iter().count(), 1, "an error ends a scan");
             // The same by awaiting is fine.
             db.put(b"k", b"v").await.unwrap();
             assert!(db.get(b"k").await.unwrap().is_some());

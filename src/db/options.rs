@@ -301,9 +301,8 @@ impl Options {
         let text = dir.to_str().filter(|text| text.starts_with('/'));
         let text = text.ok_or_else(|| {
             Error::invalid(format!(
-                "{} cannot be the directory for mappings, which later openings must find: give an \
-                 absolute path in UTF-8",
-                dir.display()
+                "{dir:?} cannot be the directory for mappings, which later openings must find: \
+                 give an absolute path in UTF-8"
             ))
         })?;
         Ok(Some(text.to_owned()))

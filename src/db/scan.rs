@@ -133,6 +133,9 @@ impl Iterator for ScanIter {
         }
         self.left -= 1;
         let row = self.db.inner.next_row(&mut self.scanner).transpose()?;
+        if row.is_err() {
+            self.left = 0;
+        }
         Some(row.map(|(key, value)| (Value::own(key), Value::own(value))))
     }
 }

@@ -532,7 +532,9 @@ impl<I: Io> Recovery<'_, I> {
         let Some(dir) = &self.opening.map_dir else {
             return Ok(Vec::new());
         };
-        let names = self.io.list(Path::new(dir)).await?;
+        let names = self.io.list(Path::new(dir)).await;
+        let names =
+            names.map_err(|e| e.context("the directory for mappings (Options::map_dir)"))?;
         let prefix = wal::map_prefix(self.identity.db);
         let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
         Ok(ours.map(|name| Path::new(dir).join(name)).collect())

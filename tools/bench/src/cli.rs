@@ -143,7 +143,7 @@ pub struct CommonArgs {
     pub owners: Option<usize>,
     /// How long an owner looks out for work before it sleeps [default: the
     /// engine's choice]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     pub spin: Option<Duration>,
     /// Requests that futures may have outstanding at each owner [default: the
     /// engine's choice]
@@ -161,7 +161,7 @@ pub struct CommonArgs {
     #[arg(long, value_name = "IO", default_value = "ring")]
     pub io: Io,
     /// How long to wait for a database that another process has open
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time, allow_negative_numbers = true)]
     pub lock_wait: Duration,
     /// Write the result as JSON to this file too; - is stdout (tables then go to stderr)
     #[arg(long, value_name = "F")]
@@ -212,6 +212,10 @@ impl From<Io> for ourodb::IoBackend {
             Io::Blocking => Self::Blocking,
         }
     }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "a time such as 10s or 500ms is needed".to_owned())
 }
 
 fn parse_depth(text: &str) -> Result<usize, String> {

@@ -94,7 +94,7 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--clients", "0"], "1 to 4096"),
         (&["load", "--dir", "db", "--owners", "0"], "at least 1"),
         (&["load", "--dir", "db", "--shards", "0"], "at least 1"),
-        (&["load", "--dir", "db", "--lock-wait", "1"], "--lock-wait"),
+        (&["load", "--dir", "db", "--lock-wait", "1"], "a time such as 10s"),
         (&["load", "--dir", "db", "--records", "0"], "from 1 to"),
         (&["load", "--dir", "db", "--records", "-1"], "from 1 to"),
         (&["load", "--dir", "db", "--records", "1e9"], "from 1 to"),

@@ -183,7 +183,7 @@ fn what_cannot_be_is_refused() {
         ("load --dir d --client-kind thread --depth 16", "task or owner"),
         ("load --dir d --client-kind task --depth 4097", "at most 4096"),
         ("load --dir d --client-kind task --depth 4096 --clients 17", "at most 65536"),
-        ("load --dir d --spin 20", "--spin"),
+        ("load --dir d --spin 20", "a time such as 10s"),
         ("load --dir d --requests-max 0", "at least 1"),
     ] {
         let output = bench(dir.path(), line);

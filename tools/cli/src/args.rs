@@ -46,7 +46,7 @@ pub(crate) struct Database {
     /// at once
     #[arg(
         long, global = true, value_name = "TIME", default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = parse_time, allow_negative_numbers = true
     )]
     lock_wait: Duration,
     /// How many cores own the shards [default: the engine's choice]
@@ -254,6 +254,10 @@ pub(crate) enum OnError {
 
 fn memory(text: &str) -> Result<u64, String> {
     parse_size::parse_size(text).map_err(|error| format!("{error}; write it like 512MiB"))
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "a time such as 10s or 500ms is needed".to_owned())
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -144,7 +144,11 @@ fn usage_errors() {
     bad(&["frobnicate"]);
     bad(&["get"]);
     bad(&["get", "k", "--memory", "lots"]);
-    bad(&["get", "k", "--lock-wait", "soon"]);
+    for time in ["soon", "-1", "1"] {
+        let run = place.run(&["get", "k", "--lock-wait", time]);
+        assert_eq!(run.status.code(), Some(2));
+        assert!(stderr(&run).contains("a time such as 10s"), "{}", stderr(&run));
+    }
     bad(&["get", "k", "--owners", "0"]);
     bad(&["get", "k", "--shards", "2"]);
     bad(&["put", "k", "v", "--durability", "hopeful"]);
