@@ -7,7 +7,7 @@ mod common;
 use std::future::{IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use common::{Model, Rng, assert_same};
 use futures_core::Stream;
@@ -332,7 +332,7 @@ fn counts_of_futures() {
             // A hit in memory asks nobody, and allocates its value only.
             let get = allocation_counter::measure(|| {
                 let mut get = pin!(db.get(b"memory").into_future());
-                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                let mut cx = Context::from_waker(Waker::noop());
                 let Poll::Ready(value) = get.as_mut().poll(&mut cx) else {
                     panic!("a hit in memory waits for nothing");
                 };
@@ -359,5 +359,36 @@ fn counts_of_futures() {
         let after = db.stats();
         assert_eq!(after.owner_messages, before.owner_messages);
         assert_eq!(after.device_reads - before.device_reads, 100);
+    }
+}
+
+/// A task may keep futures that it does not poll while it awaits another one:
+/// more of them than there may be requests.
+#[test]
+fn futures_that_are_not_polled_hold_up_nobody() {
+    for io in backends() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), options(io).owners(1).requests_max(4)).unwrap();
+        db.put(b"key", b"value").wait().unwrap();
+        db.flush().wait().unwrap();
+        pollster::block_on(async {
+            let (go, wait) = std::sync::mpsc::channel();
+            // Keeps the owner from answering before all have asked.
+            let mut busy = pin!(db.on_shard(b"key", move |_| async move { wait.recv() }));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(busy.as_mut().poll(&mut cx).is_pending());
+            let mut kept: Vec<_> = (0..20).map(|_| db.get(b"key").into_future()).collect();
+            for get in &mut kept {
+                assert!(Pin::new(get).poll(&mut cx).is_pending());
+            }
+            let mut last = pin!(db.get(b"key").into_future());
+            assert!(last.as_mut().poll(&mut cx).is_pending());
+            go.send(()).unwrap();
+            assert!(last.await.unwrap().is_some());
+            for get in kept {
+                assert!(get.await.unwrap().is_some());
+            }
+            busy.await.unwrap().unwrap();
+        });
     }
 }

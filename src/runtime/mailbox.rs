@@ -8,7 +8,10 @@
 //! Waiting senders are served in the order in which they came. One that has
 //! been woken but is not polled costs the others one slot, and no more: the
 //! sender with `n` others in front may go as soon as more than `n` slots are
-//! free.
+//! free. When all slots are free and still more senders wait, or come, than
+//! there are slots, those in front may never be polled (a task may keep futures
+//! that it does not poll while it awaits another): then all lose their places
+//! and are woken, and whoever is polled first goes first.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -150,14 +153,22 @@ impl<M> Mailbox<M> {
     }
 
     fn give_back(&self) {
-        let next = {
+        let (next, all) = {
             let mut state = self.state.lock();
             state.free += 1;
             assert!(state.free <= self.slots, "a slot was given back twice");
-            state.senders.at(state.free - 1)
+            // No slot comes back any more, and with it no wake-up.
+            if state.free == self.slots && state.senders.len() > self.slots {
+                (None, Some(state.senders.take_all()))
+            } else {
+                (state.senders.at(state.free - 1), None)
+            }
         };
         if let Some(waker) = next {
             waker.wake();
+        }
+        if let Some(all) = all {
+            all.wake();
         }
     }
 
@@ -203,7 +214,13 @@ impl<M> Future for Reserve<M> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Permit<M>>> {
         let this = self.get_mut();
         let mut state = this.mailbox.state.lock();
-        let position = state.senders.position(this.id).unwrap_or(state.senders.len());
+        let mut position = state.senders.position(this.id).unwrap_or(state.senders.len());
+        let passed = if state.free == this.mailbox.slots && position >= state.free {
+            position = 0;
+            Some(state.senders.take_all())
+        } else {
+            None
+        };
         let (unneeded, outcome) = if state.is_closed {
             (state.senders.remove(&mut this.id), Poll::Ready(Err(Error::closed())))
         } else if state.free > position {
@@ -215,6 +232,9 @@ impl<M> Future for Reserve<M> {
         };
         drop(state);
         drop(unneeded);
+        if let Some(passed) = passed {
+            passed.wake();
+        }
         outcome
     }
 }

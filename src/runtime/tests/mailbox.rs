@@ -57,7 +57,8 @@ fn a_slot_is_taken_from_the_reservation_to_the_end_of_the_request() {
 
 #[test]
 fn senders_are_served_in_the_order_in_which_they_came() {
-    let mailbox = Mailbox::<()>::new(2);
+    let mailbox = Mailbox::<()>::new(3);
+    let kept = mailbox.try_reserve().unwrap().unwrap();
     let permits: Vec<_> = (0..2).map(|_| mailbox.try_reserve().unwrap().unwrap()).collect();
     let wakers: Vec<_> = (0..4).map(|_| CountingWaker::new()).collect();
     let mut waiting: Vec<_> = (0..4).map(|_| mailbox.reserve()).collect();
@@ -87,12 +88,63 @@ fn senders_are_served_in_the_order_in_which_they_came() {
     drop((first, third));
     assert_eq!(counts(), [1, 1, 1, 1]);
     assert!(poll_once(&mut waiting[3], &wakers[3]).is_some());
+    drop(kept);
+    assert_eq!(mailbox.outstanding(), 0);
+}
+
+#[test]
+fn senders_that_are_never_polled_do_not_hold_up_the_others() {
+    let mailbox = Mailbox::<()>::new(2);
+    let permits: Vec<_> = (0..2).map(|_| mailbox.try_reserve().unwrap().unwrap()).collect();
+    let wakers: Vec<_> = (0..5).map(|_| CountingWaker::new()).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| mailbox.reserve()).collect();
+    for (reserve, waker) in waiting.iter_mut().zip(&wakers) {
+        assert!(poll_once(reserve, waker).is_none());
+    }
+    drop(permits);
+    assert!(wakers.iter().all(|waker| waker.count() > 0));
+    // Those that are polled go on, as many at a time as there are slots.
+    let third = poll_once(&mut waiting[2], &wakers[2]).expect("a free slot").unwrap();
+    let fourth = poll_once(&mut waiting[3], &wakers[3]).expect("a free slot").unwrap();
+    assert!(poll_once(&mut waiting[4], &wakers[4]).is_none());
+    let count = wakers[4].count();
+    drop(third);
+    assert_eq!(wakers[4].count(), count + 1);
+    let last = poll_once(&mut waiting[4], &wakers[4]).expect("its turn").unwrap();
+    drop((fourth, last));
+    // The others were woken once, and may come at any time.
+    for at in [1, 0] {
+        assert!(poll_once(&mut waiting[at], &wakers[at]).is_some());
+    }
+    assert_eq!(mailbox.outstanding(), 0);
+}
+
+#[test]
+fn a_sender_that_comes_passes_those_that_are_never_polled() {
+    let mailbox = Mailbox::<()>::new(2);
+    let permits: Vec<_> = (0..2).map(|_| mailbox.try_reserve().unwrap().unwrap()).collect();
+    let waker = CountingWaker::new();
+    let mut waiting: Vec<_> = (0..2).map(|_| mailbox.reserve()).collect();
+    for reserve in &mut waiting {
+        assert!(poll_once(reserve, &waker).is_none());
+    }
+    drop(permits);
+    assert_eq!(waker.count(), 2);
+    let mut permits: Vec<_> = (0..2).map(|_| poll_once(&mut mailbox.reserve(), &waker)).collect();
+    assert!(permits.iter().all(Option::is_some));
+    // Those that were passed may come after all.
+    assert!(poll_once(&mut waiting[0], &waker).is_none());
+    let count = waker.count();
+    permits.clear();
+    assert_eq!(waker.count(), count + 1);
+    assert!(waiting.iter_mut().all(|reserve| poll_once(reserve, &waker).is_some()));
     assert_eq!(mailbox.outstanding(), 0);
 }
 
 #[test]
 fn a_waiter_that_goes_passes_its_wake_up_on() {
-    let mailbox = Mailbox::<()>::new(1);
+    let mailbox = Mailbox::<()>::new(2);
+    let kept = mailbox.try_reserve().unwrap().unwrap();
     let permit = mailbox.try_reserve().unwrap().unwrap();
     let wakers: Vec<_> = (0..4).map(|_| CountingWaker::new()).collect();
     let mut waiting: Vec<_> = (0..4).map(|_| Some(mailbox.reserve())).collect();
@@ -111,6 +163,7 @@ fn a_waiter_that_goes_passes_its_wake_up_on() {
     assert_eq!(counts(), [1, 0, 1, 0]);
     assert!(poll_once(waiting[2].as_mut().expect("it waits"), &wakers[2]).is_some());
     // No trace of the others is left.
+    drop(kept);
     assert!(mailbox.try_reserve().unwrap().is_some());
     drop(waiting);
     assert!(wakers.iter().all(|waker| waker.references() == 0));
