@@ -282,7 +282,9 @@ impl Options {
     /// What is acknowledged as [`Durability::ProcessSafe`] is then lost with
     /// such a file. Each opening takes over what an earlier one left, wherever
     /// that was told to put it; within one boot of the machine a file that is
-    /// missing is `Corruption`, and after another it is taken as lost.
+    /// missing is `Corruption`, and after another it is taken as lost. A close
+    /// leaves no file there; a process that dies does, and nothing but the next
+    /// opening removes it.
     ///
     /// ```no_run
     /// let options = ourodb::Options::default().map_dir("/dev/shm");
