@@ -237,7 +237,8 @@ impl Options {
 
     /// Requests that futures may have outstanding at each owner at one time, 1
     /// to 65,536; 192 by default. A future beyond them waits for its turn
-    /// before it asks for anything.
+    /// before it asks for anything. A closure of [`Db::on_shard`](crate::Db::on_shard)
+    /// counts until it starts.
     ///
     /// ```
     /// let options = ourodb::Options::default().requests_max(64);
