@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::seq::Kind;
+use crate::base::seq::{Kind, SEQ_MAX};
 use crate::base::sync::Mutex;
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::sim::{FaultKind, Faults, Sim};
@@ -20,7 +20,7 @@ use crate::runtime::{
     Background, Budget, Event, Executor, LocalIo, OwnerConfig, Remote, block_on, is_owner_thread,
     slice_end, yield_now,
 };
-use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, WriteOp, recover};
+use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, Staged, WriteOp, recover};
 use crate::wal::{Goal, MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
@@ -51,7 +51,16 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
 }
 
 fn engine(sim: &Sim, shards: usize, segment_bytes: u64) -> Arc<Engine> {
-    let opening = opening(Path::new("/db"), shards, segment_bytes);
+    engine_of(sim, 1, shards, segment_bytes)
+}
+
+fn engine_of(sim: &Sim, owners: usize, shards: usize, segment_bytes: u64) -> Arc<Engine> {
+    let mut opening = opening(Path::new("/db"), shards, segment_bytes);
+    opening.owner_pools = (0..owners).map(|_| BufferPool::new(64 << 10, 1)).collect();
+    engine_from(sim, opening)
+}
+
+fn engine_from(sim: &Sim, opening: Opening) -> Arc<Engine> {
     sim.block_on(async {
         sim.create_dir(Path::new("/db")).await.expect("a directory");
         sim.sync_dir(Path::new("/")).await.expect("a durable directory");
@@ -169,6 +178,54 @@ fn closing_waits_for_writes_under_way_even_when_it_fails() {
         assert_eq!(closed.map_err(|error| error.kind()), Err(ErrorKind::NoSpace), "seed {seed}");
         let outcomes = kinds(&outcomes);
         assert_eq!(outcomes, [("a", None)], "seed {seed}: the log was given up during a write");
+        sim.kill();
+    }
+}
+
+/// Closing fails: with one owner as the disk is full, with two as the first
+/// one's log is broken. Meanwhile somebody has staged a write, and is about to
+/// write the log; somebody else waits for the owner to do it. The first must not
+/// write once the directory was given up, the other must not wait for ever.
+#[test]
+fn a_write_that_is_staged_while_closing_fails_is_not_lost() {
+    for owners in [1, 2] {
+        let sim = Sim::new(1);
+        // A segment has room for one group: the last mark needs a new one.
+        let before = engine_of(&sim, owners, owners, 8 << 10);
+        let owner = owners - 1;
+        let (shard, value) = (owner as u16, [7; 1970]);
+        let op = |key| WriteOp { shard, kind: Kind::Put, key, value: &value };
+        let staged = before.begin_one(op(b"held up"), Durability::Durable, || 0);
+        let Ok(Staged::Waits(goal)) = staged else { panic!("a durable write waits") };
+        let outcomes = Outcomes::default();
+        {
+            let (sim, engine, outcomes) = (sim.clone(), Arc::clone(&before), outcomes.clone());
+            sim.clone().spawn(async move {
+                let ops = [WriteOp { shard, kind: Kind::Put, key: b"follows", value: &value }];
+                let outcome = engine.write(&sim, Role::Follower, &ops, Durability::Durable).await;
+                outcomes.lock().push(("follows", outcome));
+            });
+        }
+        sim.run_for(MS);
+        match owners {
+            1 => sim.set_faults(Faults::default().disk_bytes_max(1)),
+            _ => before.owners[0].stream.poison(Error::closed()),
+        }
+        before.close();
+        let closed = sim.block_on(before.finish(&sim)).map_err(|error| error.kind());
+        assert_eq!(closed, Err([ErrorKind::NoSpace, ErrorKind::Poisoned][owner]));
+        sim.run_for(MS);
+        sim.set_faults(Faults::default());
+        let after = engine_of(&sim, owners, owners, 8 << 10);
+        let held_up = sim.block_on(before.reach(&sim, owner, goal, Role::Leader));
+        let check = |key: &[u8], outcome: &Result<()>| {
+            let is_there = after.shard(shard).lock().mutable.get(key, SEQ_MAX).is_some();
+            assert!(is_there || outcome.is_err(), "with {owners} owners, a write is lost");
+        };
+        check(b"held up", &held_up);
+        let outcomes = outcomes.lock();
+        assert_eq!(outcomes.len(), 1, "with {owners} owners, a future waits for ever");
+        check(b"follows", &outcomes[0].1);
         sim.kill();
     }
 }
@@ -298,6 +355,42 @@ fn every_writer_gets_on() {
         }
         sim.kill();
     }
+}
+
+/// Futures keep asking for durable writes, faster than the log is written, and
+/// something before them is written but not durable: the sync that they all need
+/// does not wait until nobody asks for more.
+#[test]
+fn followers_that_keep_coming_do_not_put_off_the_sync() {
+    let sim = Sim::new(1);
+    let mut opening = opening(Path::new("/db"), 1, 1 << 20);
+    let limits = (opening.limits)(1);
+    opening.limits = Box::new(move |_| Limits { memtable_bytes: 1 << 20, ..limits });
+    let engine = engine_from(&sim, opening);
+    start_owner(&sim, &engine);
+    sim.run_for(10 * MS);
+    sim.set_faults(Faults::default().delay_ns(MS..=MS));
+    let outcomes = Outcomes::default();
+    let meanwhile = Arc::<Mutex<Option<usize>>>::default();
+    let (process, owned, noted) = (sim.clone(), Arc::clone(&engine), Arc::clone(&meanwhile));
+    sim.spawn(async move {
+        for i in 0..1000u32 {
+            let (sim, engine, acked) = (process.clone(), Arc::clone(&owned), outcomes.clone());
+            let durability = if i == 0 { Durability::ProcessSafe } else { Durability::Durable };
+            process.spawn(async move {
+                let (kind, key, value) = (Kind::Put, &i.to_le_bytes()[..], &b"x"[..]);
+                let ops = [WriteOp { shard: 0, kind, key, value }];
+                let outcome = engine.write(&sim, Role::Follower, &ops, durability).await;
+                acked.lock().push(("put", outcome));
+            });
+            process.sleep(MS / 10).await;
+        }
+        *noted.lock() = Some(outcomes.lock().len());
+    });
+    sim.run_for(1000 * MS);
+    let acked = meanwhile.lock().expect("all were begun");
+    assert!(acked > 900, "while they came, {acked} of 1000 were acknowledged");
+    sim.kill();
 }
 
 #[test]

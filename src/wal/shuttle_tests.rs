@@ -315,7 +315,10 @@ async fn map(disk: &Disk) -> Map {
 fn run(setting: Setting) {
     let world = World::new(setting);
     if setting.fails {
-        world.disk.fail_after(choose(4));
+        match choose(2) {
+            0 => world.disk.fail_after(choose(4)),
+            _ => world.disk.fail_once_after(choose(4)),
+        }
     }
     let device = {
         let disk = world.disk.clone();

@@ -33,12 +33,16 @@ struct State {
     stopped: bool,
     /// Writes and syncs that succeed before all fail; `None` for all.
     sound: Option<usize>,
+    /// Only one fails.
+    recovers: bool,
 }
 
 struct Done {
     path: PathBuf,
     range: Range<u64>,
     is_durable: bool,
+    /// A sync of it failed: no later one makes it durable, though it succeeds.
+    is_lost: bool,
 }
 
 enum Request {
@@ -68,6 +72,11 @@ impl Disk {
     /// From now on so many writes and syncs succeed, and then none.
     pub(crate) fn fail_after(&self, sound: usize) {
         self.with(|state| state.sound = Some(sound));
+    }
+
+    /// So many writes and syncs succeed, then one fails.
+    pub(crate) fn fail_once_after(&self, sound: usize) {
+        self.with(|state| (state.sound, state.recovers) = (Some(sound), true));
     }
 
     /// A file.
@@ -130,7 +139,12 @@ impl Disk {
 
     fn complete(&self, request: Request) {
         let sound = self.with(|state| match &mut state.sound {
-            Some(0) => false,
+            Some(0) => {
+                if state.recovers {
+                    state.sound = None;
+                }
+                false
+            }
             Some(left) => {
                 *left -= 1;
                 true
@@ -147,20 +161,20 @@ impl Disk {
                 if sound {
                     let range = offset..offset + bytes.len() as u64;
                     let is_durable = harden == Harden::Now;
-                    self.with(|state| state.writes.push(Done { path, range, is_durable }));
+                    let done = Done { path, range, is_durable, is_lost: false };
+                    self.with(|state| state.writes.push(done));
                 }
                 reply.send((buf, result));
             }
             Request::Sync { path, covers, reply } => {
                 let result = if sound { Ok(()) } else { Err(broken(&path)) };
-                if sound {
-                    self.with(|state| {
-                        let covered = state.writes[..covers].iter_mut();
-                        for done in covered.filter(|done| done.path == path) {
-                            done.is_durable = true;
-                        }
-                    });
-                }
+                self.with(|state| {
+                    let covered = state.writes[..covers].iter_mut();
+                    for done in covered.filter(|done| done.path == path && !done.is_durable) {
+                        done.is_lost |= !sound;
+                        done.is_durable = !done.is_lost;
+                    }
+                });
                 reply.send(result);
             }
         }
