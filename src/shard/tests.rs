@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::seq::{Kind, SEQ_MAX};
+use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::sim::{FaultKind, Faults, Sim};
@@ -193,15 +193,20 @@ fn a_write_that_is_staged_while_closing_fails_is_not_lost() {
         // A segment has room for one group: the last mark needs a new one.
         let before = engine_of(&sim, owners, owners, 8 << 10);
         let owner = owners - 1;
-        let (shard, value) = (owner as u16, [7; 1970]);
-        let op = |key| WriteOp { shard, kind: Kind::Put, key, value: &value };
-        let staged = before.begin_one(op(b"held up"), Durability::Durable, || 0);
+        let (shard, value) = (owner as u16, [7; 1975]);
+        let key_of_shard = |first: u8| {
+            let mut keys = (0..=u8::MAX).map(|number| [first, number]);
+            keys.find(|key| before.shard_of(before.hash(key)) == shard).expect("half of them")
+        };
+        let (held_up, follows) = (key_of_shard(b'h'), key_of_shard(b'f'));
+        let op = WriteOp { shard, kind: Kind::Put, key: &held_up, value: &value };
+        let staged = before.begin_one(op, Durability::Durable, || 0);
         let Ok(Staged::Waits(goal)) = staged else { panic!("a durable write waits") };
         let outcomes = Outcomes::default();
         {
             let (sim, engine, outcomes) = (sim.clone(), Arc::clone(&before), outcomes.clone());
             sim.clone().spawn(async move {
-                let ops = [WriteOp { shard, kind: Kind::Put, key: b"follows", value: &value }];
+                let ops = [WriteOp { shard, kind: Kind::Put, key: &follows, value: &value }];
                 let outcome = engine.write(&sim, Role::Follower, &ops, Durability::Durable).await;
                 outcomes.lock().push(("follows", outcome));
             });
@@ -217,15 +222,16 @@ fn a_write_that_is_staged_while_closing_fails_is_not_lost() {
         sim.run_for(MS);
         sim.set_faults(Faults::default());
         let after = engine_of(&sim, owners, owners, 8 << 10);
-        let held_up = sim.block_on(before.reach(&sim, owner, goal, Role::Leader));
+        let reached = sim.block_on(before.reach(&sim, owner, goal, Role::Leader));
         let check = |key: &[u8], outcome: &Result<()>| {
-            let is_there = after.shard(shard).lock().mutable.get(key, SEQ_MAX).is_some();
+            let found = sim.block_on(after.get(&sim, key, |_| ()));
+            let is_there = found.expect("a get").is_some();
             assert!(is_there || outcome.is_err(), "with {owners} owners, a write is lost");
         };
-        check(b"held up", &held_up);
+        check(&held_up, &reached);
         let outcomes = outcomes.lock();
         assert_eq!(outcomes.len(), 1, "with {owners} owners, a future waits for ever");
-        check(b"follows", &outcomes[0].1);
+        check(&follows, &outcomes[0].1);
         sim.kill();
     }
 }
