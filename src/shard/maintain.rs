@@ -625,7 +625,12 @@ impl Engine {
         let finished = self.leave_witnesses(io).await;
         // Also after a failure: once the lock is gone, the next opening cuts
         // the log, and a write that came in later would be acknowledged and
-        // lost.
+        // lost. So nobody begins one any more, and who waits for that is told.
+        if let Err(cause) = &finished {
+            for owner in &self.owners {
+                owner.stream.poison(cause.clone());
+            }
+        }
         for owner in &self.owners {
             poll_fn(|cx| owner.stream.poll_settled(cx)).await;
         }
@@ -642,15 +647,27 @@ impl Engine {
     }
 
     async fn leave_witnesses<I: Io>(&self, io: &I) -> Result<()> {
-        for (number, owner) in self.owners.iter().enumerate() {
-            self.write_mark(number, io, Spare::Own).await?;
-            for manifest in &owner.manifests {
-                manifest.lock().await.witness(io).await?;
-            }
+        let mut left = Ok(());
+        for number in 0..self.owners.len() {
+            // Also when it failed for another one: each has writes of its own.
+            left = left.and(self.leave_witness(io, number).await);
         }
+        left?;
         let mut root = self.root.lock().await;
         root.manifest.append(io, &[Edit::Clean]).await?;
         root.manifest.witness(io).await
+    }
+
+    async fn leave_witness<I: Io>(&self, io: &I, number: usize) -> Result<()> {
+        let owner = &self.owners[number];
+        // Before the mark, for which there may be no room.
+        let all = Goal::Durable(owner.stream.end());
+        self.reach(io, number, all, Role::Leader).await?;
+        self.write_mark(number, io, Spare::Own).await?;
+        for manifest in &owner.manifests {
+            manifest.lock().await.witness(io).await?;
+        }
+        Ok(())
     }
 }
 
