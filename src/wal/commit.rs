@@ -86,6 +86,9 @@ pub(super) struct Progress {
     syncing: bool,
     /// What the owner was asked for.
     asked: Frontier,
+    /// Of what it was asked to make durable, what it syncs for now: groups below
+    /// this number. Later wishes wait until it is reached, and do not put it off.
+    sync_asked: u64,
     waiting: Vec<Waiting>,
     last_waiting: u64,
 }
@@ -158,6 +161,7 @@ impl Progress {
             begun_records: 0,
             syncing: false,
             asked: Frontier { written: 0, durable: 0 },
+            sync_asked: 0,
             waiting: Vec::new(),
             last_waiting: 0,
         }
@@ -179,7 +183,14 @@ impl Progress {
             || durable > self.asked.durable.max(self.durable);
         self.asked.written = self.asked.written.max(written);
         self.asked.durable = self.asked.durable.max(durable);
+        self.renew_sync_asked();
         more
+    }
+
+    fn renew_sync_asked(&mut self) {
+        if self.sync_asked <= self.durable {
+            self.sync_asked = self.asked.durable;
+        }
     }
 
     pub(super) fn take_waiting(&mut self) -> Vec<Waker> {
@@ -201,6 +212,7 @@ impl Progress {
         if durable > self.durable {
             self.durable = durable;
             self.durable_end = end;
+            self.renew_sync_asked();
             if self.all_durable() {
                 self.unwitnessed = self.last_has_writes;
             }
@@ -291,7 +303,7 @@ impl State {
             let leads = |w: &Waiting| w.role == Role::Leader && wants(w.needs.durable);
             match progress.waiting.iter().position(leads) {
                 Some(at) => wake.push(progress.waiting.swap_remove(at).waker),
-                None => owner |= wants(progress.asked.durable),
+                None => owner |= wants(progress.sync_asked),
             }
         }
         owner
@@ -349,8 +361,11 @@ impl Stream {
         let mut wake = Vec::new();
         let (turn, more) = {
             let mut state = self.state.lock();
-            let asked = state.progress.asked;
-            let turn = self.turn(&mut state, asked)?;
+            let (asked, sync_asked) = (state.progress.asked, state.progress.sync_asked);
+            // First, or groups that keep coming would put it off for ever.
+            let sync = self.sync_turn(&mut state, sync_asked);
+            let turn =
+                sync.or_else(|| self.lead_turn(&mut state, asked.written.max(asked.durable)))?;
             // Somebody else, or another task of the owner's, takes what is left.
             (turn, state.call_leaders(&mut wake))
         };
@@ -384,12 +399,18 @@ impl Stream {
     }
 
     fn turn(&self, state: &mut State, needs: Frontier) -> Option<Turn<'_>> {
-        if let Some((number, group, harden)) = state.take_lead(needs.written.max(needs.durable)) {
-            return Some(Turn::Lead(Lead { stream: self, number, group: Some(group), harden }));
-        }
-        let (segments, covers, covers_end) = state.take_sync(needs.durable)?;
-        let done = false;
-        Some(Turn::Sync(SyncLead { stream: self, segments, covers, covers_end, done }))
+        let lead = self.lead_turn(state, needs.written.max(needs.durable));
+        lead.or_else(|| self.sync_turn(state, needs.durable))
+    }
+
+    fn lead_turn(&self, state: &mut State, below: u64) -> Option<Turn<'_>> {
+        let (number, group, harden) = state.take_lead(below)?;
+        Some(Turn::Lead(Lead { stream: self, number, group: Some(group), harden }))
+    }
+
+    fn sync_turn(&self, state: &mut State, below: u64) -> Option<Turn<'_>> {
+        let (segments, covers, covers_end) = state.take_sync(below)?;
+        Some(Turn::Sync(SyncLead { stream: self, segments, covers, covers_end, done: false }))
     }
 
     /// Ready when nothing of the stream is in flight any more.
@@ -457,7 +478,12 @@ impl Stream {
     /// A lead ended without its group being written.
     fn ended(&self, cause: Error, end: impl FnOnce(&mut State)) {
         tracing::error!(error = %cause, "a write to the log failed; writes fail from now on");
-        end(&mut self.state.lock());
+        {
+            let mut state = self.state.lock();
+            // At once: nobody may begin again what has failed.
+            state.poisoned.get_or_insert_with(|| cause.clone());
+            end(&mut state);
+        }
         self.poison(cause);
     }
 }
