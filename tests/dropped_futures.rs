@@ -7,7 +7,8 @@ mod common;
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use common::{Model, assert_same, tiny};
 use futures_core::Stream;
@@ -254,4 +255,38 @@ impl std::task::Wake for Count {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
+}
+
+/// A waker may be the last hand on a task, and with it on futures that wait in
+/// the same place as the one that lets go of it.
+#[test]
+fn a_waker_that_holds_other_futures_may_be_exchanged_and_dropped() {
+    struct Holds {
+        _future: Mutex<Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>>,
+    }
+    impl Wake for Holds {
+        fn wake(self: Arc<Self>) {}
+    }
+    let sim = Sim::new(1);
+    let db = Db::open("/db", tiny(&sim).shards(1).owners(1)).unwrap();
+    sim.run_for(MS);
+    let put = |key: &'static [u8]| {
+        let db = db.clone();
+        Box::pin(async move { db.put(key, b"value").durability(Durability::Durable).await })
+    };
+    for exchange in [true, false] {
+        let (mut outer, mut inner) = (put(b"outer"), put(b"inner"));
+        let mut idle = Context::from_waker(Waker::noop());
+        assert!(inner.as_mut().poll(&mut idle).is_pending());
+        let holds = Waker::from(Arc::new(Holds { _future: Mutex::new(Some(inner)) }));
+        assert!(outer.as_mut().poll(&mut Context::from_waker(&holds)).is_pending());
+        drop(holds);
+        if exchange {
+            assert!(outer.as_mut().poll(&mut idle).is_pending());
+        }
+        drop(outer);
+    }
+    sim.run_for(10 * MS);
+    assert!(db.get(b"inner").wait().unwrap().is_some());
+    db.close().unwrap();
 }

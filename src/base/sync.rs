@@ -47,6 +47,12 @@ impl<T> Mutex<T> {
             Err(_) => panic!("another thread panicked while it held this lock"),
         }
     }
+
+    /// For those who clean up after a panic, perhaps this thread's own: what is
+    /// behind the lock may be half changed.
+    pub(crate) fn lock_though_broken(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 /// A lock that nobody holds across an await or a system call.

@@ -56,6 +56,7 @@ impl Engine {
     /// Makes writes visible: all at one moment, and then what became ready
     /// meanwhile.
     pub(super) fn publish(&self, stream: &Stream, publication: Option<Publication>) {
+        let _panicking = stream.poison_on_panic();
         let mut next = publication;
         while let Some(publication) = next {
             let writes = publication.writes();

@@ -133,7 +133,7 @@ impl Engine {
             let now_ns = io.now_ns();
             let look = stream.look();
             if look.wants_map && now_ns >= map_after_ns {
-                match self.make_map(owner, ahead).await {
+                match self.make_map(owner, io, ahead).await {
                     Ok(map) => stream.provide_map(map),
                     Err(error) => {
                         if map_after_ns == 0 {
@@ -187,10 +187,10 @@ impl Engine {
 
     /// Makes the mapping of an owner's stream: first the file, then durably
     /// where it is, and only then is it used.
-    async fn make_map<I: Io>(&self, owner: &Owner, io: &I) -> Result<Map> {
+    async fn make_map<I: Io>(&self, owner: &Owner, io: &I, ahead: &impl Io) -> Result<Map> {
         let dir = self.map_dir.clone();
         let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir };
-        let made = create_map(io, &owner.maker, &place, self.limits.map).await;
+        let made = create_map(ahead, &owner.maker, &place, self.limits.map).await;
         let path = map_path(&owner.maker.dir, self.db, &place);
         let map = match made {
             Ok(map) => map,

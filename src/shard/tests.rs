@@ -163,6 +163,50 @@ fn a_failed_log_write_leaves_nobody_waiting() {
     }
 }
 
+/// Whoever waits for what a thread left behind that panicked is told.
+#[test]
+fn a_panic_in_the_midst_of_a_write_leaves_nobody_waiting() {
+    let sim = Sim::new(1);
+    let engine = engine(&sim, 1, 1 << 20);
+    let stream = &engine.owners[0].stream;
+    let panics = |then: &dyn Fn()| {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _panicking = stream.poison_on_panic();
+            then();
+        }));
+        assert!(caught.is_err());
+    };
+    // One that unwinds anyway, and writes meanwhile, breaks nothing.
+    struct WritesWhenDropped<'a>(&'a dyn Fn());
+    impl Drop for WritesWhenDropped<'_> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _writes = WritesWhenDropped(&|| drop(stream.poison_on_panic()));
+        panic!("of the user's");
+    }));
+    assert!(caught.is_err() && stream.poisoned().is_none());
+    drop(stream.poison_on_panic());
+    assert!(stream.poisoned().is_none());
+
+    let outcomes = Outcomes::default();
+    // No owner is there to write it, and it leads no group itself.
+    let (waits, told) = (Arc::clone(&engine), Arc::clone(&outcomes));
+    let writer = sim.clone();
+    sim.spawn(async move {
+        let op = WriteOp { shard: 0, kind: Kind::Put, key: b"k", value: b"v" };
+        let outcome = waits.write(&writer, Role::Follower, &[op], Durability::Durable).await;
+        told.lock().push(("follower", outcome));
+    });
+    sim.run_for(MS);
+    assert!(outcomes.lock().is_empty());
+    panics(&|| panic!("in the midst"));
+    sim.run_for(MS);
+    assert_eq!(kinds(&outcomes), [("follower", Some(ErrorKind::Poisoned))]);
+}
+
 #[test]
 fn closing_waits_for_writes_under_way_even_when_it_fails() {
     for seed in 0..100 {

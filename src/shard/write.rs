@@ -188,6 +188,7 @@ impl Engine {
         now_ns: impl FnOnce() -> u64,
     ) -> Result<Staged> {
         let stream = &self.owners[writing.owner].stream;
+        let _panicking = stream.poison_on_panic();
         let mut wakes = Wakes::default();
         let locked = self.stage_locked(writing, now_ns, &mut wakes);
         // Only now are the shards' locks gone: to wake somebody may take a

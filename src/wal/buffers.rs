@@ -74,9 +74,7 @@ impl Buffers {
     /// A buffer for a group that begins with a record of `len` bytes; `None`
     /// when one must be given back first.
     pub(super) fn take(&mut self, len: usize) -> Option<Arc<GroupBuf>> {
-        for buf in std::mem::take(&mut self.returning) {
-            self.give_back(buf);
-        }
+        self.take_back();
         if len <= self.mapped_bytes {
             return self.mapped_idle.pop();
         }
@@ -86,6 +84,15 @@ impl Buffers {
         self.heap_out += 1;
         let idle = self.heap_idle.pop();
         Some(idle.unwrap_or_else(|| Arc::new(GroupBuf::new(self.heap_bytes))))
+    }
+
+    /// Takes what its last user has let go of by now. Whether there was any.
+    pub(super) fn take_back(&mut self) -> bool {
+        let before = self.returning.len();
+        for buf in std::mem::take(&mut self.returning) {
+            self.give_back(buf);
+        }
+        self.returning.len() < before
     }
 
     /// The group in the buffer was written, or never will be.
@@ -101,5 +108,25 @@ impl Buffers {
             self.heap_out -= 1;
             self.heap_idle.push(buf);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_back_too_early_is_taken_back() {
+        let mut buffers = Buffers::new(4096);
+        let last_user = buffers.take(100).expect("a first buffer");
+        buffers.give_back(Arc::clone(&last_user));
+        assert!(!buffers.take_back(), "somebody has a hand on it");
+        drop(last_user);
+        assert!(buffers.take_back());
+        assert!(!buffers.take_back(), "it is there already");
+        for _ in 0..HEAP_MAX {
+            assert!(buffers.take(100).is_some());
+        }
+        assert!(buffers.take(100).is_none());
     }
 }

@@ -479,7 +479,7 @@ impl Stream {
     fn ended(&self, cause: Error, end: impl FnOnce(&mut State)) {
         tracing::error!(error = %cause, "a write to the log failed; writes fail from now on");
         {
-            let mut state = self.state.lock();
+            let mut state = self.state.lock_though_broken();
             // At once: nobody may begin again what has failed.
             state.poisoned.get_or_insert_with(|| cause.clone());
             end(&mut state);
@@ -507,6 +507,9 @@ impl<'a> Wait<'a> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Turn<'a>> {
         let stream = self.stream;
         let mut asked = false;
+        // Dropped with no lock held: a waker may be all that is left of a task
+        // whose other futures wait here, too.
+        let mut _replaced = None;
         {
             let mut state = stream.state.lock();
             let state = &mut *state;
@@ -543,7 +546,9 @@ impl<'a> Wait<'a> {
             match known {
                 Some(known) => {
                     known.needs = needs;
-                    known.waker.clone_from(cx.waker());
+                    if !known.waker.will_wake(cx.waker()) {
+                        _replaced = Some(std::mem::replace(&mut known.waker, cx.waker().clone()));
+                    }
                 }
                 None => {
                     state.progress.last_waiting += 1;
@@ -564,10 +569,15 @@ impl<'a> Wait<'a> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id {
-            // A panic elsewhere may have broken the lock: nobody waits then.
-            self.stream.state.lock().progress.waiting.retain(|waiting| waiting.id != id);
-        }
+        let Some(id) = self.id else { return };
+        let removed = {
+            let mut state = self.stream.state.lock_though_broken();
+            let waiting = &mut state.progress.waiting;
+            let at = waiting.iter().position(|waiting| waiting.id == id);
+            at.map(|at| waiting.swap_remove(at))
+        };
+        // With no lock held: its waker may be the last hand on a task.
+        drop(removed);
     }
 }
 

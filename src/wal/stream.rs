@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use crate::base::checksum::Seed;
 use crate::base::durability::Durability;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, ShardId};
 use crate::base::limits::round_up_u64;
 use crate::base::seq::SeqNo;
@@ -153,6 +153,20 @@ pub(crate) enum NoRoom {
     Wait(u64),
     /// It will not get better by waiting.
     Failed(Error),
+}
+
+/// See [`Stream::poison_on_panic`].
+pub(crate) struct PoisonOnPanic<'a>(Option<&'a Stream>);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0
+            && std::thread::panicking()
+        {
+            let cause = "a thread panicked while it wrote or published log records";
+            stream.poison(Error::new(ErrorKind::Poisoned, cause));
+        }
+    }
 }
 
 /// What the owner is to be told by [`Stream::call_owner`].
@@ -308,13 +322,29 @@ impl Stream {
     pub(crate) fn filled(&self, unfilled: Unfilled) -> (u64, Option<Publication>) {
         let Unfilled { claim, number, held, .. } = unfilled;
         claim.finish();
-        if !held {
-            return (number, None);
+        let (publication, room) = {
+            let mut state = self.state.lock();
+            // Its group may have been written before the claim let go of the
+            // buffer.
+            let room = state.buffers.take_back().then(|| state.new_room());
+            if held {
+                state.pending.filled(number);
+            }
+            let frontier = state.progress.frontier();
+            (held.then(|| state.pending.take_ready(frontier)).flatten(), room)
+        };
+        if let Some(room) = room {
+            room.wake();
         }
-        let mut state = self.state.lock();
-        state.pending.filled(number);
-        let frontier = state.progress.frontier();
-        (number, state.pending.take_ready(frontier))
+        (number, publication)
+    }
+
+    /// Poisons the stream when the calling thread panics before it drops this: it
+    /// may have left records behind that are never filled, or writes that nobody
+    /// else can publish.
+    pub(crate) fn poison_on_panic(&self) -> PoisonOnPanic<'_> {
+        // Who panics already may write while it unwinds.
+        PoisonOnPanic((!std::thread::panicking()).then_some(self))
     }
 
     /// Ready when it is worth trying [`Stream::append`] again: since it said
@@ -485,7 +515,8 @@ impl Stream {
     /// Fails all writes from now on, and everybody who waits.
     pub(crate) fn poison(&self, cause: Error) {
         let (waiting, room) = {
-            let mut state = self.state.lock();
+            // Whoever waits is to hear of a panic under this lock, too.
+            let mut state = self.state.lock_though_broken();
             state.poisoned.get_or_insert(cause);
             (state.progress.take_waiting(), state.new_room())
         };

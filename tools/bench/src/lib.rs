@@ -17,7 +17,7 @@
 //! * All clients: [`runner`] for threads, [`crowd`] for all others.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
 //!   [`machine`].
-//! * The commands: [`cli`], [`clients`], [`durability`], [`directory`], [`commands`], [`quick`],
+//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
 //!   [`failure`], [`program`].
 //!
 //! A library so that tests and examples can reach the parts, and `tools/compare`
