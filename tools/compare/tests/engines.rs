@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use ouro_bench::cli::Io;
-use ourodb::Durability;
 use ouro_bench::engine::OuroDb;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Target};
 use ouro_compare::engines::{fjall, rocksdb};
+use ourodb::Durability;
 use serde_json::Value;
 
 const RECORDS: u32 = 1000;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserValue};
 use ouro_bench::directory;
-use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
+use ourodb::Durability;
 use serde::Serialize;
 
 use super::{Memory, check_options, failed, files, is_below, is_number, status};

@@ -9,9 +9,9 @@ pub mod rocksdb;
 use std::fs;
 use std::path::Path;
 
-use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Device, OpenOptions, Status};
+use ourodb::Durability;
 
 /// A write buffer is not larger than this: the default of both engines.
 const WRITE_BUFFER_BYTES_MAX: u64 = 64 << 20;

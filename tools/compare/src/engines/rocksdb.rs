@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::Path;
 
 use ouro_bench::directory;
-use ourodb::Durability;
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
+use ourodb::Durability;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Options, ReadOptions,
     WaitForCompactOptions, WriteOptions,
