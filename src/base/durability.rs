@@ -112,8 +112,8 @@ impl FromStr for Durability {
         });
         within.map(|nanos| Self::Relaxed { within: Duration::from_nanos(nanos) }).ok_or_else(|| {
             Error::invalid(format!(
-                "{text:?} is no durability: it is durable, process-safe, or relaxed:100ms (1ms or \
-                 longer)"
+                "{text:?} is no durability: it is durable, process-safe, or relaxed:100ms (at least \
+                 1ms)"
             ))
         })
     }
