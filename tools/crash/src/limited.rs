@@ -257,7 +257,8 @@ fn manifests() -> std::io::Result<usize> {
     Ok(count)
 }
 
-const SAYS: [&str; 1] = ["free some space"];
+/// Whether the disk is full, or files may not grow: what to do, and that it helps.
+const SAYS: [&str; 1] = ["then try again"];
 
 fn unless_full<T>(result: ourodb::Result<T>) -> Outcome<Option<T>> {
     match result {
