@@ -1,0 +1,291 @@
+//! Flushing: from immutable memtables to tables.
+
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::base::error::{Error, Result};
+use crate::base::ids::ShardId;
+use crate::format::edit::Edit;
+use crate::io::Io;
+use crate::lsm::{Frozen, TablePlace, View, write_table};
+use crate::manifest::Manifest;
+use crate::runtime::{Background, Running, first_of};
+use crate::shard::engine::{Engine, Owner, shard_snapshot};
+use crate::shard::state::State;
+use crate::wal::{Goal, Role, discard};
+
+/// How soon a memtable with writes in flight is looked at again.
+const IN_FLIGHT_NS: u64 = 1_000_000;
+
+/// What is recalled from a worker takes at most so long to come back, or the
+/// worker is starved. Usually it is some tens of microseconds.
+const RECALL_NS: u64 = 5_000_000;
+
+impl Engine {
+    pub(super) async fn flush_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
+        let owner = &self.owners[number];
+        while !owner.is_stopping() {
+            match self.flush_round(owner, io, background).await {
+                Round::Done => {}
+                Round::Idle => owner.flush_work.wait().await,
+                Round::InFlight => {
+                    first_of(owner.flush_work.wait(), io.sleep(IN_FLIGHT_NS)).await;
+                }
+                Round::Failed => {
+                    first_of(owner.flush_work.wait(), io.sleep(self.limits.retry_ns)).await;
+                }
+            }
+        }
+    }
+
+    /// Flushes one memtable of each shard that has one to flush.
+    async fn flush_round<I: Io>(&self, owner: &Owner, io: &I, background: &Background) -> Round {
+        let mut round = Round::Idle;
+        for (&shard, manifest) in owner.shards.iter().zip(&owner.manifests) {
+            let Some(oldest) = self.shard(shard).lock().view.frozen.last().cloned() else {
+                continue;
+            };
+            // No table holds what the log may lose: else a batch would be there
+            // in part, and a number given twice.
+            let number = self.owner_of(shard);
+            let goal = Goal::Durable(oldest.log_end);
+            if self.reach(io, number, goal, Role::Leader).await.is_err() {
+                // It will never be visible: who waits must know.
+                self.shard(shard).wake_stalled();
+                continue;
+            }
+            if !is_visible(&oldest, &self.shard(shard).lock()) {
+                round = round.max(Round::InFlight);
+                continue;
+            }
+            let mut manifest = manifest.lock().await;
+            let flushed = self.flush(owner, shard, &oldest, &mut manifest, io, background).await;
+            round = round.max(match &flushed {
+                Ok(()) => Round::Done,
+                Err(_) => Round::Failed,
+            });
+            if let Err(error) = flushed {
+                tracing::warn!(%error, shard, "a flush failed and will be tried again");
+                self.shard(shard).lock().flush_error = Some(error);
+            }
+            // The memtable itself is freed here: on the owner, without any lock.
+            drop(oldest);
+            self.shard(shard).wake_stalled();
+            owner.stream.work.set();
+        }
+        round
+    }
+
+    /// Makes a table of the shard's oldest immutable memtable.
+    async fn flush<I: Io>(
+        &self,
+        owner: &Owner,
+        shard: ShardId,
+        oldest: &Arc<Frozen>,
+        manifest: &mut Manifest,
+        io: &I,
+        background: &Background,
+    ) -> Result<()> {
+        if let Some(cause) = manifest.poisoned() {
+            return Err(Error::poisoned(cause));
+        }
+        let retain = self.shard(shard).lock().published.retain(&self.clock);
+        let begin = || {
+            let place = TablePlace {
+                dir: self.shard_dir(shard),
+                db: self.db,
+                shard,
+                id: self.new_file_id(),
+                pool: Arc::clone(&owner.maker.pool),
+            };
+            let path = place.path();
+            let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
+            let retain = retain.clone();
+            let work = background.run("flush", |io| async move {
+                let table = write_table(&io, &frozen.memtable, &retain, &hasher, &place).await;
+                // The worker must not be the one to free the memtable.
+                Ok((table, frozen))
+            });
+            (path, work)
+        };
+        let (path, written) = self.as_fast_as_needed(owner, background, io, begin).await;
+        let table = match written.and_then(|(table, _)| table) {
+            Ok(table) => Arc::new(table),
+            Err(error) => {
+                discard(io, &path).await;
+                return Err(error);
+            }
+        };
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        if let Err(error) = manifest.append(io, &edits).await {
+            match manifest.poisoned() {
+                // The manifest may name the table: it stays.
+                Some(cause) => owner.stream.poison(cause.clone()),
+                None => discard(io, &path).await,
+            }
+            return Err(error);
+        }
+        let before: Arc<View> = {
+            let mut state = self.shard(shard).lock();
+            let view = Arc::new(state.view.flushed(oldest, table));
+            state.flush_error = None;
+            state.counts.flushes += 1;
+            std::mem::replace(&mut state.view, view)
+        };
+        drop(before);
+        if manifest.wants_rewrite() {
+            let view = Arc::clone(&self.shard(shard).lock().view);
+            let snapshot = shard_snapshot(&view.tables, seq);
+            let (dir, id) = (self.shard_dir(shard), self.new_file_id());
+            let replaced = manifest.replace(io, &dir, self.db, id, &snapshot).await;
+            if let Err(error) = replaced {
+                if let Some(cause) = manifest.poisoned() {
+                    owner.stream.poison(cause.clone());
+                }
+                // The memtable is in its table; the next flush tries again.
+                tracing::warn!(%error, shard, "a manifest could not be made anew");
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins background work of a flush and waits for it: the path of its file,
+    /// and what came of it. While flushes do not keep up, the owner does it; and
+    /// begins it anew, with another file, when a starved worker does not let go
+    /// of the first.
+    pub(in crate::shard) async fn as_fast_as_needed<T, I: Io>(
+        &self,
+        owner: &Owner,
+        background: &Background,
+        io: &I,
+        begin: impl Fn() -> (PathBuf, Running<T>),
+    ) -> (PathBuf, Result<T>) {
+        let mut attempts = vec![begin()];
+        let mut has_looked_again = false;
+        let (at, output) = loop {
+            let is_behind = self.is_behind(owner);
+            background.set_debt(is_behind);
+            let mut changed = pin!(owner.flush_work.wait());
+            let is_recalled = is_behind && attempts.len() == 1 && attempts[0].1.is_away();
+            let mut patience = pin!(is_recalled.then(|| io.sleep(RECALL_NS)));
+            let happened = poll_fn(|cx| {
+                for (at, (_, attempt)) in attempts.iter_mut().enumerate() {
+                    if let Poll::Ready(output) = Pin::new(attempt).poll(cx) {
+                        return Poll::Ready(Happened::Ended(at, output));
+                    }
+                }
+                if let Some(patience) = patience.as_mut().as_pin_mut()
+                    && patience.poll(cx).is_ready()
+                {
+                    return Poll::Ready(Happened::NotLetGo);
+                }
+                changed.as_mut().poll(cx).map(|()| Happened::Changed)
+            });
+            match happened.await {
+                Happened::Ended(at, output) => break (at, output),
+                Happened::Changed => has_looked_again = true,
+                Happened::NotLetGo if attempts[0].1.is_away() => attempts.push(begin()),
+                Happened::NotLetGo => {}
+            }
+        };
+        if has_looked_again {
+            // What the flag stood for is still to be looked at.
+            owner.flush_work.set();
+        }
+        let (path, _) = attempts.swap_remove(at);
+        for (path, attempt) in attempts {
+            drop(attempt);
+            discard(io, &path).await;
+        }
+        (path, output)
+    }
+
+    /// Whether somebody waits for a flush, or will once one more memtable is
+    /// full.
+    fn is_behind(&self, owner: &Owner) -> bool {
+        let is_shard_behind = |&id: &ShardId| {
+            let state = self.shard(id).lock();
+            state.view.frozen.len() >= self.limits.frozen_max
+                || state.flushed_seq() < state.flush_wanted
+        };
+        owner.is_stopping() || owner.shards.iter().any(is_shard_behind)
+    }
+
+    /// Returns when every write that was acknowledged before the call is in a
+    /// table.
+    pub(crate) async fn flush_all(&self) -> Result<()> {
+        let mut targets = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            let mut state = shard.lock();
+            // What failed before may succeed now, unless nobody tries any more.
+            if self.owners[self.owner_of(shard.id)].stream.poisoned().is_none() {
+                state.flush_error = None;
+            }
+            state.flush_wanted = state.next_seq - 1;
+            targets.push((shard, state.flush_wanted));
+        }
+        for (shard, target) in targets {
+            let owner = &self.owners[self.owner_of(shard.id)];
+            loop {
+                let seen = {
+                    let mut state = shard.lock();
+                    if state.flushed_seq() >= target {
+                        break;
+                    }
+                    if state.closed {
+                        return Err(Error::closed());
+                    }
+                    let mutable = state.mutable.seq_range();
+                    if mutable.is_some_and(|(first, _)| first <= target)
+                        && state.inserting == 0
+                        && state.view.frozen.len() < self.limits.frozen_max
+                    {
+                        state.rotate(&self.arenas);
+                    }
+                    if let Some(cause) = owner.stream.poisoned() {
+                        return Err(Error::poisoned(&cause));
+                    }
+                    if let Some(error) = &state.flush_error {
+                        return Err(error.clone());
+                    }
+                    state.room_number()
+                };
+                owner.flush_work.set();
+                shard.room(seen).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a flush waits for.
+enum Happened<T> {
+    /// An attempt ended.
+    Ended(usize, Result<T>),
+    /// There may be more to flush, or less hurry.
+    Changed,
+    /// The work should have come back by now.
+    NotLetGo,
+}
+
+/// What a round of flushes came to; the greatest of its shards counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Round {
+    /// There is nothing to flush.
+    Idle,
+    /// There is, but it has writes in flight.
+    InFlight,
+    /// Some was flushed; look again.
+    Done,
+    Failed,
+}
+
+/// Whether every write in the memtable is visible.
+fn is_visible(frozen: &Frozen, state: &State) -> bool {
+    let last = frozen.memtable.seq_range().map_or(0, |(_, last)| last);
+    last <= state.published.visible()
+}

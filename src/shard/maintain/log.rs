@@ -1,0 +1,299 @@
+//! The log's jobs: segments ahead of the writers, syncs in time, groups of those
+//! who do not lead, and freeing what no memtable needs.
+
+use std::sync::Arc;
+
+use crate::base::durability::Durability;
+use crate::base::error::Result;
+use crate::base::ids::ShardId;
+use crate::base::seq::SeqNo;
+use crate::format::edit::{Edit, MapPlace};
+use crate::format::record::{RecordKind, seal};
+use crate::io::Io;
+use crate::runtime::{Background, first_of};
+use crate::shard::engine::{Engine, Owner};
+use crate::wal::{
+    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
+};
+
+/// Free segments that wait to be used again.
+const FREE_SEGMENTS_MAX: usize = 2;
+
+impl Engine {
+    pub(super) async fn log_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
+        // For whole files: what is written ahead of the writers.
+        let ahead = &background.budgeted(io);
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
+        let mut free: Vec<Arc<Segment>> = Vec::new();
+        let mut idle = Idle { end: stream.end(), since_ns: io.now_ns() };
+        let mut map_after_ns = 0;
+        while !owner.is_stopping() {
+            let mut failed = false;
+            if let Some((start, last_bytes)) = stream.wanted_spare() {
+                let made = match free.pop() {
+                    Some(segment) => owner.maker.recycle(io, &segment, start).await,
+                    None => {
+                        let id = self.new_file_id();
+                        owner.maker.create(ahead, id, start, Some(last_bytes)).await
+                    }
+                };
+                failed = made.is_err();
+                stream.provide_spare(made);
+            }
+            match self.free_log(number, io, &mut free).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "log that is not needed could not be freed");
+                    failed = true;
+                }
+            }
+            self.bound_log(number);
+            let idle_ns = idle.for_ns(stream.end(), io.now_ns());
+            let now_ns = io.now_ns();
+            let look = stream.look();
+            if look.wants_map && now_ns >= map_after_ns {
+                match self.make_map(owner, io, ahead).await {
+                    Ok(map) => stream.provide_map(map),
+                    Err(error) => {
+                        if map_after_ns == 0 {
+                            tracing::warn!(
+                                %error,
+                                "no mapping of the log for now: writes that are not durable are \
+                                 acknowledged when they are written"
+                            );
+                        }
+                        map_after_ns = now_ns + self.limits.retry_ns;
+                    }
+                }
+                continue;
+            }
+            if failed {
+                first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
+            } else if look.is_idle {
+                stream.work.wait().await;
+            } else if idle_ns >= self.limits.idle_ns && look.wants_mark {
+                if let Err(error) = self.write_mark(number, io, Spare::FromOwner).await {
+                    // The stream is poisoned now, and said so.
+                    tracing::debug!(%error, "no mark was written");
+                }
+            } else {
+                // At the limit, a group is on its way for this long.
+                let rest_ns = match self.limits.idle_ns.saturating_sub(idle_ns) {
+                    0 => self.limits.idle_ns,
+                    rest_ns => rest_ns,
+                };
+                first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+            }
+        }
+    }
+
+    /// Has the log synced when what was acknowledged must be durable. On its
+    /// own: making a segment takes longer than some have time.
+    pub(super) async fn sync_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
+        while !owner.is_stopping() {
+            let now_ns = io.now_ns();
+            match stream.ask_for_due_sync(now_ns, self.limits.idle_ns) {
+                Some(until_ns) => {
+                    let rest_ns = until_ns.saturating_sub(now_ns).max(1);
+                    first_of(stream.sync_work.wait(), io.sleep(rest_ns)).await;
+                }
+                None => stream.sync_work.wait().await,
+            }
+        }
+    }
+
+    /// Makes the mapping of an owner's stream: first the file, then durably
+    /// where it is, and only then is it used.
+    async fn make_map<I: Io>(&self, owner: &Owner, io: &I, ahead: &impl Io) -> Result<Map> {
+        let dir = self.map_dir.clone();
+        let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir };
+        let made = create_map(ahead, &owner.maker, &place, self.limits.map).await;
+        let path = map_path(&owner.maker.dir, self.db, &place);
+        let map = match made {
+            Ok(map) => map,
+            Err(error) => {
+                discard(io, &path).await;
+                return Err(error);
+            }
+        };
+        let stream = owner.stream.key;
+        let mut root = self.root.lock().await;
+        *owner.map.lock() = Some(place.clone());
+        let edit = Edit::StreamMap { stream, map: place };
+        if let Err(error) = self.append_root(&mut root, io, &[edit]).await {
+            *owner.map.lock() = None;
+            if root.manifest.poisoned().is_none() {
+                discard(io, &path).await;
+            }
+            return Err(error);
+        }
+        Ok(map)
+    }
+
+    /// Leads for those who asked the owner to.
+    pub(super) async fn lead_job<I: Io>(&self, number: usize, io: &I) {
+        let owner = &self.owners[number];
+        while !owner.is_stopping() {
+            match owner.stream.owner_turn() {
+                Some(turn) => self.lead(io, &owner.stream, turn).await,
+                None => owner.stream.lead_work.wait().await,
+            }
+        }
+        // The flag is taken down by one: the others must end, too.
+        owner.stream.lead_work.set_one();
+    }
+
+    /// Writes a record whose durable mark covers all before it.
+    pub(super) async fn write_mark<I: Io>(
+        &self,
+        number: usize,
+        io: &I,
+        spare: Spare,
+    ) -> Result<()> {
+        let owner = &self.owners[number];
+        let stream = &owner.stream;
+        let (kind, durability) = (RecordKind::Mark, Durability::Durable);
+        let append = Append { kind, sections: 0, payload_bytes: 0, durability };
+        let appended = loop {
+            let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
+            let mut calls = Calls::default();
+            let appended =
+                stream.append(&append, std::iter::empty(), fill, || io.now_ns(), &mut calls);
+            stream.call_owner(&calls);
+            match appended {
+                Ok(appended) => break appended,
+                Err(NoRoom::Wait(seen)) => match stream.wanted_spare() {
+                    Some((start, _)) if spare == Spare::Own => {
+                        let made = owner.maker.create(io, self.new_file_id(), start, None).await;
+                        stream.provide_spare(made);
+                    }
+                    // Somebody writes after all. The log job must not wait for
+                    // a segment: it is the one to make it.
+                    _ if spare == Spare::FromOwner => return Ok(()),
+                    _ => self.log_room(io, number, seen, Role::Leader).await,
+                },
+                Err(NoRoom::Failed(error)) => return Err(error),
+            }
+        };
+        match appended {
+            Appended::Waits(_, mark) => {
+                self.reach(io, number, Goal::Visible(mark), Role::Leader).await
+            }
+            _ => unreachable!("a durable record that is filled waits for its group"),
+        }
+    }
+
+    /// Frees the segments that every shard has flushed past: durably records
+    /// where the stream starts now, and then lets go of what is below.
+    async fn free_log<I: Io>(
+        &self,
+        number: usize,
+        io: &I,
+        free: &mut Vec<Arc<Segment>>,
+    ) -> Result<()> {
+        let owner = &self.owners[number];
+        let keep = self.log_needed_from(owner);
+        let below = owner.stream.below(keep);
+        if let Some(last) = below.last() {
+            let edit = Edit::StreamStart {
+                stream: owner.stream.key,
+                start: last.end(),
+                flushed: self.flushed(owner),
+            };
+            let mut root = self.root.lock().await;
+            self.append_root(&mut root, io, &[edit]).await?;
+            // Within the turn: a root manifest made anew says where the
+            // stream's first segment starts.
+            owner.stream.drop_oldest(below.len());
+        }
+        for segment in below {
+            if owner.maker.is_full_size(&segment) && free.len() < FREE_SEGMENTS_MAX {
+                free.push(segment);
+            } else {
+                discard(io, segment.file.path()).await;
+            }
+        }
+        self.free_old_streams(io).await
+    }
+
+    /// Deletes the segments of earlier openings once all they hold is in
+    /// tables.
+    async fn free_old_streams<I: Io>(&self, io: &I) -> Result<()> {
+        let mut root = self.root.lock().await;
+        while let Some(at) = root.old_streams.iter().position(|old| {
+            old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
+        }) {
+            let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
+            self.append_root(&mut root, io, &[edit]).await?;
+            for path in root.old_streams.swap_remove(at).paths {
+                discard(io, &path).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream position below which every record is in a table.
+    fn log_needed_from(&self, owner: &Owner) -> u64 {
+        // Read first: what is reserved later lies behind it.
+        let end = owner.stream.end();
+        let needed =
+            owner.shards.iter().filter_map(|&shard| self.shard(shard).lock().log_needed_from());
+        needed.min().unwrap_or(end).min(end)
+    }
+
+    /// For each shard of the owner, the number up to which writes are in
+    /// tables.
+    pub(super) fn flushed(&self, owner: &Owner) -> Vec<(ShardId, SeqNo)> {
+        owner.shards.iter().map(|&id| (id, self.shard(id).lock().flushed_seq())).collect()
+    }
+
+    /// When the stream keeps more log than allowed: makes the memtable that
+    /// needs the oldest record immutable, so that it is flushed.
+    fn bound_log(&self, number: usize) {
+        let owner = &self.owners[number];
+        if owner.stream.segment_counts().1 <= self.limits.wal_bytes_max {
+            return;
+        }
+        let oldest = owner
+            .shards
+            .iter()
+            .filter_map(|&id| Some((self.shard(id).lock().log_needed_from()?, id)))
+            .min();
+        let Some((position, id)) = oldest else { return };
+        let mut state = self.shard(id).lock();
+        let is_oldest = state.log_start == Some(position);
+        if is_oldest && state.inserting == 0 && state.view.frozen.len() < self.limits.frozen_max {
+            state.rotate(&self.arenas);
+            drop(state);
+            owner.flush_work.set();
+        }
+    }
+}
+
+/// Since when a stream has ended at the same position.
+struct Idle {
+    end: u64,
+    since_ns: u64,
+}
+
+impl Idle {
+    /// How long, now that it ends at `end`.
+    fn for_ns(&mut self, end: u64, now_ns: u64) -> u64 {
+        if end != self.end {
+            *self = Self { end, since_ns: now_ns };
+        }
+        now_ns.saturating_sub(self.since_ns)
+    }
+}
+
+/// Where a mark gets a segment from when the stream needs a new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spare {
+    /// The owner's log job makes it.
+    FromOwner,
+    /// There is no log job any more.
+    Own,
+}

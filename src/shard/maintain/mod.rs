@@ -1,0 +1,79 @@
+//! What an owner does in the background: it keeps its stream in segments,
+//! frees log that is not needed, marks idle streams, and flushes memtables.
+//!
+//! The jobs run on the owner's thread. What a flush has to compute and write
+//! does not have to: it is background work, which the owner leaves to its worker
+//! as long as flushes keep up with the writers.
+
+mod close;
+mod flush;
+mod log;
+mod root;
+
+use std::sync::Arc;
+
+use crate::base::sync::atomic::Ordering;
+use crate::io::Io;
+use crate::runtime::Background;
+use crate::shard::engine::{Engine, Owner};
+
+/// What an owner does. Each job ends soon after [`Owner::stop`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Job {
+    /// Keeps the stream in segments, and marks it when it falls idle.
+    Log,
+    /// Sees to it that the stream is durable in time.
+    Sync,
+    /// Flushes memtables.
+    Flush,
+    /// Writes groups of the stream, and syncs it, for those who do not do it
+    /// themselves.
+    Lead,
+}
+
+impl Job {
+    /// The jobs of one owner: with two that lead, one syncs while the other
+    /// writes.
+    pub(crate) const ALL: [Self; 5] = [Self::Log, Self::Sync, Self::Flush, Self::Lead, Self::Lead];
+
+    /// For reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Sync => "sync",
+            Self::Flush => "flush",
+            Self::Lead => "lead",
+        }
+    }
+
+    /// Does the job of an owner.
+    pub(crate) async fn run<I: Io>(
+        self,
+        engine: Arc<Engine>,
+        owner: usize,
+        io: I,
+        background: Background,
+    ) {
+        match self {
+            Self::Log => engine.log_job(owner, &io, &background).await,
+            Self::Sync => engine.sync_job(owner, &io).await,
+            Self::Flush => engine.flush_job(owner, &io, &background).await,
+            Self::Lead => engine.lead_job(owner, &io).await,
+        }
+    }
+}
+
+impl Owner {
+    /// Ends the owner's jobs.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.flush_work.set();
+        self.stream.work.set();
+        self.stream.sync_work.set();
+        self.stream.lead_work.set_one();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,48 @@
+//! The root manifest: edits, and making it anew.
+
+use crate::base::error::Result;
+use crate::format::edit::Edit;
+use crate::io::Io;
+use crate::shard::engine::{Engine, Root, StreamState, root_snapshot};
+
+impl Engine {
+    pub(super) async fn append_root<I: Io>(
+        &self,
+        root: &mut Root,
+        io: &I,
+        edits: &[Edit],
+    ) -> Result<()> {
+        if root.manifest.wants_rewrite() {
+            let (id, snapshot) = (self.new_file_id(), self.root_snapshot(root));
+            let replaced = root.manifest.replace(io, &self.dir, self.db, id, &snapshot).await;
+            if let Err(error) = replaced {
+                tracing::warn!(%error, "the root manifest could not be made anew");
+            }
+        }
+        let appended = root.manifest.append(io, edits).await;
+        if let Some(cause) = root.manifest.poisoned() {
+            for owner in &self.owners {
+                owner.stream.poison(cause.clone());
+            }
+        }
+        appended
+    }
+
+    /// What a root manifest made anew starts with.
+    fn root_snapshot(&self, root: &Root) -> Vec<Edit> {
+        let old = root.old_streams.iter().map(|old| StreamState {
+            key: old.key,
+            start: old.start,
+            cut: old.cut,
+            map: old.map.clone(),
+        });
+        let mut edits = root_snapshot(old);
+        for owner in &self.owners {
+            let (stream, start) = (owner.stream.key, owner.stream.start());
+            edits.push(Edit::StreamStart { stream, start, flushed: self.flushed(owner) });
+            let map = owner.map.lock().clone();
+            edits.extend(map.map(|map| Edit::StreamMap { stream, map }));
+        }
+        edits
+    }
+}
