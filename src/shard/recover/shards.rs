@@ -1,0 +1,221 @@
+//! Opening: the shards, their manifests and tables.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::hash::KeyHasher;
+use crate::base::ids::{FileId, ShardId};
+use crate::base::seq::{SeqNo, Tag};
+use crate::format::edit::{Edit, TableMeta};
+use crate::format::record::{Unusable, Write};
+use crate::io::{Io, OpenMode};
+use crate::lsm::{Frozen, Member, Retain, TablePlace, View, write_table};
+use crate::manifest::{self, Manifest};
+use crate::memtable::{ArenaPool, Payload};
+use crate::shard::engine::{Limits, shard_dir, shard_snapshot};
+use crate::shard::recover::streams::RootState;
+use crate::shard::recover::{
+    Recovery, is_unfinished, missing, no_root_manifest, remove_all, remove_orphans,
+};
+use crate::shard::state::State;
+use crate::sst::Table;
+use crate::wal::{Stop, discard};
+
+const TABLE_SUFFIX: &str = ".sst";
+
+/// A shard while it is being recovered.
+pub(super) struct Recovering {
+    pub(super) id: ShardId,
+    pub(super) dir: PathBuf,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) state: State,
+    pub(super) flushed: SeqNo,
+    /// The next number in the log, once a record was seen.
+    pub(super) next_seq: Option<SeqNo>,
+    pub(super) stale: Vec<PathBuf>,
+}
+
+impl<I: Io> Recovery<'_, I> {
+    /// Reads a shard's manifest and opens its tables.
+    pub(super) async fn load_shard(
+        &self,
+        id: ShardId,
+        is_new: bool,
+        root: &RootState,
+    ) -> Result<Recovering> {
+        let (io, dir) = (self.io, shard_dir(&self.opening.dir, id));
+        if is_new {
+            io.create_dir(&dir).await?;
+            io.sync_dir(&self.opening.dir).await?;
+        }
+        let found = manifest::find(io, &dir).await;
+        let found = found.map_err(|e| missing(e, &dir, "the shard's directory"))?;
+        let mut stale = found.stale;
+        let mut tables = Vec::new();
+        let mut flushed = 0;
+        match found.current {
+            Some((manifest_id, path)) if is_new => {
+                let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
+                if loaded.edits.iter().any(|edit| matches!(edit, Edit::Table { .. })) {
+                    return Err(no_root_manifest(&self.opening.dir, &path));
+                }
+                // Left by a creation that was interrupted: it is made anew.
+                io.remove(&path).await?;
+            }
+            None if is_new => {}
+            Some((manifest_id, path)) => {
+                let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
+                for edit in loaded.edits {
+                    match edit {
+                        Edit::Table { meta, .. } => tables.push(self.open_table(&dir, meta).await?),
+                        Edit::Flushed { seq } => flushed = seq,
+                        _ => {
+                            let reason = "a shard's manifest holds an edit of the root's";
+                            return Err(Error::corruption(&loaded.path, 0, reason));
+                        }
+                    }
+                }
+                let stated = root.flushed.get(&id).copied().unwrap_or(0);
+                if flushed < stated {
+                    let reason = format!(
+                        "the manifest's last edits are missing: it knows writes up to {flushed}, \
+                         and tables were written up to {stated}; restore it from a copy"
+                    );
+                    return Err(Error::corruption(&path, 0, reason));
+                }
+                stale.push(path);
+            }
+            None => {
+                let path = dir.join("MANIFEST-*");
+                let reason = "the shard's manifest is missing; restore it from a copy";
+                return Err(Error::corruption(&path, 0, reason));
+            }
+        }
+        tables.reverse();
+        let view = View { frozen: Vec::new(), tables };
+        let state = State::new(view, flushed, &self.opening.arenas);
+        Ok(Recovering { id, dir, manifest: None, state, flushed, next_seq: None, stale })
+    }
+
+    /// Opens a table. One that is damaged or missing does not keep the rest of
+    /// the database from being read.
+    async fn open_table(&self, dir: &Path, meta: TableMeta) -> Result<Member> {
+        let path = dir.join(format!("{}{TABLE_SUFFIX}", meta.id));
+        let opened = match self.io.open(&path, OpenMode::Read).await {
+            Ok(file) => Table::open(self.io, file, self.identity.db, meta.clone()).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Error::corruption(&path, 0, "the table is missing"))
+            }
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(table) => Ok(Member::Sound(Arc::new(table))),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                tracing::error!(%error, "a table is damaged; the keys it may hold are refused");
+                Ok(Member::Damaged { meta, error })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the shards' manifests of this opening.
+    pub(super) async fn make_manifests(
+        &self,
+        shards: &mut [Recovering],
+        new_id: &impl Fn() -> FileId,
+    ) -> Result<()> {
+        for shard in shards {
+            remove_all(self.io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
+            let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
+            let (dir, db) = (&shard.dir, self.identity.db);
+            let made = Manifest::create(self.io, dir, db, new_id(), &snapshot).await?;
+            shard.manifest = Some(made);
+            let superseded = shard.stale.iter().filter(|path| !is_unfinished(path));
+            remove_orphans(self.io, superseded).await;
+        }
+        Ok(())
+    }
+
+    /// Flushes a shard's oldest immutable memtable.
+    pub(super) async fn flush_oldest(&self, shard: &mut Recovering, id: FileId) -> Result<()> {
+        let oldest: Arc<Frozen> =
+            Arc::clone(shard.state.view.frozen.last().expect("the caller saw one"));
+        let place = TablePlace {
+            dir: shard.dir.clone(),
+            db: self.identity.db,
+            shard: shard.id,
+            id,
+            pool: Arc::clone(&self.opening.pool),
+        };
+        let hasher = KeyHasher::new(&self.identity.hash_key);
+        let retain = Retain::Bounds(Vec::new());
+        let table = write_table(self.io, &oldest.memtable, &retain, &hasher, &place).await;
+        let table = match table {
+            Ok(table) => table,
+            Err(error) => {
+                discard(self.io, &place.path()).await;
+                return Err(error);
+            }
+        };
+        let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        let manifest = shard.manifest.as_mut().expect("made before the replay");
+        manifest.append(self.io, &edits).await?;
+        shard.state.view = Arc::new(shard.state.view.flushed(&oldest, Arc::new(table)));
+        Ok(())
+    }
+
+    /// Adds the files of a shard's directory that nothing names: tables of
+    /// earlier openings that never made it into a manifest.
+    pub(super) async fn find_orphans(
+        &self,
+        shard: &Recovering,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let named: Vec<FileId> =
+            shard.state.view.tables.iter().map(|table| table.meta().id).collect();
+        for name in self.io.list(&shard.dir).await? {
+            let Some(id) = name.strip_suffix(TABLE_SUFFIX).and_then(FileId::parse) else {
+                continue;
+            };
+            if id.epoch() < self.epoch && !named.contains(&id) {
+                orphans.push(shard.dir.join(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Recovering {
+    /// Applies one write of the log.
+    pub(super) fn apply(
+        &mut self,
+        write: &Write<'_>,
+        limits: &Limits,
+        arenas: &Arc<ArenaPool>,
+    ) -> Result<(), Stop> {
+        // What is in tables may be missing: its log was freed.
+        let expected = self.next_seq.unwrap_or(1);
+        let in_tables = expected.max(self.flushed + 1);
+        if write.seq < expected || write.seq > in_tables {
+            return Err(Stop::Unusable(Unusable::Malformed(format!(
+                "write {} of shard {} follows, and {expected} is expected ({} are in tables)",
+                write.seq, self.id, self.flushed
+            ))));
+        }
+        self.next_seq = Some(write.seq + 1);
+        if write.seq <= self.flushed {
+            return Ok(());
+        }
+        let bytes = crate::memtable::Memtable::entry_bytes(write.key.len(), write.value.len());
+        let state = &mut self.state;
+        if !state.mutable.is_empty() && state.mutable.used_bytes() + bytes > limits.memtable_bytes {
+            state.rotate(arenas);
+        }
+        let tag = Tag::new(write.seq, write.kind);
+        state.mutable.insert(write.key, tag, Payload::Inline(write.value));
+        state.next_seq = write.seq + 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,325 @@
+//! Opening: the streams of earlier openings, from the root manifest to memtables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::seq::SeqNo;
+use crate::format::edit::{Edit, MapPlace, StreamKey};
+use crate::format::record::{Record, RecordKind, Unusable};
+use crate::io::Io;
+use crate::shard::engine::OldStream;
+use crate::shard::recover::shards::Recovering;
+use crate::shard::recover::{OLD_STREAMS_MAX, Recovery, WAL_DIR};
+use crate::wal::{self, Found, FoundStream, Segment, Stop};
+
+/// What the root manifest knows of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownStream {
+    pub(super) start: u64,
+    pub(super) cut: Option<u64>,
+    pub(super) map: Option<MapPlace>,
+}
+
+/// What the root manifest says.
+#[derive(Default)]
+pub(super) struct RootState {
+    pub(super) streams: BTreeMap<StreamKey, KnownStream>,
+    /// The highest flushed number that was ever stated for a shard.
+    pub(super) flushed: BTreeMap<ShardId, SeqNo>,
+    /// The opening that made the manifest was closed.
+    pub(super) is_clean: bool,
+}
+
+impl RootState {
+    pub(super) fn new(edits: &[Edit], path: &Path) -> Result<Self> {
+        let mut this = Self::default();
+        for edit in edits {
+            match edit {
+                Edit::StreamStart { stream, start, flushed } => {
+                    this.streams.entry(*stream).or_default().start = *start;
+                    for (shard, seq) in flushed {
+                        let known = this.flushed.entry(*shard).or_default();
+                        *known = (*known).max(*seq);
+                    }
+                }
+                Edit::StreamCut { stream, cut } => {
+                    this.streams.entry(*stream).or_default().cut = Some(*cut);
+                }
+                Edit::StreamMap { stream, map } => {
+                    this.streams.entry(*stream).or_default().map = Some(map.clone());
+                }
+                Edit::StreamFreed { stream } => drop(this.streams.remove(stream)),
+                Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
+                Edit::Keyspace { id, name } => {
+                    return Err(Error::unsupported(format!(
+                        "{}: the database has a keyspace {name} ({id}), and this version knows \
+                         only the default one; use a newer ouro",
+                        path.display()
+                    )));
+                }
+                Edit::Clean => this.is_clean = true,
+                Edit::Table { .. } | Edit::Flushed { .. } => {
+                    let reason = "a root manifest holds a shard's edit";
+                    return Err(Error::corruption(path, 0, reason));
+                }
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// A stream of an earlier opening.
+pub(super) struct Old {
+    pub(super) stream: FoundStream,
+    pub(super) known: KnownStream,
+}
+
+impl<I: Io> Recovery<'_, I> {
+    /// Pairs the streams on disk with what the root manifest knows of them.
+    pub(super) async fn match_streams(
+        &self,
+        found: Found,
+        root: &RootState,
+        last_epoch: Epoch,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<Vec<Old>> {
+        let mut known = root.streams.clone();
+        let mut old = Vec::new();
+        let mut maps = found.maps;
+        for mut stream in found.streams {
+            match known.remove(&stream.key) {
+                // Freed, or recycled and never used again: not needed.
+                Some(known) if known.cut == Some(known.start) => orphans.extend(stream.paths()),
+                // A close leaves nothing in mappings that is not durable in segments.
+                Some(mut known) if root.is_clean && stream.key.epoch == last_epoch => {
+                    if let Some(place) = known.map.take_if(|place| place.dir.is_some()) {
+                        let log_dir = self.opening.dir.join(WAL_DIR);
+                        orphans.push(wal::map_path(&log_dir, self.identity.db, &place));
+                    }
+                    known.map = None;
+                    old.push(Old { stream, known });
+                }
+                Some(known) => {
+                    if let Some(place) = &known.map {
+                        self.read_map(&mut stream, place).await?;
+                        maps.remove(&place.id);
+                    }
+                    old.push(Old { stream, known });
+                }
+                None => self.check_unknown(stream, last_epoch, orphans).await?,
+            }
+        }
+        // Of openings that ended before they used them, or of freed streams.
+        orphans.extend(maps.into_values());
+        if let Some((key, _)) = known.iter().find(|(_, known)| known.cut != Some(known.start)) {
+            let path = self.opening.dir.join(WAL_DIR);
+            let (stream, epoch) = (key.stream, key.epoch);
+            let reason = format!("the segments of stream {stream} of opening {epoch} are missing");
+            return Err(Error::corruption(&path, 0, reason));
+        }
+        Ok(old)
+    }
+
+    /// Takes in the mapping of a stream. It may hold what was acknowledged, and
+    /// is nowhere else.
+    async fn read_map(&self, stream: &mut FoundStream, place: &MapPlace) -> Result<()> {
+        let (io, db) = (self.io, self.identity.db);
+        let path = wal::map_path(&self.opening.dir.join(WAL_DIR), db, place);
+        let is_same_boot = io.boot_id()? == place.boot;
+        match stream.read_map(io, &self.opening.pool, db, place.id, &path, is_same_boot).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if place.dir.is_some() && !is_same_boot {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the mapping of the log went with the boot of the machine it was of, and \
+                         with it writes that were not durable"
+                    );
+                    return Ok(());
+                }
+                let until_reboot = match place.dir {
+                    Some(_) => {
+                        ", or reboot the machine: then the database opens without what only the \
+                         file held"
+                    }
+                    None => "",
+                };
+                let reason = format!(
+                    "the mapping of the log is missing, and may hold acknowledged writes; nothing \
+                     was changed: restore the file{until_reboot}"
+                );
+                Err(Error::corruption(&path, 0, reason))
+            }
+            read => read,
+        }
+    }
+
+    /// The mappings in the directory where this opening puts its own: none is
+    /// needed once those of the streams were taken in.
+    pub(super) async fn maps_elsewhere(&self) -> Result<Vec<PathBuf>> {
+        let Some(dir) = &self.opening.map_dir else {
+            return Ok(Vec::new());
+        };
+        let names = self.io.list(Path::new(dir)).await;
+        let names =
+            names.map_err(|e| e.context("the directory for mappings (Options::map_dir)"))?;
+        let prefix = wal::map_prefix(self.identity.db);
+        let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
+        Ok(ours.map(|name| Path::new(dir).join(name)).collect())
+    }
+
+    /// Copies mappings from elsewhere into the log's directory, durably: what
+    /// this opening is about to call durable must outlive the boot.
+    /// Returns the paths of those that the new root manifest does not name.
+    pub(super) async fn take_in_maps(&self, streams: &mut [Old]) -> Result<Vec<PathBuf>> {
+        let mut copied = Vec::new();
+        for Old { stream, known } in streams {
+            let Some(place) = known.map.as_mut().filter(|place| place.dir.is_some()) else {
+                continue;
+            };
+            let (db, log_dir) = (self.identity.db, self.opening.dir.join(WAL_DIR));
+            copied.push(wal::map_path(&log_dir, db, place));
+            place.dir = None;
+            let path = wal::map_path(&log_dir, db, place);
+            if !stream.move_map(self.io, &self.opening.pool, &path).await? {
+                // It was lost with its boot.
+                known.map = None;
+            }
+        }
+        Ok(copied)
+    }
+
+    /// A stream the root manifest does not know was made by an opening that
+    /// ended before it wrote a record; or it was freed, and its files came
+    /// back. If its first record is there, the manifest has lost an edit.
+    async fn check_unknown(
+        &self,
+        stream: FoundStream,
+        last_epoch: Epoch,
+        orphans: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let key = stream.key;
+        let Some(first) = stream.segments.first() else {
+            return Ok(());
+        };
+        let path = first.file.path().to_owned();
+        if key.epoch > last_epoch {
+            let reason = format!(
+                "the segment is of opening {}, and the root manifest knows {last_epoch} openings",
+                key.epoch
+            );
+            return Err(Error::corruption(&path, 0, reason));
+        }
+        if key.epoch == last_epoch && first.start == 0 {
+            let mut records = 0;
+            let mut reader = stream.reader(self.identity.db, 0, None);
+            while reader
+                .next_segment(self.io, &self.opening.pool, |_| {
+                    records += 1;
+                    Ok(())
+                })
+                .await?
+            {}
+            if records > 0 {
+                let reason = "the root manifest does not know this log, which has records in it: \
+                              its last edits are missing; restore the manifest from a copy";
+                return Err(Error::corruption(&path, 0, reason));
+            }
+        }
+        orphans.extend(stream.paths());
+        Ok(())
+    }
+
+    /// Follows every stream to its end, and makes durable what it holds.
+    pub(super) async fn find_ends(&self, streams: &[Old]) -> Result<Vec<u64>> {
+        let mut ends = Vec::with_capacity(streams.len());
+        for Old { stream, known } in streams {
+            let mut reader = stream.reader(self.identity.db, known.start, known.cut);
+            while reader.next_segment(self.io, &self.opening.pool, |_| Ok(())).await? {}
+            ends.push(reader.finish()?);
+        }
+        for Old { stream, .. } in streams {
+            stream.sync(self.io).await?;
+        }
+        Ok(ends)
+    }
+
+    /// Replays the streams, in the order of their epochs, into memtables.
+    pub(super) async fn replay(
+        &self,
+        streams: &[Old],
+        ends: &[u64],
+        shards: &mut [Recovering],
+        new_id: &impl Fn() -> FileId,
+    ) -> Result<Vec<OldStream>> {
+        let mut old_streams = Vec::with_capacity(streams.len());
+        for (Old { stream, known }, end) in streams.iter().zip(ends) {
+            let mut needed = BTreeMap::new();
+            let mut reader = stream.reader(self.identity.db, known.start, Some(*end));
+            let pool = &self.opening.pool;
+            loop {
+                let more = reader
+                    .next_segment(self.io, pool, |record| self.apply(record, shards, &mut needed))
+                    .await?;
+                if !more {
+                    break;
+                }
+                for shard in &mut *shards {
+                    while shard.state.view.frozen.len() > self.limits.frozen_max {
+                        self.flush_oldest(shard, new_id()).await?;
+                    }
+                }
+            }
+            reader.finish()?;
+            old_streams.push(OldStream {
+                key: stream.key,
+                start: known.start,
+                cut: *end,
+                map: known.map.clone(),
+                paths: stream.paths().collect(),
+                needed: needed.into_iter().collect(),
+            });
+        }
+        // Short openings never fill a memtable: each would add its log to what
+        // the next one has to read, and to keep open while it does.
+        let segments = streams.iter().flat_map(|old| &old.stream.segments);
+        let log_bytes: u64 = segments.map(Segment::file_bytes).sum();
+        let is_much = streams.len() > OLD_STREAMS_MAX || log_bytes > self.limits.wal_bytes_max;
+        for shard in shards {
+            if is_much && !shard.state.mutable.is_empty() {
+                shard.state.rotate(&self.opening.arenas);
+            }
+            while is_much && !shard.state.view.frozen.is_empty() {
+                self.flush_oldest(shard, new_id()).await?;
+            }
+            let last = shard.state.next_seq - 1;
+            shard.state.published = crate::shard::clock::Published::new(last);
+        }
+        Ok(old_streams)
+    }
+
+    /// Applies a record of the log.
+    fn apply(
+        &self,
+        record: &Record<'_>,
+        shards: &mut [Recovering],
+        needed: &mut BTreeMap<ShardId, SeqNo>,
+    ) -> Result<(), Stop> {
+        if record.header.kind != RecordKind::Write {
+            return Ok(());
+        }
+        record.for_each_write(|write| {
+            if write.keyspace != KEYSPACE_DEFAULT {
+                let what = format!("a write to keyspace {}", write.keyspace);
+                return Err(Stop::Unusable(Unusable::Newer(what)));
+            }
+            let shard = shards.get_mut(usize::from(write.shard)).ok_or_else(|| {
+                Stop::Unusable(Unusable::malformed("a write to a shard there is not"))
+            })?;
+            let last = needed.entry(write.shard).or_default();
+            *last = (*last).max(write.seq);
+            shard.apply(&write, &self.limits, &self.opening.arenas)
+        })
+    }
+}
