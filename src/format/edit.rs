@@ -18,6 +18,7 @@ const CLEAN: u16 = 5;
 const STREAM_MAP: u16 = MUST | 6;
 const TABLE: u16 = MUST | 16;
 const FLUSHED: u16 = MUST | 17;
+const TABLE_REMOVED: u16 = MUST | 18;
 
 /// One WAL stream of one opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +72,8 @@ pub(crate) enum Edit {
     Clean,
     /// Shard: a table was added to the level.
     Table { level: u8, meta: TableMeta },
+    /// Shard: a table was taken out of the level.
+    TableRemoved { level: u8, id: FileId },
     /// Shard: every write up to this sequence number is in the tables.
     Flushed { seq: SeqNo },
 }
@@ -85,6 +88,7 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
         Edit::Keyspace { .. } => KEYSPACE,
         Edit::Clean => CLEAN,
         Edit::Table { .. } => TABLE,
+        Edit::TableRemoved { .. } => TABLE_REMOVED,
         Edit::Flushed { .. } => FLUSHED,
     };
     out.extend(kind.to_le_bytes());
@@ -127,6 +131,10 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
                 out.extend((key.len() as u16).to_le_bytes());
                 out.extend(&key[..]);
             }
+        }
+        Edit::TableRemoved { level, id } => {
+            out.push(*level);
+            out.extend(id.to_u64().to_le_bytes());
         }
         Edit::Flushed { seq } => out.extend(seq.to_le_bytes()),
     }
@@ -203,6 +211,10 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
                 largest: fields.key()?,
             };
             Edit::Table { level, meta }
+        }
+        TABLE_REMOVED => {
+            let level = fields.take(1)?[0];
+            Edit::TableRemoved { level, id: FileId::from_u64(fields.u64()?) }
         }
         FLUSHED => Edit::Flushed { seq: fields.u64()? },
         _ => return Ok(None),
@@ -290,6 +302,7 @@ mod tests {
                     largest: vec![255; 65_535].into(),
                 },
             },
+            Edit::TableRemoved { level: 6, id: FileId::new(7, 9) },
             Edit::Flushed { seq: 1000 },
         ]
     }

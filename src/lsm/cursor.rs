@@ -13,9 +13,9 @@ use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
-use crate::lsm::view::{Frozen, Member, View};
+use crate::lsm::run::RunIter;
+use crate::lsm::view::{Frozen, View};
 use crate::memtable::{Entry, Position, ValueRef};
-use crate::sst::TableIter;
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Copied {
 enum Source {
     Mutable(Mutable),
     Frozen(Arc<Frozen>, Position),
-    Table(Box<TableIter>),
+    Run(Box<RunIter>),
 }
 
 impl Source {
@@ -79,7 +79,7 @@ impl Source {
         match self {
             Self::Mutable(mutable) => mutable.entries.front().map(|(key, tag, _)| (&key[..], *tag)),
             Self::Frozen(frozen, at) => frozen.memtable.entry(*at).map(|e| (e.key, e.tag)),
-            Self::Table(iter) => iter.valid().then(|| (iter.key(), iter.tag())),
+            Self::Run(iter) => iter.current(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Source {
             Self::Frozen(frozen, at) => {
                 frozen.memtable.entry(*at).map(|e| Box::from(&e.value[..])).unwrap_or_default()
             }
-            Self::Table(iter) => iter.value().into(),
+            Self::Run(iter) => iter.value().into(),
         }
     }
 
@@ -100,8 +100,8 @@ impl Source {
             (Self::Mutable(mutable), _) => drop(mutable.entries.pop_front()),
             (Self::Frozen(frozen, at), Direction::Forward) => *at = frozen.memtable.next(*at),
             (Self::Frozen(frozen, at), Direction::Backward) => *at = frozen.memtable.prev(*at),
-            (Self::Table(iter), Direction::Forward) => iter.next(io).await?,
-            (Self::Table(iter), Direction::Backward) => iter.prev(io).await?,
+            (Self::Run(iter), Direction::Forward) => iter.next(io).await?,
+            (Self::Run(iter), Direction::Backward) => iter.prev(io).await?,
         }
         Ok(())
     }
@@ -152,7 +152,8 @@ impl Cursor {
         range: &KeyBounds,
         from: Option<(&[u8], Tag)>,
     ) -> Result<Self> {
-        let mut sources = Vec::with_capacity(1 + view.frozen.len() + view.tables.len());
+        let runs = view.levels.runs(range)?;
+        let mut sources = Vec::with_capacity(1 + view.frozen.len() + runs.len());
         sources.push(Source::Mutable(mutable));
         for frozen in &view.frozen {
             let memtable = &frozen.memtable;
@@ -166,12 +167,8 @@ impl Cursor {
             };
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
-        for member in view.tables.iter().filter(|table| table.overlaps(&range.0, &range.1)) {
-            let table = match member {
-                Member::Sound(table) => table,
-                Member::Damaged { error, .. } => return Err(error.clone()),
-            };
-            let mut iter = TableIter::new(Arc::clone(table));
+        for run in runs {
+            let mut iter = RunIter::new(run);
             match (direction, from) {
                 (Direction::Forward, None) => iter.seek_to_first(io).await?,
                 (Direction::Forward, Some((key, tag))) => iter.seek(io, key, tag).await?,
@@ -180,7 +177,7 @@ impl Cursor {
                     iter.seek_for_prev(io, key, tag).await?;
                 }
             }
-            sources.push(Source::Table(Box::new(iter)));
+            sources.push(Source::Run(Box::new(iter)));
         }
         let order = Vec::with_capacity(sources.len());
         let mut cursor = Self { direction, bound, sources, order, pending: None };

@@ -4,8 +4,13 @@
 
 mod cursor;
 mod flush;
+mod levels;
+mod run;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use cursor::{Cursor, Direction, Mutable, Row, Step};
 pub(crate) use flush::{Retain, TablePlace, write_table};
-pub(crate) use view::{Frozen, Member, View};
+pub(crate) use levels::{Levels, Lookup, Member};
+pub(crate) use view::{Frozen, View};

@@ -12,7 +12,7 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
-use crate::lsm::Member;
+use crate::lsm::{Levels, Member};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
@@ -172,8 +172,8 @@ impl Engine {
             for frozen in &view.frozen {
                 stats.memtable_bytes += frozen.memtable.memory_bytes() as u64;
             }
-            stats.tables += view.tables.len() as u64;
-            for table in &view.tables {
+            for (_, table) in view.levels.tables() {
+                stats.tables += 1;
                 stats.table_bytes += table.meta().file_bytes;
                 match table {
                     Member::Sound(table) => stats.pinned_bytes += table.pinned_bytes() as u64,
@@ -219,10 +219,13 @@ pub(crate) fn root_snapshot(old: impl Iterator<Item = StreamState>) -> Vec<Edit>
 }
 
 /// The edits that say what a shard consists of.
-pub(crate) fn shard_snapshot(tables: &[Member], flushed: SeqNo) -> Vec<Edit> {
-    let oldest_first = tables.iter().rev();
-    let tables = oldest_first.map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
-    tables.chain([Edit::Flushed { seq: flushed }]).collect()
+pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo) -> Vec<Edit> {
+    let edit = |(level, table): (u8, &Member)| Edit::Table { level, meta: table.meta().clone() };
+    let mut edits: Vec<Edit> = levels.tables().map(edit).collect();
+    // Of level 0 the newest comes last.
+    edits.reverse();
+    edits.push(Edit::Flushed { seq: flushed });
+    edits
 }
 
 /// What an engine has done and holds.

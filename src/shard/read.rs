@@ -11,7 +11,7 @@ use crate::base::hash::KeyHash;
 use crate::base::ids::ShardId;
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
-use crate::lsm::View;
+use crate::lsm::{Lookup, View};
 use crate::memtable::{Entry, ValueRef};
 use crate::shard::engine::Engine;
 use crate::sst::TableEntry;
@@ -126,7 +126,8 @@ impl Engine {
         unknown: &Unknown,
     ) -> Result<Option<TableEntry>> {
         let Unknown { view, hash, bound, .. } = unknown;
-        let entry = view.get_in_tables(io, &self.read_counters, key, *hash, *bound).await?;
+        let lookup = Lookup { counters: &self.read_counters, key, hash: *hash, bound: *bound };
+        let entry = view.levels.get(io, &lookup).await?;
         Ok(entry.filter(|entry| entry.tag.kind() == Some(Kind::Put)))
     }
 }

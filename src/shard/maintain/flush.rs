@@ -139,7 +139,7 @@ impl Engine {
         drop(before);
         if manifest.wants_rewrite() {
             let view = Arc::clone(&self.shard(shard).lock().view);
-            let snapshot = shard_snapshot(&view.tables, seq);
+            let snapshot = shard_snapshot(&view.levels, seq);
             let (dir, id) = (self.shard_dir(shard), self.new_file_id());
             let replaced = manifest.replace(io, &dir, self.db, id, &snapshot).await;
             if let Err(error) = replaced {

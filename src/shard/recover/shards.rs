@@ -10,7 +10,7 @@ use crate::base::seq::{SeqNo, Tag};
 use crate::format::edit::{Edit, TableMeta};
 use crate::format::record::{Unusable, Write};
 use crate::io::{Io, OpenMode};
-use crate::lsm::{Frozen, Member, Retain, TablePlace, View, write_table};
+use crate::lsm::{Frozen, Levels, Member, Retain, TablePlace, View, write_table};
 use crate::manifest::{self, Manifest};
 use crate::memtable::{ArenaPool, Payload};
 use crate::shard::engine::{Limits, shard_dir, shard_snapshot};
@@ -52,7 +52,7 @@ impl<I: Io> Recovery<'_, I> {
         let found = manifest::find(io, &dir).await;
         let found = found.map_err(|e| missing(e, &dir, "the shard's directory"))?;
         let mut stale = found.stale;
-        let mut tables = Vec::new();
+        let mut levels = Levels::default();
         let mut flushed = 0;
         match found.current {
             Some((manifest_id, path)) if is_new => {
@@ -67,14 +67,18 @@ impl<I: Io> Recovery<'_, I> {
             Some((manifest_id, path)) => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
                 for edit in loaded.edits {
-                    match edit {
-                        Edit::Table { meta, .. } => tables.push(self.open_table(&dir, meta).await?),
-                        Edit::Flushed { seq } => flushed = seq,
-                        _ => {
-                            let reason = "a shard's manifest holds an edit of the root's";
-                            return Err(Error::corruption(&loaded.path, 0, reason));
+                    let applied = match edit {
+                        Edit::Table { level, meta } => {
+                            levels.add(level, self.open_table(&dir, meta).await?)
                         }
-                    }
+                        Edit::TableRemoved { level, id } => levels.remove(level, id).map(drop),
+                        Edit::Flushed { seq } => {
+                            flushed = seq;
+                            Ok(())
+                        }
+                        _ => Err("a shard's manifest holds an edit of the root's".to_owned()),
+                    };
+                    applied.map_err(|reason| Error::corruption(&loaded.path, 0, reason))?;
                 }
                 let stated = root.flushed.get(&id).copied().unwrap_or(0);
                 if flushed < stated {
@@ -92,8 +96,7 @@ impl<I: Io> Recovery<'_, I> {
                 return Err(Error::corruption(&path, 0, reason));
             }
         }
-        tables.reverse();
-        let view = View { frozen: Vec::new(), tables };
+        let view = View { frozen: Vec::new(), levels };
         let state = State::new(view, flushed, &self.opening.arenas);
         Ok(Recovering { id, dir, manifest: None, state, flushed, next_seq: None, stale })
     }
@@ -127,7 +130,7 @@ impl<I: Io> Recovery<'_, I> {
     ) -> Result<()> {
         for shard in shards {
             remove_all(self.io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
-            let snapshot = shard_snapshot(&shard.state.view.tables, shard.flushed);
+            let snapshot = shard_snapshot(&shard.state.view.levels, shard.flushed);
             let (dir, db) = (&shard.dir, self.identity.db);
             let made = Manifest::create(self.io, dir, db, new_id(), &snapshot).await?;
             shard.manifest = Some(made);
@@ -174,7 +177,7 @@ impl<I: Io> Recovery<'_, I> {
         orphans: &mut Vec<PathBuf>,
     ) -> Result<()> {
         let named: Vec<FileId> =
-            shard.state.view.tables.iter().map(|table| table.meta().id).collect();
+            shard.state.view.levels.tables().map(|(_, table)| table.meta().id).collect();
         for name in self.io.list(&shard.dir).await? {
             let Some(id) = name.strip_suffix(TABLE_SUFFIX).and_then(FileId::parse) else {
                 continue;

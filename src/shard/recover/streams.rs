@@ -60,7 +60,7 @@ impl RootState {
                     )));
                 }
                 Edit::Clean => this.is_clean = true,
-                Edit::Table { .. } | Edit::Flushed { .. } => {
+                Edit::Table { .. } | Edit::TableRemoved { .. } | Edit::Flushed { .. } => {
                     let reason = "a root manifest holds a shard's edit";
                     return Err(Error::corruption(path, 0, reason));
                 }
