@@ -30,8 +30,9 @@ pub enum ErrorKind {
     Corruption,
     /// The operating system failed a request. The message names the file.
     Io,
-    /// The file system is full. Nothing acknowledged is lost; writes resume
-    /// once space is freed.
+    /// The file system is full, a quota used up, or files may not grow (the
+    /// message says which). Nothing acknowledged is lost; writes resume once
+    /// there is space.
     NoSpace,
     /// An earlier write or sync of the log or the manifest failed. Reads go
     /// on; writes fail until the database is opened again.

@@ -81,9 +81,9 @@ impl Mapping {
         })?;
         // Faults that a store would take. Kernels before 5.14 do not know it:
         // then the first stores take them.
+        let advice = rustix::mm::Advice::LinuxPopulateWrite;
         // SAFETY: it changes no byte of what was just mapped.
-        let populated =
-            unsafe { rustix::mm::madvise(base, bytes, rustix::mm::Advice::LinuxPopulateWrite) };
+        let populated = unsafe { rustix::mm::madvise(base, bytes, advice) };
         if let Err(error) = populated {
             tracing::debug!(%error, "a mapping is not populated");
         }
@@ -210,16 +210,16 @@ pub(super) struct SimMemory {
     _memory: super::IoBuf,
 }
 
+#[cfg(feature = "sim")]
 // SAFETY: parts are governed by the mapping. The machine reads and writes the
 // memory in `read` and `write`, as raw bytes, and only when one of its own
 // methods is called. All that runs on a simulated machine runs on the one
 // thread that steps it, so at that moment nobody is within a store; and
 // borrows of a part's bytes (those of a claim, or a group's filled bytes) end
 // before their holder waits, or calls the machine.
-#[cfg(feature = "sim")]
 unsafe impl Send for SimMemory {}
-// SAFETY: as above.
 #[cfg(feature = "sim")]
+// SAFETY: as above.
 unsafe impl Sync for SimMemory {}
 
 #[cfg(feature = "sim")]

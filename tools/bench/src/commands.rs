@@ -94,7 +94,10 @@ pub fn run<T: Target>(
     let clients = places.run(args, &data, &counters)?;
     if args.fresh.is_some() {
         let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
-        let loaded = clients::run_phase(&target, common, &data, phase, |_| {})?;
+        let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
+        let loaded =
+            clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+        bar.finish();
         if loaded.interrupted || loaded.failure.is_some() {
             end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
             return Err(loaded.failure.unwrap_or(Failure::Interrupted));
