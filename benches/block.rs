@@ -1,14 +1,15 @@
 //! Blocks: building one, verifying one, and finding keys in one.
 //!
 //! Keys have 24 bytes with a long common prefix, as in most databases; values
-//! have 16, 100 or 400, so that a block holds about 120, 35 or 9 entries.
+//! have 20, 100 or 400, so that a block holds about 105, 33 or 9 entries. Lookups
+//! are measured with and without hash index, with runs of 8 and of 16 entries.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ourodb::bench::{Block, BlockBuilder, BlockCursor, Kind, Lookup, Seed, Tag};
+use ourodb::bench::{Block, BlockBuilder, BlockCursor, Kind, Layout, Lookup, Seed, Tag};
 
-const VALUE_BYTES: [usize; 3] = [16, 100, 400];
+const VALUE_BYTES: [usize; 3] = [20, 100, 400];
 const BOUND: u64 = 1 << 40;
 
 fn key(i: u64) -> Vec<u8> {
@@ -23,12 +24,20 @@ fn tag(i: u64) -> Tag {
     Tag::new(i + 1, Kind::Put)
 }
 
+/// A well-mixed hash of the key with this number: the finalizer of SplitMix64.
+fn hash(i: u64) -> u64 {
+    let z = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// One full block, and how many entries it holds: those with even numbers.
-fn build(value_bytes: usize) -> (Vec<u8>, u64) {
+fn build(layout: Layout, value_bytes: usize) -> (Vec<u8>, u64) {
     let value = vec![0x5a; value_bytes];
-    let mut builder = BlockBuilder::new();
+    let mut builder = BlockBuilder::with_layout(layout);
     let mut count = 0;
-    while builder.add(&key(2 * count), tag(count), &value) {
+    while builder.add(&key(2 * count), tag(count), &value, hash(2 * count)) {
         count += 1;
     }
     (builder.finish(seed()).to_vec(), count)
@@ -37,7 +46,7 @@ fn build(value_bytes: usize) -> (Vec<u8>, u64) {
 fn blocks(c: &mut Criterion) {
     let mut group = c.benchmark_group("block");
     for value_bytes in VALUE_BYTES {
-        let (bytes, count) = build(value_bytes);
+        let (bytes, count) = build(Layout::default(), value_bytes);
         let id = |what| BenchmarkId::new(what, value_bytes);
         let keys: Vec<Vec<u8>> = (0..2 * count).map(key).collect();
         let value = vec![0x5a; value_bytes];
@@ -48,7 +57,7 @@ fn blocks(c: &mut Criterion) {
             b.iter(|| {
                 builder.reset();
                 for i in 0..count {
-                    assert!(builder.add(&keys[2 * i as usize], tag(i), &value));
+                    assert!(builder.add(&keys[2 * i as usize], tag(i), &value, hash(2 * i)));
                 }
                 black_box(builder.finish(seed()).len())
             });
@@ -59,19 +68,6 @@ fn blocks(c: &mut Criterion) {
 
         let block = Block::decode(&bytes, seed()).expect("a sound block");
         group.throughput(Throughput::Elements(1));
-        for (what, offset) in [("get-present", 0), ("get-absent", 1)] {
-            let mut i = 0;
-            group.bench_function(id(what), |b| {
-                b.iter(|| {
-                    // A step that visits every entry, and not in order.
-                    i = (i + 7919) % count;
-                    let found = block.get(black_box(&keys[(2 * i + offset) as usize]), BOUND);
-                    let found = found.expect("a sound block");
-                    assert_eq!(matches!(found, Lookup::Found { .. }), offset == 0);
-                });
-            });
-        }
-
         let mut cursor = BlockCursor::new();
         let mut i = 0;
         group.bench_function(id("seek"), |b| {
@@ -109,5 +105,39 @@ fn blocks(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks);
+fn lookups(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lookup");
+    group.throughput(Throughput::Elements(1));
+    for value_bytes in VALUE_BYTES {
+        for restart_interval in [16, 8] {
+            for buckets_percent in [0, 133, 200] {
+                let layout = Layout { restart_interval, buckets_percent };
+                let (bytes, count) = build(layout, value_bytes);
+                let keys: Vec<Vec<u8>> = (0..2 * count).map(key).collect();
+                let block = Block::decode(&bytes, seed()).expect("a sound block");
+                for (what, offset) in [("present", 0), ("absent", 1)] {
+                    let name = format!(
+                        "{what}/values of {value_bytes}, runs of {restart_interval}, \
+                         {buckets_percent} % buckets, {count} entries"
+                    );
+                    let mut i = 0;
+                    group.bench_function(name, |b| {
+                        b.iter(|| {
+                            // A step that visits every entry, and not in order.
+                            i = (i + 7919) % count;
+                            let sought = 2 * i + offset;
+                            let key = black_box(&keys[sought as usize]);
+                            let found = block.get(key, hash(sought), BOUND);
+                            let found = found.expect("a sound block");
+                            assert_eq!(matches!(found, Lookup::Found { .. }), offset == 0);
+                        });
+                    });
+                }
+            }
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, blocks, lookups);
 criterion_main!(benches);

@@ -3,8 +3,9 @@
 //!
 //! A block is one unit, or, when its only entry does not fit one, as many
 //! units as that entry needs. Every sixteenth entry is a *restart point*: its
-//! key is stored whole, so that a search can start there. `FORMAT.md` has the
-//! bytes.
+//! key is stored whole, so that a search can start there; what follows up to
+//! the next one is its *run*. A hash index leads a lookup of one key to the
+//! run with the key's newest version. `FORMAT.md` has the bytes.
 //!
 //! A reader here believes nothing: whatever the bytes say, it neither panics
 //! nor reads outside the block nor allocates more than the block's length.
@@ -13,8 +14,10 @@
     reason = "public only under the feature `bench-internals`, for benches/block.rs"
 )]
 
+mod build;
+
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::header::{ByteReader, DecodeError};
 use super::varint;
@@ -22,112 +25,46 @@ use crate::base::checksum::Seed;
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
 use crate::base::seq::{SeqNo, Tag, compare_internal};
 
+pub use build::{BlockBuilder, Layout};
+
 /// Length of the trailer at the end of every block.
 pub(crate) const TRAILER_BYTES: usize = 16;
 
 /// The largest block: one entry with the longest key and the longest value.
-pub(crate) const BLOCK_BYTES_MAX: usize =
-    round_up(3 * 3 + TAG_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 4 + TRAILER_BYTES);
+pub(crate) const BLOCK_BYTES_MAX: usize = round_up(
+    3 * 3 + TAG_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 2 + COUNTS_BYTES + TRAILER_BYTES,
+);
 
-const RESTART_INTERVAL: usize = 16;
 const TAG_BYTES: usize = 8;
+/// The numbers of buckets and of restart points.
+const COUNTS_BYTES: usize = 4;
 const TYPE_DATA: u8 = 1;
 const COMPRESSION_NONE: u8 = 0;
+
+/// A bucket of the hash index that no key falls in.
+const BUCKET_NONE: u8 = 254;
+/// A bucket of keys whose newest versions are in different runs.
+const BUCKET_COLLISION: u8 = 255;
+/// Blocks with so many restart points have a hash index: with one there is
+/// nothing to search, and with more a bucket could not name each.
+const HASHED_RESTARTS: RangeInclusive<usize> = 2..=253;
 
 // Lengths of keys and values fit varints of three bytes; offsets of restart
 // points, which lie in the first unit, fit 16 bits.
 const _: () = assert!(KEY_BYTES_MAX < 1 << 21 && VALUE_BYTES_MAX < 1 << 21);
 const _: () = assert!(UNIT <= u16::MAX as usize);
+const _: () = assert!(*HASHED_RESTARTS.end() <= BUCKET_NONE as usize);
 
-/// Builds one block after the other in the same memory.
-#[derive(Default)]
-pub struct BlockBuilder {
-    bytes: Vec<u8>,
-    restarts: Vec<u16>,
-    entries: usize,
-    last_key: Vec<u8>,
-    last_tag: Option<Tag>,
-}
-
-impl BlockBuilder {
-    /// An empty builder.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether no entry was added yet.
-    pub fn is_empty(&self) -> bool {
-        self.entries == 0
-    }
-
-    /// The entry added last, also after [`BlockBuilder::reset`].
-    pub fn last(&self) -> Option<(&[u8], Tag)> {
-        self.last_tag.map(|tag| (&self.last_key[..], tag))
-    }
-
-    /// Adds an entry that sorts after all before it, if it fits. An empty
-    /// builder takes every entry, and becomes as many units as it needs.
-    pub fn add(&mut self, key: &[u8], tag: Tag, value: &[u8]) -> bool {
-        assert!(key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX);
-        let is_restart = self.entries.is_multiple_of(RESTART_INTERVAL);
-        let shared = if is_restart { 0 } else { common_prefix(&self.last_key, key) };
-        let suffix = &key[shared..];
-        let lengths = [shared, suffix.len(), value.len()].map(|len| len as u32);
-        let entry_bytes =
-            lengths.map(varint::len).iter().sum::<usize>() + TAG_BYTES + suffix.len() + value.len();
-        let restart_bytes = 2 * (self.restarts.len() + usize::from(is_restart)) + 2;
-        let total = self.bytes.len() + entry_bytes + restart_bytes + TRAILER_BYTES;
-        if total > UNIT && self.entries > 0 {
-            return false;
-        }
-        if is_restart {
-            self.restarts.push(self.bytes.len() as u16);
-        }
-        for length in lengths {
-            let (bytes, used) = varint::encode(length);
-            self.bytes.extend_from_slice(&bytes[..used]);
-        }
-        self.bytes.extend_from_slice(&tag.to_u64().to_le_bytes());
-        self.bytes.extend_from_slice(suffix);
-        self.bytes.extend_from_slice(value);
-        self.last_key.truncate(shared);
-        self.last_key.extend_from_slice(suffix);
-        self.last_tag = Some(tag);
-        self.entries += 1;
-        true
-    }
-
-    /// The finished block, in whole units, for the place that `seed` names.
-    /// [`BlockBuilder::reset`] comes next.
-    pub fn finish(&mut self, seed: Seed) -> &[u8] {
-        assert!(self.entries > 0, "a block has at least one entry");
-        for restart in &self.restarts {
-            self.bytes.extend_from_slice(&restart.to_le_bytes());
-        }
-        self.bytes.extend_from_slice(&(self.restarts.len() as u16).to_le_bytes());
-        seal(&mut self.bytes, seed);
-        assert!(self.bytes.len() <= BLOCK_BYTES_MAX);
-        &self.bytes
-    }
-
-    /// Makes the builder empty.
-    pub fn reset(&mut self) {
-        self.bytes.clear();
-        self.restarts.clear();
-        self.entries = 0;
-    }
-}
-
-/// Pads the content of a block to whole units and appends the trailer.
-fn seal(bytes: &mut Vec<u8>, seed: Seed) {
-    let content_bytes = bytes.len();
-    bytes.resize(round_up(content_bytes + TRAILER_BYTES) - TRAILER_BYTES, 0);
-    bytes.extend_from_slice(&(content_bytes as u32).to_le_bytes());
-    bytes.extend_from_slice(&[TYPE_DATA, COMPRESSION_NONE]);
-    bytes.extend_from_slice(&0u16.to_le_bytes());
-    bytes.extend_from_slice(&0u32.to_le_bytes());
-    let crc = seed.checksum(bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
+/// The bucket of a key with this hash.
+///
+/// Filters take the same hash, and keys that pass one by mistake are no random
+/// choice. A filter draws its bits from the hash after adding its own random
+/// seed and a finalizer of several rounds; here they are the upper half of one
+/// product. Neither says anything about the other.
+#[inline]
+fn bucket_of(hash: u64, buckets: usize) -> usize {
+    let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    ((mixed * buckets as u64) >> 32) as usize
 }
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
@@ -147,6 +84,18 @@ pub struct Block<'a> {
 pub struct BlockShape {
     entries_end: usize,
     restarts: usize,
+    buckets: usize,
+}
+
+impl BlockShape {
+    fn buckets_start(&self) -> usize {
+        self.entries_end + 2 * self.restarts
+    }
+
+    /// Where what the shape speaks of ends.
+    fn end(&self) -> usize {
+        self.buckets_start() + self.buckets + COUNTS_BYTES
+    }
 }
 
 /// What [`Block::get`] found.
@@ -163,6 +112,16 @@ pub enum Lookup {
     OnlyNewer,
     /// No version of the key.
     Absent,
+}
+
+/// Where a key's newest version can be.
+enum Run {
+    /// In the run that starts here, or nowhere.
+    At(usize),
+    /// In none.
+    None,
+    /// In any: binary search.
+    Unknown,
 }
 
 /// One entry as it is stored.
@@ -217,16 +176,19 @@ impl<'a> Block<'a> {
     }
 
     fn shape_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
-        let Some((before, count)) = content.split_last_chunk::<2>() else {
+        let Some((before, counts)) = content.split_last_chunk::<COUNTS_BYTES>() else {
             return Err(DecodeError::corrupt(content.len(), "a block without restart points"));
         };
-        let restarts = usize::from(u16::from_le_bytes(*count));
-        let entries_end = before.len().checked_sub(2 * restarts);
-        let (Some(entries_end), true) = (entries_end, restarts > 0) else {
-            let reason = format!("a block cannot have {restarts} restart points");
+        let buckets = usize::from(u16::from_le_bytes([counts[0], counts[1]]));
+        let restarts = usize::from(u16::from_le_bytes([counts[2], counts[3]]));
+        let entries_end = before.len().checked_sub(2 * restarts + buckets);
+        let sound = restarts > 0 && (buckets == 0 || HASHED_RESTARTS.contains(&restarts));
+        let (Some(entries_end), true) = (entries_end, sound) else {
+            let reason =
+                format!("a block cannot have {restarts} restart points and {buckets} buckets");
             return Err(DecodeError::corrupt(before.len(), reason));
         };
-        let shape = BlockShape { entries_end, restarts };
+        let shape = BlockShape { entries_end, restarts, buckets };
         let block = Block { bytes: content, shape };
         let mut after = 0;
         for i in 0..restarts {
@@ -243,7 +205,7 @@ impl<'a> Block<'a> {
 
     /// The block in units that were verified before, with the shape found then.
     pub fn verified(extent: &'a [u8], shape: BlockShape) -> Self {
-        assert!(shape.entries_end + 2 * shape.restarts + 2 + TRAILER_BYTES <= extent.len());
+        assert!(shape.end() + TRAILER_BYTES <= extent.len());
         Self { bytes: extent, shape }
     }
 
@@ -313,17 +275,44 @@ impl<'a> Block<'a> {
         Ok(self.restart(low))
     }
 
+    /// The run in which the newest version of the key with this hash is, or
+    /// would be, by the hash index.
+    fn run_of(&self, hash: u64) -> Result<Run, DecodeError> {
+        let buckets = self.shape.buckets;
+        if buckets == 0 {
+            return Ok(Run::Unknown);
+        }
+        let at = self.shape.buckets_start() + bucket_of(hash, buckets);
+        match self.bytes[at] {
+            BUCKET_NONE => Ok(Run::None),
+            BUCKET_COLLISION => Ok(Run::Unknown),
+            i if usize::from(i) < self.shape.restarts => Ok(Run::At(self.restart(i.into()))),
+            i => {
+                let reason = format!("a bucket names restart point {i}, which there is not");
+                Err(DecodeError::corrupt(at, reason))
+            }
+        }
+    }
+
     /// Finds the newest version of `key` at or below `bound`, as far as this
-    /// block holds versions of it.
+    /// block holds versions of it. `hash` is the key's.
+    ///
+    /// Versions of a key follow one another, the newest first: from the run of
+    /// the newest one the search goes on to those that the bound admits, also
+    /// into later runs.
     ///
     /// Keys are compared as they are stored, without putting them together:
     /// `matched` is how many bytes the key has in common with the entry before,
     /// and while entries sort before the key, one that shares more than that
     /// with its predecessor does so too, and one that shares less is past it.
     /// (One that shares nothing may be a restart point, and says nothing.)
-    pub fn get(&self, key: &[u8], bound: SeqNo) -> Result<Lookup, DecodeError> {
+    pub fn get(&self, key: &[u8], hash: u64, bound: SeqNo) -> Result<Lookup, DecodeError> {
         let visible = Tag::visible_at(bound);
-        let mut at = self.restart_before(key, visible)?;
+        let mut at = match self.run_of(hash)? {
+            Run::At(restart) => restart,
+            Run::None => return Ok(Lookup::Absent),
+            Run::Unknown => self.restart_before(key, visible)?,
+        };
         let mut previous_bytes = 0;
         let mut matched = 0;
         let mut missed = Lookup::Absent;

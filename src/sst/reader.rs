@@ -144,7 +144,7 @@ impl Table {
         let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
         let found = self
             .decode(&buf, offset)
-            .and_then(|found| found.get(key, bound))
+            .and_then(|found| found.get(key, hash.filter, bound))
             .map_err(|error| self.damage(offset, &error))?;
         match found {
             Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, value })),

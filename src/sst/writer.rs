@@ -98,9 +98,9 @@ impl<'a, I: Io> TableWriter<'a, I> {
         properties.seq_max = properties.seq_max.max(tag.seq());
         properties.key_bytes += key.len() as u64;
         properties.value_bytes += value.len() as u64;
-        if !self.block.add(key, tag, value) {
+        if !self.block.add(key, tag, value, hash.filter) {
             self.finish_block(Some(key)).await?;
-            let fits = self.block.add(key, tag, value);
+            let fits = self.block.add(key, tag, value, hash.filter);
             assert!(fits, "an empty block takes every entry");
         }
         Ok(())

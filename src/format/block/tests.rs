@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::build::seal;
 use super::*;
 use crate::base::seq::{Kind, SEQ_MAX};
 
@@ -16,10 +17,21 @@ fn put(seq: SeqNo) -> Tag {
     Tag::new(seq, Kind::Put)
 }
 
+/// A hash of the key: FNV-1a.
+fn hash(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// A block of as many of the entries as fit, and how many those are.
 fn build(entries: &[Entry]) -> (Vec<u8>, usize) {
-    let mut builder = BlockBuilder::new();
-    let fitting = entries.iter().take_while(|(key, tag, value)| builder.add(key, *tag, value));
+    build_with(BlockBuilder::new(), entries)
+}
+
+fn build_with(mut builder: BlockBuilder, entries: &[Entry]) -> (Vec<u8>, usize) {
+    let fitting =
+        entries.iter().take_while(|(key, tag, value)| builder.add(key, *tag, value, hash(key)));
     let count = fitting.count();
     (builder.finish(seed()).to_vec(), count)
 }
@@ -59,8 +71,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn answers_as_a_sorted_list_does(entries in entries()) {
-        compare(&entries);
+    fn answers_as_a_sorted_list_does(
+        entries in entries(),
+        restart_interval in 1..20usize,
+        buckets_percent in prop_oneof![Just(0), Just(10), Just(133), Just(300)],
+    ) {
+        compare(Layout::default(), &entries);
+        compare(Layout { restart_interval, buckets_percent }, &entries);
     }
 
     #[test]
@@ -71,8 +88,8 @@ proptest! {
         let (mut bytes, _) = build(&entries);
         let content = content_bytes(&bytes);
         for (place, byte) in changes {
-            // Half of the changes go where restart points and lengths are.
-            let near_the_end = content - 1 - place.index(content.min(30));
+            // Half of the changes go where restart points, buckets and counts are.
+            let near_the_end = content - 1 - place.index(content.min(120));
             let at = if byte % 2 == 0 { place.index(content) } else { near_the_end };
             bytes[at] = byte;
         }
@@ -82,7 +99,7 @@ proptest! {
     #[test]
     fn random_contents(content in proptest::collection::vec(0..40u8, 0..300)) {
         let mut bytes = content;
-        bytes.extend_from_slice(&[0, 0, 1, 0]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
         seal(&mut bytes, seed());
         exercise(&mut bytes, &[vec![], vec![1, 2], vec![9; 30]]);
     }
@@ -94,8 +111,8 @@ fn content_bytes(block: &[u8]) -> usize {
 }
 
 /// Lookups and walks over a block of these entries, against the list itself.
-fn compare(entries: &[Entry]) {
-    let (bytes, count) = build(entries);
+fn compare(layout: Layout, entries: &[Entry]) {
+    let (bytes, count) = build_with(BlockBuilder::with_layout(layout), entries);
     let entries = &entries[..count];
     assert_eq!(bytes.len(), UNIT);
     let block = Block::decode(&bytes, seed()).expect("a sound block");
@@ -126,7 +143,7 @@ fn compare(entries: &[Entry]) {
             assert_eq!(seen(block, &cursor).as_ref(), at.checked_sub(1).map(|i| &entries[i]));
 
             let expected = entries.get(at).filter(|e| e.0 == key).map(|e| (e.1, &e.2[..]));
-            match block.get(&key, bound).expect("sound") {
+            match block.get(&key, hash(&key), bound).expect("sound") {
                 Lookup::Found { tag, value } => {
                     assert_eq!(Some((tag, block.bytes(value))), expected);
                 }
@@ -164,7 +181,7 @@ fn exercise(bytes: &mut [u8], keys: &[Vec<u8>]) {
     assert!(steps <= bytes.len());
     for key in keys {
         for bound in [0, 3, SEQ_MAX] {
-            if let Ok(Lookup::Found { value, .. }) = block.get(key, bound) {
+            if let Ok(Lookup::Found { value, .. }) = block.get(key, hash(key), bound) {
                 assert!(value.end <= bytes.len());
             }
             if cursor.seek(block, key, Tag::visible_at(bound)).is_err() {
@@ -180,18 +197,18 @@ fn exercise(bytes: &mut [u8], keys: &[Vec<u8>]) {
 #[test]
 fn a_block_is_filled_to_its_last_byte() {
     // One entry: three one- or two-byte lengths, tag, value, a restart point.
-    let room = UNIT - TRAILER_BYTES - 4 - (1 + 1 + 2 + TAG_BYTES + 3);
+    let room = UNIT - TRAILER_BYTES - COUNTS_BYTES - 2 - (1 + 1 + 2 + TAG_BYTES + 3);
     for (value_bytes, units) in [(room, 1), (room + 1, 2)] {
         let mut builder = BlockBuilder::new();
-        assert!(builder.add(b"key", put(1), &vec![7; value_bytes]));
-        assert!(!builder.add(b"key", put(0), b""));
+        assert!(builder.add(b"key", put(1), &vec![7; value_bytes], 0));
+        assert!(!builder.add(b"key", put(0), b"", 0));
         assert_eq!(builder.finish(seed()).len(), units * UNIT);
     }
     let mut builder = BlockBuilder::new();
     let small = 1 + 1 + 1 + TAG_BYTES;
-    assert!(builder.add(b"", put(9), b""));
-    assert!(builder.add(b"", put(8), &vec![7; room + 3 - 2 * small - 1 + 1]));
-    assert!(!builder.add(b"", put(7), b"x"));
+    assert!(builder.add(b"", put(9), b"", 0));
+    assert!(builder.add(b"", put(8), &vec![7; room + 3 - 2 * small - 1 + 1], 0));
+    assert!(!builder.add(b"", put(7), b"x", 0));
     assert_eq!(builder.finish(seed()).len(), UNIT);
 }
 
@@ -199,8 +216,8 @@ fn a_block_is_filled_to_its_last_byte() {
 fn the_largest_entry_has_a_block_of_its_own() {
     let (key, value) = (vec![3; KEY_BYTES_MAX], vec![5; VALUE_BYTES_MAX]);
     let mut builder = BlockBuilder::new();
-    assert!(builder.add(&key, put(SEQ_MAX), &value));
-    assert!(!builder.add(&key, put(1), b""));
+    assert!(builder.add(&key, put(SEQ_MAX), &value, 0));
+    assert!(!builder.add(&key, put(1), b"", 0));
     let bytes = builder.finish(seed()).to_vec();
     assert_eq!(bytes.len(), BLOCK_BYTES_MAX);
     builder.reset();
@@ -208,10 +225,10 @@ fn the_largest_entry_has_a_block_of_its_own() {
     assert_eq!(builder.last(), Some((&key[..], put(SEQ_MAX))));
 
     let block = Block::decode(&bytes, seed()).expect("sound");
-    let found = block.get(&key, SEQ_MAX).expect("sound");
+    let found = block.get(&key, 0, SEQ_MAX).expect("sound");
     let Lookup::Found { value: place, .. } = found else { panic!("{found:?}") };
     assert_eq!(block.bytes(place), value);
-    assert_eq!(block.get(&key[1..], SEQ_MAX), Ok(Lookup::Absent));
+    assert_eq!(block.get(&key[1..], 0, SEQ_MAX), Ok(Lookup::Absent));
 }
 
 #[test]
@@ -244,7 +261,7 @@ fn what_only_newer_versions_know_is_unsupported() {
     let range_delete = Tag::from_u64(1 << 8 | 3);
     let (bytes, _) = build(&[(b"k".to_vec(), range_delete, vec![])]);
     let block = Block::decode(&bytes, seed()).expect("sound");
-    let error = block.get(b"k", 5).expect_err("an unknown kind");
+    let error = block.get(b"k", 0, 5).expect_err("an unknown kind");
     assert!(error.unsupported && error.reason.contains("kind 3"), "{error:?}");
     assert!(BlockCursor::new().seek_to_first(block).is_err_and(|error| error.unsupported));
 }
@@ -259,7 +276,7 @@ fn a_key_shares_no_more_than_there_is() {
     let crc = seed().checksum(&bytes[..UNIT - 4]);
     bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
     let block = Block::decode(&bytes, seed()).expect("a right checksum");
-    assert!(block.get(b"apply", 9).is_err_and(|error| error.offset == 16));
+    assert!(block.get(b"apply", 0, 9).is_err_and(|error| error.offset == 16));
     let mut cursor = BlockCursor::new();
     cursor.seek_to_first(block).expect("the first entry is sound");
     assert!(cursor.next(block).is_err_and(|error| error.offset == 16));
@@ -276,9 +293,66 @@ fn known_answer() {
     let (bytes, _) = build(&entries);
     let mut expected = b"\0\x05\x03\x01\x02\0\0\0\0\0\0applered".to_vec();
     expected.extend_from_slice(b"\x04\x01\0\x02\x01\0\0\0\0\0\0y");
-    expected.extend_from_slice(b"\0\0\x01\0");
+    expected.extend_from_slice(b"\0\0\0\0\x01\0");
     assert_eq!(&bytes[..expected.len()], &expected[..]);
     assert!(bytes[expected.len()..UNIT - 16].iter().all(|&byte| byte == 0));
-    assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x23\0\0\0\x01\0\0\0\0\0\0\0");
-    assert_eq!(bytes[UNIT - 4..], [243, 71, 153, 151]);
+    assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x25\0\0\0\x01\0\0\0\0\0\0\0");
+    assert_eq!(bytes[UNIT - 4..], [214, 92, 125, 99]);
+}
+
+/// The hash index of these bytes is on disks, too.
+#[test]
+fn known_answer_with_a_hash_index() {
+    let mut builder = BlockBuilder::new();
+    for i in 0..17u64 {
+        let key = if i < 15 { [b'a'].to_vec() } else { vec![b'a' + i as u8] };
+        assert!(builder.add(&key, put(40 - i), b"", KNOWN_HASHES[i.saturating_sub(14) as usize]));
+    }
+    let bytes = builder.finish(seed()).to_vec();
+    // Three keys: 'a' and 'p' in the first run, 'q' in the second.
+    let content = content_bytes(&bytes);
+    assert_eq!(&bytes[content - 7..content], [0, 1, 254, 3, 0, 2, 0]);
+    let block = Block::decode(&bytes, seed()).expect("sound");
+    let found = |key: &[u8], hash| matches!(block.get(key, hash, 99), Ok(Lookup::Found { .. }));
+    for (key, hash) in [b"a", b"p", b"q"].into_iter().zip(KNOWN_HASHES) {
+        assert!(found(key, hash));
+    }
+    // Its bucket says that there is none, or names another run.
+    assert!(!found(b"a", 3));
+    assert!(!found(b"a", KNOWN_HASHES[2]));
+}
+
+const KNOWN_HASHES: [u64; 3] = [0, 2, 1];
+
+/// A hash index that lies makes lookups miss, or fail; nothing worse.
+#[test]
+fn every_damaged_bucket_is_harmless() {
+    let entries: Vec<Entry> = (0..40u8).map(|i| (vec![i], put(9), vec![i; 9])).collect();
+    let (bytes, count) = build(&entries);
+    assert_eq!(count, 40);
+    let content = content_bytes(&bytes);
+    let buckets = content - COUNTS_BYTES - 53..content - COUNTS_BYTES;
+    let keys: Vec<Vec<u8>> = entries.iter().map(|e| e.0.clone()).collect();
+    for at in buckets {
+        for bucket in 0..=255 {
+            let mut hostile = bytes.clone();
+            hostile[at] = bucket;
+            exercise(&mut hostile, &keys);
+            let block = Block::decode(&hostile, seed()).expect("buckets are looked at later");
+            for key in &keys {
+                match block.get(key, hash(key), 9) {
+                    Ok(Lookup::Found { value, .. }) => assert_eq!(block.bytes(value), [key[0]; 9]),
+                    Ok(_) => assert_ne!(bucket, BUCKET_COLLISION),
+                    Err(error) => assert!((3..254).contains(&bucket) && !error.unsupported),
+                }
+            }
+        }
+    }
+    for at in content - COUNTS_BYTES..content {
+        for byte in 0..=255 {
+            let mut hostile = bytes.clone();
+            hostile[at] = byte;
+            exercise(&mut hostile, &keys);
+        }
+    }
 }
