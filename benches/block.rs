@@ -2,12 +2,15 @@
 //!
 //! Keys have 24 bytes with a long common prefix, as in most databases; values
 //! have 20, 100 or 400, so that a block holds about 105, 33 or 9 entries. Lookups
-//! are measured with and without hash index, with runs of 8 and of 16 entries.
+//! are measured with and without hash index, with runs of 8 and of 16 entries;
+//! and what compression costs, with values of which half compresses.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ourodb::bench::{Block, BlockBuilder, BlockCursor, Kind, Layout, Lookup, Seed, Tag};
+use ourodb::bench::{
+    Block, BlockBuilder, BlockCursor, Compression, Kind, Layout, Lookup, Seed, Tag,
+};
 
 const VALUE_BYTES: [usize; 3] = [20, 100, 400];
 const BOUND: u64 = 1 << 40;
@@ -35,12 +38,12 @@ fn hash(i: u64) -> u64 {
 /// One full block, and how many entries it holds: those with even numbers.
 fn build(layout: Layout, value_bytes: usize) -> (Vec<u8>, u64) {
     let value = vec![0x5a; value_bytes];
-    let mut builder = BlockBuilder::with_layout(layout);
+    let mut builder = BlockBuilder::new(layout);
     let mut count = 0;
     while builder.add(&key(2 * count), tag(count), &value, hash(2 * count)) {
         count += 1;
     }
-    (builder.finish(seed()).to_vec(), count)
+    (builder.finish(seed()).extent.to_vec(), count)
 }
 
 fn blocks(c: &mut Criterion) {
@@ -52,21 +55,22 @@ fn blocks(c: &mut Criterion) {
         let value = vec![0x5a; value_bytes];
 
         group.throughput(Throughput::Bytes(bytes.len() as u64));
-        let mut builder = BlockBuilder::new();
+        let mut builder = BlockBuilder::new(Layout::default());
         group.bench_function(id("build"), |b| {
             b.iter(|| {
                 builder.reset();
                 for i in 0..count {
                     assert!(builder.add(&keys[2 * i as usize], tag(i), &value, hash(2 * i)));
                 }
-                black_box(builder.finish(seed()).len())
+                black_box(builder.finish(seed()).extent.len())
             });
         });
+        let mut plain = Vec::new();
         group.bench_function(id("decode"), |b| {
-            b.iter(|| Block::decode(black_box(&bytes), seed()).is_ok());
+            b.iter(|| Block::decode(black_box(&bytes), seed(), &mut plain).is_ok());
         });
 
-        let block = Block::decode(&bytes, seed()).expect("a sound block");
+        let block = Block::decode(&bytes, seed(), &mut plain).expect("a sound block");
         group.throughput(Throughput::Elements(1));
         let mut cursor = BlockCursor::new();
         let mut i = 0;
@@ -111,10 +115,11 @@ fn lookups(c: &mut Criterion) {
     for value_bytes in VALUE_BYTES {
         for restart_interval in [16, 8] {
             for buckets_percent in [0, 133, 200] {
-                let layout = Layout { restart_interval, buckets_percent };
+                let layout = Layout { restart_interval, buckets_percent, ..Layout::default() };
                 let (bytes, count) = build(layout, value_bytes);
                 let keys: Vec<Vec<u8>> = (0..2 * count).map(key).collect();
-                let block = Block::decode(&bytes, seed()).expect("a sound block");
+                let mut plain = Vec::new();
+                let block = Block::decode(&bytes, seed(), &mut plain).expect("a sound block");
                 for (what, offset) in [("present", 0), ("absent", 1)] {
                     let name = format!(
                         "{what}/values of {value_bytes}, runs of {restart_interval}, \
@@ -139,5 +144,58 @@ fn lookups(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, lookups);
+/// Builds blocks of these entries; returns the first one, and the units.
+fn build_all(builder: &mut BlockBuilder, entries: &[(Vec<u8>, Vec<u8>)]) -> (Vec<u8>, usize) {
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    let mut finish = |builder: &mut BlockBuilder| {
+        let extent = builder.finish(seed()).extent;
+        bytes += extent.len();
+        if first.is_empty() {
+            first.extend_from_slice(extent);
+        }
+        builder.reset();
+    };
+    for (i, (key, value)) in (0..).zip(entries) {
+        while !builder.add(key, tag(i), value, hash(i)) {
+            finish(builder);
+        }
+    }
+    while !builder.is_empty() {
+        finish(builder);
+    }
+    (first, bytes / 4096)
+}
+
+fn compression(c: &mut Criterion) {
+    let mut group = c.benchmark_group("compression");
+    for value_bytes in VALUE_BYTES {
+        let entry = |i: u64| {
+            let random = (0..).flat_map(|word| hash(1000 * i + word).to_le_bytes());
+            let mut value: Vec<u8> = random.take(value_bytes / 2).collect();
+            value.resize(value_bytes, b'.');
+            (key(i), value)
+        };
+        let entries: Vec<(Vec<u8>, Vec<u8>)> = (0..10_000).map(entry).collect();
+        for compression in [Compression::None, Compression::Lz4] {
+            let layout = Layout { compression, ..Layout::default() };
+            let mut builder = BlockBuilder::new(layout);
+            let (block, units) = build_all(&mut builder, &entries);
+            let name = |what| {
+                format!("{what}/values of {value_bytes}, {compression:?}, {units} units in all")
+            };
+            group.throughput(Throughput::Elements(10_000));
+            group.bench_function(name("build"), |b| {
+                b.iter(|| build_all(&mut builder, black_box(&entries)));
+            });
+            let mut plain = Vec::new();
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(name("decode"), |b| {
+                b.iter(|| Block::decode(black_box(&block), seed(), &mut plain).is_ok());
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, blocks, lookups, compression);
 criterion_main!(benches);

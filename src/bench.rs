@@ -2,7 +2,9 @@
 
 pub use crate::base::checksum::Seed;
 pub use crate::base::seq::{Kind, Tag};
-pub use crate::format::block::{Block, BlockBuilder, BlockCursor, BlockShape, Layout, Lookup};
+pub use crate::format::block::{
+    Block, BlockBuilder, BlockCursor, BlockShape, Compression, Finished, Layout, Lookup,
+};
 pub use crate::format::filter::Filter;
 pub use crate::format::header::DecodeError;
 pub use crate::memtable::{ArenaPool, Entry, Memtable, Payload, Position, ValueRef};

@@ -5,16 +5,19 @@
 //! units as that entry needs. Every sixteenth entry is a *restart point*: its
 //! key is stored whole, so that a search can start there; what follows up to
 //! the next one is its *run*. A hash index leads a lookup of one key to the
-//! run with the key's newest version. `FORMAT.md` has the bytes.
+//! run with the key's newest version. All of this may be compressed, so that
+//! one unit holds more than its own length. `FORMAT.md` has the bytes.
 //!
 //! A reader here believes nothing: whatever the bytes say, it neither panics
-//! nor reads outside the block nor allocates more than the block's length.
+//! nor reads outside the block nor allocates more than the longest block's
+//! length.
 #![allow(
     unreachable_pub,
     reason = "public only under the feature `bench-internals`, for benches/block.rs"
 )]
 
 mod build;
+mod compress;
 
 use std::cmp::Ordering;
 use std::ops::{Range, RangeInclusive};
@@ -25,7 +28,8 @@ use crate::base::checksum::Seed;
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
 use crate::base::seq::{SeqNo, Tag, compare_internal};
 
-pub use build::{BlockBuilder, Layout};
+pub use build::{BlockBuilder, Finished, Layout};
+pub use compress::Compression;
 
 /// Length of the trailer at the end of every block.
 pub(crate) const TRAILER_BYTES: usize = 16;
@@ -39,7 +43,6 @@ const TAG_BYTES: usize = 8;
 /// The numbers of buckets and of restart points.
 const COUNTS_BYTES: usize = 4;
 const TYPE_DATA: u8 = 1;
-const COMPRESSION_NONE: u8 = 0;
 
 /// A bucket of the hash index that no key falls in.
 const BUCKET_NONE: u8 = 254;
@@ -49,10 +52,8 @@ const BUCKET_COLLISION: u8 = 255;
 /// nothing to search, and with more a bucket could not name each.
 const HASHED_RESTARTS: RangeInclusive<usize> = 2..=253;
 
-// Lengths of keys and values fit varints of three bytes; offsets of restart
-// points, which lie in the first unit, fit 16 bits.
+// Lengths of keys and values fit varints of three bytes.
 const _: () = assert!(KEY_BYTES_MAX < 1 << 21 && VALUE_BYTES_MAX < 1 << 21);
-const _: () = assert!(UNIT <= u16::MAX as usize);
 const _: () = assert!(*HASHED_RESTARTS.end() <= BUCKET_NONE as usize);
 
 /// The bucket of a key with this hash.
@@ -74,6 +75,7 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 /// A verified block.
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
+    /// Starts with the content.
     bytes: &'a [u8],
     shape: BlockShape,
 }
@@ -146,33 +148,52 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 impl<'a> Block<'a> {
     /// Verifies checksum and shape of the block in these units.
-    pub fn decode(extent: &'a [u8], seed: Seed) -> Result<Self, DecodeError> {
+    ///
+    /// A compressed block is decompressed into `plain`, which is then what
+    /// [`Block::verified`] takes; otherwise `plain` is left empty.
+    pub fn decode(
+        extent: &'a [u8],
+        seed: Seed,
+        plain: &'a mut Vec<u8>,
+    ) -> Result<Self, DecodeError> {
         if extent.is_empty() || !extent.len().is_multiple_of(UNIT) {
             return Err(DecodeError::corrupt(extent.len(), "a block is not whole units"));
         }
         let trailer_at = extent.len() - TRAILER_BYTES;
         let mut trailer = ByteReader::new(&extent[trailer_at..]);
-        let content_bytes = trailer.u32()? as usize;
+        let stored_bytes = trailer.u32()? as usize;
         let [block_type, compression] = trailer.array()?;
         let flags = trailer.u16()?;
-        let reserved = trailer.u32()?;
+        let content_bytes = trailer.u32()? as usize;
         let crc = trailer.u32()?;
         if crc != seed.checksum(&extent[..extent.len() - 4]) {
             return Err(DecodeError::corrupt(0, "the checksum of a block does not match"));
         }
-        if block_type != TYPE_DATA || compression != COMPRESSION_NONE || flags != 0 || reserved != 0
-        {
-            let reason = format!(
-                "a block of type {block_type} with compression {compression}, flags {flags:#x} \
-                 and reserved field {reserved:#x} is unknown here"
-            );
+        if block_type != TYPE_DATA || flags != 0 {
+            let reason =
+                format!("a block of type {block_type} with flags {flags:#x} is unknown here");
             return Err(DecodeError::unsupported(trailer_at + 4, &reason));
         }
-        if content_bytes > trailer_at {
+        let compression = Compression::from_id(compression, trailer_at + 5)?;
+        let Some(stored) = extent[..trailer_at].get(..stored_bytes) else {
             return Err(DecodeError::corrupt(trailer_at, "a block's content is longer than it"));
-        }
-        let shape = Self::shape_of(&extent[..content_bytes])?;
-        Ok(Self { bytes: extent, shape })
+        };
+        let content = match compression {
+            Compression::None if content_bytes == stored_bytes => {
+                plain.clear();
+                stored
+            }
+            Compression::None => {
+                let reason = "a block that is not compressed has two lengths";
+                return Err(DecodeError::corrupt(trailer_at + 8, reason));
+            }
+            Compression::Lz4 => {
+                compress::decompress(stored, plain, content_bytes)?;
+                &plain[..]
+            }
+        };
+        let shape = Self::shape_of(content)?;
+        Ok(Self { bytes: content, shape })
     }
 
     fn shape_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
@@ -203,10 +224,11 @@ impl<'a> Block<'a> {
         Ok(shape)
     }
 
-    /// The block in units that were verified before, with the shape found then.
-    pub fn verified(extent: &'a [u8], shape: BlockShape) -> Self {
-        assert!(shape.end() + TRAILER_BYTES <= extent.len());
-        Self { bytes: extent, shape }
+    /// The block in units that were verified before, or what they decompressed
+    /// to, with the shape found then.
+    pub fn verified(bytes: &'a [u8], shape: BlockShape) -> Self {
+        assert!(shape.end() <= bytes.len());
+        Self { bytes, shape }
     }
 
     /// Where the parts of the block are.

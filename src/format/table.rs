@@ -12,7 +12,7 @@ mod index;
 
 pub(crate) use index::{Index, IndexBuilder};
 
-use super::block::TRAILER_BYTES;
+use super::block::{Compression, TRAILER_BYTES};
 use super::header::{ByteReader, DecodeError};
 use crate::base::checksum::Seed;
 use crate::base::ids::{Epoch, ShardId};
@@ -24,7 +24,6 @@ pub(crate) const TABLE_BYTES_MIN: u64 = 5 * UNIT_U64;
 
 const MAGIC: &[u8; 8] = b"OUROFTR\0";
 const CHECKSUM_CRC32C: u8 = 1;
-const COMPRESSION_NONE: u8 = 0;
 const ENCRYPTION_NONE: u8 = 0;
 const FOOTER_CRC_OFFSET: usize = UNIT - 4;
 
@@ -65,6 +64,8 @@ pub(crate) enum FilterFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) entries: u64,
+    /// How blocks are compressed that get smaller by it.
+    pub(crate) compression: Compression,
     pub(crate) filter_format: FilterFormat,
     pub(crate) filter: Region,
     pub(crate) index: Region,
@@ -83,7 +84,7 @@ impl Footer {
         out.extend_from_slice(table_id);
         out.extend_from_slice(&(TRAILER_BYTES as u32).to_le_bytes());
         out.push(CHECKSUM_CRC32C);
-        out.push(COMPRESSION_NONE);
+        out.push(self.compression as u8);
         out.push(self.filter_format as u8);
         out.push(ENCRYPTION_NONE);
         out.extend_from_slice(&self.entries.to_le_bytes());
@@ -123,16 +124,15 @@ impl Footer {
         let [checksum, compression, filter_format, encryption] = reader.array()?;
         let known = trailer_bytes as usize == TRAILER_BYTES
             && checksum == CHECKSUM_CRC32C
-            && compression == COMPRESSION_NONE
             && encryption == ENCRYPTION_NONE;
+        let compression = Compression::from_id(compression, 29)?;
         let filter_format = match filter_format {
             0 if known => FilterFormat::None,
             1 if known => FilterFormat::BinaryFuse8,
             _ => {
                 let reason = format!(
-                    "a table with trailers of {trailer_bytes} bytes, checksum {checksum}, \
-                     compression {compression}, filter {filter_format} and encryption \
-                     {encryption} is unknown here"
+                    "a table with trailers of {trailer_bytes} bytes, checksum {checksum}, filter \
+                     {filter_format} and encryption {encryption} is unknown here"
                 );
                 return Err(DecodeError::unsupported(24, &reason));
             }
@@ -161,7 +161,7 @@ impl Footer {
         if !adjacent {
             return Err(DecodeError::corrupt(40, "the regions do not follow one another"));
         }
-        Ok(Self { entries, filter_format, filter, index, properties })
+        Ok(Self { entries, compression, filter_format, filter, index, properties })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::format::edit::TableMeta;
 use crate::io::{BufferPool, Io, OpenMode};
 use crate::memtable::Memtable;
 use crate::runtime::slice_end;
-use crate::sst::{Table, TableWriter};
+use crate::sst::{Compression, NewTable, Table, TableWriter};
 
 /// Entries, and bytes of them, between two ends of slices: some tens of
 /// microseconds of work.
@@ -72,7 +72,8 @@ pub(crate) async fn write_table<I: Io>(
     let mut table_id = [0; 16];
     io.random(&mut table_id);
     let (db, id, shard) = (place.db, place.id, place.shard);
-    let mut writer = TableWriter::new(io, file.clone(), db, id, table_id, shard, &place.pool);
+    let new = NewTable { db, id, table_id, shard, compression: Compression::None };
+    let mut writer = TableWriter::new(io, file.clone(), new, &place.pool);
     let mut at = memtable.first();
     let (mut entries, mut bytes) = (0, 0);
     let mut newer: Option<(&[u8], SeqNo)> = None;

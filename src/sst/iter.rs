@@ -44,6 +44,9 @@ struct Loaded {
     window: Option<Window>,
     /// The block the cursor is in, which is in the window and verified.
     current: Option<Current>,
+    /// What the current block decompressed to; empty when it was not
+    /// compressed.
+    plain: Vec<u8>,
 }
 
 struct Window {
@@ -66,7 +69,9 @@ impl Loaded {
         let (Some(window), Some(current)) = (&self.window, &self.current) else {
             panic!("no block was entered");
         };
-        Block::verified(&window.buf[current.place.clone()], current.shape)
+        let block =
+            if self.plain.is_empty() { &window.buf[current.place.clone()] } else { &self.plain };
+        Block::verified(block, current.shape)
     }
 }
 
@@ -225,7 +230,7 @@ impl TableIter {
         let place = start..start + len;
         let shape = self
             .table
-            .decode(&window.buf[place.clone()], offset)
+            .decode(&window.buf[place.clone()], offset, &mut self.loaded.plain)
             .map_err(|error| self.table.damage(offset, &error))?
             .shape();
         self.loaded.current = Some(Current { block, place, shape });

@@ -15,8 +15,9 @@ mod writer;
 
 pub(crate) use iter::TableIter;
 pub(crate) use reader::{Table, TableEntry};
-pub(crate) use writer::TableWriter;
+pub(crate) use writer::{NewTable, TableWriter};
 
+pub(crate) use crate::format::block::Compression;
 pub(crate) use crate::format::edit::TableMeta;
 
 use crate::base::sync::tally::{AtomicU64, Ordering};

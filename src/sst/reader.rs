@@ -30,13 +30,17 @@ pub(crate) struct Table {
 /// The version of a key that [`Table::get`] found. Holds the block it is in.
 pub(crate) struct TableEntry {
     pub(crate) tag: Tag,
+    /// The block as it was read.
     buf: IoBuf,
+    /// What it decompressed to; empty when it was not compressed.
+    plain: Vec<u8>,
     value: Range<usize>,
 }
 
 impl TableEntry {
     pub(crate) fn value(&self) -> &[u8] {
-        &self.buf[self.value.clone()]
+        let block = if self.plain.is_empty() { &self.buf[..] } else { &self.plain };
+        &block[self.value.clone()]
     }
 }
 
@@ -142,12 +146,13 @@ impl Table {
         };
         let (offset, len) = self.index.extent(block);
         let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
+        let mut plain = Vec::new();
         let found = self
-            .decode(&buf, offset)
+            .decode(&buf, offset, &mut plain)
             .and_then(|found| found.get(key, hash.filter, bound))
             .map_err(|error| self.damage(offset, &error))?;
         match found {
-            Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, value })),
+            Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, plain, value })),
             Lookup::OnlyNewer => {}
             Lookup::Absent => {
                 let newer_before = block > 0 && self.index.ends_with(block - 1, key);
@@ -164,13 +169,15 @@ impl Table {
         read(io, &self.file, offset, buf, "a data block").await
     }
 
-    /// Verifies the block that was read from `offset`.
+    /// Verifies the block that was read from `offset`, and decompresses it into
+    /// `plain` if it is compressed.
     pub(super) fn decode<'a>(
         &self,
         extent: &'a [u8],
         offset: u64,
+        plain: &'a mut Vec<u8>,
     ) -> Result<Block<'a>, DecodeError> {
-        Block::decode(extent, seed_at(&self.meta.table_id, offset))
+        Block::decode(extent, seed_at(&self.meta.table_id, offset), plain)
     }
 
     /// The error for a block, read from `offset`, that does not decode.

@@ -12,7 +12,7 @@ use crate::base::hash::KeyHash;
 use crate::base::ids::{DbId, FileId, ShardId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up};
 use crate::base::seq::{Kind, Tag, compare_internal};
-use crate::format::block::BlockBuilder;
+use crate::format::block::{BlockBuilder, Compression, Layout};
 use crate::format::filter::Filter;
 use crate::format::header::{FileType, Header};
 use crate::format::table::{
@@ -21,12 +21,22 @@ use crate::format::table::{
 use crate::io::{BufferPool, File, Harden, Io, IoBuf, WriteBuf};
 use crate::sst::TableMeta;
 
+/// What a new table is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewTable {
+    pub(crate) db: DbId,
+    pub(crate) id: FileId,
+    /// Random.
+    pub(crate) table_id: [u8; 16],
+    pub(crate) shard: ShardId,
+    pub(crate) compression: Compression,
+}
+
 /// Writes one table. Whatever fails, the file is then worthless: the caller
 /// drops the writer, removes the file, and starts again from the inputs.
 pub(crate) struct TableWriter<'a, I: Io> {
     out: Output<'a, I>,
-    id: FileId,
-    table_id: [u8; 16],
+    new: NewTable,
     block: BlockBuilder,
     index: IndexBuilder,
     /// One for each distinct key.
@@ -38,22 +48,14 @@ pub(crate) struct TableWriter<'a, I: Io> {
 impl<'a, I: Io> TableWriter<'a, I> {
     /// Starts a table in `file`, which must be empty and new. Buffers come
     /// from `pool`, whose buffer length is that of the writes.
-    pub(crate) fn new(
-        io: &'a I,
-        file: File,
-        db: DbId,
-        id: FileId,
-        table_id: [u8; 16],
-        shard: ShardId,
-        pool: &Arc<BufferPool>,
-    ) -> Self {
+    pub(crate) fn new(io: &'a I, file: File, new: NewTable, pool: &Arc<BufferPool>) -> Self {
+        let NewTable { db, id, shard, compression, .. } = new;
         let mut buf = pool.take();
         Header::new(FileType::Table, db, id, Vec::new()).encode(&mut buf[..UNIT]);
         Self {
             out: Output { io, file, buf: Some(buf), filled: UNIT, written: 0 },
-            id,
-            table_id,
-            block: BlockBuilder::new(),
+            new,
+            block: BlockBuilder::new(Layout { compression, ..Layout::default() }),
             index: IndexBuilder::new(),
             hashes: Vec::new(),
             properties: Properties {
@@ -98,22 +100,21 @@ impl<'a, I: Io> TableWriter<'a, I> {
         properties.seq_max = properties.seq_max.max(tag.seq());
         properties.key_bytes += key.len() as u64;
         properties.value_bytes += value.len() as u64;
-        if !self.block.add(key, tag, value, hash.filter) {
+        // The next block may start with entries that the last one gave back.
+        while !self.block.add(key, tag, value, hash.filter) {
             self.finish_block(Some(key)).await?;
-            let fits = self.block.add(key, tag, value, hash.filter);
-            assert!(fits, "an empty block takes every entry");
         }
         Ok(())
     }
 
-    /// Ends the current block; the next one starts with the key `next`.
+    /// Ends the current block. Once all that was added is in blocks, the next
+    /// one starts with the key `next`.
     async fn finish_block(&mut self, next: Option<&[u8]>) -> Result<()> {
-        let seed = seed_at(&self.table_id, self.out.position());
-        let extent = self.block.finish(seed);
-        self.out.put(extent).await?;
-        let units = extent.len() / UNIT;
-        let last = self.block.last().expect("a finished block has a last entry");
-        self.index.add(last, next, units);
+        let seed = seed_at(&self.new.table_id, self.out.position());
+        let finished = self.block.finish(seed);
+        self.out.put(finished.extent).await?;
+        let units = finished.extent.len() / UNIT;
+        self.index.add(finished.last, finished.next.or(next), units);
         self.block.reset();
         Ok(())
     }
@@ -123,7 +124,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let offset = self.out.position();
         let len = bytes.len() as u64;
         bytes.resize(round_up(bytes.len()), 0);
-        let crc = seed_at(&self.table_id, offset).checksum(&bytes);
+        let crc = seed_at(&self.new.table_id, offset).checksum(&bytes);
         self.out.put(&bytes).await?;
         Ok(Region { offset, bytes: len, crc })
     }
@@ -132,7 +133,9 @@ impl<'a, I: Io> TableWriter<'a, I> {
     /// file durable. The caller then makes its directory entry durable.
     pub(crate) async fn finish(mut self) -> Result<TableMeta> {
         assert!(!self.block.is_empty(), "a table has at least one entry");
-        self.finish_block(None).await?;
+        while !self.block.is_empty() {
+            self.finish_block(None).await?;
+        }
         let filter = Filter::build(&mut self.hashes);
         self.hashes = Vec::new();
         let filter_format = match filter {
@@ -144,10 +147,12 @@ impl<'a, I: Io> TableWriter<'a, I> {
         self.properties.largest = self.block.last().map(|(key, _)| key.into()).unwrap_or_default();
         let properties = self.region(self.properties.encode()).await?;
 
-        let Self { mut out, id, table_id, properties: stated, .. } = self;
+        let Self { mut out, new, properties: stated, .. } = self;
+        let NewTable { id, table_id, compression, .. } = new;
         let entries = stated.entries;
         let mut unit = [0; UNIT];
-        Footer { entries, filter_format, filter, index, properties }.encode(&mut unit, &table_id);
+        Footer { entries, compression, filter_format, filter, index, properties }
+            .encode(&mut unit, &table_id);
         out.put(&unit).await?;
         out.flush().await?;
         out.io.sync(&out.file).await?;

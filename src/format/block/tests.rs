@@ -1,6 +1,8 @@
 //! Blocks: lookups and walks against a sorted list, damage, and hostile
 //! contents under a right checksum.
 
+mod compressed;
+
 use proptest::prelude::*;
 
 use super::build::seal;
@@ -26,14 +28,15 @@ fn hash(key: &[u8]) -> u64 {
 
 /// A block of as many of the entries as fit, and how many those are.
 fn build(entries: &[Entry]) -> (Vec<u8>, usize) {
-    build_with(BlockBuilder::new(), entries)
+    build_with(Layout::default(), entries)
 }
 
-fn build_with(mut builder: BlockBuilder, entries: &[Entry]) -> (Vec<u8>, usize) {
+fn build_with(layout: Layout, entries: &[Entry]) -> (Vec<u8>, usize) {
+    let mut builder = BlockBuilder::new(layout);
     let fitting =
         entries.iter().take_while(|(key, tag, value)| builder.add(key, *tag, value, hash(key)));
     let count = fitting.count();
-    (builder.finish(seed()).to_vec(), count)
+    (builder.finish(seed()).extent.to_vec(), count)
 }
 
 /// Entries in order, with many versions and long common prefixes.
@@ -77,7 +80,7 @@ proptest! {
         buckets_percent in prop_oneof![Just(0), Just(10), Just(133), Just(300)],
     ) {
         compare(Layout::default(), &entries);
-        compare(Layout { restart_interval, buckets_percent }, &entries);
+        compare(Layout { restart_interval, buckets_percent, ..Layout::default() }, &entries);
     }
 
     #[test]
@@ -100,7 +103,8 @@ proptest! {
     fn random_contents(content in proptest::collection::vec(0..40u8, 0..300)) {
         let mut bytes = content;
         bytes.extend_from_slice(&[0, 0, 0, 0, 1, 0]);
-        seal(&mut bytes, seed());
+        let content_bytes = bytes.len();
+        seal(&mut bytes, content_bytes, Compression::None, seed());
         exercise(&mut bytes, &[vec![], vec![1, 2], vec![9; 30]]);
     }
 }
@@ -112,10 +116,11 @@ fn content_bytes(block: &[u8]) -> usize {
 
 /// Lookups and walks over a block of these entries, against the list itself.
 fn compare(layout: Layout, entries: &[Entry]) {
-    let (bytes, count) = build_with(BlockBuilder::with_layout(layout), entries);
+    let (bytes, count) = build_with(layout, entries);
     let entries = &entries[..count];
     assert_eq!(bytes.len(), UNIT);
-    let block = Block::decode(&bytes, seed()).expect("a sound block");
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("a sound block");
     let block = Block::verified(&bytes, block.shape());
     let mut cursor = BlockCursor::new();
 
@@ -162,27 +167,30 @@ fn exercise(bytes: &mut [u8], keys: &[Vec<u8>]) {
     let crc_at = bytes.len() - 4;
     let crc = seed().checksum(&bytes[..crc_at]);
     bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
-    let Ok(block) = Block::decode(bytes, seed()) else {
+    let mut plain = Vec::new();
+    let Ok(block) = Block::decode(bytes, seed(), &mut plain) else {
         return;
     };
+    let len = block.bytes.len();
+    assert!(len <= BLOCK_BYTES_MAX);
     let mut cursor = BlockCursor::new();
     let mut steps = 0;
     let mut done = cursor.seek_to_first(block);
     while done.is_ok() && cursor.is_valid() {
-        assert!(cursor.key().len() <= bytes.len());
+        assert!(cursor.key().len() <= KEY_BYTES_MAX.min(len));
         steps += 1;
         done = cursor.next(block);
     }
     let mut done = cursor.seek_to_last(block);
     while done.is_ok() && cursor.is_valid() {
-        assert!(cursor.key().len() <= bytes.len());
+        assert!(cursor.key().len() <= KEY_BYTES_MAX.min(len));
         done = cursor.prev(block);
     }
-    assert!(steps <= bytes.len());
+    assert!(steps <= len);
     for key in keys {
         for bound in [0, 3, SEQ_MAX] {
             if let Ok(Lookup::Found { value, .. }) = block.get(key, hash(key), bound) {
-                assert!(value.end <= bytes.len());
+                assert!(value.end <= len);
             }
             if cursor.seek(block, key, Tag::visible_at(bound)).is_err() {
                 assert!(!cursor.is_valid());
@@ -199,32 +207,33 @@ fn a_block_is_filled_to_its_last_byte() {
     // One entry: three one- or two-byte lengths, tag, value, a restart point.
     let room = UNIT - TRAILER_BYTES - COUNTS_BYTES - 2 - (1 + 1 + 2 + TAG_BYTES + 3);
     for (value_bytes, units) in [(room, 1), (room + 1, 2)] {
-        let mut builder = BlockBuilder::new();
+        let mut builder = BlockBuilder::new(Layout::default());
         assert!(builder.add(b"key", put(1), &vec![7; value_bytes], 0));
         assert!(!builder.add(b"key", put(0), b"", 0));
-        assert_eq!(builder.finish(seed()).len(), units * UNIT);
+        assert_eq!(builder.finish(seed()).extent.len(), units * UNIT);
     }
-    let mut builder = BlockBuilder::new();
+    let mut builder = BlockBuilder::new(Layout::default());
     let small = 1 + 1 + 1 + TAG_BYTES;
     assert!(builder.add(b"", put(9), b"", 0));
     assert!(builder.add(b"", put(8), &vec![7; room + 3 - 2 * small - 1 + 1], 0));
     assert!(!builder.add(b"", put(7), b"x", 0));
-    assert_eq!(builder.finish(seed()).len(), UNIT);
+    assert_eq!(builder.finish(seed()).extent.len(), UNIT);
 }
 
 #[test]
 fn the_largest_entry_has_a_block_of_its_own() {
     let (key, value) = (vec![3; KEY_BYTES_MAX], vec![5; VALUE_BYTES_MAX]);
-    let mut builder = BlockBuilder::new();
+    let mut builder = BlockBuilder::new(Layout::default());
     assert!(builder.add(&key, put(SEQ_MAX), &value, 0));
     assert!(!builder.add(&key, put(1), b"", 0));
-    let bytes = builder.finish(seed()).to_vec();
+    let bytes = builder.finish(seed()).extent.to_vec();
     assert_eq!(bytes.len(), BLOCK_BYTES_MAX);
     builder.reset();
     assert!(builder.is_empty());
     assert_eq!(builder.last(), Some((&key[..], put(SEQ_MAX))));
 
-    let block = Block::decode(&bytes, seed()).expect("sound");
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("sound");
     let found = block.get(&key, 0, SEQ_MAX).expect("sound");
     let Lookup::Found { value: place, .. } = found else { panic!("{found:?}") };
     assert_eq!(block.bytes(place), value);
@@ -235,32 +244,36 @@ fn the_largest_entry_has_a_block_of_its_own() {
 fn every_damaged_byte_is_noticed() {
     let entries: Vec<Entry> = (0..20u8).map(|i| (vec![i], put(9), vec![i; 9])).collect();
     let (bytes, _) = build(&entries);
-    assert!(Block::decode(&bytes, Seed::of(b"a table").with_u64(8192)).is_err());
+    assert!(Block::decode(&bytes, Seed::of(b"a table").with_u64(8192), &mut Vec::new()).is_err());
     for i in 0..bytes.len() {
         for pattern in [0x01, 0x80, 0xff] {
             let mut damaged = bytes.clone();
             damaged[i] ^= pattern;
-            let error = Block::decode(&damaged, seed()).err().expect("damage");
+            let error = Block::decode(&damaged, seed(), &mut Vec::new()).err().expect("damage");
             assert!(!error.unsupported);
         }
     }
     for len in [0, 1, 15, 16, 4095] {
-        assert!(Block::decode(&bytes[..len], seed()).is_err());
+        assert!(Block::decode(&bytes[..len], seed(), &mut Vec::new()).is_err());
     }
 }
 
 #[test]
 fn what_only_newer_versions_know_is_unsupported() {
-    for at in [UNIT - 12, UNIT - 11, UNIT - 10, UNIT - 9, UNIT - 8] {
+    for at in [UNIT - 12, UNIT - 11, UNIT - 10, UNIT - 9] {
         let (mut bytes, _) = build(&[(b"k".to_vec(), put(1), vec![])]);
         bytes[at] = 0x7f;
         let crc = seed().checksum(&bytes[..UNIT - 4]);
         bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
-        assert!(Block::decode(&bytes, seed()).is_err_and(|error| error.unsupported), "{at}");
+        assert!(
+            Block::decode(&bytes, seed(), &mut Vec::new()).is_err_and(|error| error.unsupported),
+            "{at}"
+        );
     }
     let range_delete = Tag::from_u64(1 << 8 | 3);
     let (bytes, _) = build(&[(b"k".to_vec(), range_delete, vec![])]);
-    let block = Block::decode(&bytes, seed()).expect("sound");
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("sound");
     let error = block.get(b"k", 0, 5).expect_err("an unknown kind");
     assert!(error.unsupported && error.reason.contains("kind 3"), "{error:?}");
     assert!(BlockCursor::new().seek_to_first(block).is_err_and(|error| error.unsupported));
@@ -275,7 +288,8 @@ fn a_key_shares_no_more_than_there_is() {
     bytes[16] = 6;
     let crc = seed().checksum(&bytes[..UNIT - 4]);
     bytes[UNIT - 4..].copy_from_slice(&crc.to_le_bytes());
-    let block = Block::decode(&bytes, seed()).expect("a right checksum");
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("a right checksum");
     assert!(block.get(b"apply", 0, 9).is_err_and(|error| error.offset == 16));
     let mut cursor = BlockCursor::new();
     cursor.seek_to_first(block).expect("the first entry is sound");
@@ -296,23 +310,24 @@ fn known_answer() {
     expected.extend_from_slice(b"\0\0\0\0\x01\0");
     assert_eq!(&bytes[..expected.len()], &expected[..]);
     assert!(bytes[expected.len()..UNIT - 16].iter().all(|&byte| byte == 0));
-    assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x25\0\0\0\x01\0\0\0\0\0\0\0");
-    assert_eq!(bytes[UNIT - 4..], [214, 92, 125, 99]);
+    assert_eq!(&bytes[UNIT - 16..UNIT - 4], b"\x25\0\0\0\x01\0\0\0\x25\0\0\0");
+    assert_eq!(bytes[UNIT - 4..], [22, 211, 63, 18]);
 }
 
 /// The hash index of these bytes is on disks, too.
 #[test]
 fn known_answer_with_a_hash_index() {
-    let mut builder = BlockBuilder::new();
+    let mut builder = BlockBuilder::new(Layout::default());
     for i in 0..17u64 {
         let key = if i < 15 { [b'a'].to_vec() } else { vec![b'a' + i as u8] };
         assert!(builder.add(&key, put(40 - i), b"", KNOWN_HASHES[i.saturating_sub(14) as usize]));
     }
-    let bytes = builder.finish(seed()).to_vec();
+    let bytes = builder.finish(seed()).extent.to_vec();
     // Three keys: 'a' and 'p' in the first run, 'q' in the second.
     let content = content_bytes(&bytes);
     assert_eq!(&bytes[content - 7..content], [0, 1, 254, 3, 0, 2, 0]);
-    let block = Block::decode(&bytes, seed()).expect("sound");
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("sound");
     let found = |key: &[u8], hash| matches!(block.get(key, hash, 99), Ok(Lookup::Found { .. }));
     for (key, hash) in [b"a", b"p", b"q"].into_iter().zip(KNOWN_HASHES) {
         assert!(found(key, hash));
@@ -338,7 +353,9 @@ fn every_damaged_bucket_is_harmless() {
             let mut hostile = bytes.clone();
             hostile[at] = bucket;
             exercise(&mut hostile, &keys);
-            let block = Block::decode(&hostile, seed()).expect("buckets are looked at later");
+            let mut plain = Vec::new();
+            let block =
+                Block::decode(&hostile, seed(), &mut plain).expect("buckets are looked at later");
             for key in &keys {
                 match block.get(key, hash(key), 9) {
                     Ok(Lookup::Found { value, .. }) => assert_eq!(block.bytes(value), [key[0]; 9]),

@@ -10,7 +10,14 @@ fn footer() -> Footer {
     let filter = Region { offset: 30 * UNIT_U64, bytes: 5000, crc: 1 };
     let index = Region { offset: 32 * UNIT_U64, bytes: 7 * UNIT_U64, crc: 2 };
     let properties = Region { offset: 39 * UNIT_U64, bytes: 1, crc: 3 };
-    Footer { entries: 77, filter_format: FilterFormat::BinaryFuse8, filter, index, properties }
+    Footer {
+        entries: 77,
+        compression: Compression::Lz4,
+        filter_format: FilterFormat::BinaryFuse8,
+        filter,
+        index,
+        properties,
+    }
 }
 
 /// A footer with a right checksum, after a change.
@@ -70,6 +77,13 @@ fn hostile_footers() {
         let error = Footer::decode(&newer, &ID, OFFSET).expect_err("newer");
         assert!(error.unsupported && error.reason.contains("newer ouro"), "{error:?}");
     }
+}
+
+#[test]
+fn tables_with_zstd_name_the_feature() {
+    let zstd = changed(|unit| unit[29] = 2);
+    let error = Footer::decode(&zstd, &ID, OFFSET).expect_err("not in this build");
+    assert!(error.unsupported && error.reason.contains("feature `zstd`"), "{error:?}");
 }
 
 fn properties() -> Properties {

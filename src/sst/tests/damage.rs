@@ -144,8 +144,9 @@ fn blocks_of_another_table_are_noticed() {
     let (entries, io, meta) = small_table();
     let pool = BufferPool::new(UNIT, 2);
     let other = Memory::of(Vec::new());
+    let new = NewTable { table_id: [1; 16], ..new_table(Compression::None) };
     let other_meta = now(async {
-        let mut writer = TableWriter::new(&other, other.file(), DB, id(), [1; 16], 5, &pool);
+        let mut writer = TableWriter::new(&other, other.file(), new, &pool);
         for (key, tag, value) in &entries {
             writer.add(key, *tag, value, hasher().hash(key)).await?;
         }

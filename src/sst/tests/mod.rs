@@ -8,7 +8,7 @@ mod walks;
 use std::sync::Arc;
 
 use self::memory::{Memory, now};
-use super::{ReadCounters, Table, TableIter, TableMeta, TableWriter};
+use super::{Compression, NewTable, ReadCounters, Table, TableIter, TableMeta, TableWriter};
 use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
@@ -27,6 +27,10 @@ fn id() -> FileId {
 
 fn hasher() -> KeyHasher {
     KeyHasher::new(&[4; 16])
+}
+
+fn new_table(compression: Compression) -> NewTable {
+    NewTable { db: DB, id: id(), table_id: TABLE_ID, shard: 5, compression }
 }
 
 fn put(seq: SeqNo) -> Tag {
@@ -69,11 +73,19 @@ fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
 
 /// Writes a table with buffers of `write_bytes`.
 fn write(entries: &[Entry], write_bytes: usize) -> (Memory, TableMeta) {
+    write_with(Compression::None, entries, write_bytes)
+}
+
+fn write_with(
+    compression: Compression,
+    entries: &[Entry],
+    write_bytes: usize,
+) -> (Memory, TableMeta) {
     let io = Memory::of(Vec::new());
     let pool = BufferPool::new(write_bytes, 2);
     let hasher = hasher();
     let meta = now(async {
-        let mut writer = TableWriter::new(&io, io.file(), DB, id(), TABLE_ID, 5, &pool);
+        let mut writer = TableWriter::new(&io, io.file(), new_table(compression), &pool);
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }
@@ -142,7 +154,9 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
                 (Kind::Put, 0) => random.below(20_000),
                 (Kind::Put, _) => random.below(300),
             };
-            let value = random.bytes(len);
+            // Half of it compresses.
+            let mut value = random.bytes(len);
+            value[len as usize / 2..].fill(b'.');
             entries.push((key.clone(), Tag::new(1 + random.below(1000), kind), value));
         }
     }

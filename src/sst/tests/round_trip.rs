@@ -8,7 +8,13 @@ use crate::io::Io;
 /// Writes, opens, and gets every key at bounds around each of its versions.
 /// No get costs more than one read.
 fn check(entries: &[Entry], write_bytes: usize) {
-    let (io, meta) = write(entries, write_bytes);
+    for compression in [Compression::None, Compression::Lz4] {
+        check_with(compression, entries, write_bytes);
+    }
+}
+
+fn check_with(compression: Compression, entries: &[Entry], write_bytes: usize) {
+    let (io, meta) = write_with(compression, entries, write_bytes);
     assert_eq!(io.bytes().len() as u64, meta.file_bytes);
     assert_eq!(io.synced() as u64, meta.file_bytes);
     assert_eq!(meta.entries, entries.len() as u64);
@@ -28,6 +34,7 @@ fn check(entries: &[Entry], write_bytes: usize) {
             assert!(io.take_reads().len() <= 1);
         }
     }
+    assert_eq!(collect(&io, &mut TableIter::new(Arc::new(table))).expect("sound"), entries);
     assert_eq!(count(&counters.filter_probes), 4 * entries.len() as u64);
     assert_eq!(count(&counters.filter_negatives), 0);
     assert_eq!(count(&counters.filter_false_positives), 0);
@@ -62,6 +69,30 @@ fn long_keys_and_values() {
         entries.push((vec![b'v', i, 0], put(4), random.bytes(10)));
     }
     check(&sorted(entries), 256 << 10);
+}
+
+#[test]
+fn compressed_tables_are_shorter() {
+    let mut random = Random(6);
+    let mut entry = |i: u64| {
+        let mut value = random.bytes(100);
+        value[50..].fill(b'.');
+        (format!("user{i:020}").into_bytes(), put(i + 1), value)
+    };
+    let entries: Vec<Entry> = (0..5000).map(&mut entry).collect();
+    let (_, plain) = write(&entries, 256 << 10);
+    let (io, meta) = write_with(Compression::Lz4, &entries, 256 << 10);
+    assert!(meta.file_bytes * 3 < plain.file_bytes * 2, "{} {}", meta.file_bytes, plain.file_bytes);
+    // Values of a get and of a walk are there after the block was decompressed.
+    let table = Arc::new(open(&io, &meta).expect("sound"));
+    let mut iter = TableIter::new(Arc::clone(&table));
+    let counters = ReadCounters::default();
+    for (key, tag, value) in entries.iter().step_by(97) {
+        let found = now(table.get(&io, &counters, key, hasher().hash(key), SEQ_MAX));
+        now(iter.seek(&io, key, *tag)).expect("sound");
+        assert_eq!(found.expect("sound").expect("it is there").value(), value);
+        assert_eq!(iter.value(), value);
+    }
 }
 
 /// Versions of one key fill many blocks; every one of them is found with
@@ -148,7 +179,7 @@ fn a_failed_write_or_sync_is_told() {
     for successes in 0..=writes {
         let io = Memory::of(Vec::new());
         let result = now(async {
-            let mut writer = TableWriter::new(&io, io.file(), DB, id(), TABLE_ID, 5, &pool);
+            let mut writer = TableWriter::new(&io, io.file(), new_table(Compression::None), &pool);
             for (key, tag, value) in &entries {
                 io.fail_after(successes as usize);
                 writer.add(key, *tag, value, hasher().hash(key)).await?;
