@@ -1,10 +1,14 @@
 //! Filters: building one, and asking one, at sizes within the processor's
-//! caches and beyond.
+//! caches and beyond; and a table that compares the engine's choice with
+//! others. `cargo bench --bench filter -- --table` prints the table only.
 
 use std::hint::black_box;
+use std::time::Instant;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
+use fastbloom::BloomFilter;
 use ourodb::bench::Filter;
+use xorf::{BinaryFuse8, BinaryFuse16, Filter as _, Xor8};
 
 /// Well-mixed numbers, as the key hash gives: the finalizer of SplitMix64.
 fn hash(i: u64) -> u64 {
@@ -48,5 +52,94 @@ fn filters(c: &mut Criterion) {
     group.finish();
 }
 
+/// One row: a filter over sorted hashes, as [`Filter::build`] hands them on.
+fn row<F>(
+    name: &str,
+    hashes: &[u64],
+    build: impl Fn(&[u64]) -> Option<F>,
+    bytes: impl Fn(&F) -> usize,
+    contains: impl Fn(&F, u64) -> bool,
+) {
+    const PROBES: u64 = 1 << 20;
+    let keys = hashes.len() as f64;
+    let (mut build_ns, mut probe_ns) = (f64::MAX, f64::MAX);
+    let mut built = None;
+    for _ in 0..(2_000_000 / hashes.len()).clamp(5, 200) {
+        let start = Instant::now();
+        let filter = build(black_box(hashes));
+        build_ns = build_ns.min(start.elapsed().as_nanos() as f64 / keys);
+        built = filter.or(built);
+    }
+    let Some(filter) = built else {
+        println!("{:>8} {name:<14} cannot be built", hashes.len());
+        return;
+    };
+    assert!(hashes.iter().all(|&hash| contains(&filter, hash)));
+    let mut passed = 0;
+    for _ in 0..5 {
+        let start = Instant::now();
+        passed = (0..PROBES).filter(|&i| contains(&filter, hash((1 << 40) + i))).count();
+        probe_ns = probe_ns.min(start.elapsed().as_nanos() as f64 / PROBES as f64);
+    }
+    println!(
+        "{:>8} {name:<14} {build_ns:>12.1} {probe_ns:>9.1} {:>10.2} {:>15.3}",
+        hashes.len(),
+        bytes(&filter) as f64 * 8.0 / keys,
+        passed as f64 * 100.0 / PROBES as f64
+    );
+}
+
+/// Sizes without headers, which are the same 24 bytes or so for all of them.
+fn table() {
+    println!("    keys filter         build ns/key  probe ns   bits/key false positive %");
+    for keys in [100, 300, 1_000, 3_000, 10_000, 16_384, 100_000, 1_000_000] {
+        let mut hashes: Vec<u64> = (0..keys).map(hash).collect();
+        hashes.sort_unstable();
+        let hashes = &hashes[..];
+        row(
+            "BinaryFuse8",
+            hashes,
+            |h| BinaryFuse8::try_from(h).ok(),
+            |f| f.fingerprints.len(),
+            |f, h| f.contains(&h),
+        );
+        row(
+            "BinaryFuse16",
+            hashes,
+            |h| BinaryFuse16::try_from(h).ok(),
+            |f| 2 * f.fingerprints.len(),
+            |f, h| f.contains(&h),
+        );
+        row(
+            "Xor8",
+            hashes,
+            |h| Some(Xor8::from(h)),
+            |f| f.fingerprints.len(),
+            |f, h| f.contains(&h),
+        );
+        row(
+            "Bloom 10 bits",
+            hashes,
+            |h| {
+                let mut filter =
+                    BloomFilter::with_num_bits(10 * h.len()).seed(&1).expected_items(h.len());
+                for &hash in h {
+                    filter.insert_hash(hash);
+                }
+                Some(filter)
+            },
+            |f| f.num_bits() / 8,
+            BloomFilter::contains_hash,
+        );
+    }
+}
+
 criterion_group!(benches, filters);
-criterion_main!(benches);
+
+fn main() {
+    table();
+    if !std::env::args().any(|arg| arg == "--table") {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    }
+}

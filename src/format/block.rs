@@ -59,9 +59,9 @@ const _: () = assert!(*HASHED_RESTARTS.end() <= BUCKET_NONE as usize);
 /// The bucket of a key with this hash.
 ///
 /// Filters take the same hash, and keys that pass one by mistake are no random
-/// choice. A filter draws its bits from the hash after adding its own random
-/// seed and a finalizer of several rounds; here they are the upper half of one
-/// product. Neither says anything about the other.
+/// choice. A filter draws its bits from the hash after it added a seed of its
+/// own and went through a finalizer of several rounds; here they are the upper
+/// half of one product. Neither says anything about the other.
 #[inline]
 fn bucket_of(hash: u64, buckets: usize) -> usize {
     let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
