@@ -1,16 +1,17 @@
 //! The parts of a table file around its data blocks: footer, properties, and
-//! (in [`index`]) the index.
+//! (in [`index`] and [`partition`]) what leads to the blocks.
 //!
-//! A table is a header unit, data blocks, filter region, index region,
-//! properties region, footer unit, in this order and without gaps; each starts
-//! at a unit. Every checksum starts from the table's random 128-bit id and the
+//! A table is a header unit, data blocks, partitions, top index, properties,
+//! footer unit, in this order and without gaps; each starts at a unit. Every checksum starts from the table's random 128-bit id and the
 //! offset of what it covers, padding included, so that a block of another
 //! table, or of another place, does not pass. `FORMAT.md` has the bytes.
 
 mod heads;
 mod index;
+mod partition;
 
 pub(crate) use index::{Index, IndexBuilder};
+pub(crate) use partition::{Partition, PartitionBuilder, Partitions, seal as seal_partition};
 
 use super::block::{Compression, TRAILER_BYTES};
 use super::header::{ByteReader, DecodeError};
@@ -19,8 +20,9 @@ use crate::base::ids::{Epoch, ShardId};
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64, round_up_u64};
 use crate::base::seq::{SEQ_MAX, SeqNo};
 
-/// The shortest table: header, one data block, index, properties, footer.
-pub(crate) const TABLE_BYTES_MIN: u64 = 5 * UNIT_U64;
+/// The shortest table: header, one data block, one partition, top index,
+/// properties, footer.
+pub(crate) const TABLE_BYTES_MIN: u64 = 6 * UNIT_U64;
 
 const MAGIC: &[u8; 8] = b"OUROFTR\0";
 const CHECKSUM_CRC32C: u8 = 1;
@@ -38,7 +40,8 @@ pub(crate) fn seed_at(table_id: &[u8; 16], offset: u64) -> Seed {
 pub(crate) struct Region {
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    /// Checksum over the bytes and the padding.
+    /// Checksum over the bytes and the padding; zero for the partitions, each
+    /// of which has its own.
     pub(crate) crc: u32,
 }
 
@@ -50,12 +53,11 @@ impl Region {
     }
 }
 
-/// How a table's filter is stored. The numbers are on disk, for ever.
+/// How the filters of partitions are stored. The numbers are on disk, for
+/// ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum FilterFormat {
-    /// There is none: every key may be in the table.
-    None = 0,
     /// See [`super::filter`].
     BinaryFuse8 = 1,
 }
@@ -67,8 +69,8 @@ pub(crate) struct Footer {
     /// How blocks are compressed that get smaller by it.
     pub(crate) compression: Compression,
     pub(crate) filter_format: FilterFormat,
-    pub(crate) filter: Region,
-    pub(crate) index: Region,
+    pub(crate) partitions: Region,
+    pub(crate) top_index: Region,
     pub(crate) properties: Region,
 }
 
@@ -76,9 +78,9 @@ impl Footer {
     /// Fills one unit, the one at the end of the properties region.
     pub(crate) fn encode(&self, unit: &mut [u8], table_id: &[u8; 16]) {
         assert_eq!(unit.len(), UNIT);
-        assert_eq!(self.filter.end(), self.index.offset);
-        assert_eq!(self.index.end(), self.properties.offset);
-        assert_eq!(self.filter.bytes == 0, self.filter_format == FilterFormat::None);
+        assert_eq!(self.partitions.end(), self.top_index.offset);
+        assert_eq!(self.top_index.end(), self.properties.offset);
+        assert_eq!(self.partitions.crc, 0);
         let mut out = Vec::with_capacity(UNIT);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(table_id);
@@ -88,7 +90,7 @@ impl Footer {
         out.push(self.filter_format as u8);
         out.push(ENCRYPTION_NONE);
         out.extend_from_slice(&self.entries.to_le_bytes());
-        for region in [&self.filter, &self.index, &self.properties] {
+        for region in [&self.partitions, &self.top_index, &self.properties] {
             out.extend_from_slice(&region.offset.to_le_bytes());
             out.extend_from_slice(&region.bytes.to_le_bytes());
             out.extend_from_slice(&region.crc.to_le_bytes());
@@ -127,7 +129,6 @@ impl Footer {
             && encryption == ENCRYPTION_NONE;
         let compression = Compression::from_id(compression, 29)?;
         let filter_format = match filter_format {
-            0 if known => FilterFormat::None,
             1 if known => FilterFormat::BinaryFuse8,
             _ => {
                 let reason = format!(
@@ -151,17 +152,19 @@ impl Footer {
         reader
             .take(FOOTER_CRC_OFFSET - reader.position())
             .and_then(|rest| ByteReader::new(rest).zeroes_to_end())?;
-        let [filter, index, properties] = regions;
-        let adjacent = filter.offset.is_multiple_of(UNIT_U64)
-            && filter.offset >= 2 * UNIT_U64
-            && filter.end() == index.offset
-            && index.end() == properties.offset
-            && properties.end() == offset
-            && (filter.bytes == 0) == (filter_format == FilterFormat::None);
+        let [partitions, top_index, properties] = regions;
+        let adjacent = partitions.offset.is_multiple_of(UNIT_U64)
+            && partitions.offset >= 2 * UNIT_U64
+            && partitions.bytes.is_multiple_of(UNIT_U64)
+            && partitions.bytes > 0
+            && partitions.crc == 0
+            && partitions.end() == top_index.offset
+            && top_index.end() == properties.offset
+            && properties.end() == offset;
         if !adjacent {
             return Err(DecodeError::corrupt(40, "the regions do not follow one another"));
         }
-        Ok(Self { entries, compression, filter_format, filter, index, properties })
+        Ok(Self { entries, compression, filter_format, partitions, top_index, properties })
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! The bytes are those of [`crate::format::table`] and
 //! [`crate::format::block`]; here is the I/O around them. A table is written
-//! once, in one pass, and never changed. An open one keeps its index and its
-//! filter in memory, so that a lookup costs one read at most. Nothing that was
-//! read is used before its checksum was verified.
+//! once, in one pass, and never changed. An open one keeps its partitions (index
+//! and filter) in memory, so that a lookup costs one read at most. Nothing that
+//! was read is used before its checksum was verified.
 
 mod iter;
 mod reader;

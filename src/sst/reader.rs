@@ -10,21 +10,18 @@ use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::base::seq::{SeqNo, Tag};
 use crate::base::sync::tally::Ordering;
 use crate::format::block::{Block, Lookup};
-use crate::format::filter::Filter;
 use crate::format::header::{DecodeError, FileType, Header};
 use crate::format::table::{
-    FilterFormat, Footer, Index, Properties, Region, TABLE_BYTES_MIN, seed_at,
+    Footer, Index, Partition, Partitions, Properties, Region, TABLE_BYTES_MIN, seed_at,
 };
 use crate::io::{File, Io, IoBuf};
 use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, TableMeta};
 
-/// An open table. Its index and filter are in memory, its blocks are not.
+/// An open table. Its partitions are in memory, its blocks are not.
 pub(crate) struct Table {
     file: File,
     meta: TableMeta,
-    index: Index,
-    /// `None` for a table without a filter: every key may be in it.
-    filter: Option<Filter>,
+    partitions: Partitions,
 }
 
 /// The version of a key that [`Table::get`] found. Holds the block it is in.
@@ -77,7 +74,7 @@ impl Table {
             .map_err(|error| error.at(file.path(), footer_at))?;
         drop(buf);
 
-        let regions = Regions::read(io, &file, footer.filter.offset..footer_at).await?;
+        let regions = Regions::read(io, &file, footer.partitions.offset..footer_at).await?;
         let part = |region: &Region| regions.verified(&file, &meta.table_id, region);
         let located = |region: &Region, error: DecodeError| error.at(file.path(), region.offset);
         let properties = Properties::decode(part(&footer.properties)?)
@@ -86,17 +83,20 @@ impl Table {
             let reason = "the table and the manifest say different things about its contents";
             return Err(damaged(footer.properties.offset, reason.to_owned()));
         }
-        let index = Index::decode(part(&footer.index)?, footer.filter.offset / UNIT_U64)
-            .map_err(|error| located(&footer.index, error))?;
-        let filter = match footer.filter_format {
-            FilterFormat::None => None,
-            FilterFormat::BinaryFuse8 => Some(
-                Filter::decode(part(&footer.filter)?)
-                    .map_err(|error| located(&footer.filter, error))?,
-            ),
-        };
+        let units = footer.partitions.offset / UNIT_U64..footer.partitions.end() / UNIT_U64;
+        let top = Index::decode(part(&footer.top_index)?, units)
+            .map_err(|error| located(&footer.top_index, error))?;
+        let mut all = Vec::with_capacity(top.blocks());
+        for i in 0..top.blocks() {
+            let (offset, len) = top.extent(i);
+            let partition =
+                Partition::decode(regions.at(offset, len), seed_at(&meta.table_id, offset));
+            all.push(partition.map_err(|error| error.at(file.path(), offset))?);
+        }
         drop(regions);
-        Ok(Self { file, meta, index, filter })
+        let partitions =
+            Partitions::new(top, all).map_err(|error| located(&footer.partitions, error))?;
+        Ok(Self { file, meta, partitions })
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
@@ -108,12 +108,11 @@ impl Table {
         size_of::<Self>()
             + self.meta.smallest.len()
             + self.meta.largest.len()
-            + self.index.bytes()
-            + self.filter.as_ref().map_or(0, Filter::bytes)
+            + self.partitions.bytes()
     }
 
-    pub(super) fn index(&self) -> &Index {
-        &self.index
+    pub(super) fn index(&self) -> &Partitions {
+        &self.partitions
     }
 
     /// Finds the newest version of `key` at or below `bound`. Reads one block,
@@ -133,18 +132,19 @@ impl Table {
         if key < &self.meta.smallest[..] || key > &self.meta.largest[..] {
             return Ok(None);
         }
-        if let Some(filter) = &self.filter {
+        let partition = self.partitions.partition_of(key, Tag::visible_at(bound));
+        if let Some(filter) = &partition.filter {
             counters.filter_probes.fetch_add(1, Ordering::Relaxed);
             if !filter.may_contain(hash.filter) {
                 counters.filter_negatives.fetch_add(1, Ordering::Relaxed);
                 return Ok(None);
             }
         }
-        let Some(block) = self.index.find(key, Tag::visible_at(bound)) else {
+        let Some(block) = partition.find(key, Tag::visible_at(bound)) else {
             // The key is the table's largest, and every version of it newer.
             return Ok(None);
         };
-        let (offset, len) = self.index.extent(block);
+        let (offset, len) = self.partitions.extent(block);
         let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
         let mut plain = Vec::new();
         let found = self
@@ -155,8 +155,8 @@ impl Table {
             Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, plain, value })),
             Lookup::OnlyNewer => {}
             Lookup::Absent => {
-                let newer_before = block > 0 && self.index.ends_with(block - 1, key);
-                if self.filter.is_some() && !newer_before {
+                let newer_before = block > 0 && self.partitions.ends_with(block - 1, key);
+                if partition.filter.is_some() && !newer_before {
                     counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -188,7 +188,7 @@ impl Table {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Table({}, {} blocks)", self.file.path().display(), self.index.blocks())
+        write!(f, "Table({}, {} blocks)", self.file.path().display(), self.partitions.blocks())
     }
 }
 
@@ -203,7 +203,7 @@ fn agree(meta: &TableMeta, footer: &Footer, properties: &Properties) -> bool {
         && properties.epoch == meta.id.epoch()
 }
 
-/// Filter, index and properties as they are on disk.
+/// Partitions, top index and properties as they are on disk.
 struct Regions {
     offset: u64,
     bytes: Vec<u8>,
@@ -223,12 +223,16 @@ impl Regions {
         Ok(Self { offset: place.start, bytes })
     }
 
+    /// So many bytes from `offset` on, which nobody has verified yet.
+    fn at(&self, offset: u64, len: usize) -> &[u8] {
+        &self.bytes[(offset - self.offset) as usize..][..len]
+    }
+
     /// The bytes of one region, verified.
     fn verified(&self, file: &File, table_id: &[u8; 16], region: &Region) -> Result<&[u8]> {
-        let start = (region.offset - self.offset) as usize;
-        let padded = &self.bytes[start..start + round_up_u64(region.bytes) as usize];
+        let padded = self.at(region.offset, round_up_u64(region.bytes) as usize);
         if seed_at(table_id, region.offset).checksum(padded) != region.crc {
-            let reason = "the checksum of filter, index or properties does not match";
+            let reason = "the checksum of top index or properties does not match";
             return Err(Error::corruption(file.path(), region.offset, reason));
         }
         Ok(&padded[..region.bytes as usize])

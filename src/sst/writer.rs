@@ -2,8 +2,8 @@
 //!
 //! Blocks gather in one buffer, which is written when it is full; one write is
 //! in flight at a time, and none of them is durable before the sync at the
-//! end. What grows with the table is the hash of each key and the separator of
-//! each block.
+//! end. What grows with the table is its partitions (filter and index), which
+//! are written behind the data.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::base::ids::{DbId, FileId, ShardId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up};
 use crate::base::seq::{Kind, Tag, compare_internal};
 use crate::format::block::{BlockBuilder, Compression, Layout};
-use crate::format::filter::Filter;
 use crate::format::header::{FileType, Header};
 use crate::format::table::{
-    FilterFormat, Footer, IndexBuilder, Properties, Region, TABLE_BYTES_MIN, seed_at,
+    FilterFormat, Footer, IndexBuilder, PartitionBuilder, Properties, Region, TABLE_BYTES_MIN,
+    seal_partition, seed_at,
 };
 use crate::io::{BufferPool, File, Harden, Io, IoBuf, WriteBuf};
 use crate::sst::TableMeta;
@@ -38,9 +38,10 @@ pub(crate) struct TableWriter<'a, I: Io> {
     out: Output<'a, I>,
     new: NewTable,
     block: BlockBuilder,
-    index: IndexBuilder,
-    /// One for each distinct key.
-    hashes: Vec<u64>,
+    partition: PartitionBuilder,
+    /// The finished ones.
+    partitions: Vec<Vec<u8>>,
+    top_index: IndexBuilder,
     /// Complete at the end, but for the largest key.
     properties: Properties,
 }
@@ -56,8 +57,9 @@ impl<'a, I: Io> TableWriter<'a, I> {
             out: Output { io, file, buf: Some(buf), filled: UNIT, written: 0 },
             new,
             block: BlockBuilder::new(Layout { compression, ..Layout::default() }),
-            index: IndexBuilder::new(),
-            hashes: Vec::new(),
+            partition: PartitionBuilder::new(1),
+            partitions: Vec::new(),
+            top_index: IndexBuilder::new(),
             properties: Properties {
                 entries: 0,
                 tombstones: 0,
@@ -87,9 +89,6 @@ impl<'a, I: Io> TableWriter<'a, I> {
             "entries of a table come in order"
         );
         assert!(tag.kind().is_some(), "a table holds entries of known kinds");
-        if last.is_none_or(|(last_key, _)| last_key != key) {
-            self.hashes.push(hash.filter);
-        }
         let properties = &mut self.properties;
         if properties.entries == 0 {
             properties.smallest = key.into();
@@ -113,8 +112,14 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let seed = seed_at(&self.new.table_id, self.out.position());
         let finished = self.block.finish(seed);
         self.out.put(finished.extent).await?;
+        let next = finished.next.or(next);
         let units = finished.extent.len() / UNIT;
-        self.index.add(finished.last, finished.next.or(next), units);
+        self.partition.add(finished.last, next, units, finished.hashes());
+        if self.partition.is_full() || next.is_none() {
+            let partition = self.partition.finish();
+            self.top_index.add(finished.last, next, partition.len() / UNIT);
+            self.partitions.push(partition);
+        }
         self.block.reset();
         Ok(())
     }
@@ -136,14 +141,14 @@ impl<'a, I: Io> TableWriter<'a, I> {
         while !self.block.is_empty() {
             self.finish_block(None).await?;
         }
-        let filter = Filter::build(&mut self.hashes);
-        self.hashes = Vec::new();
-        let filter_format = match filter {
-            Some(_) => FilterFormat::BinaryFuse8,
-            None => FilterFormat::None,
-        };
-        let filter = self.region(filter.map_or_else(Vec::new, |filter| filter.encode())).await?;
-        let index = self.region(self.index.encode()).await?;
+        assert!(self.partition.is_empty(), "the last block ends the last partition");
+        let offset = self.out.position();
+        for mut partition in std::mem::take(&mut self.partitions) {
+            seal_partition(&mut partition, seed_at(&self.new.table_id, self.out.position()));
+            self.out.put(&partition).await?;
+        }
+        let partitions = Region { offset, bytes: self.out.position() - offset, crc: 0 };
+        let top_index = self.region(self.top_index.encode()).await?;
         self.properties.largest = self.block.last().map(|(key, _)| key.into()).unwrap_or_default();
         let properties = self.region(self.properties.encode()).await?;
 
@@ -151,7 +156,8 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let NewTable { id, table_id, compression, .. } = new;
         let entries = stated.entries;
         let mut unit = [0; UNIT];
-        Footer { entries, compression, filter_format, filter, index, properties }
+        let filter_format = FilterFormat::BinaryFuse8;
+        Footer { entries, compression, filter_format, partitions, top_index, properties }
             .encode(&mut unit, &table_id);
         out.put(&unit).await?;
         out.flush().await?;

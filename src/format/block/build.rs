@@ -95,6 +95,14 @@ pub struct Finished<'a> {
     /// The key of the entry that the next block starts with, if there is one
     /// already.
     pub next: Option<&'a [u8]>,
+    taken: &'a [Gathered],
+}
+
+impl Finished<'_> {
+    /// The hashes of the keys in the block.
+    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.taken.iter().filter(|entry| entry.is_newest).map(|entry| entry.hash)
+    }
 }
 
 impl BlockBuilder {
@@ -216,10 +224,11 @@ impl BlockBuilder {
         assert!(extent.len() <= BLOCK_BYTES_MAX);
         assert!(extent.len() == UNIT || self.taken == 1, "only one entry takes several units");
         let extent = &extent[..];
+        let taken = &self.gathered[..self.taken];
 
         if self.taken == self.gathered.len() {
             let last_tag = self.last_tag.expect("there is an entry");
-            return Finished { extent, last: (&self.last_key, last_tag), next: None };
+            return Finished { extent, last: (&self.last_key, last_tag), next: None, taken };
         }
         let entries = gathered_entries(&self.bytes);
         for (cursor, i) in [(&mut self.end, self.taken - 1), (&mut self.next, self.taken)] {
@@ -230,7 +239,12 @@ impl BlockBuilder {
                 cursor.next(entries).expect(sound);
             }
         }
-        Finished { extent, last: (self.end.key(), self.end.tag()), next: Some(self.next.key()) }
+        Finished {
+            extent,
+            last: (self.end.key(), self.end.tag()),
+            next: Some(self.next.key()),
+            taken,
+        }
     }
 
     /// Chooses how many entries the block takes, and puts their content, and

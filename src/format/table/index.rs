@@ -1,5 +1,5 @@
-//! The index of a table: for each data block a separator and the number of
-//! units.
+//! An index: for each data block a separator and the number of units. Each
+//! partition has one, and one with partitions for blocks leads to those.
 //!
 //! A separator is an internal key at or after the last entry of its block and
 //! before every lookup that belongs to the next block: the last entry's own
@@ -12,6 +12,7 @@
 //! most steps of a search compare two integers.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64};
 use crate::base::seq::{Tag, compare_internal};
@@ -25,6 +26,9 @@ const MAX: usize = u32::MAX as usize;
 
 /// What each block takes in the index at least: tag and two lengths.
 const ENTRY_BYTES_MIN: usize = 8 + 1 + 1;
+
+/// What it takes without its separator's bytes at most: tag and two lengths.
+const ENTRY_BYTES_BARE: usize = 8 + 1 + 3;
 
 /// A separator between two blocks, kept apart: where its key ends, its tag,
 /// and the units of its block.
@@ -60,14 +64,19 @@ impl IndexBuilder {
         assert!(self.keys.len() <= MAX && self.entries.len() < MAX);
     }
 
-    /// The index region.
+    /// At least as many bytes as [`IndexBuilder::encode`] makes.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.keys.len() + ENTRY_BYTES_BARE * self.entries.len() + 8
+    }
+
+    /// The bytes that [`Index::decode`] reads.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let first = self.entries.first().map_or(&[][..], |&(end, ..)| &self.keys[..end]);
         let last_start = self.entries.iter().nth_back(1).map_or(0, |&(end, ..)| end);
         let last = &self.keys[last_start..];
         // The keys are sorted: what the first and the last share, all share.
         let prefix_bytes = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-        let mut out = Vec::with_capacity(self.keys.len() + 11 * self.entries.len() + 8);
+        let mut out = Vec::with_capacity(self.bytes_max());
         out.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
         out.extend_from_slice(&(prefix_bytes as u32).to_le_bytes());
         out.extend_from_slice(&first[..prefix_bytes]);
@@ -132,10 +141,9 @@ fn head(key: &[u8]) -> u64 {
 }
 
 impl Index {
-    /// Decodes the index of data blocks that start at unit 1, one after the
-    /// other, and end where unit `data_end` starts. Allocates in proportion to
-    /// `bytes`.
-    pub(crate) fn decode(bytes: &[u8], data_end: u64) -> Result<Self, DecodeError> {
+    /// Decodes the index of blocks, one after the other, that take these units
+    /// of the file. Allocates in proportion to `bytes`.
+    pub(crate) fn decode(bytes: &[u8], data: Range<u64>) -> Result<Self, DecodeError> {
         let mut reader = ByteReader::new(bytes);
         let blocks = reader.u32()? as usize;
         let prefix_bytes = reader.u32()? as usize;
@@ -153,7 +161,7 @@ impl Index {
         let mut ends = Vec::with_capacity(blocks);
         let mut tags = Vec::with_capacity(blocks);
         let mut units = Vec::with_capacity(blocks + 1);
-        let mut unit = 1u64;
+        let mut unit = data.start;
         let mut previous: Option<(&[u8], Tag)> = None;
         for _ in 0..blocks {
             let at = reader.position();
@@ -184,8 +192,8 @@ impl Index {
         if !reader.is_empty() {
             return Err(DecodeError::corrupt(reader.position(), "bytes after the index"));
         }
-        if unit != data_end || data_end > MAX as u64 {
-            let reason = format!("the blocks end at unit {unit}, the data at {data_end}");
+        if unit != data.end || data.end > MAX as u64 {
+            let reason = format!("the blocks end at unit {unit}, the data at {}", data.end);
             return Err(DecodeError::corrupt(0, reason));
         }
         Ok(Self {
@@ -328,7 +336,7 @@ mod tests {
                 unit += i as u64 + 1;
             }
             let bytes = builder.encode();
-            let index = Index::decode(&bytes, unit).expect("sound bytes");
+            let index = Index::decode(&bytes, 1..unit).expect("sound bytes");
             assert_eq!(index.blocks(), 6);
             assert_eq!(index.extent(2), (4 * UNIT_U64, 3 * UNIT));
             for (i, entry) in entries.iter().enumerate() {
@@ -347,8 +355,8 @@ mod tests {
             assert!(index.ends_with(1, &with_prefix(b"k")));
             assert!(!index.ends_with(0, &with_prefix(b"k")));
             assert!(index.bytes() > bytes.len());
-            assert!(Index::decode(&bytes, unit + 1).is_err());
-            assert!(Index::decode(&bytes, unit - 1).is_err());
+            assert!(Index::decode(&bytes, 1..unit + 1).is_err());
+            assert!(Index::decode(&bytes, 1..unit - 1).is_err());
         }
     }
 
@@ -360,7 +368,7 @@ mod tests {
         for key in keys {
             builder.add((key, put(5)), None, 1);
         }
-        let index = Index::decode(&builder.encode(), 7).expect("sound bytes");
+        let index = Index::decode(&builder.encode(), 1..7).expect("sound bytes");
         for (i, key) in keys.into_iter().enumerate() {
             assert_eq!(index.find(key, put(6)), Some(i), "{key:?}");
             assert_eq!(index.find(key, put(5)), Some(i), "{key:?}");
@@ -375,16 +383,16 @@ mod tests {
             builder.add((&[b'p', i, i], put(u64::from(i) + 1)), Some(&[b'p', i + 1]), 2);
         }
         let sound = builder.encode();
-        assert!(Index::decode(&sound, 41).is_ok());
+        assert!(Index::decode(&sound, 1..41).is_ok());
         for len in 0..sound.len() {
-            assert!(Index::decode(&sound[..len], 41).is_err());
+            assert!(Index::decode(&sound[..len], 1..41).is_err());
         }
         let mut refused = 0;
         for i in 0..sound.len() {
             for pattern in 1..=255 {
                 let mut hostile = sound.clone();
                 hostile[i] ^= pattern;
-                match Index::decode(&hostile, 41) {
+                match Index::decode(&hostile, 1..41) {
                     Ok(index) => {
                         index.find(&[b'p', 7], put(3));
                         index.ends_with(0, b"p");
@@ -400,17 +408,17 @@ mod tests {
         // As many blocks as the field can say.
         let mut hostile = sound.clone();
         hostile[..4].fill(0xff);
-        assert!(Index::decode(&hostile, 41).is_err());
+        assert!(Index::decode(&hostile, 1..41).is_err());
         let mut hostile = sound;
         hostile[4..8].fill(0xff);
-        assert!(Index::decode(&hostile, 41).is_err());
+        assert!(Index::decode(&hostile, 1..41).is_err());
         // A separator longer than any key.
         for (key_bytes, is_sound) in [(KEY_BYTES_MAX, true), (KEY_BYTES_MAX + 1, false)] {
             let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1];
             let (length, used) = varint::encode(key_bytes as u32);
             long.extend_from_slice(&length[..used]);
             long.resize(long.len() + key_bytes, b'k');
-            assert_eq!(Index::decode(&long, 2).is_ok(), is_sound);
+            assert_eq!(Index::decode(&long, 1..2).is_ok(), is_sound);
         }
     }
 }

@@ -7,15 +7,15 @@ const ID: [u8; 16] = [9; 16];
 const OFFSET: u64 = 40 * UNIT_U64;
 
 fn footer() -> Footer {
-    let filter = Region { offset: 30 * UNIT_U64, bytes: 5000, crc: 1 };
-    let index = Region { offset: 32 * UNIT_U64, bytes: 7 * UNIT_U64, crc: 2 };
+    let partitions = Region { offset: 30 * UNIT_U64, bytes: 2 * UNIT_U64, crc: 0 };
+    let top_index = Region { offset: 32 * UNIT_U64, bytes: 7 * UNIT_U64, crc: 2 };
     let properties = Region { offset: 39 * UNIT_U64, bytes: 1, crc: 3 };
     Footer {
         entries: 77,
         compression: Compression::Lz4,
         filter_format: FilterFormat::BinaryFuse8,
-        filter,
-        index,
+        partitions,
+        top_index,
         properties,
     }
 }
@@ -62,6 +62,8 @@ fn hostile_footers() {
         (40, &[1]),
         (40, &[0; 8]),
         (48, &[0; 8]),
+        (48, &8191u64.to_le_bytes()),
+        (56, &[1]),
         (48, &9000u64.to_le_bytes()),
         (72, &9000u64.to_le_bytes()),
         (96, &9000u64.to_le_bytes()),

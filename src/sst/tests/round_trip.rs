@@ -121,6 +121,32 @@ fn versions_of_one_key_over_many_blocks() {
     assert_eq!(count(&counters.filter_false_positives), 0);
 }
 
+/// A long key whose versions fill several partitions: each finds the key in its
+/// own filter.
+#[test]
+fn versions_of_one_key_over_many_partitions() {
+    let hot = vec![b'h'; 4000];
+    let mut entries: Vec<Entry> = vec![(b"before".to_vec(), put(5), vec![])];
+    for seq in (1..=60).rev() {
+        entries.push((hot.clone(), put(seq * 10), vec![seq as u8; 300]));
+    }
+    entries.push((b"later".to_vec(), put(5), vec![]));
+    check(&entries, UNIT);
+    let (io, meta) = write(&entries, UNIT);
+    let table = open(&io, &meta).expect("a sound table");
+    assert!(table.index().partitions() > 2, "{}", table.index().partitions());
+    let counters = ReadCounters::default();
+    io.take_reads();
+    for bound in 0..=610 {
+        let found = get(&io, &table, &counters, &hot, bound).expect("a sound table");
+        let expected = (bound >= 10).then(|| bound.min(600) / 10 * 10);
+        assert_eq!(found.map(|(tag, _)| tag.seq()), expected);
+        assert_eq!(io.take_reads().len(), 1);
+    }
+    assert_eq!(count(&counters.filter_negatives), 0);
+    assert_eq!(count(&counters.filter_false_positives), 0);
+}
+
 #[test]
 fn the_cost_of_gets() {
     let keys = 20_000u64;
@@ -128,6 +154,7 @@ fn the_cost_of_gets() {
     let entries: Vec<Entry> = (0..keys).map(|i| (key(2 * i), put(1 + i), vec![1; 100])).collect();
     let (io, meta) = write(&entries, 256 << 10);
     let table = open(&io, &meta).expect("a sound table");
+    assert_eq!(table.index().partitions(), 2);
     let data = keys as usize * 116;
     assert!(table.pinned_bytes() > keys as usize, "{}", table.pinned_bytes());
     assert!(table.pinned_bytes() < data * 3 / 100, "{} of {data}", table.pinned_bytes());

@@ -13,7 +13,7 @@ fn blocks_of(layout: Layout, entries: &[Entry]) -> Blocks {
     let mut builder = BlockBuilder::new(layout);
     let mut blocks = Blocks::new();
     let mut finish = |builder: &mut BlockBuilder| {
-        let Finished { extent, last, next } = builder.finish(seed());
+        let Finished { extent, last, next, .. } = builder.finish(seed());
         blocks.push((extent.to_vec(), (last.0.to_vec(), last.1), next.map(<[u8]>::to_vec)));
         builder.reset();
     };

@@ -1,0 +1,333 @@
+//! Partitions: filter and index of consecutive data blocks, in one extent, so
+//! that a reader that does not keep all of them in memory gets both with one
+//! read. A *top index* leads to the partition of an internal key as an index
+//! leads to its block; most tables have one partition.
+
+use std::ops::Range;
+
+use super::index::{Index, IndexBuilder};
+use crate::base::checksum::Seed;
+use crate::base::limits::{UNIT, round_up};
+use crate::base::seq::Tag;
+use crate::format::block::BLOCK_BYTES_MAX;
+use crate::format::filter::Filter;
+use crate::format::header::{ByteReader, DecodeError};
+
+/// A partition ends when its index has grown to this length ...
+const INDEX_BYTES: usize = 32 << 10;
+/// ... or it has so many keys.
+const KEYS: usize = 16 << 10;
+
+/// Checksum, lengths of filter and index, first unit and units of the data,
+/// and a field that is zero.
+pub(crate) const HEADER_BYTES: usize = 24;
+
+/// Collects filter and index of the blocks of one partition after the other.
+#[derive(Default)]
+pub(crate) struct PartitionBuilder {
+    index: IndexBuilder,
+    /// Those of the keys, with duplicates.
+    hashes: Vec<u64>,
+    data: Range<usize>,
+}
+
+impl PartitionBuilder {
+    /// For data that starts at this unit.
+    pub(crate) fn new(first_unit: usize) -> Self {
+        Self { data: first_unit..first_unit, ..Self::default() }
+    }
+
+    /// Adds a block of so many units with keys of these hashes; `last` and
+    /// `next` are those of [`IndexBuilder::add`].
+    pub(crate) fn add(
+        &mut self,
+        last: (&[u8], Tag),
+        next: Option<&[u8]>,
+        units: usize,
+        hashes: impl Iterator<Item = u64>,
+    ) {
+        self.index.add(last, next, units);
+        self.hashes.extend(hashes);
+        self.data.end += units;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.index.bytes_max() >= INDEX_BYTES || self.hashes.len() >= KEYS
+    }
+
+    /// The finished partition, in whole units, but for [`seal`]; the builder
+    /// goes on with the next one.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        let next = Self::new(self.data.end);
+        let Self { index, mut hashes, data } = std::mem::replace(self, next);
+        // Without a filter every key may be in the partition.
+        let filter = Filter::build(&mut hashes).map_or_else(Vec::new, |filter| filter.encode());
+        let index = index.encode();
+        let mut out = Vec::with_capacity(round_up(HEADER_BYTES + filter.len() + index.len()));
+        for field in [0, filter.len(), index.len(), data.start, data.len(), 0] {
+            out.extend_from_slice(&(field as u32).to_le_bytes());
+        }
+        out.extend_from_slice(&filter);
+        out.extend_from_slice(&index);
+        out.resize(round_up(out.len()), 0);
+        assert!(out.len() <= BLOCK_BYTES_MAX, "the top index takes it for a block");
+        out
+    }
+}
+
+/// Gives a finished partition the checksum of its place.
+pub(crate) fn seal(extent: &mut [u8], seed: Seed) {
+    let crc = seed.checksum(&extent[4..]);
+    extent[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// A partition of an open table.
+pub(crate) struct Partition {
+    /// The number of its first block in the table.
+    first_block: usize,
+    /// The units of its data.
+    data: Range<u64>,
+    /// `None` when every key may be in it.
+    pub(crate) filter: Option<Filter>,
+    index: Index,
+}
+
+impl Partition {
+    /// Verifies and decodes the partition in these units.
+    pub(crate) fn decode(extent: &[u8], seed: Seed) -> Result<Self, DecodeError> {
+        let mut reader = ByteReader::new(extent);
+        let crc = reader.u32()?;
+        if crc != seed.checksum(&extent[4..]) {
+            let reason = "the checksum of filter and index does not match";
+            return Err(DecodeError::corrupt(0, reason));
+        }
+        let filter_bytes = reader.u32()? as usize;
+        let index_bytes = reader.u32()? as usize;
+        let first_unit = u64::from(reader.u32()?);
+        let units = u64::from(reader.u32()?);
+        let reserved = reader.u32()?;
+        if reserved != 0 {
+            let reason = format!("a partition with reserved field {reserved:#x} is unknown here");
+            return Err(DecodeError::unsupported(20, &reason));
+        }
+        let filter = reader.take(filter_bytes)?;
+        let index_at = reader.position();
+        let index = reader.take(index_bytes)?;
+        if round_up(reader.position()) != extent.len() {
+            let reason = "a partition is longer than its filter and index";
+            return Err(DecodeError::corrupt(reader.position(), reason));
+        }
+        reader.zeroes_to_end()?;
+        let moved = |at: usize| {
+            move |error: DecodeError| DecodeError { offset: error.offset + at as u64, ..error }
+        };
+        let filter = match filter {
+            [] => None,
+            bytes => Some(Filter::decode(bytes).map_err(moved(HEADER_BYTES))?),
+        };
+        let data = first_unit..first_unit + units;
+        let index = Index::decode(index, data.clone()).map_err(moved(index_at))?;
+        Ok(Self { first_block: 0, data, filter, index })
+    }
+
+    /// As [`Index::find`], with the table's numbers of blocks.
+    pub(crate) fn find(&self, key: &[u8], tag: Tag) -> Option<usize> {
+        self.index.find(key, tag).map(|block| self.first_block + block)
+    }
+
+    fn bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, Filter::bytes) + self.index.bytes()
+    }
+}
+
+/// All partitions of a table, pinned in memory.
+pub(crate) struct Partitions {
+    top: Index,
+    all: Box<[Partition]>,
+}
+
+impl Partitions {
+    /// The partitions that `top` names, of data from unit 1 up to where the
+    /// first of them starts.
+    pub(crate) fn new(top: Index, mut all: Vec<Partition>) -> Result<Self, DecodeError> {
+        assert_eq!(top.blocks(), all.len());
+        let mut first_block = 0;
+        let mut unit = 1;
+        for partition in &mut all {
+            if partition.data.start != unit {
+                let reason =
+                    format!("a partition starts at unit {}, not {unit}", partition.data.start);
+                return Err(DecodeError::corrupt(0, reason));
+            }
+            partition.first_block = first_block;
+            first_block += partition.index.blocks();
+            unit = partition.data.end;
+        }
+        if unit * UNIT as u64 != top.extent(0).0 {
+            let reason = format!("the partitions' data end at unit {unit}, not before them");
+            return Err(DecodeError::corrupt(0, reason));
+        }
+        Ok(Self { top, all: all.into() })
+    }
+
+    /// How many there are; at least one.
+    #[cfg(test)]
+    pub(crate) fn partitions(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many blocks the table has; at least one.
+    pub(crate) fn blocks(&self) -> usize {
+        self.all.last().map_or(0, |last| last.first_block + last.index.blocks())
+    }
+
+    /// The one partition that can hold (key, tag).
+    pub(crate) fn partition_of(&self, key: &[u8], tag: Tag) -> &Partition {
+        let i = self.top.find(key, tag).unwrap_or(self.all.len() - 1);
+        &self.all[i]
+    }
+
+    /// As [`Index::find`], over all of the table's blocks.
+    pub(crate) fn find(&self, key: &[u8], tag: Tag) -> Option<usize> {
+        self.partition_of(key, tag).find(key, tag)
+    }
+
+    /// As [`Index::extent`].
+    pub(crate) fn extent(&self, block: usize) -> (u64, usize) {
+        let (partition, block) = self.locate(block);
+        partition.index.extent(block)
+    }
+
+    /// As [`Index::ends_with`].
+    pub(crate) fn ends_with(&self, block: usize, key: &[u8]) -> bool {
+        let (partition, block) = self.locate(block);
+        partition.index.ends_with(block, key)
+    }
+
+    fn locate(&self, block: usize) -> (&Partition, usize) {
+        let i = self.all.partition_point(|partition| partition.first_block <= block) - 1;
+        (&self.all[i], block - self.all[i].first_block)
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.all[..])
+            + self.top.bytes()
+            + self.all.iter().map(Partition::bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::UNIT_U64;
+    use crate::base::seq::Kind;
+
+    fn seed(i: usize) -> Seed {
+        Seed::of(b"a table").with_u64(i as u64)
+    }
+
+    /// Partitions of so many blocks each, of two units, and their top index;
+    /// block and key `i` have the key `i`, big-endian.
+    fn build(blocks: &[u32]) -> (Vec<Vec<u8>>, Vec<u8>, u64) {
+        let mut builder = PartitionBuilder::new(1);
+        let mut top = IndexBuilder::new();
+        let (mut extents, mut i) = (Vec::new(), 0u32);
+        for &count in blocks {
+            for last in i..i + count {
+                let next = (last + 1).to_be_bytes();
+                let hash = std::iter::once(u64::from(last) << 40);
+                builder.add((&last.to_be_bytes(), put()), Some(&next), 2, hash);
+            }
+            i += count;
+            assert!(!builder.is_empty() && !builder.is_full());
+            let mut extent = builder.finish();
+            assert!(builder.is_empty());
+            seal(&mut extent, seed(extents.len()));
+            let next = i.to_be_bytes();
+            top.add((&(i - 1).to_be_bytes(), put()), Some(&next), extent.len() / UNIT);
+            extents.push(extent);
+        }
+        (extents, top.encode(), 1 + 2 * u64::from(i))
+    }
+
+    fn put() -> Tag {
+        Tag::new(9, Kind::Put)
+    }
+
+    fn open(extents: &[Vec<u8>], top: &[u8], at: u64) -> Result<Partitions, DecodeError> {
+        let units = extents.iter().map(|extent| extent.len() as u64 / UNIT_U64).sum::<u64>();
+        let top = Index::decode(top, at..at + units)?;
+        let decode = |(i, extent): (usize, &Vec<u8>)| Partition::decode(extent, seed(i));
+        let all = extents.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        Partitions::new(top, all)
+    }
+
+    #[test]
+    fn every_key_is_in_one_partition() {
+        for blocks in [&[1][..], &[5, 1, 300, 2]] {
+            let (extents, top, at) = build(blocks);
+            let partitions = open(&extents, &top, at).expect("sound");
+            assert_eq!(partitions.partitions(), blocks.len());
+            assert_eq!(partitions.blocks(), blocks.iter().sum::<u32>() as usize);
+            for i in 0..partitions.blocks() {
+                let key = (i as u32).to_be_bytes();
+                assert_eq!(partitions.find(&key, put()), Some(i));
+                assert_eq!(partitions.extent(i), ((1 + 2 * i as u64) * UNIT_U64, 2 * UNIT));
+                let partition = partitions.partition_of(&key, put());
+                let filter = partition.filter.as_ref().expect("a filter");
+                assert!(filter.may_contain((i as u64) << 40));
+            }
+            assert_eq!(partitions.find(&[0xff; 5], put()), None);
+        }
+    }
+
+    #[test]
+    fn partitions_that_do_not_follow_one_another_are_refused() {
+        let (extents, top, at) = build(&[3, 3]);
+        assert!(open(&extents, &top, at + 1).is_err());
+        let (mut swapped, ..) = build(&[3, 3]);
+        swapped.swap(0, 1);
+        assert!(open(&swapped, &top, at).is_err(), "checksums of other places");
+        for i in [0, 1] {
+            seal(&mut swapped[i], seed(i));
+        }
+        assert!(open(&swapped, &top, at).is_err_and(|error| error.reason.contains("starts at")));
+    }
+
+    #[test]
+    fn damaged_and_hostile_bytes() {
+        let (extents, ..) = build(&[20]);
+        let sound = &extents[0];
+        for i in 0..sound.len() {
+            let mut damaged = sound.clone();
+            damaged[i] ^= 0x11;
+            assert!(Partition::decode(&damaged, seed(0)).is_err());
+            for pattern in [0x01, 0x80, 0xff] {
+                let mut hostile = sound.clone();
+                hostile[i] ^= pattern;
+                seal(&mut hostile, seed(0));
+                if let Ok(partition) = Partition::decode(&hostile, seed(0)) {
+                    partition.find(&[0; 4], put());
+                }
+            }
+        }
+        for field in [1, 2, 3, 4, 5] {
+            for value in [u32::MAX, 4080, 1 << 31] {
+                let mut hostile = sound.clone();
+                hostile[4 * field..][..4].copy_from_slice(&value.to_le_bytes());
+                seal(&mut hostile, seed(0));
+                let refused = Partition::decode(&hostile, seed(0));
+                // Where the data are is only known together with the others.
+                assert!(refused.is_err() || field == 3, "{field}");
+            }
+        }
+        for len in [0, 3, 23, UNIT - 1] {
+            assert!(Partition::decode(&sound[..len], seed(0)).is_err());
+        }
+    }
+}
