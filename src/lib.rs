@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod base;
+mod cache;
 mod db;
 mod format;
 mod io;

@@ -1,0 +1,441 @@
+//! Frames: the memory blocks are cached in, and the links that lead to them.
+//!
+//! All frames of a cache are one anonymous mapping, made when the cache is. A
+//! frame is one unit, aligned to it, and has a number from 1 on. A block takes as
+//! many frames as it has units, chained by their numbers.
+//!
+//! A frame is in one of these states, and the types keep it there:
+//!
+//! * *free*: its number is in the pool.
+//! * *owned*: it belongs to a [`FrameBuf`], whose holder alone reads and writes
+//!   it. Dropped, it is free again.
+//! * *published*: the first frame of its chain stands in one [`Links`] entry.
+//!   Nobody writes it; readers get at it through the link, under a [`Guard`].
+//! * *retired*: the link is cleared, but readers that are pinned may still be
+//!   there. It is free once their pins have ended (see [`super::epoch`]).
+//!
+//! A frame in `FrameBuf` could be the target of a direct read, being aligned
+//! memory with one owner. Requests own their buffer as an `IoBuf` today, which
+//! has no room for one; so blocks are copied into their frames, once for each
+//! read of the device.
+
+#![expect(
+    unsafe_code,
+    reason = "many threads read frames in place while others are filled, in one piece of memory"
+)]
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::epoch::{Epochs, Guard, Retired};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::limits::UNIT;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use crate::base::sync::tally;
+
+/// The most frames a block may take: 64 KiB. Larger ones are not cached.
+pub(crate) const BLOCK_FRAMES_MAX: usize = 16;
+
+/// What accesses saturate at: two bits.
+pub(crate) const FREQUENCY_MAX: u8 = 3;
+
+/// In place of a frame's number.
+const NONE: u32 = 0;
+
+/// The frames of one cache.
+pub(crate) struct Frames {
+    base: NonNull<u8>,
+    /// Of each frame, by its number less one.
+    notes: Box<[Note]>,
+    pool: Mutex<Pool>,
+    epochs: Arc<Epochs>,
+}
+
+/// What is known of a frame, beside its bytes.
+#[derive(Default)]
+struct Note {
+    /// The next frame of the block.
+    next: AtomicU32,
+    /// Of a block's first frame: the block's bytes, and whose block it is.
+    bytes: AtomicU32,
+    block: AtomicU32,
+    /// Of a block's first frame: how often it was used, up to `FREQUENCY_MAX`.
+    frequency: AtomicU8,
+    table: tally::AtomicU64,
+}
+
+struct Pool {
+    free: Vec<u32>,
+    /// The first frames of chains.
+    retired: Retired,
+    retired_frames: usize,
+}
+
+// SAFETY: the memory behind `base` is plain bytes, bound to no thread; who may
+// touch which of them follows from the states of the module's text.
+unsafe impl Send for Frames {}
+// SAFETY: as above.
+unsafe impl Sync for Frames {}
+
+impl Frames {
+    /// Bytes of memory for each frame beside its own: its note, and its places
+    /// in the pool.
+    pub(crate) const OVERHEAD_BYTES: usize =
+        size_of::<Note>() + size_of::<u32>() + size_of::<(u64, u32)>();
+
+    /// Maps so many frames; pages are the process's once they are used.
+    pub(crate) fn new(count: u32, epochs: &Arc<Epochs>) -> Result<Arc<Self>> {
+        assert!(count > 0 && count < u32::MAX, "{count} frames");
+        let bytes = count as usize * UNIT;
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: the kernel puts a new mapping where the process has no
+        // memory yet.
+        let mapped =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) };
+        let base = mapped.map_err(|errno| {
+            let message = format!(
+                "cannot allot {bytes} bytes to the block cache: {errno}; open the database with a \
+                 smaller memory budget"
+            );
+            Error::new(ErrorKind::InvalidArgument, message)
+        })?;
+        let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address zero");
+        let mut retired_and_free = Vec::with_capacity(count as usize);
+        // Low numbers are given out first, so that a cache that is not full
+        // touches no more pages than it needs.
+        retired_and_free.extend((1..=count).rev());
+        let pool = Pool {
+            free: retired_and_free,
+            retired: Retired::with_capacity(count as usize),
+            retired_frames: 0,
+        };
+        Ok(Arc::new(Self {
+            base,
+            notes: (0..count).map(|_| Note::default()).collect(),
+            pool: Mutex::new(pool),
+            epochs: Arc::clone(epochs),
+        }))
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.notes.len()
+    }
+
+    pub(crate) fn epochs(&self) -> &Arc<Epochs> {
+        &self.epochs
+    }
+
+    /// How many are free, or will be as soon as pins have ended.
+    pub(crate) fn idle(&self) -> usize {
+        let pool = self.pool.lock();
+        pool.free.len() + pool.retired_frames
+    }
+
+    /// Room for a block of `bytes`; `None` when it has not so many free frames.
+    ///
+    /// # Panics
+    /// When no block has so many bytes.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<FrameBuf> {
+        let units = bytes.div_ceil(UNIT);
+        assert!((1..=BLOCK_FRAMES_MAX).contains(&units), "a block of {bytes} bytes");
+        let mut pool = self.pool.lock();
+        if pool.free.len() < units {
+            self.reclaim(&mut pool);
+        }
+        if pool.free.len() < units {
+            return None;
+        }
+        let mut first = NONE;
+        for number in pool.free.drain_last(units) {
+            // Relaxed, as are all stores to notes of owned frames: who publishes
+            // the frame releases them.
+            self.note(number).next.store(first, Ordering::Relaxed);
+            first = number;
+        }
+        let note = self.note(first);
+        note.bytes.store(bytes as u32, Ordering::Relaxed);
+        note.frequency.store(0, Ordering::Relaxed);
+        Some(FrameBuf { frames: Arc::clone(self), first })
+    }
+
+    /// Makes free what nobody looks at any more.
+    fn reclaim(&self, pool: &mut Pool) {
+        let Pool { free, retired, retired_frames } = pool;
+        retired.take_free(&self.epochs, |first| {
+            for number in self.chain(first) {
+                free.push(number);
+                *retired_frames -= 1;
+            }
+        });
+    }
+
+    /// The chain that begins with this frame; it is owned, published or
+    /// retired.
+    fn chain(&self, first: u32) -> Chain<'_> {
+        Chain { frames: self, next: first }
+    }
+
+    #[inline]
+    fn note(&self, number: u32) -> &Note {
+        &self.notes[number as usize - 1]
+    }
+
+    /// Where a frame's bytes begin.
+    #[inline]
+    fn address(&self, number: u32) -> NonNull<u8> {
+        let index = number as usize - 1;
+        assert!(index < self.notes.len(), "there is no frame {number}");
+        // SAFETY: the mapping has a unit for each note.
+        unsafe { self.base.add(index * UNIT) }
+    }
+
+    /// Frames of the block that begins with this frame.
+    pub(crate) fn units(&self, first: u32) -> u32 {
+        self.note(first).bytes.load(Ordering::Relaxed).div_ceil(UNIT as u32)
+    }
+
+    /// How often the block that begins with this frame was used since it was
+    /// published or last passed over.
+    pub(crate) fn frequency(&self, first: u32) -> u8 {
+        self.note(first).frequency.load(Ordering::Relaxed)
+    }
+
+    /// Sets it. A use at the same moment may be forgotten.
+    pub(crate) fn set_frequency(&self, first: u32, frequency: u8) {
+        self.note(first).frequency.store(frequency, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        // SAFETY: this is the whole of what was mapped. Whoever has or sees a
+        // frame keeps this alive: buffers and links by an `Arc`, hits through
+        // the links they borrow.
+        let unmapped =
+            unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.notes.len() * UNIT) };
+        if let Err(error) = unmapped {
+            tracing::error!(%error, "the memory of a block cache stays mapped");
+        }
+    }
+}
+
+/// Taking the last of a vector, in the order in which they lie there.
+trait DrainLast {
+    fn drain_last(&mut self, count: usize) -> std::vec::Drain<'_, u32>;
+}
+
+impl DrainLast for Vec<u32> {
+    fn drain_last(&mut self, count: usize) -> std::vec::Drain<'_, u32> {
+        let start = self.len() - count;
+        self.drain(start..)
+    }
+}
+
+/// The frames of a block, in order.
+struct Chain<'a> {
+    frames: &'a Frames,
+    next: u32,
+}
+
+impl Iterator for Chain<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let number = self.next;
+        if number == NONE {
+            return None;
+        }
+        self.next = self.frames.note(number).next.load(Ordering::Relaxed);
+        Some(number)
+    }
+}
+
+/// The frames of one block that is to be published, for their holder alone.
+/// They are free again if it is dropped.
+pub(crate) struct FrameBuf {
+    frames: Arc<Frames>,
+    /// `NONE` once it was published.
+    first: u32,
+}
+
+impl FrameBuf {
+    /// The block's bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.note(self.first).bytes.load(Ordering::Relaxed) as usize
+    }
+
+    /// Copies the block into its frames.
+    ///
+    /// # Panics
+    /// Unless it has just the bytes that the frames were taken for.
+    pub(crate) fn fill(&mut self, block: &[u8]) {
+        assert_eq!(block.len(), self.bytes(), "another block");
+        let mut parts = block.chunks(UNIT);
+        for number in self.frames.chain(self.first) {
+            let part = parts.next().unwrap_or_default();
+            let to = self.frames.address(number);
+            // SAFETY: the frame is a unit long, and a part no longer. It is
+            // owned by this buffer, which is borrowed mutably: nobody else
+            // touches it. `part` cannot lie in it, as nobody could have
+            // borrowed from there.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to.as_ptr(), part.len()) };
+        }
+    }
+}
+
+impl Drop for FrameBuf {
+    fn drop(&mut self) {
+        if self.first != NONE {
+            let mut pool = self.frames.pool.lock();
+            pool.free.extend(self.frames.chain(self.first));
+        }
+    }
+}
+
+/// The links from a table's blocks to frames: what an open table has to find
+/// its blocks in the cache, without searching.
+///
+/// Only this module stores to the entries, and only chains of its own frames,
+/// each in one entry: that is why a hit may trust a number.
+pub(crate) struct Links {
+    frames: Arc<Frames>,
+    table: u64,
+    /// Of each block the first frame, or `NONE`.
+    firsts: Box<[AtomicU32]>,
+}
+
+impl Links {
+    /// For a table of so many blocks. `table` tells it from all other tables.
+    pub(crate) fn new(frames: &Arc<Frames>, table: u64, blocks: u32) -> Self {
+        let firsts = (0..blocks).map(|_| AtomicU32::new(NONE)).collect();
+        Self { frames: Arc::clone(frames), table, firsts }
+    }
+
+    pub(crate) fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+
+    pub(crate) fn table(&self) -> u64 {
+        self.table
+    }
+
+    pub(crate) fn blocks(&self) -> u32 {
+        self.firsts.len() as u32
+    }
+
+    /// Whether there is a link at this moment.
+    pub(crate) fn is_linked(&self, block: u32) -> bool {
+        self.firsts[block as usize].load(Ordering::Relaxed) != NONE
+    }
+
+    /// The block, if it is there, for as long as the guard lives.
+    #[inline]
+    pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>, block: u32) -> Option<Hit<'a>> {
+        assert!(guard.is_of(&self.frames.epochs), "a pin of another database's epochs");
+        // Acquire: what was stored to the frames and their notes before the
+        // block was published. The pin's fence came before.
+        let first = self.firsts[block as usize].load(Ordering::Acquire);
+        if first == NONE {
+            return None;
+        }
+        let note = self.frames.note(first);
+        let is_own = note.block.load(Ordering::Relaxed) == block
+            && note.table.load(tally::Ordering::Relaxed) == self.table;
+        assert!(is_own, "frame {first} holds another block than table {}, {block}", self.table);
+        let frequency = note.frequency.load(Ordering::Relaxed);
+        if frequency < FREQUENCY_MAX {
+            // Two uses at once may count as one. A block that everybody uses is
+            // at the limit, and its note is not written any more.
+            note.frequency.store(frequency + 1, Ordering::Relaxed);
+        }
+        guard.count_hit();
+        let bytes = note.bytes.load(Ordering::Relaxed) as usize;
+        Some(Hit { frames: &self.frames, first, bytes, _guard: guard })
+    }
+
+    /// Lets readers see the block that was filled into `buf`. Its first frame;
+    /// or the buffer, if the block is there already.
+    pub(crate) fn publish(&self, block: u32, mut buf: FrameBuf) -> Result<u32, FrameBuf> {
+        assert!(Arc::ptr_eq(&self.frames, &buf.frames), "frames of another cache");
+        let first = buf.first;
+        let note = self.frames.note(first);
+        note.block.store(block, Ordering::Relaxed);
+        note.table.store(self.table, tally::Ordering::Relaxed);
+        // Release: the frames and their notes are complete for whoever sees the
+        // link.
+        let link = &self.firsts[block as usize];
+        match link.compare_exchange(NONE, first, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => {
+                buf.first = NONE;
+                Ok(first)
+            }
+            Err(_) => Err(buf),
+        }
+    }
+
+    /// Takes the block away, if it is there: what was its first frame.
+    pub(crate) fn unlink(&self, block: u32) -> Option<u32> {
+        // Whoever swaps the number out, one alone, retires the chain. Acquire:
+        // its notes, to whose `next` the chain is followed.
+        let first = self.firsts[block as usize].swap(NONE, Ordering::AcqRel);
+        if first == NONE {
+            return None;
+        }
+        let mut pool = self.frames.pool.lock();
+        pool.retired_frames += self.frames.units(first) as usize;
+        pool.retired.push(&self.frames.epochs, first);
+        Some(first)
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Links({} blocks of table {:016x})", self.blocks(), self.table)
+    }
+}
+
+/// A cached block, under a guard.
+pub(crate) struct Hit<'a> {
+    frames: &'a Frames,
+    first: u32,
+    bytes: usize,
+    _guard: &'a Guard<'a>,
+}
+
+impl<'a> Hit<'a> {
+    /// The block's bytes, frame by frame.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
+        let (frames, mut left) = (self.frames, self.bytes);
+        frames.chain(self.first).map(move |number| {
+            let bytes = left.min(UNIT);
+            left -= bytes;
+            let address = frames.address(number);
+            // SAFETY: a frame has a unit of initialised bytes. This one is of a
+            // chain whose link was found under the guard, which outlives 'a:
+            // it is published, or retired and not free before the guard is gone,
+            // and in neither state does anybody write it.
+            unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }
+        })
+    }
+
+    /// The block: in place, if it takes one frame; else gathered in `scratch`.
+    #[inline]
+    pub(crate) fn bytes<'s>(&self, scratch: &'s mut Vec<u8>) -> &'s [u8]
+    where
+        'a: 's,
+    {
+        if self.bytes <= UNIT {
+            return self.parts().next().unwrap_or_default();
+        }
+        scratch.clear();
+        scratch.reserve(self.bytes);
+        self.parts().for_each(|part| scratch.extend_from_slice(part));
+        scratch
+    }
+}

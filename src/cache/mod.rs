@@ -1,0 +1,337 @@
+//! Floor 4: the block cache, which takes the place of the operating system's
+//! page cache for tables.
+//!
+//! * [`Cache`]: one for each owner. All its memory is allotted when it is made.
+//! * [`CachedTable`]: an open table's share in it, with a link for each block:
+//!   a hit follows the link, without a search and without a lock. Dropping it
+//!   takes the table's blocks out of the cache.
+//! * [`Epochs`], [`Guard`]: a reader is pinned while it looks at blocks; what is
+//!   evicted is used for other blocks only after the pins of that time.
+//! * [`Flights`]: who misses a block while somebody is reading it shares the read.
+//!
+//! The way of a lookup: pin ([`Epochs::pin`]), [`CachedTable::get`], use the
+//! bytes where they lie ([`Hit`]), unpin. The way of a miss: unpin, join the
+//! flight, read and verify the block, [`CachedTable::insert`] it, land.
+//!
+//! Threads share the links, the frames behind them, and one lock for all that
+//! evicts and inserts, which hits never take. It is held while a victim is looked
+//! for, which is bounded, and never while bytes are copied. Inside it is taken
+//! the lock of the frames' pool, and inside that the one of the epochs' list of
+//! threads.
+
+#![cfg_attr(
+    not(any(test, feature = "bench-internals")),
+    expect(dead_code, unused_imports, reason = "tables will use it")
+)]
+
+mod epoch;
+mod flights;
+mod frames;
+mod ghosts;
+pub(crate) mod policy;
+pub(crate) mod s3fifo;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_tests;
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
+
+pub(crate) use epoch::{Epochs, Guard};
+pub(crate) use flights::{Flights, Follow, Join, Landing, Lead};
+pub(crate) use frames::Hit;
+
+use std::fmt;
+use std::sync::Arc;
+
+use self::frames::{BLOCK_FRAMES_MAX, FrameBuf, Frames, Links};
+use self::policy::{Frequencies, Policy};
+use self::s3fifo::S3Fifo;
+use crate::base::error::{Error, Result};
+use crate::base::limits::UNIT;
+use crate::base::sync::Mutex;
+use crate::base::sync::tally::{AtomicU64, Ordering};
+
+/// The largest block that is cached, in bytes.
+pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_FRAMES_MAX * UNIT;
+
+/// Of so many frames, one is kept idle, so that there are frames whose pins
+/// have ended whenever one is needed; but not more than `HEADROOM_FRAMES_MAX`.
+const HEADROOM_SHARE: usize = 32;
+const HEADROOM_FRAMES_MAX: usize = 64;
+
+/// Links a table gives up at a time, under the lock.
+const FORGET_STEP: u32 = 64;
+
+/// The block cache of one owner; see the module's text.
+pub(crate) struct Cache {
+    frames: Arc<Frames>,
+    state: Mutex<State>,
+    /// Frames to keep idle.
+    headroom: usize,
+    misses: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What insertions and evictions change.
+struct State {
+    policy: S3Fifo,
+    /// Whose blocks there may be; `None` where a table was dropped.
+    tables: Vec<Option<Arc<Links>>>,
+    vacant: Vec<u32>,
+    /// Whose block begins in a frame, by its number less one; only that of
+    /// resident blocks' first frames counts.
+    residents: Box<[Resident]>,
+    blocks: u64,
+    frames: u64,
+    inserted: u64,
+    evicted: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Resident {
+    /// A place in `State::tables`.
+    table: u32,
+    block: u32,
+}
+
+/// What a cache has done since it was made, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheStats {
+    /// Blocks that were found, here and in every other cache on the same
+    /// [`Epochs`]: threads count them there.
+    pub(crate) hits: u64,
+    /// Blocks that were looked for here, and not found.
+    pub(crate) misses: u64,
+    /// Blocks that were put in.
+    pub(crate) inserted: u64,
+    /// Blocks that left to make room. Those of dropped tables are not counted.
+    pub(crate) evicted: u64,
+    /// Blocks that were not put in, as they are too large, or as all frames
+    /// that were free were still looked at.
+    pub(crate) refused: u64,
+    /// Blocks that are there now.
+    pub(crate) blocks: u64,
+    /// Bytes of the frames that they take.
+    pub(crate) bytes: u64,
+}
+
+impl Frequencies for Frames {
+    fn get(&self, frame: u32) -> u8 {
+        self.frequency(frame)
+    }
+
+    fn set(&self, frame: u32, frequency: u8) {
+        self.set_frequency(frame, frequency);
+    }
+}
+
+impl Cache {
+    /// Bytes of memory that each frame takes, all told.
+    const FRAME_BYTES: usize =
+        UNIT + Frames::OVERHEAD_BYTES + S3Fifo::OVERHEAD_BYTES + size_of::<Resident>();
+
+    /// A cache that takes `memory_bytes` at most, beside a link of four bytes
+    /// for each block of each open table.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when the memory is less than one frame takes, more than
+    /// frames can be numbered in, or not to be had.
+    pub(crate) fn new(epochs: &Arc<Epochs>, memory_bytes: usize) -> Result<Arc<Self>> {
+        let count = memory_bytes / Self::FRAME_BYTES;
+        let numbered = u32::try_from(count).ok().filter(|count| (1..u32::MAX).contains(count));
+        let Some(count) = numbered else {
+            let message = format!(
+                "a block cache of {memory_bytes} bytes cannot be; give it between {} bytes and {} \
+                 GiB",
+                Self::FRAME_BYTES,
+                (u32::MAX as usize * UNIT) >> 30
+            );
+            return Err(Error::invalid(message));
+        };
+        let state = State {
+            policy: S3Fifo::new(count),
+            tables: Vec::new(),
+            vacant: Vec::new(),
+            residents: vec![Resident::default(); count as usize].into_boxed_slice(),
+            blocks: 0,
+            frames: 0,
+            inserted: 0,
+            evicted: 0,
+        };
+        Ok(Arc::new(Self {
+            frames: Frames::new(count, epochs)?,
+            state: Mutex::new(state),
+            headroom: (count as usize / HEADROOM_SHARE).min(HEADROOM_FRAMES_MAX),
+            misses: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// The epochs to pin before blocks are looked for.
+    pub(crate) fn epochs(&self) -> &Arc<Epochs> {
+        self.frames.epochs()
+    }
+
+    /// Bytes of blocks it can hold.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.frames.count() as u64 * UNIT as u64
+    }
+
+    /// Gives a table that was opened a share in the cache. `table` tells it from
+    /// all other tables.
+    pub(crate) fn register(self: &Arc<Self>, table: u64, blocks: u32) -> CachedTable {
+        let links = Arc::new(Links::new(&self.frames, table, blocks));
+        let mut state = self.state.lock();
+        let place = state.vacant.pop().unwrap_or_else(|| {
+            state.tables.push(None);
+            state.tables.len() as u32 - 1
+        });
+        state.tables[place as usize] = Some(Arc::clone(&links));
+        drop(state);
+        CachedTable { cache: Arc::clone(self), links, place }
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let state = self.state.lock();
+        CacheStats {
+            hits: self.epochs().hits(),
+            misses: self.misses.load(Ordering::Relaxed),
+            inserted: state.inserted,
+            evicted: state.evicted,
+            refused: self.refused.load(Ordering::Relaxed),
+            blocks: state.blocks,
+            bytes: state.frames * UNIT as u64,
+        }
+    }
+
+    /// Frames for a block, from others that leave if need be.
+    fn reserve(&self, bytes: usize) -> Option<FrameBuf> {
+        let units = bytes.div_ceil(UNIT);
+        if units == 0 || units > BLOCK_FRAMES_MAX || units > self.frames.count() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        while self.frames.idle() < units + self.headroom {
+            let Some(first) = state.policy.victim(&*self.frames) else {
+                break;
+            };
+            let Resident { table, block } = state.residents[first as usize - 1];
+            let links = state.tables[table as usize].as_ref().expect("a resident block's table");
+            let unlinked = links.unlink(block);
+            assert_eq!(unlinked, Some(first), "block {block} of {links:?}");
+            state.left(self.frames.units(first));
+            state.evicted += 1;
+        }
+        drop(state);
+        self.frames.take(bytes)
+    }
+}
+
+impl State {
+    /// A block of so many frames is not there any more.
+    fn left(&mut self, units: u32) {
+        self.blocks -= 1;
+        self.frames -= u64::from(units);
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({} frames)", self.frames.count())
+    }
+}
+
+/// An open table's share in a [`Cache`]. Its blocks leave with it.
+#[derive(Debug)]
+pub(crate) struct CachedTable {
+    cache: Arc<Cache>,
+    links: Arc<Links>,
+    /// In `State::tables`.
+    place: u32,
+}
+
+impl CachedTable {
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The block, if it is cached, for as long as the guard lives. Counts as a
+    /// use of it.
+    ///
+    /// # Panics
+    /// When the table has no such block, or the guard is one of other epochs.
+    #[inline]
+    pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>, block: u32) -> Option<Hit<'a>> {
+        let hit = self.links.get(guard, block);
+        if hit.is_none() {
+            self.cache.misses.fetch_add(1, Ordering::Relaxed);
+        }
+        hit
+    }
+
+    /// Puts a block in, unless somebody else just did, and unless there is no
+    /// room for it. Whether it did. To be called without a guard: what is evicted
+    /// for it cannot be used again as long as this thread is pinned.
+    ///
+    /// # Panics
+    /// When the table has no such block.
+    pub(crate) fn insert(&self, block: u32, bytes: &[u8]) -> bool {
+        if self.links.is_linked(block) {
+            return false;
+        }
+        let Some(mut buf) = self.cache.reserve(bytes.len()) else {
+            self.cache.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        buf.fill(bytes);
+
+        let mut state = self.cache.state.lock();
+        let first = match self.links.publish(block, buf) {
+            Ok(first) => first,
+            Err(unused) => {
+                drop(state);
+                drop(unused);
+                return false;
+            }
+        };
+        let units = self.cache.frames.units(first);
+        state.residents[first as usize - 1] = Resident { table: self.place, block };
+        state.policy.insert(first, units, fingerprint(self.links.table(), block));
+        state.blocks += 1;
+        state.frames += u64::from(units);
+        state.inserted += 1;
+        true
+    }
+}
+
+impl Drop for CachedTable {
+    fn drop(&mut self) {
+        // Also while a panic unwinds: frames must not stay with a table that is
+        // gone. Who holds the lock next panics, if this lock is broken.
+        let mut next = 0;
+        while next < self.links.blocks() {
+            let end = self.links.blocks().min(next + FORGET_STEP);
+            let mut state = self.cache.state.lock_though_broken();
+            for block in next..end {
+                if let Some(first) = self.links.unlink(block) {
+                    state.policy.remove(first);
+                    state.left(self.cache.frames.units(first));
+                }
+            }
+            next = end;
+        }
+        let mut state = self.cache.state.lock_though_broken();
+        let links = state.tables[self.place as usize].take();
+        state.vacant.push(self.place);
+        drop(state);
+        drop(links);
+    }
+}
+
+/// The same for the same block, and as good as random.
+fn fingerprint(table: u64, block: u32) -> u64 {
+    // The finaliser of SplitMix64 (G. Steele et al., 2014).
+    let mut x = table.rotate_left(32) ^ u64::from(block).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
