@@ -2,6 +2,8 @@
 
 pub use crate::base::checksum::Seed;
 pub use crate::base::seq::{Kind, Tag};
+pub use crate::cache::policy::{Frequencies, Policy};
+pub use crate::cache::s3fifo::S3Fifo;
 pub use crate::format::block::{
     Block, BlockBuilder, BlockCursor, BlockShape, Compression, Finished, Layout, Lookup,
 };
@@ -9,6 +11,7 @@ pub use crate::format::filter::Filter;
 pub use crate::format::header::DecodeError;
 pub use crate::memtable::{ArenaPool, Entry, Memtable, Payload, Position, ValueRef};
 
+use crate::cache::{Cache, CachedTable, Epochs};
 use crate::format::record::{
     HEADER_BYTES, Header, PayloadWriter, Record, RecordKind, Unusable, entry_bytes, seal,
     section_bytes,
@@ -69,5 +72,49 @@ impl RecordBench {
         });
         visited.expect("well formed");
         value_bytes
+    }
+}
+
+/// A block cache with one table.
+#[derive(Debug)]
+pub struct CacheBench {
+    table: CachedTable,
+    scratch: Vec<u8>,
+}
+
+impl CacheBench {
+    /// A cache of so many bytes, and a table of so many blocks.
+    ///
+    /// # Panics
+    /// When there is no memory for it.
+    #[must_use]
+    pub fn new(memory_bytes: usize, blocks: u32) -> Self {
+        let cache = Cache::new(&Epochs::new(), memory_bytes).expect("there is memory");
+        Self { table: cache.register(1, blocks), scratch: Vec::new() }
+    }
+
+    /// Pins and unpins, and nothing else.
+    pub fn pin(&self) {
+        drop(self.table.cache().epochs().pin());
+    }
+
+    /// Looks a block up: its length and last byte, if it is there.
+    #[inline]
+    pub fn get(&mut self, block: u32) -> Option<(usize, u8)> {
+        let guard = self.table.cache().epochs().pin();
+        let hit = self.table.get(&guard, block)?;
+        let bytes = hit.bytes(&mut self.scratch);
+        Some((bytes.len(), *bytes.last()?))
+    }
+
+    /// Puts a block in: whether there was room.
+    pub fn insert(&self, block: u32, bytes: &[u8]) -> bool {
+        self.table.insert(block, bytes)
+    }
+
+    /// Blocks it can hold, of 4096 bytes each.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        (self.table.cache().capacity_bytes() / 4096) as u32
     }
 }

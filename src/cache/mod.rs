@@ -19,10 +19,8 @@
 //! the lock of the frames' pool, and inside that the one of the epochs' list of
 //! threads.
 
-#![cfg_attr(
-    not(any(test, feature = "bench-internals")),
-    expect(dead_code, unused_imports, reason = "tables will use it")
-)]
+// Nothing but its tests, and benches/cache.rs, uses it yet.
+#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "tables will use it"))]
 
 mod epoch;
 mod flights;
@@ -32,7 +30,7 @@ pub(crate) mod policy;
 pub(crate) mod s3fifo;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
 mod tests;
 
 pub(crate) use epoch::{Epochs, Guard};

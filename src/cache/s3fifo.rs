@@ -220,6 +220,12 @@ mod tests {
             false
         }
 
+        fn access_all(&mut self, blocks: std::ops::Range<u64>) {
+            for block in blocks {
+                self.access(block);
+            }
+        }
+
         fn hold(&self, blocks: std::ops::Range<u64>) -> bool {
             blocks.into_iter().all(|block| self.resident.contains_key(&block))
         }
@@ -229,9 +235,9 @@ mod tests {
     fn a_scan_leaves_what_is_used_alone() {
         let mut sim = Sim::new(100);
         for _ in 0..3 {
-            (0..90).for_each(|block| drop(sim.access(block)));
+            sim.access_all(0..90);
         }
-        (1000..5000).for_each(|block| drop(sim.access(block)));
+        sim.access_all(1000..5000);
         assert!(sim.hold(0..90));
         assert_eq!(sim.policy.main.frames, 90);
         assert_eq!(sim.policy.small.frames, 10);
@@ -240,13 +246,13 @@ mod tests {
     #[test]
     fn what_comes_again_soon_goes_to_main() {
         let mut sim = Sim::new(100);
-        (0..150).for_each(|block| drop(sim.access(block)));
+        sim.access_all(0..150);
         // All went through small; the ghosts of the first are there.
         assert!(!sim.hold(0..1));
         assert!(!sim.access(0));
         assert_eq!(sim.policy.main.frames, 1);
         // Longer ago than there are ghosts: as if it had never been there.
-        (1000..1500).for_each(|block| drop(sim.access(block)));
+        sim.access_all(1000..1500);
         assert!(!sim.access(1));
         assert_eq!(sim.policy.main.frames, 1);
     }
@@ -256,7 +262,7 @@ mod tests {
         let mut sim = Sim::new(100);
         for base in [0, 1000] {
             for _ in 0..8 {
-                (base..base + 80).for_each(|block| drop(sim.access(block)));
+                sim.access_all(base..base + 80);
             }
         }
         assert!(sim.hold(1000..1080));
@@ -266,7 +272,7 @@ mod tests {
     fn a_search_is_bounded_and_takes_the_last_one_then() {
         let mut sim = Sim::new(1000);
         for _ in 0..5 {
-            (0..1000).for_each(|block| drop(sim.access(block)));
+            sim.access_all(0..1000);
         }
         assert!(!sim.access(5000));
         // 128 were moved to main, and the next one went.

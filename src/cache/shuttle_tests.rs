@@ -1,0 +1,181 @@
+//! The cache under shuttle. What memory orderings would allow beyond the
+//! interleavings of threads, the texts beside them have to show.
+
+use std::sync::Arc;
+
+use super::epoch::{Epochs, Retired};
+use super::frames::{Frames, Links};
+use super::tests::{cache, content};
+use super::{CachedTable, Flights, Join, Landing};
+use crate::base::limits::UNIT;
+use crate::base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::base::sync::{Mutex, thread};
+use crate::runtime::shuttle_tests::{choose, explore, poll_and_drop};
+use crate::runtime::{block_on, yield_now};
+
+/// A link to one of a few numbers, which come and go.
+struct Linked {
+    epochs: Arc<Epochs>,
+    link: AtomicU32,
+    /// Readers that look at a number.
+    readers: [AtomicUsize; 3],
+    retired: Mutex<Retired>,
+}
+
+#[test]
+fn no_number_comes_back_while_a_pin_that_saw_it_lives() {
+    explore(3000, || {
+        let linked = Arc::new(Linked {
+            epochs: Epochs::new(),
+            link: AtomicU32::new(1),
+            readers: Default::default(),
+            retired: Mutex::new(Retired::with_capacity(4)),
+        });
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let linked = Arc::clone(&linked);
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        let guard = linked.epochs.pin();
+                        let nested = (choose(2) == 0).then(|| linked.epochs.pin());
+                        let seen = linked.link.load(Ordering::SeqCst) as usize;
+                        linked.readers[seen].fetch_add(1, Ordering::SeqCst);
+                        drop(nested);
+                        thread::yield_now();
+                        linked.readers[seen].fetch_sub(1, Ordering::SeqCst);
+                        drop(guard);
+                    }
+                })
+            })
+            .collect();
+        let take_free = |back: &mut Vec<u32>| {
+            linked.retired.lock().take_free(&linked.epochs, |number| {
+                // A reader that came from an older link would be there still.
+                assert_eq!(linked.readers[number as usize].load(Ordering::SeqCst), 0);
+                back.push(number);
+            });
+        };
+        let mut back = Vec::new();
+        // Each number is linked once.
+        for next in [2, 0] {
+            let last = linked.link.swap(next, Ordering::SeqCst);
+            linked.retired.lock().push(&linked.epochs, last);
+            take_free(&mut back);
+        }
+        readers.into_iter().for_each(|reader| reader.join().expect("no panic"));
+        take_free(&mut back);
+        assert_eq!(back, [1, 2]);
+        assert_eq!(linked.epochs.threads(), 0);
+    });
+}
+
+/// Looks a block up, and puts it in when it is not there.
+fn use_block(table: &CachedTable, uid: u64, block: u32, bytes: usize) {
+    let expected = content(uid, block, bytes);
+    let guard = table.cache().epochs().pin();
+    match table.get(&guard, block) {
+        Some(hit) => {
+            let parts = hit.parts();
+            thread::yield_now();
+            assert!(parts.eq(expected.chunks(UNIT)), "block {block} of table {uid}");
+        }
+        None => {
+            drop(guard);
+            table.insert(block, &expected);
+        }
+    }
+}
+
+#[test]
+fn readers_see_their_block_while_others_evict_it() {
+    explore(500, || {
+        let cache = cache(3);
+        let table = Arc::new(cache.register(1, 3));
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (cache, table) = (Arc::clone(&cache), Arc::clone(&table));
+                thread::spawn(move || {
+                    for _ in 0..3 {
+                        let block = choose(3) as u32;
+                        use_block(&table, 1, block, UNIT * (1 + block as usize % 2));
+                        if choose(8) == 0 {
+                            // A table that comes and goes.
+                            use_block(&cache.register(2, 1), 2, 0, UNIT);
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        // All frames come back.
+        drop(table);
+        assert_eq!(cache.stats().blocks, 0);
+        assert!(cache.frames.take(3 * UNIT).is_some());
+    });
+}
+
+#[test]
+fn a_block_is_published_and_retired_once() {
+    explore(1000, || {
+        let frames = Frames::new(2, &Epochs::new()).expect("there is memory");
+        let links = Arc::new(Links::new(&frames, 1, 1));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let links = Arc::clone(&links);
+                thread::spawn(move || {
+                    let published = match links.frames().take(UNIT) {
+                        Some(buf) => links.publish(0, buf).is_ok(),
+                        None => false,
+                    };
+                    (usize::from(published), usize::from(links.unlink(0).is_some()))
+                })
+            })
+            .collect();
+        let (mut published, mut unlinked) = (0, 0);
+        for thread in threads {
+            let (ours, gone) = thread.join().expect("no panic");
+            published += ours;
+            unlinked += gone;
+        }
+        assert_eq!(published, unlinked);
+        assert!(frames.take(2 * UNIT).is_some());
+    });
+}
+
+#[test]
+fn one_at_a_time_reads_a_block_and_all_get_it() {
+    explore(3000, || {
+        let flights = Flights::<u32, Arc<u32>>::new();
+        let reading = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..3)
+            .map(|number| {
+                let (flights, reading) = (Arc::clone(&flights), Arc::clone(&reading));
+                thread::spawn(move || {
+                    let lead = match flights.join(&7) {
+                        Join::Lead(lead) => lead,
+                        // Somebody who gives up.
+                        Join::Follow(follow) if choose(4) == 0 => {
+                            poll_and_drop(follow);
+                            return;
+                        }
+                        Join::Follow(follow) => match block_on(follow) {
+                            Landing::Lead(lead) => lead,
+                            Landing::Read(read) => {
+                                assert_eq!(*read.expect("no read fails"), 7);
+                                return;
+                            }
+                        },
+                    };
+                    assert_eq!(reading.fetch_add(1, Ordering::SeqCst), 0);
+                    block_on(yield_now());
+                    reading.fetch_sub(1, Ordering::SeqCst);
+                    if number > 0 || choose(2) == 0 {
+                        lead.land(Ok(Arc::new(7)));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(flights.len(), 0);
+    });
+}
