@@ -157,7 +157,7 @@ fn frames_that_were_not_published_are_free_again() {
     let first = links.publish(0, frames.take(UNIT).expect("free")).map_err(drop);
     assert!(first.is_ok());
     let second = frames.take(UNIT + 1).expect("free");
-    let refused = links.publish(0, second).err().expect("there is one already");
+    let refused = links.publish(0, second).expect_err("there is one already");
     assert_eq!(refused.bytes(), UNIT + 1);
     drop(refused);
     assert_eq!(frames.idle(), 19);
