@@ -104,12 +104,10 @@ impl Frames {
             Error::new(ErrorKind::InvalidArgument, message)
         })?;
         let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address zero");
-        let mut retired_and_free = Vec::with_capacity(count as usize);
-        // Low numbers are given out first, so that a cache that is not full
-        // touches no more pages than it needs.
-        retired_and_free.extend((1..=count).rev());
+        // Room for all of them, and full. Low numbers are given out first, so
+        // that a cache that is not full touches no more pages than it needs.
         let pool = Pool {
-            free: retired_and_free,
+            free: (1..=count).rev().collect(),
             retired: Retired::with_capacity(count as usize),
             retired_frames: 0,
         };
