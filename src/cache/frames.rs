@@ -315,10 +315,6 @@ impl Links {
         Self { frames: Arc::clone(frames), table, firsts }
     }
 
-    pub(crate) fn frames(&self) -> &Arc<Frames> {
-        &self.frames
-    }
-
     pub(crate) fn table(&self) -> u64 {
         self.table
     }

@@ -121,9 +121,9 @@ fn a_block_is_published_and_retired_once() {
         let links = Arc::new(Links::new(&frames, 1, 1));
         let threads: Vec<_> = (0..2)
             .map(|_| {
-                let links = Arc::clone(&links);
+                let (frames, links) = (Arc::clone(&frames), Arc::clone(&links));
                 thread::spawn(move || {
-                    let published = match links.frames().take(UNIT) {
+                    let published = match frames.take(UNIT) {
                         Some(buf) => links.publish(0, buf).is_ok(),
                         None => false,
                     };
