@@ -192,7 +192,7 @@ impl Frames {
         unsafe { self.base.add(index * UNIT) }
     }
 
-    /// Frames of the block that begins with this frame.
+    /// Frames of the block that begins with this frame, which is not retired.
     pub(crate) fn units(&self, first: u32) -> u32 {
         self.note(first).bytes.load(Ordering::Relaxed).div_ceil(UNIT as u32)
     }
@@ -373,18 +373,21 @@ impl Links {
         }
     }
 
-    /// Takes the block away, if it is there: what was its first frame.
-    pub(crate) fn unlink(&self, block: u32) -> Option<u32> {
+    /// Takes the block away, if it is there: what was its first frame, and how
+    /// many it had.
+    pub(crate) fn unlink(&self, block: u32) -> Option<(u32, u32)> {
         // Whoever swaps the number out, one alone, retires the chain. Acquire:
         // its notes, to whose `next` the chain is followed.
         let first = self.firsts[block as usize].swap(NONE, Ordering::AcqRel);
         if first == NONE {
             return None;
         }
+        // Once it is retired, somebody else may have it at any moment.
+        let units = self.frames.units(first);
         let mut pool = self.frames.pool.lock();
-        pool.retired_frames += self.frames.units(first) as usize;
+        pool.retired_frames += units as usize;
         pool.retired.push(&self.frames.epochs, first);
-        Some(first)
+        Some((first, units))
     }
 }
 

@@ -214,9 +214,9 @@ impl Cache {
             };
             let Resident { table, block } = state.residents[first as usize - 1];
             let links = state.tables[table as usize].as_ref().expect("a resident block's table");
-            let unlinked = links.unlink(block);
-            assert_eq!(unlinked, Some(first), "block {block} of {links:?}");
-            state.left(self.frames.units(first));
+            let (unlinked, units) = links.unlink(block).expect("a resident block's link");
+            assert_eq!(unlinked, first, "block {block} of {links:?}");
+            state.left(units);
             state.evicted += 1;
         }
         drop(state);
@@ -310,9 +310,9 @@ impl Drop for CachedTable {
             let end = self.links.blocks().min(next + FORGET_STEP);
             let mut state = self.cache.state.lock_though_broken();
             for block in next..end {
-                if let Some(first) = self.links.unlink(block) {
+                if let Some((first, units)) = self.links.unlink(block) {
                     state.policy.remove(first);
-                    state.left(self.cache.frames.units(first));
+                    state.left(units);
                 }
             }
             next = end;

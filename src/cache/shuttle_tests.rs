@@ -88,7 +88,7 @@ fn use_block(table: &CachedTable, uid: u64, block: u32, bytes: usize) {
 
 #[test]
 fn readers_see_their_block_while_others_evict_it() {
-    explore(3000, || {
+    explore(5000, || {
         let cache = cache(3);
         let table = Arc::new(cache.register(1, 3));
         let threads: Vec<_> = (0..3)
