@@ -19,10 +19,11 @@ pub use base::error::{Error, ErrorKind, Result};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
-    Batch, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture, IoBackend, KeyRange,
-    MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter, ScanStream, Shard, Stats,
-    Value, Write, WriteFuture,
+    Batch, Compaction, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture, IoBackend,
+    KeyRange, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter, ScanStream, Shard,
+    Stats, Value, Write, WriteFuture,
 };
+pub use format::block::Compression;
 
 /// A simulated machine to run databases on: disk, clock and scheduler under
 /// one seed, with faults, kills and power cuts. For tests of the engine, and of

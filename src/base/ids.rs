@@ -38,6 +38,10 @@ impl FileId {
         Self(u64::from(epoch) << 32 | u64::from(counter))
     }
 
+    pub(crate) fn counter(self) -> u32 {
+        self.0 as u32
+    }
+
     pub(crate) fn epoch(self) -> Epoch {
         (self.0 >> 32) as Epoch
     }

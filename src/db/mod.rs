@@ -20,7 +20,7 @@ pub use futures::{GetFuture, GetWithFuture, WriteFuture};
 pub use multi_get::{MultiGet, MultiGetFuture};
 pub use on_shard::{OnShard, Shard};
 pub use operations::{Delete, Flush, Get, GetWith, Put, Write};
-pub use options::{IoBackend, Options};
+pub use options::{Compaction, IoBackend, Options};
 pub use range::KeyRange;
 pub use scan::{Scan, ScanIter};
 pub use stats::Stats;

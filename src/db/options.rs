@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::lsm::{Hierarchy, LEVELS, Strategy};
 use crate::runtime::OwnerConfig;
 use crate::shard::Limits;
+use crate::sst::Compression;
 use crate::wal::{MapSizes, SEGMENT_BYTES_MAX, SegmentSizes};
 
 const MIB: u64 = 1 << 20;
@@ -39,6 +41,16 @@ const REQUESTS_LIMIT: usize = 1 << 16;
 /// How long owners look out for work, unless the user says otherwise.
 const SPIN: Duration = Duration::ZERO;
 
+/// How many times a level is as large as the one above it.
+const SIZE_RATIO: u32 = 10;
+
+/// Where merged tables may be split.
+const TABLE_BYTES_MIN: u64 = 64 << 10;
+const TABLE_BYTES_MAX: u64 = 1 << 30;
+
+/// With so many tables on level 0, compaction is behind.
+const NEWEST_TABLES_BEHIND: usize = 24;
+
 const IDLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -63,6 +75,40 @@ pub enum IoBackend {
     /// A simulated machine.
     #[cfg(feature = "sim")]
     Sim(crate::io::sim::Sim),
+}
+
+/// Which tables are merged into which.
+///
+/// ```
+/// use ourodb::{Compaction, Options};
+/// use std::time::Duration;
+/// let last_day = Compaction::Fifo {
+///     max_bytes: Some(10 << 30),
+///     max_age: Some(Duration::from_secs(24 * 3600)),
+/// };
+/// let options = Options::default().compaction(last_day);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compaction {
+    /// Each level below the first is one sorted run of a bounded size. A read
+    /// asks few tables, little space is wasted.
+    #[default]
+    Leveled,
+    /// Runs of similar size are merged into longer ones. Fewer bytes are
+    /// written, a read asks more tables, and up to as much space as the data
+    /// take is wasted.
+    Tiered,
+    /// First in, first out: nothing is merged. The oldest tables are dropped,
+    /// **and what they hold is gone**, once there is more data, or it is older,
+    /// than this. A key that is written again and again keeps its newest value
+    /// only as long as that lasts.
+    Fifo {
+        /// Bytes of tables; each shard may have an equal part of them.
+        max_bytes: Option<u64>,
+        /// Since an entry went from memory into a table; whole seconds.
+        max_age: Option<Duration>,
+    },
 }
 
 /// How a database is opened. The memory budget decides most; everything else
@@ -92,6 +138,11 @@ pub struct Options {
     spin: Duration,
     is_pinned: bool,
     map_dir: Option<PathBuf>,
+    compaction: Compaction,
+    levels: u8,
+    size_ratio: u32,
+    table_bytes: Option<u64>,
+    compression: [Compression; LEVELS],
 }
 
 impl Default for Options {
@@ -110,6 +161,11 @@ impl Default for Options {
             spin: SPIN,
             is_pinned: false,
             map_dir: None,
+            compaction: Compaction::default(),
+            levels: LEVELS as u8,
+            size_ratio: SIZE_RATIO,
+            table_bytes: None,
+            compression: [Compression::None; LEVELS],
         }
     }
 }
@@ -296,6 +352,83 @@ impl Options {
         self
     }
 
+    /// Which tables are merged: leveled by default. May differ at each opening.
+    ///
+    /// ```
+    /// use ourodb::{Compaction, Options};
+    /// let options = Options::default().compaction(Compaction::Tiered);
+    /// ```
+    #[must_use]
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.compaction = compaction;
+        self
+    }
+
+    /// How many levels each shard's tables are on, level 0 included: 2 to 7, by
+    /// default 7. With [`Compaction::Leveled`] no more of them are in use than
+    /// there is data for. Data on deeper levels, from an opening that had more,
+    /// stays in use.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().levels(4);
+    /// ```
+    #[must_use]
+    pub fn levels(mut self, levels: u8) -> Self {
+        self.levels = levels;
+        self
+    }
+
+    /// With [`Compaction::Leveled`], how many times a level is as large as the
+    /// one above it; with [`Compaction::Tiered`], after how many flushes runs
+    /// are merged. 2 to 100, by default 10.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().size_ratio(8);
+    /// ```
+    #[must_use]
+    pub fn size_ratio(mut self, ratio: u32) -> Self {
+        self.size_ratio = ratio;
+        self
+    }
+
+    /// The bytes at which merged tables are split, 64 KiB to 1 GiB; by default
+    /// four memtables, but 1 to 64 MiB.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().table_bytes(16 << 20);
+    /// ```
+    #[must_use]
+    pub fn table_bytes(mut self, bytes: u64) -> Self {
+        self.table_bytes = Some(bytes);
+        self
+    }
+
+    /// How tables of all levels are compressed: not at all by default.
+    ///
+    /// ```
+    /// use ourodb::{Compression, Options};
+    /// let options = Options::default().compression(Compression::Lz4);
+    /// ```
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = [compression; LEVELS];
+        self
+    }
+
+    /// How tables of one level, and of all below it, are compressed. Tables
+    /// that are there already are compressed so once they are merged.
+    ///
+    /// ```
+    /// use ourodb::{Compression, Options};
+    /// let options = Options::default().compression_from(1, Compression::Lz4);
+    /// ```
+    #[must_use]
+    pub fn compression_from(mut self, level: u8, compression: Compression) -> Self {
+        let first = usize::from(level).min(LEVELS);
+        self.compression[first..].fill(compression);
+        self
+    }
+
     /// The directory for mappings, as text.
     pub(super) fn map_dir_text(&self) -> Result<Option<String>> {
         let Some(dir) = &self.map_dir else {
@@ -362,6 +495,32 @@ impl Options {
                 self.requests_max
             )));
         }
+        if !(2..=LEVELS).contains(&usize::from(self.levels)) {
+            return Err(Error::invalid(format!(
+                "{} levels; 2 to {LEVELS} are allowed",
+                self.levels
+            )));
+        }
+        if !(2..=100).contains(&self.size_ratio) {
+            return Err(Error::invalid(format!(
+                "a size ratio of {}; 2 to 100 are allowed",
+                self.size_ratio
+            )));
+        }
+        if let Some(bytes) = self.table_bytes
+            && !(TABLE_BYTES_MIN..=TABLE_BYTES_MAX).contains(&bytes)
+        {
+            return Err(Error::invalid(format!(
+                "tables of {bytes} bytes; {TABLE_BYTES_MIN} to {TABLE_BYTES_MAX} are allowed"
+            )));
+        }
+        if matches!(self.compaction, Compaction::Fifo { max_bytes: None, max_age: None }) {
+            return Err(Error::invalid(
+                "compaction first in, first out drops nothing without a bound: give it a number \
+                 of bytes, an age, or both"
+                    .to_owned(),
+            ));
+        }
         let first_bytes = max_bytes.min(SEGMENT_FIRST_BYTES);
         Ok(Derived {
             memory,
@@ -373,6 +532,11 @@ impl Options {
             requests_max: self.requests_max,
             spin_ns: u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX),
             is_pinned: self.is_pinned,
+            compaction: self.compaction,
+            levels: self.levels,
+            size_ratio: self.size_ratio,
+            table_bytes: self.table_bytes,
+            compression: self.compression,
         })
     }
 }
@@ -389,6 +553,11 @@ pub(super) struct Derived {
     pub(super) requests_max: usize,
     spin_ns: u64,
     is_pinned: bool,
+    compaction: Compaction,
+    levels: u8,
+    size_ratio: u32,
+    table_bytes: Option<u64>,
+    compression: [Compression; LEVELS],
 }
 
 impl Derived {
@@ -418,6 +587,29 @@ impl Derived {
             durability: self.durability,
             idle_ns: IDLE.as_nanos() as u64,
             retry_ns: RETRY.as_nanos() as u64,
+            hierarchy: self.hierarchy(shards, memtable_bytes),
+            newest_tables_behind: NEWEST_TABLES_BEHIND,
+        }
+    }
+
+    fn hierarchy(&self, shards: usize, memtable_bytes: usize) -> Hierarchy {
+        let memtable_bytes = memtable_bytes as u64;
+        let derived_bytes = || (4 * memtable_bytes).clamp(MIB, 64 * MIB);
+        let strategy = match self.compaction {
+            Compaction::Leveled => Strategy::Leveled,
+            Compaction::Tiered => Strategy::Tiered,
+            Compaction::Fifo { max_bytes, max_age } => Strategy::Fifo {
+                bytes_max: max_bytes.map(|bytes| bytes / shards as u64),
+                age_s_max: max_age.map(|age| age.as_secs()),
+            },
+        };
+        Hierarchy {
+            strategy,
+            levels: self.levels,
+            size_ratio: u64::from(self.size_ratio),
+            table_bytes: self.table_bytes.unwrap_or_else(derived_bytes),
+            memtable_bytes,
+            compression: self.compression,
         }
     }
 

@@ -184,7 +184,20 @@ pub(crate) struct Properties {
     pub(crate) shard: ShardId,
     /// The epoch in which the table was written.
     pub(crate) epoch: Epoch,
+    /// Entries that are not the newest of their key.
+    pub(crate) old_versions: u64,
+    /// About how many entries of older tables these hid when they were written.
+    pub(crate) hidden: u64,
+    /// Of the windows of [`DENSITY_WINDOW`] consecutive entries, those of which
+    /// at least half are tombstones.
+    pub(crate) dense_windows: u64,
+    /// Seconds since 1970 when the newest of the entries was written to a
+    /// table.
+    pub(crate) written_s: u64,
 }
+
+/// Consecutive entries whose tombstones are counted together.
+pub(crate) const DENSITY_WINDOW: u64 = 512;
 
 /// Set in a property's type when who does not know it must not read the table.
 const MUST_UNDERSTAND: u16 = 0x8000;
@@ -201,8 +214,12 @@ mod property {
     pub(super) const VALUE_BYTES: u16 = 8;
     pub(super) const SHARD: u16 = 9;
     pub(super) const EPOCH: u16 = 10;
+    pub(super) const OLD_VERSIONS: u16 = 11;
+    pub(super) const HIDDEN: u16 = 12;
+    pub(super) const DENSE_WINDOWS: u16 = 13;
+    pub(super) const WRITTEN_S: u16 = 14;
     /// One more than the largest of them.
-    pub(super) const COUNT: usize = 11;
+    pub(super) const COUNT: usize = 15;
 }
 
 impl Properties {
@@ -223,6 +240,10 @@ impl Properties {
         put(property::VALUE_BYTES, &self.value_bytes.to_le_bytes());
         put(property::SHARD, &self.shard.to_le_bytes());
         put(property::EPOCH, &self.epoch.to_le_bytes());
+        put(property::OLD_VERSIONS, &self.old_versions.to_le_bytes());
+        put(property::HIDDEN, &self.hidden.to_le_bytes());
+        put(property::DENSE_WINDOWS, &self.dense_windows.to_le_bytes());
+        put(property::WRITTEN_S, &self.written_s.to_le_bytes());
         out
     }
 
@@ -261,9 +282,15 @@ impl Properties {
             value_bytes: u64::from_le_bytes(field(property::VALUE_BYTES)?.array()?),
             shard: u16::from_le_bytes(field(property::SHARD)?.array()?),
             epoch: u32::from_le_bytes(field(property::EPOCH)?.array()?),
+            old_versions: u64::from_le_bytes(field(property::OLD_VERSIONS)?.array()?),
+            hidden: u64::from_le_bytes(field(property::HIDDEN)?.array()?),
+            dense_windows: u64::from_le_bytes(field(property::DENSE_WINDOWS)?.array()?),
+            written_s: u64::from_le_bytes(field(property::WRITTEN_S)?.array()?),
         };
         let sound = properties.entries > 0
             && properties.tombstones <= properties.entries
+            && properties.old_versions < properties.entries
+            && properties.dense_windows <= properties.tombstones
             && properties.smallest <= properties.largest
             && properties.seq_min <= properties.seq_max
             && properties.seq_max <= SEQ_MAX;

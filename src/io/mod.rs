@@ -142,6 +142,9 @@ pub(crate) trait Io: Clone + 'static {
     /// A clock that never goes back, in nanoseconds since some instant.
     fn now_ns(&self) -> u64;
 
+    /// Seconds since 1970, by the machine's calendar, which may be set back.
+    fn calendar_s(&self) -> u64;
+
     /// Tells the time since the machine started from every other such time:
     /// another one after a power cut, the same after the process died.
     fn boot_id(&self) -> Result<[u8; 16]>;

@@ -66,6 +66,10 @@ macro_rules! blocking_calls {
             os::now_ns()
         }
 
+        fn calendar_s(&self) -> u64 {
+            os::calendar_s()
+        }
+
         fn boot_id(&self) -> Result<[u8; 16]> {
             os::boot_id()
         }
@@ -273,6 +277,12 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 pub(super) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// `CLOCK_REALTIME` in seconds; 0 before 1970.
+pub(super) fn calendar_s() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    u64::try_from(now.tv_sec).unwrap_or(0)
 }
 
 #[cfg(test)]

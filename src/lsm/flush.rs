@@ -1,119 +1,76 @@
 //! A memtable becomes a table.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::error::Result;
-use crate::base::hash::KeyHasher;
-use crate::base::ids::{DbId, FileId, ShardId};
-use crate::base::seq::SeqNo;
-use crate::format::edit::TableMeta;
-use crate::io::{BufferPool, Io, OpenMode};
+use crate::base::hash::{KeyHash, KeyHasher};
+use crate::io::Io;
+use crate::lsm::keep::{Judgement, Keep, Retain};
+use crate::lsm::levels::Older;
+use crate::lsm::output::{Outputs, TablePlace};
 use crate::memtable::Memtable;
 use crate::runtime::slice_end;
-use crate::sst::{Compression, NewTable, Table, TableWriter};
+use crate::sst::Table;
 
 /// Entries, and bytes of them, between two ends of slices: some tens of
 /// microseconds of work.
-const ENTRIES_PER_SLICE: usize = 64;
-const BYTES_PER_SLICE: usize = 32 << 10;
+pub(super) const ENTRIES_PER_SLICE: usize = 64;
+pub(super) const BYTES_PER_SLICE: usize = 32 << 10;
 
-/// Which versions of a key must be kept beside the newest one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Retain {
-    /// All: a snapshot is just being taken.
-    All,
-    /// The newest at or below each of these, which ascend.
-    Bounds(Vec<SeqNo>),
-}
+/// Of so many short entries, one is looked for in older tables.
+const SAMPLED: u64 = 64;
 
-impl Retain {
-    /// Whether some snapshot sees a version, the next newer one of which has
-    /// the sequence number `newer`.
-    fn wants(&self, version: SeqNo, newer: SeqNo) -> bool {
-        match self {
-            Self::All => true,
-            Self::Bounds(bounds) => {
-                let first = bounds.partition_point(|&bound| bound < version);
-                bounds.get(first).is_some_and(|&bound| bound < newer)
-            }
-        }
+/// Entries of so many bytes are all looked for.
+const LONG_BYTES: usize = 4096;
+
+/// For how many entries this one stands in the estimate of those that hide an
+/// older one; 0 for none.
+pub(super) fn sampled(hash: KeyHash, value_bytes: usize) -> u64 {
+    if value_bytes >= LONG_BYTES {
+        1
+    } else if hash.filter.is_multiple_of(SAMPLED) {
+        SAMPLED
+    } else {
+        0
     }
 }
 
-/// Where a new table goes, and what it is called.
-pub(crate) struct TablePlace {
-    pub(crate) dir: PathBuf,
-    pub(crate) db: DbId,
-    pub(crate) shard: ShardId,
-    pub(crate) id: FileId,
-    pub(crate) pool: Arc<BufferPool>,
-}
-
-impl TablePlace {
-    /// The path of a table in its shard's directory.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.dir.join(format!("{}.sst", self.id))
-    }
-}
-
-/// Writes what `memtable` holds, without the versions nobody can see any more,
-/// to a new table: durable, with its directory entry. On an error the file is
-/// left for the caller to remove.
+/// Writes what `memtable` holds, without what nobody can see any more, to a
+/// new table: durable, with its directory entry. `None` when nothing is left.
+/// On an error the file is for the caller to remove.
 pub(crate) async fn write_table<I: Io>(
     io: &I,
     memtable: &Memtable,
     retain: &Retain,
+    older: &Older,
     hasher: &KeyHasher,
     place: &TablePlace,
-) -> Result<Table> {
-    let path = place.path();
-    let file = io.open(&path, OpenMode::CreateNew).await?;
-    let mut table_id = [0; 16];
-    io.random(&mut table_id);
-    let (db, id, shard) = (place.db, place.id, place.shard);
-    let new = NewTable { db, id, table_id, shard, compression: Compression::None };
-    let mut writer = TableWriter::new(io, file.clone(), new, &place.pool);
+) -> Result<Option<Arc<Table>>> {
+    let mut keep = Keep::new(retain, older);
+    let mut outputs = Outputs::new(io, place, io.calendar_s(), 0);
     let mut at = memtable.first();
     let (mut entries, mut bytes) = (0, 0);
-    let mut newer: Option<(&[u8], SeqNo)> = None;
     while let Some(entry) = memtable.entry(at) {
-        let seq = entry.tag.seq();
-        let shadowed = match newer {
-            Some((key, newer)) if key == entry.key => !retain.wants(seq, newer),
-            _ => false,
-        };
-        if !shadowed {
-            writer.add(entry.key, entry.tag, &entry.value, hasher.hash(entry.key)).await?;
+        let (key, hash) = (entry.key, hasher.hash(entry.key));
+        if let Judgement::Keep { is_newest } = keep.judge(key, entry.tag, hash) {
+            for tombstone in keep.held() {
+                outputs.add(key, tombstone, &[], hash).await?;
+            }
+            outputs.add(key, entry.tag, &entry.value, hash).await?;
+            let stands_for = if is_newest { sampled(hash, entry.value.len()) } else { 0 };
+            if stands_for > 0 {
+                outputs.asked(stands_for, older.ask(key, hash));
+            }
         }
-        newer = Some((entry.key, seq));
         at = memtable.next(at);
         entries += 1;
-        bytes += entry.key.len() + entry.value.len();
+        bytes += key.len() + entry.value.len();
         if entries >= ENTRIES_PER_SLICE || bytes >= BYTES_PER_SLICE {
             (entries, bytes) = (0, 0);
             slice_end().await;
         }
     }
-    let meta: TableMeta = writer.finish().await?;
-    io.sync_dir(&place.dir).await?;
-    Table::open(io, file, db, meta).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_kept_for_the_snapshots_that_see_it() {
-        let retain = Retain::Bounds(vec![5, 9]);
-        assert!(retain.wants(5, 6), "bound 5 sees exactly it");
-        assert!(retain.wants(3, 8), "bound 5 sees 3, not 8");
-        assert!(!retain.wants(3, 4), "bound 5 sees 4");
-        assert!(!retain.wants(6, 8), "bound 9 sees 8");
-        assert!(retain.wants(6, 10));
-        assert!(!retain.wants(10, 12), "no snapshot is that new");
-        assert!(!Retain::Bounds(Vec::new()).wants(1, 2));
-        assert!(Retain::All.wants(1, 2));
-    }
+    let tables = outputs.finish().await?;
+    assert!(tables.len() <= 1, "a memtable becomes one table");
+    Ok(tables.into_iter().next())
 }

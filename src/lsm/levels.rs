@@ -1,9 +1,10 @@
 //! The tables of a shard, in levels.
 //!
-//! Level 0 holds tables as they were flushed: each is newer than the next. On
-//! every other level tables have no keys in common, and are in their order: a
-//! key is in one of them at most. All of a level is newer than all of the next,
-//! for any one key.
+//! Level 0 holds tables as they were flushed, or merged with others of level 0:
+//! of two that have keys in common, all of one is newer than all of the other.
+//! On every other level tables have no keys in common, and are in their order:
+//! a key is in one of them at most. All of a level is newer than all of the
+//! next, for any one key.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::io::Io;
 use crate::sst::{ReadCounters, Table, TableEntry};
 
 /// How many levels there are.
-const LEVELS: usize = 7;
+pub(crate) const LEVELS: usize = 7;
 
 /// A table of the tree. One that is damaged stays a member, so that the keys
 /// it may hold are answered with `Corruption` rather than with older values,
@@ -36,8 +37,17 @@ impl Member {
         }
     }
 
-    fn may_hold(&self, key: &[u8]) -> bool {
+    /// Whether the key is within the table's range.
+    fn covers(&self, key: &[u8]) -> bool {
         *self.meta().smallest <= *key && *key <= *self.meta().largest
+    }
+
+    /// Whether it may have a version of the key.
+    fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
+        match self {
+            Self::Sound(table) => table.may_hold(key, hash),
+            Self::Damaged { .. } => self.covers(key),
+        }
     }
 
     /// Whether the table's range of keys reaches into the given one.
@@ -57,13 +67,88 @@ impl Member {
         below && above
     }
 
+    fn sound(&self) -> Result<Arc<Table>> {
+        match self {
+            Self::Sound(table) => Ok(Arc::clone(table)),
+            Self::Damaged { error, .. } => Err(error.clone()),
+        }
+    }
+
     async fn get<I: Io>(&self, io: &I, lookup: &Lookup<'_>) -> Result<Option<TableEntry>> {
         let Lookup { counters, key, hash, bound } = *lookup;
         match self {
             Self::Sound(table) => table.get(io, counters, key, hash, bound).await,
-            Self::Damaged { error, .. } if self.may_hold(key) => Err(error.clone()),
+            Self::Damaged { error, .. } if self.covers(key) => Err(error.clone()),
             Self::Damaged { .. } => Ok(None),
         }
+    }
+}
+
+/// Where, among tables in the order of their keys, a table belongs; `None` if it
+/// has keys in common with one.
+fn gap<'a>(
+    tables: impl ExactSizeIterator<Item = &'a TableMeta> + Clone,
+    table: &TableMeta,
+) -> Option<usize> {
+    let at = tables.clone().take_while(|other| other.smallest <= table.smallest).count();
+    let mut around = tables.skip(at.saturating_sub(1));
+    let before = if at > 0 { around.next() } else { None };
+    let is_free = before.is_none_or(|before| before.largest < table.smallest)
+        && around.next().is_none_or(|next| table.largest < next.smallest);
+    is_free.then_some(at)
+}
+
+/// Tables that are older than some others: what those may hide.
+#[derive(Clone, Default)]
+pub(crate) struct Older {
+    /// In no order of keys.
+    newest: Arc<[Member]>,
+    levels: Vec<Arc<[Member]>>,
+}
+
+/// What older tables say of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// One of them may have a version of it.
+    pub(crate) may_hold: bool,
+    /// How many filters were asked. Each says yes by mistake now and then.
+    pub(crate) asked: u64,
+}
+
+impl Older {
+    /// Those that may have a version of the key by their range.
+    fn covering<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a Member> {
+        let on_level = move |level: &'a Arc<[Member]>| {
+            let at = level.partition_point(|member| *member.meta().largest < *key);
+            level.get(at)
+        };
+        let newest = self.newest.iter().chain(self.levels.iter().filter_map(on_level));
+        newest.filter(move |member| member.covers(key))
+    }
+
+    /// Whether one of them may have a version of the key.
+    pub(crate) fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
+        self.covering(key).any(|member| member.may_hold(key, hash))
+    }
+
+    /// The same, and how many filters were asked.
+    pub(crate) fn ask(&self, key: &[u8], hash: KeyHash) -> Answer {
+        let mut answer = Answer::default();
+        for member in self.covering(key) {
+            answer.asked += 1;
+            if member.may_hold(key, hash) {
+                answer.may_hold = true;
+                break;
+            }
+        }
+        answer
+    }
+
+    /// Whether one of them has keys in the table's range.
+    pub(crate) fn overlaps(&self, table: &TableMeta) -> bool {
+        let all = self.newest.iter().chain(self.levels.iter().flat_map(|level| level.iter()));
+        all.map(Member::meta)
+            .any(|other| other.smallest <= table.largest && table.smallest <= other.largest)
     }
 }
 
@@ -117,23 +202,30 @@ impl Levels {
         levels.flat_map(|(number, level)| level.iter().map(move |member| (number as u8, member)))
     }
 
+    /// The tables of one level: of level 0 the newest first, of all others in
+    /// the order of their keys.
+    pub(crate) fn level(&self, level: u8) -> &[Member] {
+        &self.0[usize::from(level)]
+    }
+
+    /// The tables of a level below 0 whose range shares keys with the member's.
+    pub(crate) fn overlapping(&self, level: u8, member: &Member) -> &[Member] {
+        assert!(level > 0, "the tables of level 0 are not in the order of their keys");
+        let (tables, meta) = (self.level(level), member.meta());
+        let start = tables.partition_point(|other| other.meta().largest < meta.smallest);
+        let end = tables.partition_point(|other| other.meta().smallest <= meta.largest);
+        &tables[start..end.max(start)]
+    }
+
     /// Sorted runs with keys in `range`, newest first, each of tables without
     /// common keys in their order.
     ///
     /// # Errors
     /// When one of the tables is damaged.
     pub(crate) fn runs(&self, range: &KeyBounds) -> Result<Vec<Vec<Arc<Table>>>> {
-        let sound = |member: &Member| match member {
-            Member::Sound(table) => Ok(Arc::clone(table)),
-            Member::Damaged { error, .. } => Err(error.clone()),
-        };
-        let (newest, ordered) = self.0.split_first().expect("there is a level 0");
-        let mut runs = Vec::new();
-        for member in newest.iter().filter(|member| member.overlaps(range)) {
-            runs.push(vec![sound(member)?]);
-        }
-        for level in ordered {
-            let run = level.iter().filter(|member| member.overlaps(range)).map(sound);
+        let mut runs = self.newest_runs(|member| member.overlaps(range))?;
+        for level in &self.0[1..] {
+            let run = level.iter().filter(|member| member.overlaps(range)).map(Member::sound);
             let run = run.collect::<Result<Vec<_>>>()?;
             if !run.is_empty() {
                 runs.push(run);
@@ -142,35 +234,79 @@ impl Levels {
         Ok(runs)
     }
 
+    /// The runs of level 0: neighbours in age that have no keys in common make
+    /// one, as they do when keys are written in order.
+    fn newest_runs(&self, is_wanted: impl Fn(&Member) -> bool) -> Result<Vec<Vec<Arc<Table>>>> {
+        let mut runs: Vec<Vec<Arc<Table>>> = Vec::new();
+        for member in self.0[0].iter().filter(|member| is_wanted(member)) {
+            let table = member.sound()?;
+            let place = runs.last().and_then(|run| gap(run.iter().map(|t| t.meta()), table.meta()));
+            match (place, runs.last_mut()) {
+                (Some(at), Some(run)) => run.insert(at, table),
+                _ => runs.push(vec![table]),
+            }
+        }
+        Ok(runs)
+    }
+
+    /// How many runs level 0 has.
+    pub(crate) fn newest_run_count(&self) -> usize {
+        let mut runs: Vec<Vec<&TableMeta>> = Vec::new();
+        for meta in self.0[0].iter().map(Member::meta) {
+            let place = runs.last().and_then(|run| gap(run.iter().copied(), meta));
+            match (place, runs.last_mut()) {
+                (Some(at), Some(run)) => run.insert(at, meta),
+                _ => runs.push(vec![meta]),
+            }
+        }
+        runs.len()
+    }
+
+    /// All that is older than a memtable.
+    pub(crate) fn older_than_memtables(&self) -> Older {
+        Older { newest: Arc::clone(&self.0[0]), levels: self.0[1..].to_vec() }
+    }
+
+    /// All that is older than the first `newest` tables of level 0.
+    pub(crate) fn older_than_newest(&self, newest: usize) -> Older {
+        Older { newest: self.0[0][newest..].into(), levels: self.0[1..].to_vec() }
+    }
+
+    /// All on levels below this one.
+    pub(crate) fn below(&self, level: u8) -> Older {
+        Older { newest: Arc::default(), levels: self.0[usize::from(level) + 1..].to_vec() }
+    }
+
     /// The levels after a table was flushed.
     pub(crate) fn flushed(&self, table: Arc<Table>) -> Self {
         let mut levels = self.clone();
-        let newest = std::iter::once(Member::Sound(table));
-        levels.0[0] = newest.chain(self.0[0].iter().cloned()).collect();
+        levels.add(0, Member::Sound(table)).expect("a memtable is newer than all tables");
         levels
     }
 
-    /// Adds a table as a manifest has them: on level 0 each is newer than those
-    /// before it. Why it cannot be so, if it cannot.
+    /// Adds a table. Why it cannot be so, if it cannot.
     pub(crate) fn add(&mut self, level: u8, member: Member) -> Result<(), String> {
         let tables = self.0.get_mut(usize::from(level));
         let tables = tables.ok_or_else(|| format!("there is no level {level}"))?;
-        let at = match level {
-            0 => 0,
-            _ => {
-                let at = tables
-                    .partition_point(|other| *other.meta().smallest <= *member.meta().smallest);
-                let before = at.checked_sub(1).map(|before| &tables[before]);
-                if before.is_some_and(|before| *before.meta().largest >= *member.meta().smallest)
-                    || tables
-                        .get(at)
-                        .is_some_and(|next| *next.meta().smallest <= *member.meta().largest)
-                {
-                    let id = member.meta().id;
-                    return Err(format!("table {id} and another of level {level} share keys"));
-                }
-                at
+        let meta = member.meta();
+        let at = if level == 0 {
+            // Numbers that overlap are those of one run, which has no key twice.
+            let is_torn = |other: &&Member| {
+                let other = other.meta();
+                other.smallest <= meta.largest
+                    && meta.smallest <= other.largest
+                    && other.seq_min <= meta.seq_max
+                    && meta.seq_min <= other.seq_max
+            };
+            if let Some(other) = tables.iter().find(is_torn) {
+                let other = other.meta().id;
+                return Err(format!("neither of tables {} and {other} is the newer one", meta.id));
             }
+            tables.partition_point(|other| other.meta().seq_max > meta.seq_max)
+        } else {
+            gap(tables.iter().map(Member::meta), meta).ok_or_else(|| {
+                format!("table {} and another of level {level} share keys", meta.id)
+            })?
         };
         let mut list = tables.to_vec();
         list.insert(at, member);

@@ -2,15 +2,22 @@
 //! memtables and tables, how a key is found in them, how they are walked over
 //! in order, and how a memtable becomes a table.
 
+mod compaction;
 mod cursor;
 mod flush;
+mod keep;
 mod levels;
+mod merge;
+mod output;
 mod run;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub(crate) use compaction::{Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick};
 pub(crate) use cursor::{Cursor, Direction, Mutable, Row, Step};
-pub(crate) use flush::{Retain, TablePlace, write_table};
-pub(crate) use levels::{Levels, Lookup, Member};
+pub(crate) use flush::write_table;
+pub(crate) use keep::Retain;
+pub(crate) use levels::{LEVELS, Levels, Lookup, Member};
+pub(crate) use output::{FileIds, TablePlace};
 pub(crate) use view::{Frozen, View};

@@ -5,16 +5,17 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::levels::{Levels, Lookup, Member};
+use super::levels::{Levels, Lookup, Member, Older};
 use super::run::RunIter;
-use super::{Cursor, Direction, Mutable, Retain, Step, TablePlace, View, write_table};
+use super::{Cursor, Direction, FileIds, Mutable, Retain, Step, TablePlace, View, write_table};
+use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::seq::{Kind, SEQ_MAX, Tag};
 use crate::io::sim::Sim;
 use crate::io::{BufferPool, Io};
 use crate::memtable::{ArenaPool, Memtable, Payload};
-use crate::sst::{ReadCounters, Table};
+use crate::sst::{Compression, ReadCounters, Table, TableMeta};
 
 const KEYS: u64 = 400;
 
@@ -41,6 +42,8 @@ struct Maker {
     model: Model,
     next_seq: u64,
     next_id: u32,
+    /// What is older than the next table.
+    older: Older,
 }
 
 impl Maker {
@@ -48,7 +51,7 @@ impl Maker {
         let sim = Sim::new(seed);
         sim.block_on(async { sim.create_dir(Path::new("/db")).await }).expect("a directory");
         let random = Random(seed + 1);
-        Self { sim, random, model: Model::new(), next_seq: 1, next_id: 0 }
+        Self { sim, random, model: Model::new(), next_seq: 1, next_id: 0, older: anything() }
     }
 
     /// A table of some of the keys of a range.
@@ -74,12 +77,15 @@ impl Maker {
             dir: "/db".into(),
             db: DbId([1; 16]),
             shard: 0,
-            id: FileId::new(1, self.next_id),
+            ids: FileIds::one(FileId::new(1, self.next_id)),
             pool: BufferPool::new(64 << 10, 1),
+            compression: Compression::None,
+            table_bytes: u64::MAX,
         };
         let (sim, retain, hasher) = (&self.sim, Retain::All, hasher());
-        let table = sim.block_on(write_table(sim, &memtable, &retain, &hasher, &place));
-        Arc::new(table.expect("a table"))
+        let older = self.older.clone();
+        let table = sim.block_on(write_table(sim, &memtable, &retain, &older, &hasher, &place));
+        table.expect("a table").expect("entries")
     }
 
     /// Tables on three levels, the oldest written first.
@@ -89,6 +95,7 @@ impl Maker {
             let width = KEYS / tables;
             for at in 0..tables {
                 let gap = self.random.below(20);
+                self.older = levels.older_than_memtables();
                 let table = self.table(at * width + gap..(at + 1) * width - gap);
                 levels.add(level, Member::Sound(table)).expect("no keys in common");
             }
@@ -96,11 +103,30 @@ impl Maker {
         for _ in 0..3 {
             let (a, b) =
                 (self.random.below(KEYS / 2), KEYS / 2 + 2 + self.random.below(KEYS / 2 - 2));
+            self.older = levels.older_than_memtables();
             let table = self.table(a..b);
             levels = levels.flushed(table);
         }
         levels
     }
+}
+
+/// Older tables of which nobody knows what they hold: all tombstones are kept.
+fn anything() -> Older {
+    let meta = TableMeta {
+        id: FileId::new(1, u32::MAX),
+        table_id: [0; 16],
+        file_bytes: 0,
+        entries: 1,
+        seq_min: 0,
+        seq_max: 0,
+        smallest: Box::default(),
+        largest: vec![0xff; 20].into(),
+    };
+    let error = Error::corruption(Path::new("damaged"), 0, "a test");
+    let mut levels = Levels::default();
+    levels.add(6, Member::Damaged { meta, error }).expect("the only one");
+    levels.older_than_memtables()
 }
 
 fn hasher() -> KeyHasher {

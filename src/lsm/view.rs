@@ -33,11 +33,18 @@ impl View {
         self.frozen.iter().find_map(|frozen| frozen.memtable.get(key, bound))
     }
 
-    /// The view after `oldest`, the last immutable memtable, became `table`.
-    pub(crate) fn flushed(&self, oldest: &Arc<Frozen>, table: Arc<Table>) -> Self {
+    /// The view after `oldest`, the last immutable memtable, became `table`;
+    /// or nothing, when nothing of it was left to write.
+    pub(crate) fn flushed(&self, oldest: &Arc<Frozen>, table: Option<Arc<Table>>) -> Self {
         let (last, rest) = self.frozen.split_last().expect("a memtable was flushed");
         assert!(Arc::ptr_eq(last, oldest), "memtables are flushed oldest first");
-        Self { frozen: rest.to_vec(), levels: self.levels.flushed(table) }
+        let levels = table.map_or_else(|| self.levels.clone(), |table| self.levels.flushed(table));
+        Self { frozen: rest.to_vec(), levels }
+    }
+
+    /// The view with other tables.
+    pub(crate) fn with_levels(&self, levels: Levels) -> Self {
+        Self { frozen: self.frozen.clone(), levels }
     }
 
     /// The view after the mutable memtable became immutable.

@@ -209,6 +209,10 @@ impl Io for BackgroundIo {
         on_each!(self, |io| io.now_ns(), |posting| posting.direct.now_ns())
     }
 
+    fn calendar_s(&self) -> u64 {
+        on_each!(self, |io| io.calendar_s(), |posting| posting.direct.calendar_s())
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         on_each!(self, |io| io.random(bytes), |posting| posting.direct.random(bytes));
     }

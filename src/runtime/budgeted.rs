@@ -103,6 +103,10 @@ impl<I: Io> Io for Budgeted<I> {
         self.io.now_ns()
     }
 
+    fn calendar_s(&self) -> u64 {
+        self.io.calendar_s()
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         self.io.random(bytes);
     }

@@ -104,6 +104,10 @@ impl Io for LocalIo {
         on_each!(self, |io| io.now_ns())
     }
 
+    fn calendar_s(&self) -> u64 {
+        on_each!(self, |io| io.calendar_s())
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         on_each!(self, |io| io.random(bytes));
     }

@@ -77,7 +77,7 @@ pub(crate) use wait::block_on;
 pub(crate) use waiters::{Waiters, Woken};
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 /// Lets the executor's other tasks run.
@@ -92,6 +92,27 @@ pub(crate) async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// Which of two futures was ready first.
+pub(crate) enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
+/// Waits for either of two futures; for the first, if both are ready.
+pub(crate) async fn either<A: Unpin + Future, B: Future>(
+    mut a: A,
+    b: B,
+) -> Either<A::Output, B::Output> {
+    let mut b = pin!(b);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = Pin::new(&mut a).poll(cx) {
+            return Poll::Ready(Either::First(output));
+        }
+        b.as_mut().poll(cx).map(Either::Second)
+    })
+    .await
 }
 
 /// Waits for whichever of two futures is ready first, and drops the other.

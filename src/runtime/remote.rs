@@ -247,6 +247,10 @@ impl Io for Remote {
         directly!(self, |io| io.now_ns())
     }
 
+    fn calendar_s(&self) -> u64 {
+        directly!(self, |io| io.calendar_s())
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         directly!(self, |io| io.random(bytes));
     }

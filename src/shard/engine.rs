@@ -12,13 +12,13 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
-use crate::lsm::{Levels, Member};
+use crate::lsm::{FileIds, Hierarchy, Levels, Member};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::state::{Shard, ShardCounts};
-use crate::sst::{FilterCounts, ReadCounters};
+use crate::sst::{FilterCounts, ReadCounters, Retired};
 use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 
 /// The bounds one database works within.
@@ -40,6 +40,10 @@ pub(crate) struct Limits {
     pub(crate) map: MapSizes,
     /// What writes are acknowledged by that do not say.
     pub(crate) durability: Durability,
+    /// How the tables of each shard are arranged.
+    pub(crate) hierarchy: Hierarchy,
+    /// With so many tables on level 0, compaction is behind.
+    pub(crate) newest_tables_behind: usize,
 }
 
 /// One open database, without its threads.
@@ -94,6 +98,9 @@ pub(crate) struct Owner {
     /// Set when a memtable became immutable, or visible, or the owner is to
     /// stop.
     pub(crate) flush_work: Event,
+    /// Files that nobody reads any more, and the event of the job that compacts
+    /// and removes them: set when a table was flushed, too.
+    pub(crate) retired: Arc<Retired>,
     pub(crate) stopping: AtomicBool,
 }
 
@@ -121,6 +128,11 @@ impl Engine {
         let counter = self.files.fetch_add(1, Ordering::Relaxed);
         assert!(counter < u32::MAX, "four billion files in one opening");
         FileId::new(self.epoch, counter)
+    }
+
+    /// So many such ids.
+    pub(crate) fn new_file_ids(&self, count: u32) -> FileIds {
+        FileIds::new(self.epoch, self.files.fetch_add(count, Ordering::Relaxed), count)
     }
 
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
@@ -253,6 +265,11 @@ impl ShardCounts {
         self.writes += other.writes;
         self.write_bytes += other.write_bytes;
         self.flushes += other.flushes;
+        self.flushed_bytes += other.flushed_bytes;
+        self.compactions += other.compactions;
+        self.compaction_read_bytes += other.compaction_read_bytes;
+        self.compaction_written_bytes += other.compaction_written_bytes;
+        self.tables_moved += other.tables_moved;
         self.stalls += other.stalls;
     }
 }

@@ -10,7 +10,7 @@ use crate::base::seq::{Kind, SeqNo};
 use crate::base::sync::{LongestHold, ShortMutex, thread};
 use crate::io::BufferPool;
 use crate::io::sim::Sim;
-use crate::lsm::Retain;
+use crate::lsm::{Hierarchy, Retain};
 use crate::memtable::ArenaPool;
 use crate::runtime::shuttle_tests::{Disk, LocalFuture, choose, explore};
 use crate::runtime::{Background, Budget, block_on, join_all};
@@ -33,6 +33,8 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         retry_ns: 1_000_000_000,
         map: MapSizes { slot_bytes: 8 << 10, slots: 2 },
         durability,
+        hierarchy: Hierarchy::leveled(1 << 20),
+        newest_tables_behind: 24,
     };
     let opening = Opening {
         dir: Path::new("/db").to_owned(),

@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) flush_wanted: SeqNo,
     /// Why flushing does not go on, if it does not.
     pub(crate) flush_error: Option<Error>,
+    /// Why compaction does not go on, if it does not.
+    pub(crate) compaction_error: Option<Error>,
     pub(crate) closed: bool,
     /// Writers that wait for room in the memtable.
     stalled: Waiters,
@@ -55,6 +57,14 @@ pub(crate) struct ShardCounts {
     /// Bytes of their keys and values.
     pub(crate) write_bytes: u64,
     pub(crate) flushes: u64,
+    /// Bytes of the tables they made.
+    pub(crate) flushed_bytes: u64,
+    pub(crate) compactions: u64,
+    /// Bytes of the tables that were merged, and of those that came of it.
+    pub(crate) compaction_read_bytes: u64,
+    pub(crate) compaction_written_bytes: u64,
+    /// Tables that changed their level as they were.
+    pub(crate) tables_moved: u64,
     /// Writes that had to wait for room in the memtable.
     pub(crate) stalls: u64,
 }
@@ -137,6 +147,7 @@ impl State {
             inserting: 0,
             flush_wanted: flushed,
             flush_error: None,
+            compaction_error: None,
             closed: false,
             stalled: Waiters::default(),
             rooms: 0,

@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::ids::FileId;
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
 use crate::io::blocking::{Blocking, Parking};
 use crate::io::sim::{FaultKind, Faults, Sim};
 use crate::io::{BufferPool, Io, OpenMode};
-use crate::lsm::Direction;
+use crate::lsm::{Direction, FileIds, Hierarchy, TablePlace};
 use crate::memtable::ArenaPool;
 use crate::runtime::{
     Background, Budget, Event, Executor, LocalIo, OwnerConfig, Remote, block_on, is_owner_thread,
     slice_end, yield_now,
 };
 use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, Staged, WriteOp, recover};
+use crate::sst::Compression;
 use crate::wal::{Goal, MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
@@ -36,6 +38,8 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         retry_ns: 500 * MS,
         map: MapSizes { slot_bytes: 8192.min(segment_bytes as u32 - 4096), slots: 3 },
         durability: Durability::Durable,
+        hierarchy: Hierarchy::leveled(4096),
+        newest_tables_behind: 24,
     };
     Opening {
         dir: dir.to_owned(),
@@ -468,7 +472,16 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
         let begin = || {
             begun.set(begun.get() + 1);
             let (attempt, stuck, freed) = (begun.get(), Arc::clone(&stuck), Arc::clone(&frees));
-            let path = dir.join(attempt.to_string());
+            let place = TablePlace {
+                dir: dir.clone(),
+                db: engine.db,
+                shard: 0,
+                ids: FileIds::one(FileId::new(1, attempt)),
+                pool: BufferPool::new(64 << 10, 1),
+                compression: Compression::None,
+                table_bytes: u64::MAX,
+            };
+            let (_, path) = place.new_file().expect("an id");
             block_on(calls.open(&path, OpenMode::CreateNew)).unwrap();
             let work = background.run("test", move |_| async move {
                 while attempt == 1 && is_owner_thread() {
@@ -482,15 +495,16 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
                 }
                 Ok(attempt)
             });
-            (path, work)
+            (place, work)
         };
         let owner = &engine.owners[0];
-        let (path, ended) = engine.as_fast_as_needed(owner, &background, &io, begin).await;
+        let (place, ended) = engine.as_fast_as_needed(owner, &background, &io, begin).await;
         frees.store(true, Ordering::SeqCst);
         assert_eq!(ended.unwrap(), 2);
-        assert_eq!(path, dir.join("2"));
+        let names = |id| format!("{}.sst", FileId::new(1, id));
+        assert_eq!(place.paths().collect::<Vec<_>>(), [dir.join(names(2))]);
         let left = io.list(&dir).await.unwrap();
-        assert!(left.contains(&"2".to_owned()) && !left.contains(&"1".to_owned()), "{left:?}");
+        assert!(left.contains(&names(2)) && !left.contains(&names(1)), "{left:?}");
     };
     executor.run(vec![crate::runtime::Job::new("main", main)]).unwrap();
 }

@@ -9,12 +9,14 @@
 
 mod iter;
 mod reader;
+mod retired;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub(crate) use iter::TableIter;
 pub(crate) use reader::{Table, TableEntry};
+pub(crate) use retired::Retired;
 pub(crate) use writer::{NewTable, TableWriter};
 
 pub(crate) use crate::format::block::Compression;

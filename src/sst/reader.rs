@@ -2,26 +2,57 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::DbId;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
-use crate::base::seq::{SeqNo, Tag};
+use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
 use crate::base::sync::tally::Ordering;
-use crate::format::block::{Block, Lookup};
+use crate::format::block::{Block, Compression, Lookup};
 use crate::format::header::{DecodeError, FileType, Header};
 use crate::format::table::{
     Footer, Index, Partition, Partitions, Properties, Region, TABLE_BYTES_MIN, seed_at,
 };
 use crate::io::{File, Io, IoBuf};
-use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, TableMeta};
+use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, Retired, TableMeta, retired};
 
 /// An open table. Its partitions are in memory, its blocks are not.
 pub(crate) struct Table {
     file: File,
     meta: TableMeta,
+    contents: Contents,
     partitions: Partitions,
+    /// Set once the table is taken out of the tree.
+    retired: retired::Place,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(retired) = self.retired.take() {
+            retired.push(self.file.path().to_owned());
+        }
+    }
+}
+
+/// What a table says about what it holds, beside its [`TableMeta`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents {
+    /// Sum of the lengths of keys and values.
+    pub(crate) bytes: u64,
+    pub(crate) tombstones: u64,
+    /// Entries that are not the newest of their key.
+    pub(crate) old_versions: u64,
+    /// About how many entries of older tables these hid when they were
+    /// written.
+    pub(crate) hidden: u64,
+    /// Stretches of entries at least half of which are tombstones.
+    pub(crate) dense_windows: u64,
+    /// Seconds since 1970 when the newest entry was first written to a table.
+    pub(crate) written_s: u64,
+    /// Of the blocks that get smaller by it.
+    pub(crate) compression: Compression,
 }
 
 /// The version of a key that [`Table::get`] found. Holds the block it is in.
@@ -94,13 +125,45 @@ impl Table {
             all.push(partition.map_err(|error| error.at(file.path(), offset))?);
         }
         drop(regions);
+        let contents = Contents {
+            bytes: properties.key_bytes.saturating_add(properties.value_bytes),
+            tombstones: properties.tombstones,
+            old_versions: properties.old_versions,
+            hidden: properties.hidden,
+            dense_windows: properties.dense_windows,
+            written_s: properties.written_s,
+            compression: footer.compression,
+        };
         let partitions =
             Partitions::new(top, all).map_err(|error| located(&footer.partitions, error))?;
-        Ok(Self { file, meta, partitions })
+        Ok(Self { file, meta, contents, partitions, retired: retired::Place::new() })
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
         &self.meta
+    }
+
+    /// The table was durably taken out of the tree: its file goes when nobody
+    /// reads it any more.
+    pub(crate) fn retire(&self, place: &Arc<Retired>) {
+        let first = self.retired.set(Arc::clone(place)).is_ok();
+        assert!(first, "a table is taken out once");
+    }
+
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Whether the table may have a version of the key: surely, if it has one,
+    /// and hardly ever, if it has not.
+    pub(crate) fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
+        if *key < *self.meta.smallest || *key > *self.meta.largest {
+            return false;
+        }
+        // Of the partitions that may have versions of the key, the first: each
+        // has the key in its filter.
+        let partition = self.partitions.partition_of(key, Tag::visible_at(SEQ_MAX));
+        partition.filter.as_ref().is_none_or(|filter| filter.may_contain(hash.filter))
     }
 
     /// Bytes the open table takes in memory.

@@ -15,8 +15,8 @@ use crate::base::seq::{Kind, Tag, compare_internal};
 use crate::format::block::{BlockBuilder, Compression, Layout};
 use crate::format::header::{FileType, Header};
 use crate::format::table::{
-    FilterFormat, Footer, IndexBuilder, PartitionBuilder, Properties, Region, TABLE_BYTES_MIN,
-    seal_partition, seed_at,
+    DENSITY_WINDOW, FilterFormat, Footer, IndexBuilder, PartitionBuilder, Properties, Region,
+    TABLE_BYTES_MIN, seal_partition, seed_at,
 };
 use crate::io::{BufferPool, File, Harden, Io, IoBuf, WriteBuf};
 use crate::sst::TableMeta;
@@ -30,6 +30,9 @@ pub(crate) struct NewTable {
     pub(crate) table_id: [u8; 16],
     pub(crate) shard: ShardId,
     pub(crate) compression: Compression,
+    /// Seconds since 1970 when the newest of its entries was first written to
+    /// a table.
+    pub(crate) written_s: u64,
 }
 
 /// Writes one table. Whatever fails, the file is then worthless: the caller
@@ -44,13 +47,15 @@ pub(crate) struct TableWriter<'a, I: Io> {
     top_index: IndexBuilder,
     /// Complete at the end, but for the largest key.
     properties: Properties,
+    /// Tombstones in the current window.
+    window_tombstones: u64,
 }
 
 impl<'a, I: Io> TableWriter<'a, I> {
     /// Starts a table in `file`, which must be empty and new. Buffers come
     /// from `pool`, whose buffer length is that of the writes.
     pub(crate) fn new(io: &'a I, file: File, new: NewTable, pool: &Arc<BufferPool>) -> Self {
-        let NewTable { db, id, shard, compression, .. } = new;
+        let NewTable { db, id, shard, compression, written_s, .. } = new;
         let mut buf = pool.take();
         Header::new(FileType::Table, db, id, Vec::new()).encode(&mut buf[..UNIT]);
         Self {
@@ -71,8 +76,23 @@ impl<'a, I: Io> TableWriter<'a, I> {
                 value_bytes: 0,
                 shard,
                 epoch: id.epoch(),
+                old_versions: 0,
+                hidden: 0,
+                dense_windows: 0,
+                written_s,
             },
+            window_tombstones: 0,
         }
+    }
+
+    /// The file's length so far, without what comes behind the data.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.out.position()
+    }
+
+    /// The entry added last.
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        self.block.last().map(|(key, _)| key)
     }
 
     /// Adds an entry, which must sort after the one before.
@@ -89,12 +109,20 @@ impl<'a, I: Io> TableWriter<'a, I> {
             "entries of a table come in order"
         );
         assert!(tag.kind().is_some(), "a table holds entries of known kinds");
+        let is_tombstone = tag.kind() == Some(Kind::Delete);
         let properties = &mut self.properties;
         if properties.entries == 0 {
             properties.smallest = key.into();
+        } else {
+            properties.old_versions += u64::from(last.is_some_and(|(last, _)| last == key));
         }
         properties.entries += 1;
-        properties.tombstones += u64::from(tag.kind() == Some(Kind::Delete));
+        properties.tombstones += u64::from(is_tombstone);
+        self.window_tombstones += u64::from(is_tombstone);
+        if properties.entries.is_multiple_of(DENSITY_WINDOW) {
+            properties.dense_windows += u64::from(2 * self.window_tombstones >= DENSITY_WINDOW);
+            self.window_tombstones = 0;
+        }
         properties.seq_min = properties.seq_min.min(tag.seq());
         properties.seq_max = properties.seq_max.max(tag.seq());
         properties.key_bytes += key.len() as u64;
@@ -135,8 +163,10 @@ impl<'a, I: Io> TableWriter<'a, I> {
     }
 
     /// Completes the table, which must have at least one entry, and makes its
-    /// file durable. The caller then makes its directory entry durable.
-    pub(crate) async fn finish(mut self) -> Result<TableMeta> {
+    /// file durable. The caller then makes its directory entry durable. About
+    /// `hidden` entries of older tables are hidden by this one's.
+    pub(crate) async fn finish(mut self, hidden: u64) -> Result<TableMeta> {
+        self.properties.hidden = hidden;
         assert!(!self.block.is_empty(), "a table has at least one entry");
         while !self.block.is_empty() {
             self.finish_block(None).await?;

@@ -100,6 +100,10 @@ fn properties() -> Properties {
         value_bytes: 0,
         shard: 7,
         epoch: 4,
+        old_versions: 3,
+        hidden: 640,
+        dense_windows: 1,
+        written_s: 1 << 31,
     }
 }
 
@@ -116,7 +120,7 @@ fn properties_round_trip() {
 
 #[test]
 fn unknown_properties_are_skipped_unless_they_must_be_understood() {
-    for number in [0, 11, 0x7fff] {
+    for number in [0, 99, 0x7fff] {
         let mut bytes = properties().encode();
         bytes.extend_from_slice(&u16::to_le_bytes(number));
         bytes.extend_from_slice(&[2, 0, 0, 0, 1, 1]);
@@ -148,6 +152,8 @@ fn hostile_properties() {
         &(|p: &mut Properties| p.entries = 0) as &dyn Fn(&mut Properties),
         &|p| p.tombstones = 6,
         &|p| p.smallest = (*b"zzz").into(),
+        &|p| p.old_versions = p.entries,
+        &|p| p.dense_windows = p.tombstones + 1,
         &|p| p.seq_min = SEQ_MAX + 1,
         &|p| p.seq_max = SEQ_MAX + 1,
         &|p| p.largest = vec![0xff; KEY_BYTES_MAX + 1].into(),

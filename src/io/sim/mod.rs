@@ -61,6 +61,9 @@ use crate::base::limits::UNIT;
 use crate::base::sync::{Mutex, assert_unlocked};
 use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
 
+/// What the calendar says when a machine is made.
+const CALENDAR_START_S: u64 = 1_700_000_000;
+
 /// What a read's buffer holds until the read has filled it: nobody may rely on
 /// what was there.
 const JUNK: u8 = 0xdb;
@@ -278,6 +281,10 @@ impl Io for Sim {
 
     fn now_ns(&self) -> u64 {
         Self::now_ns(self)
+    }
+
+    fn calendar_s(&self) -> u64 {
+        CALENDAR_START_S + Self::now_ns(self) / 1_000_000_000
     }
 
     fn boot_id(&self) -> Result<[u8; 16]> {

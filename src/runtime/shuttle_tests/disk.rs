@@ -262,6 +262,10 @@ impl Io for Disk {
         0
     }
 
+    fn calendar_s(&self) -> u64 {
+        0
+    }
+
     fn boot_id(&self) -> Result<[u8; 16]> {
         Ok([1; 16])
     }

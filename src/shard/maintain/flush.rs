@@ -1,7 +1,6 @@
 //! Flushing: from immutable memtables to tables.
 
 use std::future::{Future, poll_fn};
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,9 +12,10 @@ use crate::io::Io;
 use crate::lsm::{Frozen, TablePlace, View, write_table};
 use crate::manifest::Manifest;
 use crate::runtime::{Background, Running, first_of};
-use crate::shard::engine::{Engine, Owner, shard_snapshot};
+use crate::shard::engine::{Engine, Owner};
+use crate::shard::maintain::compact::discard_all;
 use crate::shard::state::State;
-use crate::wal::{Goal, Role, discard};
+use crate::wal::{Goal, Role};
 
 /// How soon a memtable with writes in flight is looked at again.
 const IN_FLIGHT_NS: u64 = 1_000_000;
@@ -92,40 +92,49 @@ impl Engine {
         if let Some(cause) = manifest.poisoned() {
             return Err(Error::poisoned(cause));
         }
-        let retain = self.shard(shard).lock().published.retain(&self.clock);
+        let (retain, view) = {
+            let state = self.shard(shard).lock();
+            (state.published.retain(&self.clock), Arc::clone(&state.view))
+        };
         let begin = || {
             let place = TablePlace {
                 dir: self.shard_dir(shard),
                 db: self.db,
                 shard,
-                id: self.new_file_id(),
+                ids: self.new_file_ids(1),
                 pool: Arc::clone(&owner.maker.pool),
+                compression: self.limits.hierarchy.compression[0],
+                table_bytes: u64::MAX,
             };
-            let path = place.path();
+            let to = place.clone();
             let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
-            let retain = retain.clone();
+            let (retain, older) = (retain.clone(), view.levels.older_than_memtables());
             let work = background.run("flush", |io| async move {
-                let table = write_table(&io, &frozen.memtable, &retain, &hasher, &place).await;
-                // The worker must not be the one to free the memtable.
-                Ok((table, frozen))
+                let made = write_table(&io, &frozen.memtable, &retain, &older, &hasher, &to).await;
+                // The worker must not be the one to free the memtable, or to
+                // close a table.
+                Ok((made, frozen, older))
             });
-            (path, work)
+            (place, work)
         };
-        let (path, written) = self.as_fast_as_needed(owner, background, io, begin).await;
-        let table = match written.and_then(|(table, _)| table) {
-            Ok(table) => Arc::new(table),
+        let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
+        let table = match written.and_then(|(table, ..)| table) {
+            Ok(table) => table,
             Err(error) => {
-                discard(io, &path).await;
+                discard_all(io, &place).await;
                 return Err(error);
             }
         };
+        drop(view);
         let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
-        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        let made = table.as_ref().map(|table| table.meta().clone());
+        let edits = made.iter().map(|meta| Edit::Table { level: 0, meta: meta.clone() });
+        let edits: Vec<Edit> = edits.chain([Edit::Flushed { seq }]).collect();
         if let Err(error) = manifest.append(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
                 Some(cause) => owner.stream.poison(cause.clone()),
-                None => discard(io, &path).await,
+                None => discard_all(io, &place).await,
             }
             return Err(error);
         }
@@ -134,26 +143,16 @@ impl Engine {
             let view = Arc::new(state.view.flushed(oldest, table));
             state.flush_error = None;
             state.counts.flushes += 1;
+            state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
             std::mem::replace(&mut state.view, view)
         };
         drop(before);
-        if manifest.wants_rewrite() {
-            let view = Arc::clone(&self.shard(shard).lock().view);
-            let snapshot = shard_snapshot(&view.levels, seq);
-            let (dir, id) = (self.shard_dir(shard), self.new_file_id());
-            let replaced = manifest.replace(io, &dir, self.db, id, &snapshot).await;
-            if let Err(error) = replaced {
-                if let Some(cause) = manifest.poisoned() {
-                    owner.stream.poison(cause.clone());
-                }
-                // The memtable is in its table; the next flush tries again.
-                tracing::warn!(%error, shard, "a manifest could not be made anew");
-            }
-        }
+        owner.retired.work.set();
+        self.rewrite_if_long(owner, shard, manifest, io).await;
         Ok(())
     }
 
-    /// Begins background work of a flush and waits for it: the path of its file,
+    /// Begins background work of a flush and waits for it: the place of its file,
     /// and what came of it. While flushes do not keep up, the owner does it; and
     /// begins it anew, with another file, when a starved worker does not let go
     /// of the first.
@@ -162,8 +161,8 @@ impl Engine {
         owner: &Owner,
         background: &Background,
         io: &I,
-        begin: impl Fn() -> (PathBuf, Running<T>),
-    ) -> (PathBuf, Result<T>) {
+        begin: impl Fn() -> (TablePlace, Running<T>),
+    ) -> (TablePlace, Result<T>) {
         let mut attempts = vec![begin()];
         let mut has_looked_again = false;
         let (at, output) = loop {
@@ -196,20 +195,20 @@ impl Engine {
             // What the flag stood for is still to be looked at.
             owner.flush_work.set();
         }
-        let (path, _) = attempts.swap_remove(at);
-        for (path, attempt) in attempts {
+        let (place, _) = attempts.swap_remove(at);
+        for (place, attempt) in attempts {
             drop(attempt);
-            discard(io, &path).await;
+            discard_all(io, &place).await;
         }
-        (path, output)
+        (place, output)
     }
 
-    /// Whether somebody waits for a flush, or will once one more memtable is
-    /// full.
-    fn is_behind(&self, owner: &Owner) -> bool {
+    /// Whether somebody waits for background work, or soon will.
+    pub(super) fn is_behind(&self, owner: &Owner) -> bool {
         let is_shard_behind = |&id: &ShardId| {
             let state = self.shard(id).lock();
             state.view.frozen.len() >= self.limits.frozen_max
+                || state.view.levels.level(0).len() >= self.limits.newest_tables_behind
                 || state.flushed_seq() < state.flush_wanted
         };
         owner.is_stopping() || owner.shards.iter().any(is_shard_behind)

@@ -1,11 +1,13 @@
 //! What an owner does in the background: it keeps its stream in segments,
-//! frees log that is not needed, marks idle streams, and flushes memtables.
+//! frees log that is not needed, marks idle streams, flushes memtables, and
+//! compacts tables.
 //!
-//! The jobs run on the owner's thread. What a flush has to compute and write
-//! does not have to: it is background work, which the owner leaves to its worker
-//! as long as flushes keep up with the writers.
+//! The jobs run on the owner's thread. What flushes and compactions have to
+//! compute and write does not have to: it is background work, which the owner
+//! leaves to its worker as long as that keeps up with the writers.
 
 mod close;
+mod compact;
 mod flush;
 mod log;
 mod root;
@@ -26,6 +28,8 @@ pub(crate) enum Job {
     Sync,
     /// Flushes memtables.
     Flush,
+    /// Merges, moves and drops tables.
+    Compact,
     /// Writes groups of the stream, and syncs it, for those who do not do it
     /// themselves.
     Lead,
@@ -34,7 +38,8 @@ pub(crate) enum Job {
 impl Job {
     /// The jobs of one owner: with two that lead, one syncs while the other
     /// writes.
-    pub(crate) const ALL: [Self; 5] = [Self::Log, Self::Sync, Self::Flush, Self::Lead, Self::Lead];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Log, Self::Sync, Self::Flush, Self::Compact, Self::Lead, Self::Lead];
 
     /// For reports.
     pub(crate) fn name(self) -> &'static str {
@@ -42,6 +47,7 @@ impl Job {
             Self::Log => "log",
             Self::Sync => "sync",
             Self::Flush => "flush",
+            Self::Compact => "compaction",
             Self::Lead => "lead",
         }
     }
@@ -58,6 +64,7 @@ impl Job {
             Self::Log => engine.log_job(owner, &io, &background).await,
             Self::Sync => engine.sync_job(owner, &io).await,
             Self::Flush => engine.flush_job(owner, &io, &background).await,
+            Self::Compact => engine.compact_job(owner, &io, &background).await,
             Self::Lead => engine.lead_job(owner, &io).await,
         }
     }
@@ -68,6 +75,7 @@ impl Owner {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.flush_work.set();
+        self.retired.work.set();
         self.stream.work.set();
         self.stream.sync_work.set();
         self.stream.lead_work.set_one();

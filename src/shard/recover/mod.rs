@@ -173,6 +173,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             manifests: Vec::new(),
             map: Mutex::default(),
             flush_work: Event::default(),
+            retired: Arc::default(),
             stopping: AtomicBool::new(false),
         })
         .collect();

@@ -10,7 +10,7 @@ use crate::base::seq::{SeqNo, Tag};
 use crate::format::edit::{Edit, TableMeta};
 use crate::format::record::{Unusable, Write};
 use crate::io::{Io, OpenMode};
-use crate::lsm::{Frozen, Levels, Member, Retain, TablePlace, View, write_table};
+use crate::lsm::{FileIds, Frozen, Levels, Member, Retain, TablePlace, View, write_table};
 use crate::manifest::{self, Manifest};
 use crate::memtable::{ArenaPool, Payload};
 use crate::shard::engine::{Limits, shard_dir, shard_snapshot};
@@ -148,24 +148,30 @@ impl<I: Io> Recovery<'_, I> {
             dir: shard.dir.clone(),
             db: self.identity.db,
             shard: shard.id,
-            id,
+            ids: FileIds::one(id),
             pool: Arc::clone(&self.opening.pool),
+            compression: self.limits.hierarchy.compression[0],
+            table_bytes: u64::MAX,
         };
         let hasher = KeyHasher::new(&self.identity.hash_key);
         let retain = Retain::Bounds(Vec::new());
-        let table = write_table(self.io, &oldest.memtable, &retain, &hasher, &place).await;
-        let table = match table {
+        let older = shard.state.view.levels.older_than_memtables();
+        let made = write_table(self.io, &oldest.memtable, &retain, &older, &hasher, &place).await;
+        let table = match made {
             Ok(table) => table,
             Err(error) => {
-                discard(self.io, &place.path()).await;
+                for path in place.paths() {
+                    discard(self.io, &path).await;
+                }
                 return Err(error);
             }
         };
         let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
-        let edits = [Edit::Table { level: 0, meta: table.meta().clone() }, Edit::Flushed { seq }];
+        let made = table.iter().map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
+        let edits: Vec<Edit> = made.chain([Edit::Flushed { seq }]).collect();
         let manifest = shard.manifest.as_mut().expect("made before the replay");
         manifest.append(self.io, &edits).await?;
-        shard.state.view = Arc::new(shard.state.view.flushed(&oldest, Arc::new(table)));
+        shard.state.view = Arc::new(shard.state.view.flushed(&oldest, table));
         Ok(())
     }
 

@@ -30,7 +30,7 @@ fn hasher() -> KeyHasher {
 }
 
 fn new_table(compression: Compression) -> NewTable {
-    NewTable { db: DB, id: id(), table_id: TABLE_ID, shard: 5, compression }
+    NewTable { db: DB, id: id(), table_id: TABLE_ID, shard: 5, compression, written_s: 1 }
 }
 
 fn put(seq: SeqNo) -> Tag {
@@ -89,7 +89,7 @@ fn write_with(
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }
-        writer.finish().await
+        writer.finish(0).await
     });
     (io, meta.expect("memory takes everything"))
 }

@@ -1,0 +1,115 @@
+//! Merging: tables in, tables out.
+
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::base::hash::KeyHasher;
+use crate::io::Io;
+use crate::lsm::compaction::Plan;
+use crate::lsm::flush::{BYTES_PER_SLICE, ENTRIES_PER_SLICE, sampled};
+use crate::lsm::keep::{Judgement, Keep, Retain};
+use crate::lsm::merge::Merge;
+use crate::lsm::output::{Outputs, TablePlace};
+use crate::lsm::run::RunIter;
+use crate::runtime::slice_end;
+use crate::sst::Table;
+
+/// One table of the output reaches tables of the level below of at most so many
+/// times its own length: so much is merged with it one day.
+const REACH_MAX: u64 = 12;
+
+/// Merges the inputs of `plan`, without what nobody can see any more, into new
+/// tables: durable, with their directory entries. On an error the files are for
+/// the caller to remove.
+pub(crate) async fn compact<I: Io>(
+    io: &I,
+    plan: &Plan,
+    retain: &Retain,
+    hasher: &KeyHasher,
+    place: &TablePlace,
+) -> Result<Vec<Arc<Table>>> {
+    let written_s = plan.inputs.iter().map(|(_, table)| table.contents().written_s).max();
+    let mut keep = Keep::new(retain, &plan.older);
+    let mut outputs = Outputs::new(io, place, written_s.unwrap_or_default(), plan.between.len());
+    let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
+    let runs = plan.runs().into_iter().map(RunIter::new).collect();
+    let mut merge = Merge::new(io, runs).await?;
+    let (mut entries, mut bytes) = (0, 0);
+    while let Some((key, tag, value)) = merge.current() {
+        let hash = hasher.hash(key);
+        if let Judgement::Keep { is_newest } = keep.judge(key, tag, hash) {
+            if !outputs.ends_with(key) {
+                match reach.end_before(key) {
+                    End::Must => outputs.end_table().await?,
+                    End::May => outputs.end_table_early().await?,
+                    End::No => {}
+                }
+            }
+            for tombstone in keep.held() {
+                outputs.add(key, tombstone, &[], hash).await?;
+            }
+            outputs.add(key, tag, value, hash).await?;
+            let stands_for = if is_newest { sampled(hash, value.len()) } else { 0 };
+            if stands_for > 0 {
+                outputs.asked(stands_for, plan.older.ask(key, hash));
+            }
+        }
+        entries += 1;
+        bytes += key.len() + value.len();
+        merge.advance(io).await?;
+        if entries >= ENTRIES_PER_SLICE || bytes >= BYTES_PER_SLICE {
+            (entries, bytes) = (0, 0);
+            slice_end().await;
+        }
+    }
+    outputs.finish().await
+}
+
+/// How far the current table reaches.
+struct Reach<'a> {
+    /// The tables of the level below that were not passed yet.
+    below: std::slice::Iter<'a, (Box<[u8]>, u64)>,
+    /// Bytes of those it reaches.
+    bytes: u64,
+    bytes_max: u64,
+    /// What was not passed yet of what it must not reach over.
+    between: std::slice::Iter<'a, Box<[u8]>>,
+}
+
+/// Whether a table ends before a key.
+enum End {
+    No,
+    /// It would be better.
+    May,
+    Must,
+}
+
+impl<'a> Reach<'a> {
+    fn new(plan: &'a Plan, bytes_max: u64) -> Self {
+        Self { below: plan.below.iter(), bytes: 0, bytes_max, between: plan.between.iter() }
+    }
+
+    /// To be asked of each key, in their order.
+    fn end_before(&mut self, key: &[u8]) -> End {
+        while let Some((end, bytes)) = self.below.as_slice().first()
+            && **end < *key
+        {
+            self.bytes += bytes;
+            self.below.next();
+        }
+        let mut end = End::No;
+        if self.bytes > self.bytes_max {
+            end = End::May;
+        }
+        while let Some(between) = self.between.as_slice().first()
+            && **between < *key
+        {
+            end = End::Must;
+            self.between.next();
+        }
+        if !matches!(end, End::No) {
+            self.bytes = 0;
+        }
+        end
+    }
+}

@@ -1,0 +1,161 @@
+//! Compaction: which tables of a shard are merged, moved or dropped, and the
+//! merging.
+//!
+//! A *picker* looks at the levels and says what is to be done next, if
+//! anything: [`leveled`], [`tiered`] or [`fifo`]. It sees two moods. While
+//! writes come in it does what keeps reads and debt bounded, and no more, since
+//! each byte written is taken from somebody. When they pause it also cleans up:
+//! garbage, tombstones, and runs that reads have to ask one by one.
+//!
+//! What is garbage is *estimated*. Whoever writes a table looks for a sample of
+//! its keys in the filters of older tables ([`Contents::hidden`]), so that data
+//! which nothing was written over is not rewritten to find that out.
+//!
+//! [`Contents::hidden`]: crate::sst::Contents::hidden
+
+mod fifo;
+mod job;
+mod leveled;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod tiered;
+
+pub(crate) use job::compact;
+pub(crate) use plan::Plan;
+
+use crate::lsm::keep::Retain;
+use crate::lsm::levels::{LEVELS, Levels, Member};
+use crate::sst::{Compression, Table};
+
+/// How the tables of each shard are arranged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hierarchy {
+    pub(crate) strategy: Strategy,
+    /// Levels in use, level 0 included.
+    pub(crate) levels: u8,
+    /// How many times a level is as large as the one above it.
+    pub(crate) size_ratio: u64,
+    /// What tables are split at.
+    pub(crate) table_bytes: u64,
+    /// About what a flush writes.
+    pub(crate) memtable_bytes: u64,
+    pub(crate) compression: [Compression; LEVELS],
+}
+
+#[cfg(test)]
+impl Hierarchy {
+    /// Leveled, for memtables of this size.
+    pub(crate) fn leveled(memtable_bytes: u64) -> Self {
+        Self {
+            strategy: Strategy::Leveled,
+            levels: LEVELS as u8,
+            size_ratio: 10,
+            table_bytes: 4 * memtable_bytes,
+            memtable_bytes,
+            compression: [Compression::None; LEVELS],
+        }
+    }
+}
+
+/// Which tables are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// Each level below the first is one sorted run of a bounded size: few runs
+    /// to ask, little space wasted.
+    Leveled,
+    /// Runs of similar size are merged into longer ones: fewer bytes written,
+    /// more runs to ask.
+    Tiered,
+    /// Nothing is merged; the oldest tables are dropped once there are more
+    /// bytes than this in the shard, or their newest entry is older than this.
+    Fifo { bytes_max: Option<u64>, age_s_max: Option<u64> },
+}
+
+/// What else a picker goes by.
+pub(crate) struct Situation {
+    /// Writes have paused.
+    pub(crate) is_idle: bool,
+    /// Which old versions snapshots may ask for.
+    pub(crate) retain: Retain,
+    /// Seconds since 1970.
+    pub(crate) calendar_s: u64,
+}
+
+/// What is to be done next, if anything.
+pub(crate) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation) -> Option<Plan> {
+    match hierarchy.strategy {
+        Strategy::Leveled => leveled::pick(levels, hierarchy, situation),
+        Strategy::Tiered => tiered::pick(levels, hierarchy, situation),
+        Strategy::Fifo { bytes_max, age_s_max } => fifo::pick(
+            levels,
+            bytes_max,
+            age_s_max.map(|age| situation.calendar_s.saturating_sub(age)),
+        ),
+    }
+}
+
+/// In how many seconds something will be due by itself.
+pub(crate) fn due_in_s(levels: &Levels, hierarchy: &Hierarchy, calendar_s: u64) -> Option<u64> {
+    match hierarchy.strategy {
+        Strategy::Fifo { age_s_max: Some(age), .. } => {
+            let oldest = fifo::oldest_written_s(levels)?;
+            Some((oldest + age + 1).saturating_sub(calendar_s))
+        }
+        _ => None,
+    }
+}
+
+/// Bytes of files.
+fn bytes<'a>(members: impl IntoIterator<Item = &'a Member>) -> u64 {
+    members.into_iter().map(|member| member.meta().file_bytes).sum()
+}
+
+/// The deepest level that has tables.
+fn deepest(levels: &Levels) -> Option<u8> {
+    (0..LEVELS as u8).rev().find(|&level| !levels.level(level).is_empty())
+}
+
+/// The first level below 0 that has tables.
+fn first_below(levels: &Levels) -> Option<u8> {
+    (1..LEVELS as u8).find(|&level| !levels.level(level).is_empty())
+}
+
+/// What a table's merging would free, about, in bytes.
+struct Garbage {
+    /// Bytes of an average entry of the shard.
+    entry_bytes: u64,
+}
+
+impl Garbage {
+    fn of(levels: &Levels) -> Self {
+        let (mut bytes, mut entries) = (0, 0);
+        for (_, member) in levels.tables() {
+            if let Member::Sound(table) = member {
+                bytes += table.contents().bytes;
+                entries += table.meta().entries;
+            }
+        }
+        Self { entry_bytes: bytes.checked_div(entries).unwrap_or(0) }
+    }
+
+    /// In older tables, and its own tombstones.
+    fn below(&self, table: &Table) -> u64 {
+        let contents = table.contents();
+        let own_bytes = contents.bytes.checked_div(table.meta().entries).unwrap_or(0);
+        // Each tombstone is there since it hides something.
+        let hidden = contents.hidden.max(contents.tombstones);
+        hidden * self.entry_bytes + contents.tombstones * own_bytes
+    }
+}
+
+/// What a table with nothing older below it keeps for snapshots that are gone,
+/// as a number of entries.
+fn outlived(table: &Table, retain: &Retain) -> u64 {
+    let contents = table.contents();
+    if retain.reaches(table.meta().seq_max) {
+        0
+    } else {
+        contents.old_versions + contents.tombstones
+    }
+}

@@ -1,0 +1,75 @@
+//! Tiered compaction: runs of similar size are merged into a longer one.
+//!
+//! Runs are the tables of level 0, and each level below it. Once level 0 has
+//! `size_ratio` runs, all of it is merged, together with as many of the runs
+//! that follow as are not longer than what has come together by then. The
+//! output goes to the level above the first run that stays. So runs get longer
+//! from level to level, at least twice each, and an entry is rewritten about
+//! once for each. (As "universal compaction" in RocksDB, but for where the
+//! output may be.)
+
+use crate::lsm::compaction::plan::Plan;
+use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest};
+use crate::lsm::levels::{Levels, Member};
+
+/// Bytes of garbage in a hundred of all that a shard may have when writes have
+/// paused; merging everything frees it.
+const GARBAGE_PERCENT_IDLE: u64 = 25;
+
+/// The same while writes come in.
+const GARBAGE_PERCENT_BUSY: u64 = 100;
+
+pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation) -> Option<Plan> {
+    let last = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
+    let newest_runs = levels.newest_run_count() as u64;
+    let is_due = newest_runs >= hierarchy.size_ratio;
+    let percent = if situation.is_idle { GARBAGE_PERCENT_IDLE } else { GARBAGE_PERCENT_BUSY };
+    let wastes = 100 * garbage_bytes(levels, last) > percent * live_bytes(levels, last);
+    if wastes && let Some(plan) = merge_from_newest(levels, hierarchy, last, u64::MAX) {
+        return Some(plan);
+    }
+    is_due.then(|| merge_from_newest(levels, hierarchy, last, 1)).flatten()
+}
+
+fn garbage_bytes(levels: &Levels, last: u8) -> u64 {
+    let garbage = Garbage::of(levels);
+    let above = levels.tables().filter(|(level, _)| *level < last);
+    let freed = above.map(|(_, member)| match member {
+        Member::Sound(table) => garbage.below(table),
+        Member::Damaged { .. } => 0,
+    });
+    freed.sum()
+}
+
+fn live_bytes(levels: &Levels, last: u8) -> u64 {
+    bytes(levels.tables().map(|(_, member)| member)).saturating_sub(garbage_bytes(levels, last))
+}
+
+/// Merges level 0 and the runs that follow, as long as each is no longer than
+/// `longer` times what was taken before it.
+fn merge_from_newest(
+    levels: &Levels,
+    hierarchy: &Hierarchy,
+    last: u8,
+    longer: u64,
+) -> Option<Plan> {
+    let mut taken_bytes = bytes(levels.level(0));
+    let mut output_level = last;
+    let mut taken = 0;
+    for level in 1..=last {
+        let run_bytes = bytes(levels.level(level));
+        if run_bytes == 0 {
+            continue;
+        }
+        // There must be a level for the output above the run that stays.
+        if level > 1 && run_bytes > taken_bytes.saturating_mul(longer) {
+            output_level = level - 1;
+            break;
+        }
+        taken_bytes += run_bytes;
+        taken = level;
+    }
+    let inputs =
+        (0..=taken).flat_map(|level| levels.level(level).iter().map(move |member| (level, member)));
+    Plan::merge(levels, hierarchy, inputs, output_level, levels.below(output_level))
+}

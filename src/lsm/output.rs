@@ -1,0 +1,211 @@
+//! New tables: where they go, and writing them one after the other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::error::Result;
+use crate::base::hash::KeyHash;
+use crate::base::ids::{DbId, Epoch, FileId, ShardId};
+use crate::base::seq::Tag;
+use crate::base::sync::atomic::{AtomicU32, Ordering};
+use crate::io::{BufferPool, File, Io, OpenMode};
+use crate::lsm::levels::Answer;
+use crate::sst::{Compression, NewTable, Table, TableMeta, TableWriter};
+
+/// Of so many filters that do not have a key, one says that it may: fingerprints
+/// have eight bits.
+const MISTAKES_SHARE: u64 = 256;
+
+/// File ids that were set aside for one job.
+#[derive(Clone)]
+pub(crate) struct FileIds {
+    epoch: Epoch,
+    first: u32,
+    count: u32,
+    /// How many of them the job has used. Shared with who began the job, so
+    /// that it can remove what the job leaves behind.
+    used: Arc<AtomicU32>,
+}
+
+impl FileIds {
+    /// `count` ids from (epoch, first) on.
+    pub(crate) fn new(epoch: Epoch, first: u32, count: u32) -> Self {
+        assert!(count > 0 && first.checked_add(count).is_some(), "four billion files");
+        Self { epoch, first, count, used: Arc::default() }
+    }
+
+    /// This one.
+    pub(crate) fn one(id: FileId) -> Self {
+        Self::new(id.epoch(), id.counter(), 1)
+    }
+
+    /// `None` when all are used.
+    fn next(&self) -> Option<FileId> {
+        // One thread at a time has the job.
+        let used = self.used.load(Ordering::Relaxed);
+        (used < self.count).then(|| {
+            self.used.store(used + 1, Ordering::Relaxed);
+            FileId::new(self.epoch, self.first + used)
+        })
+    }
+
+    /// Whether there are more than so many left.
+    fn has_more_than(&self, reserved: u32) -> bool {
+        self.count - self.used.load(Ordering::Relaxed) > reserved
+    }
+}
+
+/// Where new tables of one job go, and what they are like.
+#[derive(Clone)]
+pub(crate) struct TablePlace {
+    pub(crate) dir: PathBuf,
+    pub(crate) db: DbId,
+    pub(crate) shard: ShardId,
+    pub(crate) ids: FileIds,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) compression: Compression,
+    /// A table ends behind the key with which its data reach so many bytes.
+    pub(crate) table_bytes: u64,
+}
+
+impl TablePlace {
+    fn path(&self, id: FileId) -> PathBuf {
+        self.dir.join(format!("{id}.sst"))
+    }
+
+    /// The next file that the job begins; `None` when it has used all its ids.
+    pub(crate) fn new_file(&self) -> Option<(FileId, PathBuf)> {
+        self.ids.next().map(|id| (id, self.path(id)))
+    }
+
+    /// The files that the job has begun.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        let FileIds { epoch, first, .. } = self.ids;
+        let used = self.ids.used.load(Ordering::Relaxed);
+        (first..first + used).map(move |counter| self.path(FileId::new(epoch, counter)))
+    }
+}
+
+/// Writes sorted entries to as many tables as they take.
+pub(super) struct Outputs<'a, I: Io> {
+    io: &'a I,
+    place: &'a TablePlace,
+    reserved: u32,
+    written_s: u64,
+    current: Option<(File, TableWriter<'a, I>)>,
+    /// Entries of the current table, by a sample, that hide an older one
+    /// according to filters, and how many filters were asked for that.
+    hiding: u64,
+    asked: u64,
+    made: Vec<(File, TableMeta)>,
+}
+
+impl<'a, I: Io> Outputs<'a, I> {
+    /// `written_s` is when the newest entry was first written to a table, in
+    /// seconds since 1970. So many of the ids are reserved for tables that end
+    /// where the caller says.
+    pub(super) fn new(io: &'a I, place: &'a TablePlace, written_s: u64, reserved: usize) -> Self {
+        let reserved = u32::try_from(reserved).expect("so many ids were set aside");
+        Self {
+            io,
+            place,
+            reserved,
+            written_s,
+            current: None,
+            hiding: 0,
+            asked: 0,
+            made: Vec::new(),
+        }
+    }
+
+    /// Whether a table may end behind what was added, as far as its length
+    /// goes.
+    fn is_full(&self) -> bool {
+        let full = |(_, writer): &(File, TableWriter<'_, I>)| {
+            writer.data_bytes() >= self.place.table_bytes
+        };
+        self.place.ids.has_more_than(self.reserved) && self.current.as_ref().is_some_and(full)
+    }
+
+    /// Adds an entry, which sorts after the one before.
+    pub(super) async fn add(
+        &mut self,
+        key: &[u8],
+        tag: Tag,
+        value: &[u8],
+        hash: KeyHash,
+    ) -> Result<()> {
+        // All versions of a key are in one table.
+        if self.is_full() && !self.ends_with(key) {
+            self.end_table().await?;
+        }
+        if self.current.is_none() {
+            self.current = Some(self.begin_table().await?);
+        }
+        let (_, writer) = self.current.as_mut().expect("it was begun");
+        writer.add(key, tag, value, hash).await
+    }
+
+    /// What older tables said of the key that was added last, which stands for
+    /// so many entries.
+    pub(super) fn asked(&mut self, entries: u64, answer: Answer) {
+        if answer.may_hold {
+            self.hiding += entries;
+        }
+        self.asked += entries * answer.asked;
+    }
+
+    /// Whether the entry added last to the current table has this key.
+    pub(super) fn ends_with(&self, key: &[u8]) -> bool {
+        self.current.as_ref().and_then(|(_, writer)| writer.last_key()) == Some(key)
+    }
+
+    async fn begin_table(&self) -> Result<(File, TableWriter<'a, I>)> {
+        let place = self.place;
+        let (id, path) = place.new_file().expect("a table ends only while there are ids");
+        let file = self.io.open(&path, OpenMode::CreateNew).await?;
+        let mut table_id = [0; 16];
+        self.io.random(&mut table_id);
+        let new = NewTable {
+            db: place.db,
+            id,
+            table_id,
+            shard: place.shard,
+            compression: place.compression,
+            written_s: self.written_s,
+        };
+        Ok((file.clone(), TableWriter::new(self.io, file, new, &place.pool)))
+    }
+
+    /// Ends the current table before it is full. The next entry has another
+    /// key.
+    pub(super) async fn end_table_early(&mut self) -> Result<()> {
+        if self.place.ids.has_more_than(self.reserved) { self.end_table().await } else { Ok(()) }
+    }
+
+    /// Ends the current table, if there is one. One of the ids that are
+    /// reserved for this may be used for the next.
+    pub(super) async fn end_table(&mut self) -> Result<()> {
+        let hiding = std::mem::take(&mut self.hiding);
+        let mistaken = std::mem::take(&mut self.asked) / MISTAKES_SHARE;
+        if let Some((file, writer)) = self.current.take() {
+            let meta = writer.finish(hiding.saturating_sub(mistaken)).await?;
+            self.made.push((file, meta));
+        }
+        Ok(())
+    }
+
+    /// The tables: durable, with their directory entries.
+    pub(super) async fn finish(mut self) -> Result<Vec<Arc<Table>>> {
+        self.end_table().await?;
+        if self.made.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.io.sync_dir(&self.place.dir).await?;
+        let mut tables = Vec::with_capacity(self.made.len());
+        for (file, meta) in self.made {
+            tables.push(Arc::new(Table::open(self.io, file, self.place.db, meta).await?));
+        }
+        Ok(tables)
+    }
+}

@@ -1,0 +1,295 @@
+//! Compaction, as a job of an owner: it asks for the next plan of each of its
+//! shards, has it carried out in the background, and puts the result in place.
+//! It also removes the files of tables that nobody reads any more.
+
+use std::sync::Arc;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::ids::ShardId;
+use crate::format::edit::Edit;
+use crate::io::Io;
+use crate::lsm::{Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick};
+use crate::manifest::Manifest;
+use crate::runtime::{Background, Either, Running, either, first_of};
+use crate::shard::engine::{Engine, Owner, shard_snapshot};
+use crate::sst::Table;
+use crate::wal::discard;
+
+/// Writes have paused when there were none for so long.
+const PAUSE_NS: u64 = 1_000_000_000;
+
+/// When a shard was last written to, as far as the job knows.
+#[derive(Clone, Copy, Default)]
+struct Pulse {
+    writes: u64,
+    since_ns: u64,
+    /// Looked at at least once.
+    is_known: bool,
+    /// A compaction failed: none is begun before this.
+    not_before_ns: u64,
+}
+
+/// What is to be done next.
+enum Next {
+    /// This, in the shard at this place among the owner's.
+    Do(usize, Plan, Retain),
+    /// Look again after so many nanoseconds.
+    Later(u64),
+    /// Nothing, before something happens.
+    Nothing,
+}
+
+impl Engine {
+    pub(super) async fn compact_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
+        let owner = &self.owners[number];
+        let mut pulses = vec![Pulse::default(); owner.shards.len()];
+        while !owner.is_stopping() {
+            self.remove_retired(owner, io).await;
+            match self.next_compaction(owner, &mut pulses, io) {
+                Next::Do(at, plan, retain) => {
+                    let shard = owner.shards[at];
+                    let done = self.compact_shard(owner, at, plan, retain, io, background).await;
+                    if owner.is_stopping() {
+                        break;
+                    }
+                    let failed = done.as_ref().err().cloned();
+                    self.shard(shard).lock().compaction_error = failed;
+                    self.shard(shard).wake_stalled();
+                    if let Err(error) = done {
+                        tracing::warn!(%error, shard, "a compaction failed and will be tried again");
+                        let retry_ns = match error.kind() {
+                            // Damage does not mend itself.
+                            ErrorKind::Corruption => DAMAGED_RETRY_NS,
+                            _ => self.limits.retry_ns,
+                        };
+                        pulses[at].not_before_ns = io.now_ns() + retry_ns;
+                    }
+                }
+                Next::Later(ns) => {
+                    first_of(owner.retired.work.wait(), io.sleep(ns)).await;
+                }
+                Next::Nothing => owner.retired.work.wait().await,
+            }
+        }
+    }
+
+    /// Removes the files of tables that nobody reads any more.
+    pub(super) async fn remove_retired<I: Io>(&self, owner: &Owner, io: &I) {
+        for path in owner.retired.take() {
+            discard(io, &path).await;
+        }
+    }
+
+    fn next_compaction<I: Io>(&self, owner: &Owner, pulses: &mut [Pulse], io: &I) -> Next {
+        let (now_ns, calendar_s) = (io.now_ns(), io.calendar_s());
+        let mut later_ns: Option<u64> = None;
+        let mut urgent: Option<(usize, usize)> = None;
+        let mut tidy = None;
+        for (at, (&shard, pulse)) in owner.shards.iter().zip(pulses).enumerate() {
+            let (view, writes, retain) = {
+                let state = self.shard(shard).lock();
+                let retain = state.published.retain(&self.clock);
+                (Arc::clone(&state.view), state.counts.writes, retain)
+            };
+            if !pulse.is_known || pulse.writes != writes {
+                *pulse = Pulse { writes, since_ns: now_ns, is_known: true, ..*pulse };
+            }
+            let mut look_in = |ns: u64| later_ns = Some(later_ns.map_or(ns, |at| at.min(ns)));
+            if now_ns < pulse.not_before_ns {
+                look_in(pulse.not_before_ns - now_ns);
+                continue;
+            }
+            let hierarchy = &self.limits.hierarchy;
+            let situation = |is_idle| Situation { is_idle, retain: retain.clone(), calendar_s };
+            if let Some(plan) = pick(&view.levels, hierarchy, &situation(false)) {
+                let runs = view.levels.level(0).len();
+                if urgent.is_none_or(|(_, most)| runs > most) {
+                    urgent = Some((at, runs));
+                    tidy = Some((at, plan, retain));
+                }
+                continue;
+            }
+            if urgent.is_some() {
+                continue;
+            }
+            if let Some(seconds) = due_in_s(&view.levels, hierarchy, calendar_s) {
+                look_in(seconds.saturating_mul(1_000_000_000).max(PAUSE_NS));
+            }
+            let quiet_ns = now_ns - pulse.since_ns;
+            if tidy.is_none()
+                && let Some(plan) = pick(&view.levels, hierarchy, &situation(true))
+            {
+                if quiet_ns >= PAUSE_NS {
+                    tidy = Some((at, plan, retain));
+                } else {
+                    look_in(PAUSE_NS - quiet_ns);
+                }
+            }
+        }
+        match (tidy, later_ns) {
+            (Some((at, plan, retain)), _) => Next::Do(at, plan, retain),
+            (None, Some(ns)) => Next::Later(ns),
+            (None, None) => Next::Nothing,
+        }
+    }
+
+    /// Carries out a plan for one of the owner's shards.
+    async fn compact_shard<I: Io>(
+        &self,
+        owner: &Owner,
+        at: usize,
+        plan: Plan,
+        retain: Retain,
+        io: &I,
+        background: &Background,
+    ) -> Result<()> {
+        let shard = owner.shards[at];
+        let limits = &self.limits.hierarchy;
+        let plan = Arc::new(plan);
+        let place = TablePlace {
+            dir: self.shard_dir(shard),
+            db: self.db,
+            shard,
+            ids: self.new_file_ids(plan.outputs_max(limits.table_bytes)),
+            pool: Arc::clone(&owner.maker.pool),
+            compression: plan.compression,
+            table_bytes: limits.table_bytes,
+        };
+        let mut outputs = Vec::new();
+        if !plan.inputs.is_empty() {
+            let (merged, hasher, to) = (Arc::clone(&plan), self.hasher.clone(), place.clone());
+            let running = background.run("compaction", |io| async move {
+                let made = compact(&io, &merged, &retain, &hasher, &to).await;
+                // The worker must not be the one to close the inputs.
+                Ok((made, merged))
+            });
+            let ended = self.as_it_should(owner, background, running).await;
+            outputs = match ended.and_then(|(made, _)| made) {
+                Ok(outputs) => outputs,
+                Err(error) => {
+                    discard_all(io, &place).await;
+                    return Err(error);
+                }
+            };
+        }
+        let mut manifest = owner.manifests[at].lock().await;
+        let installed = self.install(owner, shard, &plan, &outputs, &mut manifest, io).await;
+        if let Err(error) = installed {
+            if manifest.poisoned().is_none() {
+                discard_all(io, &place).await;
+            }
+            return Err(error);
+        }
+        self.rewrite_if_long(owner, shard, &mut manifest, io).await;
+        Ok(())
+    }
+
+    /// Waits for background work, which the owner does itself while it is
+    /// behind.
+    async fn as_it_should<T>(
+        &self,
+        owner: &Owner,
+        background: &Background,
+        mut running: Running<T>,
+    ) -> Result<T> {
+        loop {
+            background.set_debt(self.is_behind(owner));
+            match either(&mut running, owner.retired.work.wait()).await {
+                Either::First(output) => {
+                    // What the event stood for is still to be looked at.
+                    owner.retired.work.set();
+                    return output;
+                }
+                Either::Second(()) if owner.is_stopping() => return Err(Error::closed()),
+                Either::Second(()) => {}
+            }
+        }
+    }
+
+    /// Puts the result of a plan in the place of its inputs: in the manifest
+    /// first, and then for readers.
+    async fn install<I: Io>(
+        &self,
+        owner: &Owner,
+        shard: ShardId,
+        plan: &Plan,
+        outputs: &[Arc<Table>],
+        manifest: &mut Manifest,
+        io: &I,
+    ) -> Result<()> {
+        if let Some(cause) = manifest.poisoned() {
+            return Err(Error::poisoned(cause));
+        }
+        // Only who holds the manifest changes the levels.
+        let view = Arc::clone(&self.shard(shard).lock().view);
+        let levels = plan.applied(&view.levels, outputs).expect("nobody else changed the inputs");
+        let added = |meta: &_| Edit::Table { level: plan.output_level, meta: Clone::clone(meta) };
+        let removed = plan.removed().map(|(level, id)| Edit::TableRemoved { level, id });
+        let moved = plan.moves.iter().map(|(_, member)| added(member.meta()));
+        let made = outputs.iter().map(|table| added(table.meta()));
+        let edits: Vec<Edit> = removed.chain(moved).chain(made).collect();
+        if let Err(error) = manifest.append(io, &edits).await {
+            if let Some(cause) = manifest.poisoned() {
+                owner.stream.poison(cause.clone());
+            }
+            return Err(error);
+        }
+        let before: Arc<View> = {
+            let mut state = self.shard(shard).lock();
+            state.counts.compactions += 1;
+            state.counts.tables_moved += plan.moves.len() as u64;
+            state.counts.compaction_read_bytes += plan.input_bytes();
+            let written = outputs.iter().map(|table| table.meta().file_bytes);
+            state.counts.compaction_written_bytes += written.sum::<u64>();
+            let after = Arc::new(state.view.with_levels(levels));
+            std::mem::replace(&mut state.view, after)
+        };
+        for (_, table) in &plan.inputs {
+            table.retire(&owner.retired);
+        }
+        for (level, id) in &plan.drops {
+            let member = before.levels.level(*level).iter().find(|m| m.meta().id == *id);
+            match member {
+                Some(crate::lsm::Member::Sound(table)) => table.retire(&owner.retired),
+                _ => owner.retired.push(self.shard_dir(shard).join(format!("{id}.sst"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a shard's manifest anew once its edits outweigh what they come to.
+    pub(super) async fn rewrite_if_long<I: Io>(
+        &self,
+        owner: &Owner,
+        shard: ShardId,
+        manifest: &mut Manifest,
+        io: &I,
+    ) {
+        if !manifest.wants_rewrite() {
+            return;
+        }
+        let (view, seq) = {
+            let state = self.shard(shard).lock();
+            (Arc::clone(&state.view), state.flushed_seq())
+        };
+        let snapshot = shard_snapshot(&view.levels, seq);
+        let (dir, id) = (self.shard_dir(shard), self.new_file_id());
+        if let Err(error) = manifest.replace(io, &dir, self.db, id, &snapshot).await {
+            if let Some(cause) = manifest.poisoned() {
+                owner.stream.poison(cause.clone());
+            }
+            // All it should say is in the old one; the next change tries again.
+            tracing::warn!(%error, shard, "a manifest could not be made anew");
+        }
+    }
+}
+
+/// A compaction that met damage is not tried again for so long.
+const DAMAGED_RETRY_NS: u64 = 60_000_000_000;
+
+/// Removes the files that a failed job has begun.
+pub(super) async fn discard_all<I: Io>(io: &I, place: &TablePlace) {
+    for path in place.paths() {
+        discard(io, &path).await;
+    }
+}
