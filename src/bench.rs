@@ -5,7 +5,7 @@ pub use crate::base::seq::{Kind, Tag};
 pub use crate::cache::policy::{Frequencies, Policy};
 pub use crate::cache::s3fifo::S3Fifo;
 pub use crate::format::block::{
-    Block, BlockBuilder, BlockCursor, BlockShape, Compression, Finished, Layout, Lookup,
+    Block, BlockBuilder, BlockCursor, BlockShape, Compression, Layout, Lookup,
 };
 pub use crate::format::filter::Filter;
 pub use crate::format::header::DecodeError;

@@ -19,9 +19,9 @@ pub use base::error::{Error, ErrorKind, Result};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
-    Batch, Compaction, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture, IoBackend,
-    KeyRange, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter, ScanStream, Shard,
-    Stats, Value, Write, WriteFuture,
+    Batch, Compact, Compaction, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture,
+    IoBackend, KeyRange, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter,
+    ScanStream, Shard, Stats, Value, Write, WriteFuture,
 };
 pub use format::block::Compression;
 

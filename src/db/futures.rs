@@ -18,7 +18,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::seq::Kind;
 use crate::db::operations::value_of;
-use crate::db::{Db, Delete, Flush, Get, GetWith, Put, Value, Write};
+use crate::db::{Compact, Db, Delete, Flush, Get, GetWith, Put, Value, Write};
 use crate::io::Io;
 use crate::shard::{Found, InMemory, Staged, check_sizes};
 use crate::sst::TableEntry;
@@ -27,8 +27,8 @@ use crate::wal::Role;
 /// A future of the engine's.
 type Slow<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The future of a write: what awaiting a [`Put`], a [`Delete`], a [`Write`] or
-/// a [`Flush`] gives.
+/// The future of a write: what awaiting a [`Put`], a [`Delete`], a [`Write`],
+/// a [`Flush`] or a [`Compact`] gives.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -71,14 +71,14 @@ impl<'a> One<'a> {
         let remote = &inner.remotes[owner];
         Ok(match engine.begin_one(op, durability, || remote.now_ns())? {
             Staged::Done => None,
-            Staged::Waits(goal) => {
-                Some(Box::pin(
-                    async move { engine.reach(remote, owner, goal, Role::Follower).await },
-                ))
-            }
-            Staged::Stalled(..) | Staged::NoLog(_) => Some(Box::pin(async move {
-                engine.write(remote, Role::Follower, &[op], durability).await
+            Staged::Waits(goal) => Some(Box::pin(async move {
+                engine.reach_written(remote, owner, goal, Role::Follower).await
             })),
+            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => {
+                Some(Box::pin(async move {
+                    engine.write(remote, Role::Follower, &[op], durability).await
+                }))
+            }
         })
     }
 }
@@ -156,6 +156,18 @@ impl<'a> IntoFuture for Flush<'a> {
         WriteFuture(WriteState::Slow(Box::pin(async move {
             self.db.inner.note_awaited();
             self.db.inner.engine.flush_all().await
+        })))
+    }
+}
+
+impl<'a> IntoFuture for Compact<'a> {
+    type Output = Result<()>;
+    type IntoFuture = WriteFuture<'a>;
+
+    fn into_future(self) -> WriteFuture<'a> {
+        WriteFuture(WriteState::Slow(Box::pin(async move {
+            self.db.inner.note_awaited();
+            self.db.inner.engine.compact_all(&self.range).await
         })))
     }
 }

@@ -19,7 +19,7 @@ pub use batch::Batch;
 pub use futures::{GetFuture, GetWithFuture, WriteFuture};
 pub use multi_get::{MultiGet, MultiGetFuture};
 pub use on_shard::{OnShard, Shard};
-pub use operations::{Delete, Flush, Get, GetWith, Put, Write};
+pub use operations::{Compact, Delete, Flush, Get, GetWith, Put, Write};
 pub use options::{Compaction, IoBackend, Options};
 pub use range::KeyRange;
 pub use scan::{Scan, ScanIter};
@@ -248,6 +248,26 @@ impl Db {
     /// ```
     pub fn flush(&self) -> Flush<'_> {
         Flush { db: self }
+    }
+
+    /// Merges all tables that have keys in `range` down to the deepest level, so
+    /// that nothing of what was overwritten or deleted is left there, but for
+    /// what open scans still see. Compaction does what is needed by itself; this
+    /// is for who wants all of it now, for instance after deleting much.
+    ///
+    /// With [`Compaction::Fifo`] it flushes memtables, and that is all.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// db.delete(b"key").wait()?;
+    /// db.compact(..).wait()?;
+    /// assert_eq!(db.stats().tables, 0);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn compact(&self, range: impl KeyRange) -> Compact<'_> {
+        Compact { db: self, range: range.bounds() }
     }
 
     /// The WAL stream that writes of this key go to, below

@@ -2,6 +2,7 @@
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
+use crate::base::keys::KeyBounds;
 use crate::base::seq::Kind;
 use crate::db::{Batch, Db, Value};
 use crate::shard::{Found, WriteOp, check_sizes};
@@ -301,5 +302,40 @@ impl Flush<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         self.db.inner.wait_for(self.db.inner.engine.flush_all())
+    }
+}
+
+/// A compaction that is to be done; see [`Db::compact`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.compact(b"a"..b"b").wait()?;
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[must_use = "an operation does nothing until it is waited for"]
+#[derive(Debug)]
+pub struct Compact<'a> {
+    pub(super) db: &'a Db,
+    pub(super) range: KeyBounds,
+}
+
+impl Compact<'_> {
+    /// Does it: the owners merge the tables, the calling thread waits.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io` when a table could not be written (it will be tried
+    /// again); `Corruption` when one that is to be merged is damaged;
+    /// `Poisoned`; `Closed`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.compact(..).wait()?;
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<()> {
+        let inner = &self.db.inner;
+        inner.wait_for(inner.engine.compact_all(&self.range))
     }
 }

@@ -588,7 +588,18 @@ impl Derived {
             idle_ns: IDLE.as_nanos() as u64,
             retry_ns: RETRY.as_nanos() as u64,
             hierarchy: self.hierarchy(shards, memtable_bytes),
-            newest_tables_behind: NEWEST_TABLES_BEHIND,
+            newest_tables_behind: self.newest_tables_behind(),
+            newest_tables_max: self.newest_tables_behind().saturating_mul(2),
+        }
+    }
+
+    /// So many tables may be on level 0 before writers are slowed down.
+    fn newest_tables_behind(&self) -> usize {
+        match self.compaction {
+            Compaction::Leveled => NEWEST_TABLES_BEHIND,
+            Compaction::Tiered => NEWEST_TABLES_BEHIND.max(2 * self.size_ratio as usize),
+            // They are all there.
+            Compaction::Fifo { .. } => usize::MAX / 2,
         }
     }
 

@@ -77,8 +77,32 @@ pub struct Stats {
     pub wal_marks: u64,
     /// Memtables that became tables.
     pub flushes: u64,
+    /// Bytes of those tables.
+    pub flushed_bytes: u64,
+    /// Compactions: tables were merged, moved to a deeper level, or dropped.
+    pub compactions: u64,
+    /// Bytes of tables that were merged.
+    pub compaction_read_bytes: u64,
+    /// Bytes of the tables that came of it.
+    pub compaction_written_bytes: u64,
+    /// Tables that were moved as they were.
+    pub tables_moved: u64,
     /// Times a write waited because memtables were full.
     pub write_stalls: u64,
+    /// Writes that waited a little because flushes or compactions were behind,
+    /// so that others need not wait long.
+    pub writes_delayed: u64,
+    /// How long all of them waited for that, in nanoseconds.
+    pub write_delay_ns: u64,
+    /// Writes that took longer than 20 ms, most of it because memtables were
+    /// full.
+    pub slow_writes_memtable: u64,
+    /// The same, because they were delayed.
+    pub slow_writes_delayed: u64,
+    /// The same, because the log had no room.
+    pub slow_writes_log: u64,
+    /// The same, because the log was being written or synced.
+    pub slow_writes_device: u64,
     /// Messages that futures sent to owners.
     pub owner_messages: u64,
     /// System calls made to wake a sleeping owner.
@@ -148,7 +172,18 @@ impl Stats {
             wal_written_bytes: stats.stream.written_bytes,
             wal_marks: stats.stream.marks,
             flushes: stats.shard.flushes,
+            flushed_bytes: stats.shard.flushed_bytes,
+            compactions: stats.shard.compactions,
+            compaction_read_bytes: stats.shard.compaction_read_bytes,
+            compaction_written_bytes: stats.shard.compaction_written_bytes,
+            tables_moved: stats.shard.tables_moved,
             write_stalls: stats.shard.stalls,
+            writes_delayed: stats.slow_writes.delayed,
+            write_delay_ns: stats.slow_writes.delayed_ns,
+            slow_writes_memtable: stats.slow_writes.memtable,
+            slow_writes_delayed: stats.slow_writes.pace,
+            slow_writes_log: stats.slow_writes.log,
+            slow_writes_device: stats.slow_writes.device,
             owner_messages: runtime.messages,
             owner_wakeups: runtime.unparks,
             owner_sleeps: runtime.sleeps,
@@ -207,7 +242,18 @@ impl Stats {
             ("wal_written_bytes", self.wal_written_bytes),
             ("wal_marks", self.wal_marks),
             ("flushes", self.flushes),
+            ("flushed_bytes", self.flushed_bytes),
+            ("compactions", self.compactions),
+            ("compaction_read_bytes", self.compaction_read_bytes),
+            ("compaction_written_bytes", self.compaction_written_bytes),
+            ("tables_moved", self.tables_moved),
             ("write_stalls", self.write_stalls),
+            ("writes_delayed", self.writes_delayed),
+            ("write_delay_ns", self.write_delay_ns),
+            ("slow_writes_memtable", self.slow_writes_memtable),
+            ("slow_writes_delayed", self.slow_writes_delayed),
+            ("slow_writes_log", self.slow_writes_log),
+            ("slow_writes_device", self.slow_writes_device),
             ("owner_messages", self.owner_messages),
             ("owner_wakeups", self.owner_wakeups),
             ("owner_sleeps", self.owner_sleeps),

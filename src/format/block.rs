@@ -28,7 +28,7 @@ use crate::base::checksum::Seed;
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
 use crate::base::seq::{SeqNo, Tag, compare_internal};
 
-pub use build::{BlockBuilder, Finished, Layout};
+pub use build::{BlockBuilder, Layout};
 pub use compress::Compression;
 
 /// Length of the trailer at the end of every block.

@@ -51,7 +51,7 @@ impl Member {
     }
 
     /// Whether the table's range of keys reaches into the given one.
-    fn overlaps(&self, (start, end): &KeyBounds) -> bool {
+    pub(crate) fn overlaps(&self, (start, end): &KeyBounds) -> bool {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let meta = self.meta();
         let below = match end {

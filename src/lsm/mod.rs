@@ -14,7 +14,9 @@ mod run;
 mod tests;
 mod view;
 
-pub(crate) use compaction::{Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick};
+pub(crate) use compaction::{
+    Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick, pick_within,
+};
 pub(crate) use cursor::{Cursor, Direction, Mutable, Row, Step};
 pub(crate) use flush::write_table;
 pub(crate) use keep::Retain;

@@ -17,6 +17,7 @@ use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
+use crate::shard::pace::{SlowWriteCounts, SlowWrites};
 use crate::shard::state::{Shard, ShardCounts};
 use crate::sst::{FilterCounts, ReadCounters, Retired};
 use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
@@ -42,8 +43,10 @@ pub(crate) struct Limits {
     pub(crate) durability: Durability,
     /// How the tables of each shard are arranged.
     pub(crate) hierarchy: Hierarchy,
-    /// With so many tables on level 0, compaction is behind.
+    /// With so many tables on level 0, compaction is behind; with so many,
+    /// writers wait.
     pub(crate) newest_tables_behind: usize,
+    pub(crate) newest_tables_max: usize,
 }
 
 /// One open database, without its threads.
@@ -66,6 +69,7 @@ pub(crate) struct Engine {
     pub(crate) arenas: Arc<ArenaPool>,
     pub(crate) io_counters: Arc<IoCounters>,
     pub(crate) read_counters: ReadCounters,
+    pub(crate) slow_writes: SlowWrites,
 }
 
 /// The root manifest, and what only its holder changes.
@@ -170,6 +174,7 @@ impl Engine {
         let mut stats = EngineStats {
             io: self.io_counters.counts(),
             filters: self.read_counters.counts(),
+            slow_writes: self.slow_writes.counts(),
             shard_hold_ns_max: self.longest_hold.ns(),
             ..EngineStats::default()
         };
@@ -245,6 +250,7 @@ pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo) -> Vec<Edit> {
 pub(crate) struct EngineStats {
     pub(crate) io: IoCounts,
     pub(crate) filters: FilterCounts,
+    pub(crate) slow_writes: SlowWriteCounts,
     pub(crate) shard: ShardCounts,
     pub(crate) stream: StreamCounts,
     pub(crate) memtable_bytes: u64,

@@ -9,6 +9,7 @@ mod clock;
 mod commit;
 mod engine;
 mod maintain;
+mod pace;
 mod read;
 mod recover;
 mod scan;

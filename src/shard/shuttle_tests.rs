@@ -35,6 +35,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         durability,
         hierarchy: Hierarchy::leveled(1 << 20),
         newest_tables_behind: 24,
+        newest_tables_max: 48,
     };
     let opening = Opening {
         dir: Path::new("/db").to_owned(),

@@ -1,17 +1,21 @@
 //! What stands behind a shard's lock.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
+use crate::base::keys::KeyBounds;
 use crate::base::seq::SeqNo;
 use crate::base::sync::{LongestHold, ShortGuard, ShortMutex};
 use crate::lsm::{Frozen, View};
 use crate::memtable::{ArenaPool, Memtable};
 use crate::runtime::Waiters;
 use crate::shard::clock::Published;
+use crate::shard::engine::Limits;
+use crate::shard::pace::Pace;
 
 /// One shard of the keyspace.
 pub(crate) struct Shard {
@@ -39,9 +43,17 @@ pub(crate) struct State {
     pub(crate) flush_wanted: SeqNo,
     /// Why flushing does not go on, if it does not.
     pub(crate) flush_error: Option<Error>,
+    /// Ranges that somebody wants compacted, in the order in which they were
+    /// asked for.
+    pub(crate) compact_wanted: VecDeque<KeyBounds>,
+    /// How many were asked for, and how many of them are done.
+    pub(crate) compact_asked: u64,
+    pub(crate) compact_done: u64,
     /// Why compaction does not go on, if it does not.
     pub(crate) compaction_error: Option<Error>,
     pub(crate) closed: bool,
+    /// How fast writes may come.
+    pub(crate) pace: Pace,
     /// Writers that wait for room in the memtable.
     stalled: Waiters,
     /// Counts the times that stalled writers were woken.
@@ -77,6 +89,9 @@ pub(crate) enum Admission {
     Rotated,
     /// Wait with [`Shard::room`] and this number, then ask again.
     Stalled(u64),
+    /// Wait for so many nanoseconds, then ask again, without a bound to the
+    /// pace.
+    Paced(u64),
 }
 
 impl Shard {
@@ -147,38 +162,55 @@ impl State {
             inserting: 0,
             flush_wanted: flushed,
             flush_error: None,
+            compact_wanted: VecDeque::new(),
+            compact_asked: 0,
+            compact_done: 0,
             compaction_error: None,
             closed: false,
+            pace: Pace::default(),
             stalled: Waiters::default(),
             rooms: 0,
             counts: ShardCounts::default(),
         }
     }
 
-    /// Asks for room for `bytes` in a mutable memtable of at most
-    /// `memtable_bytes`, with at most `frozen_max` immutable ones behind it.
+    /// Asks for room for `bytes` in the mutable memtable. Who has not waited for
+    /// the shard's pace yet gives the clock.
     ///
     /// # Errors
-    /// When there is no room, and flushing fails; or the shard is closed.
+    /// When there is no room, and flushing or compaction fails; or the shard is
+    /// closed.
     pub(crate) fn admit(
         &mut self,
         bytes: usize,
-        memtable_bytes: usize,
-        frozen_max: usize,
+        limits: &Limits,
         arenas: &Arc<ArenaPool>,
+        now_ns: Option<impl FnOnce() -> u64>,
     ) -> Result<Admission> {
         if self.closed {
             return Err(Error::closed());
         }
-        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= memtable_bytes {
+        if let Some(now_ns) = now_ns {
+            let wait_ns = self.pace.take(bytes, now_ns);
+            if wait_ns > 0 {
+                return Ok(Admission::Paced(wait_ns));
+            }
+        }
+        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= limits.memtable_bytes {
             return Ok(Admission::Granted);
         }
-        if self.inserting == 0 && self.view.frozen.len() < frozen_max {
+        let has_too_many_tables = self.has_too_many_tables(limits);
+        if self.inserting == 0 && self.view.frozen.len() < limits.frozen_max && !has_too_many_tables
+        {
             self.rotate(arenas);
+            self.set_pace(limits);
             return Ok(Admission::Rotated);
         }
         if let Some(error) = &self.flush_error {
             return Err(error.context("memtables cannot be flushed"));
+        }
+        if let Some(error) = self.compaction_error.as_ref().filter(|_| has_too_many_tables) {
+            return Err(error.context("tables cannot be merged"));
         }
         self.counts.stalls += 1;
         Ok(Admission::Stalled(self.rooms))
@@ -215,8 +247,27 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::durability::Durability;
     use crate::base::seq::{Kind, Tag};
+    use crate::lsm::Hierarchy;
     use crate::memtable::Payload;
+    use crate::wal::MapSizes;
+
+    fn limits() -> Limits {
+        Limits {
+            memtable_bytes: 4096,
+            frozen_max: 2,
+            wal_bytes_max: 1 << 30,
+            group_bytes_max: 4096,
+            idle_ns: 1,
+            retry_ns: 1,
+            map: MapSizes { slot_bytes: 4096, slots: 2 },
+            durability: Durability::Durable,
+            hierarchy: Hierarchy::leveled(4096),
+            newest_tables_behind: 24,
+            newest_tables_max: 48,
+        }
+    }
 
     #[test]
     fn a_memtable_is_not_rotated_under_a_batch_that_is_being_inserted() {
@@ -224,12 +275,15 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         state.inserting = 1;
-        let admitted = state.admit(100, 4096, 2, &arenas).expect("open");
+        let admitted = state.admit(100, &limits(), &arenas, None::<fn() -> u64>).expect("open");
         assert!(matches!(admitted, Admission::Stalled(_)));
         state.inserting = 0;
-        let admitted = state.admit(100, 4096, 2, &arenas).expect("open");
+        let admitted = state.admit(100, &limits(), &arenas, None::<fn() -> u64>).expect("open");
         assert!(matches!(admitted, Admission::Rotated));
-        assert!(matches!(state.admit(100, 4096, 2, &arenas), Ok(Admission::Granted)));
+        assert!(matches!(
+            state.admit(100, &limits(), &arenas, None::<fn() -> u64>),
+            Ok(Admission::Granted)
+        ));
     }
 
     #[test]
@@ -242,8 +296,11 @@ mod tests {
                 state.rotate(&arenas);
             }
         }
-        assert!(matches!(state.admit(100, 4096, 2, &arenas), Ok(Admission::Stalled(_))));
+        assert!(matches!(
+            state.admit(100, &limits(), &arenas, None::<fn() -> u64>),
+            Ok(Admission::Stalled(_))
+        ));
         state.flush_error = Some(Error::closed());
-        assert!(state.admit(100, 4096, 2, &arenas).is_err());
+        assert!(state.admit(100, &limits(), &arenas, None::<fn() -> u64>).is_err());
     }
 }

@@ -40,6 +40,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         durability: Durability::Durable,
         hierarchy: Hierarchy::leveled(4096),
         newest_tables_behind: 24,
+        newest_tables_max: 48,
     };
     Opening {
         dir: dir.to_owned(),
@@ -401,7 +402,8 @@ fn every_writer_gets_on() {
         }
         let mut before = [0; 5];
         for _ in 0..8 {
-            sim.run_for(20 * MS);
+            // Flushes take some milliseconds each, and set the pace.
+            sim.run_for(60 * MS);
             let now = *acked.lock();
             let stuck = (0..5).find(|&writer| now[writer] < before[writer] + 3);
             assert_eq!(stuck, None, "seed {seed}: {before:?}, later {now:?}");

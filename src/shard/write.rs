@@ -21,6 +21,7 @@ use crate::format::record::{
 use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
+use crate::shard::pace::{Wait, Waited};
 use crate::shard::state::{Admission, State};
 use crate::wal::{Append, Appended, Calls, Goal, NoRoom, Role, Stream, Unfilled};
 
@@ -89,6 +90,8 @@ pub(crate) struct Writing<'a> {
     durability: Durability,
     payload_bytes: usize,
     sections: Sections<'a>,
+    /// It has waited for the pace of its shards.
+    is_paced: bool,
 }
 
 /// What became of an attempt to stage a write.
@@ -101,6 +104,8 @@ pub(crate) enum Staged {
     ///
     /// [`Shard::room`]: crate::shard::state::Shard::room
     Stalled(ShardId, u64),
+    /// It is to wait for so many nanoseconds.
+    Paced(u64),
     /// The log has no room; the number is for its `poll_room`.
     NoLog(u64),
 }
@@ -146,7 +151,7 @@ impl Engine {
                  {payload_bytes_max} in one record: split the batch"
             )));
         }
-        Ok(Some(Writing { owner, durability, payload_bytes, sections }))
+        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
     }
 
     /// Begins one write; see [`Engine::stage`]. Nothing was done, unless it is
@@ -155,7 +160,7 @@ impl Engine {
         &self,
         op: WriteOp<'_>,
         durability: Durability,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl Fn() -> u64,
     ) -> Result<Staged> {
         match self.begin_write(&[op], durability)? {
             Some(mut writing) => self.stage(&mut writing, now_ns),
@@ -170,14 +175,56 @@ impl Engine {
         role: Role,
         writing: &mut Writing<'_>,
     ) -> Result<()> {
-        loop {
-            match self.stage(writing, || io.now_ns())? {
-                Staged::Done => return Ok(()),
-                Staged::Waits(goal) => return self.reach(io, writing.owner, goal, role).await,
-                Staged::Stalled(shard, seen) => self.shard(shard).room(seen).await,
-                Staged::NoLog(seen) => self.log_room(io, writing.owner, seen, role).await,
+        let mut waited = Waited::default();
+        let written = loop {
+            let staged = self.stage(writing, || io.now_ns())?;
+            if let Staged::Done = staged {
+                break Ok(());
             }
-        }
+            let began_ns = io.now_ns();
+            let mut written = None;
+            let wait = match staged {
+                Staged::Done => break Ok(()),
+                Staged::Waits(goal) => {
+                    written = Some(self.reach(io, writing.owner, goal, role).await);
+                    Wait::Device
+                }
+                Staged::Stalled(shard, seen) => {
+                    self.shard(shard).room(seen).await;
+                    Wait::Memtable
+                }
+                Staged::Paced(ns) => {
+                    io.sleep(ns).await;
+                    Wait::Pace
+                }
+                Staged::NoLog(seen) => {
+                    self.log_room(io, writing.owner, seen, role).await;
+                    Wait::Log
+                }
+            };
+            waited.add(wait, io.now_ns() - began_ns);
+            if let Some(written) = written {
+                break written;
+            }
+        };
+        self.slow_writes.note(&waited);
+        written
+    }
+
+    /// Waits for the goal of a write that was staged at once.
+    pub(crate) async fn reach_written<I: Io>(
+        &self,
+        io: &I,
+        owner: usize,
+        goal: Goal,
+        role: Role,
+    ) -> Result<()> {
+        let began_ns = io.now_ns();
+        let reached = self.reach(io, owner, goal, role).await;
+        let mut waited = Waited::default();
+        waited.add(Wait::Device, io.now_ns() - began_ns);
+        self.slow_writes.note(&waited);
+        reached
     }
 
     /// Tries to stage a write: puts it into the log and the memtables. Waits
@@ -185,7 +232,7 @@ impl Engine {
     pub(crate) fn stage(
         &self,
         writing: &mut Writing<'_>,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl Fn() -> u64,
     ) -> Result<Staged> {
         let stream = &self.owners[writing.owner].stream;
         let _panicking = stream.poison_on_panic();
@@ -215,7 +262,7 @@ impl Engine {
     fn stage_locked(
         &self,
         writing: &mut Writing<'_>,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl Fn() -> u64,
         wakes: &mut Wakes,
     ) -> Result<Locked> {
         let owner = &self.owners[writing.owner];
@@ -226,10 +273,14 @@ impl Engine {
             let shard = section.ops[0].shard;
             let mut state = self.shard(shard).lock();
             let needed = memtable_bytes(section.ops);
-            let limits = &self.limits;
-            match state.admit(needed, limits.memtable_bytes, limits.frozen_max, &self.arenas)? {
+            let clock = (!writing.is_paced).then_some(&now_ns);
+            match state.admit(needed, &self.limits, &self.arenas, clock)? {
                 Admission::Granted => {}
                 Admission::Rotated => wakes.flush = true,
+                Admission::Paced(ns) => {
+                    writing.is_paced = true;
+                    return Ok(Locked::Over(Staged::Paced(ns)));
+                }
                 Admission::Stalled(seen) => {
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {

@@ -15,6 +15,7 @@
 //! garbage go down until hardly any is left, and young runs of level 0 are
 //! merged with one another.
 
+use crate::base::keys::KeyBounds;
 use crate::base::seq::SeqNo;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
@@ -77,12 +78,7 @@ impl Targets {
 }
 
 pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation) -> Option<Plan> {
-    let picker = Picker {
-        levels,
-        hierarchy,
-        targets: Targets::of(levels, hierarchy),
-        garbage: Garbage::of(levels),
-    };
+    let picker = Picker::new(levels, hierarchy);
     let urgent = picker.urgent();
     if urgent.is_some() || !situation.is_idle { urgent } else { picker.tidy(situation) }
 }
@@ -101,7 +97,37 @@ struct Descent<'a> {
     overlap_bytes: u64,
 }
 
+/// The uppermost level that has some of it goes down a level, table by table.
+pub(super) fn pick_within(
+    levels: &Levels,
+    hierarchy: &Hierarchy,
+    situation: &Situation,
+    range: &KeyBounds,
+) -> Option<Plan> {
+    let picker = Picker::new(levels, hierarchy);
+    let within = |level: u8| levels.level(level).iter().filter(|member| member.overlaps(range));
+    if within(0).next().is_some() {
+        return picker.all_newest();
+    }
+    let deepest = picker.targets.deepest;
+    if let Some((level, member)) =
+        (1..deepest).find_map(|level| within(level).next().map(|member| (level, member)))
+    {
+        return picker.merge_down(&Descent { level, member, overlap_bytes: 0 });
+    }
+    let outlived = within(deepest).find_map(|member| match member {
+        Member::Sound(table) => (outlived(table, &situation.retain) > 0).then_some(table),
+        Member::Damaged { .. } => None,
+    });
+    outlived.map(|table| Plan::rewrite(levels, hierarchy, deepest, table))
+}
+
 impl<'a> Picker<'a> {
+    fn new(levels: &'a Levels, hierarchy: &'a Hierarchy) -> Self {
+        let targets = Targets::of(levels, hierarchy);
+        Self { levels, hierarchy, targets, garbage: Garbage::of(levels) }
+    }
+
     /// What is due however many writes come in: the level furthest beyond what
     /// it may have.
     fn urgent(&self) -> Option<Plan> {

@@ -24,6 +24,7 @@ mod tiered;
 pub(crate) use job::compact;
 pub(crate) use plan::Plan;
 
+use crate::base::keys::KeyBounds;
 use crate::lsm::keep::Retain;
 use crate::lsm::levels::{LEVELS, Levels, Member};
 use crate::sst::{Compression, Table};
@@ -92,6 +93,21 @@ pub(crate) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation
             bytes_max,
             age_s_max.map(|age| situation.calendar_s.saturating_sub(age)),
         ),
+    }
+}
+
+/// What is to be done next so that all entries in `range` come to the deepest
+/// level, without what nobody sees any more; `None` when they have.
+pub(crate) fn pick_within(
+    levels: &Levels,
+    hierarchy: &Hierarchy,
+    situation: &Situation,
+    range: &KeyBounds,
+) -> Option<Plan> {
+    match hierarchy.strategy {
+        Strategy::Leveled => leveled::pick_within(levels, hierarchy, situation, range),
+        Strategy::Tiered => tiered::pick_within(levels, hierarchy, range),
+        Strategy::Fifo { .. } => None,
     }
 }
 

@@ -8,6 +8,7 @@
 //! once for each. (As "universal compaction" in RocksDB, but for where the
 //! output may be.)
 
+use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest};
 use crate::lsm::levels::{Levels, Member};
@@ -29,6 +30,18 @@ pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation
         return Some(plan);
     }
     is_due.then(|| merge_from_newest(levels, hierarchy, last, 1)).flatten()
+}
+
+/// Everything at once, if some of it is not in the last run.
+pub(super) fn pick_within(
+    levels: &Levels,
+    hierarchy: &Hierarchy,
+    range: &KeyBounds,
+) -> Option<Plan> {
+    let last = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
+    let mut above = levels.tables().filter(|(level, _)| *level < last);
+    above.any(|(_, member)| member.overlaps(range)).then_some(())?;
+    merge_from_newest(levels, hierarchy, last, u64::MAX)
 }
 
 fn garbage_bytes(levels: &Levels, last: u8) -> u64 {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::ShardId;
+use crate::base::keys::KeyBounds;
 use crate::format::edit::Edit;
 use crate::io::Io;
-use crate::lsm::{Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick};
+use crate::lsm::{Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick, pick_within};
 use crate::manifest::Manifest;
 use crate::runtime::{Background, Either, Running, either, first_of};
 use crate::shard::engine::{Engine, Owner, shard_snapshot};
@@ -80,6 +81,29 @@ impl Engine {
         }
     }
 
+    /// What somebody waits for; what turns out to be done is told.
+    fn wanted_compaction(&self, shard: ShardId, calendar_s: u64) -> Option<(Plan, Retain)> {
+        loop {
+            let (range, view, retain) = {
+                let state = self.shard(shard).lock();
+                let range = state.compact_wanted.front()?.clone();
+                (range, Arc::clone(&state.view), state.published.retain(&self.clock))
+            };
+            let hierarchy = &self.limits.hierarchy;
+            let situation = Situation { is_idle: true, retain: retain.clone(), calendar_s };
+            if let Some(plan) = pick_within(&view.levels, hierarchy, &situation, &range) {
+                return Some((plan, retain));
+            }
+            let done = {
+                let mut state = self.shard(shard).lock();
+                state.compact_done += 1;
+                state.compact_wanted.pop_front()
+            };
+            drop(done);
+            self.shard(shard).wake_stalled();
+        }
+    }
+
     fn next_compaction<I: Io>(&self, owner: &Owner, pulses: &mut [Pulse], io: &I) -> Next {
         let (now_ns, calendar_s) = (io.now_ns(), io.calendar_s());
         let mut later_ns: Option<u64> = None;
@@ -97,6 +121,12 @@ impl Engine {
             let mut look_in = |ns: u64| later_ns = Some(later_ns.map_or(ns, |at| at.min(ns)));
             if now_ns < pulse.not_before_ns {
                 look_in(pulse.not_before_ns - now_ns);
+                continue;
+            }
+            if tidy.is_none()
+                && let Some((plan, retain)) = self.wanted_compaction(shard, calendar_s)
+            {
+                tidy = Some((at, plan, retain));
                 continue;
             }
             let hierarchy = &self.limits.hierarchy;
@@ -131,6 +161,47 @@ impl Engine {
             (None, Some(ns)) => Next::Later(ns),
             (None, None) => Next::Nothing,
         }
+    }
+
+    /// Returns when all that was acknowledged before the call, as far as it is
+    /// in the range, is on the deepest level of its shard.
+    pub(crate) async fn compact_all(&self, range: &KeyBounds) -> Result<()> {
+        self.flush_all().await?;
+        for shard in &self.shards {
+            // One that is damaged cannot be merged, and says so.
+            let view = Arc::clone(&shard.lock().view);
+            view.levels.runs(range)?;
+        }
+        let mut targets = Vec::with_capacity(self.shards.len());
+        for shard in &self.shards {
+            {
+                let mut state = shard.lock();
+                state.compaction_error = None;
+                state.compact_asked += 1;
+                state.compact_wanted.push_back(range.clone());
+                targets.push((shard, state.compact_asked));
+            }
+            self.owners[self.owner_of(shard.id)].retired.work.set();
+        }
+        for (shard, target) in targets {
+            loop {
+                let seen = {
+                    let state = shard.lock();
+                    if state.compact_done >= target {
+                        break;
+                    }
+                    if state.closed {
+                        return Err(Error::closed());
+                    }
+                    if let Some(error) = &state.compaction_error {
+                        return Err(error.clone());
+                    }
+                    state.room_number()
+                };
+                shard.room(seen).await;
+            }
+        }
+        Ok(())
     }
 
     /// Carries out a plan for one of the owner's shards.
@@ -242,7 +313,9 @@ impl Engine {
             let written = outputs.iter().map(|table| table.meta().file_bytes);
             state.counts.compaction_written_bytes += written.sum::<u64>();
             let after = Arc::new(state.view.with_levels(levels));
-            std::mem::replace(&mut state.view, after)
+            let before = std::mem::replace(&mut state.view, after);
+            state.set_pace(&self.limits);
+            before
         };
         for (_, table) in &plan.inputs {
             table.retire(&owner.retired);

@@ -96,6 +96,7 @@ impl Engine {
             let state = self.shard(shard).lock();
             (state.published.retain(&self.clock), Arc::clone(&state.view))
         };
+        let (began_ns, had_waited) = (io.now_ns(), view.frozen.len() > 1);
         let begin = || {
             let place = TablePlace {
                 dir: self.shard_dir(shard),
@@ -144,7 +145,11 @@ impl Engine {
             state.flush_error = None;
             state.counts.flushes += 1;
             state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
-            std::mem::replace(&mut state.view, view)
+            let bytes = oldest.memtable.used_bytes() as u64;
+            state.pace.flushed(bytes, began_ns, had_waited, io.now_ns());
+            let before = std::mem::replace(&mut state.view, view);
+            state.set_pace(&self.limits);
+            before
         };
         drop(before);
         owner.retired.work.set();
@@ -244,6 +249,7 @@ impl Engine {
                         && state.view.frozen.len() < self.limits.frozen_max
                     {
                         state.rotate(&self.arenas);
+                        state.set_pace(&self.limits);
                     }
                     if let Some(cause) = owner.stream.poisoned() {
                         return Err(Error::poisoned(&cause));

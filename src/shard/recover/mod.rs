@@ -33,6 +33,7 @@ use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapshot};
+use crate::shard::pace::SlowWrites;
 use crate::shard::recover::streams::RootState;
 use crate::shard::state::Shard;
 use crate::sst::ReadCounters;
@@ -200,6 +201,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         root: AsyncMutex::new(Root { manifest: root, old_streams }),
         arenas: opening.arenas,
         io_counters: Arc::clone(io.counters()),
+        slow_writes: SlowWrites::default(),
         read_counters: ReadCounters::default(),
         dir: opening.dir,
     })

@@ -1,5 +1,6 @@
 //! Opening: the shards, their manifests and tables.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,19 +67,12 @@ impl<I: Io> Recovery<'_, I> {
             None if is_new => {}
             Some((manifest_id, path)) => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
-                for edit in loaded.edits {
-                    let applied = match edit {
-                        Edit::Table { level, meta } => {
-                            levels.add(level, self.open_table(&dir, meta).await?)
-                        }
-                        Edit::TableRemoved { level, id } => levels.remove(level, id).map(drop),
-                        Edit::Flushed { seq } => {
-                            flushed = seq;
-                            Ok(())
-                        }
-                        _ => Err("a shard's manifest holds an edit of the root's".to_owned()),
-                    };
-                    applied.map_err(|reason| Error::corruption(&loaded.path, 0, reason))?;
+                let unsound = |reason| Error::corruption(&loaded.path, 0, reason);
+                let stated = Stated::of(loaded.edits).map_err(unsound)?;
+                flushed = stated.flushed;
+                for (level, meta) in stated.tables.into_values() {
+                    let member = self.open_table(&dir, meta).await?;
+                    levels.add(level, member).map_err(unsound)?;
                 }
                 let stated = root.flushed.get(&id).copied().unwrap_or(0);
                 if flushed < stated {
@@ -193,6 +187,41 @@ impl<I: Io> Recovery<'_, I> {
             }
         }
         Ok(())
+    }
+}
+
+/// What a shard's manifest says that there is.
+#[derive(Default)]
+struct Stated {
+    /// Tables and the levels they are on.
+    tables: BTreeMap<FileId, (u8, TableMeta)>,
+    flushed: SeqNo,
+}
+
+impl Stated {
+    /// What edits come to. Why they make no sense, if they do not.
+    fn of(edits: Vec<Edit>) -> Result<Self, String> {
+        let mut stated = Self::default();
+        for edit in edits {
+            match edit {
+                Edit::Table { level, meta } => {
+                    let id = meta.id;
+                    if stated.tables.insert(id, (level, meta)).is_some() {
+                        return Err(format!("table {id} is added twice"));
+                    }
+                }
+                Edit::TableRemoved { level, id } => match stated.tables.remove(&id) {
+                    Some((on, _)) if on == level => {}
+                    _ => {
+                        let reason = "and is not there";
+                        return Err(format!("table {id} is removed from level {level}, {reason}"));
+                    }
+                },
+                Edit::Flushed { seq } => stated.flushed = seq,
+                _ => return Err("a shard's manifest holds an edit of the root's".to_owned()),
+            }
+        }
+        Ok(stated)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Compressed blocks: round trips, how full units get, and hostile bytes.
 
+use super::super::build::Finished;
 use super::*;
 
 const LZ4: Layout =

@@ -1,0 +1,209 @@
+//! How fast a shard may be written to while background work is behind.
+//!
+//! Without it writers would fill a memtable at full speed, then stand still
+//! until one is flushed, and so on. So, while all immutable memtables a shard
+//! may have are there, writes come in as fast as the last ones were flushed;
+//! and the more tables wait on level 0 to be merged, the slower. Who writes too
+//! fast takes the next free moment and waits for it, each a little, instead of
+//! some very long.
+
+use crate::base::error::ErrorKind;
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::shard::engine::Limits;
+use crate::shard::state::State;
+
+/// So much may come at once before anybody waits.
+const SLACK_NS: u64 = 1_000_000;
+
+/// Nobody waits for less: sleeping takes about as long.
+const WAIT_NS_MIN: u64 = 50_000;
+
+/// Of the rate at which memtables are flushed.
+const FLUSH_PERCENT: u64 = 95;
+
+/// The least that level 0 leaves of the rate.
+const NEWEST_PERCENT_MIN: u64 = 5;
+
+/// Slower is not asked for, however slow flushes were.
+const BYTES_PER_S_MIN: u64 = 64 << 10;
+
+/// See the module's text.
+#[derive(Default)]
+pub(crate) struct Pace {
+    /// What may be written now; `None` for as much as comes.
+    bytes_per_s: Option<u64>,
+    /// The next moment that is free.
+    free_at_ns: u64,
+    /// Bytes of memtables that were flushed in a second, lately.
+    flushed_per_s: Option<u64>,
+    /// When the last flush ended.
+    flushed_at_ns: u64,
+}
+
+impl Pace {
+    /// How long a write of so many bytes is to wait; 0 for not at all. Its
+    /// moment is taken: it does not ask again.
+    pub(crate) fn take(&mut self, bytes: usize, now_ns: impl FnOnce() -> u64) -> u64 {
+        let Some(bytes_per_s) = self.bytes_per_s else {
+            return 0;
+        };
+        let now_ns = now_ns();
+        let cost_ns = (bytes as u128 * 1_000_000_000 / u128::from(bytes_per_s)) as u64;
+        self.free_at_ns = self.free_at_ns.max(now_ns.saturating_sub(SLACK_NS)) + cost_ns;
+        let wait_ns = self.free_at_ns.saturating_sub(now_ns);
+        if wait_ns < WAIT_NS_MIN { 0 } else { wait_ns }
+    }
+
+    /// A memtable of so many bytes was flushed, which began at `began_ns`, and
+    /// had waited for the one before if `had_waited`.
+    pub(crate) fn flushed(&mut self, bytes: u64, began_ns: u64, had_waited: bool, now_ns: u64) {
+        let since_ns = if had_waited { self.flushed_at_ns } else { began_ns };
+        self.flushed_at_ns = now_ns;
+        let took_ns = u128::from(now_ns.saturating_sub(since_ns).max(1));
+        let now = (u128::from(bytes) * 1_000_000_000 / took_ns) as u64;
+        self.flushed_per_s = Some(self.flushed_per_s.map_or(now, |before| before.midpoint(now)));
+    }
+}
+
+impl State {
+    /// After memtables or tables changed: how fast writes may come now.
+    pub(crate) fn set_pace(&mut self, limits: &Limits) {
+        let newest = self.view.levels.level(0).len();
+        let beyond = newest.saturating_sub(limits.newest_tables_behind);
+        let is_behind = self.view.frozen.len() >= limits.frozen_max || beyond > 0;
+        // What is damaged is not merged: waiting would not help.
+        let is_damaged = |e: &crate::base::error::Error| e.kind() == ErrorKind::Corruption;
+        let beyond =
+            if self.compaction_error.as_ref().is_some_and(is_damaged) { 0 } else { beyond };
+        let room = limits.newest_tables_max - limits.newest_tables_behind;
+        let taken = (100 - NEWEST_PERCENT_MIN) * beyond.min(room) as u64 / room as u64;
+        let rate = self.pace.flushed_per_s.filter(|_| is_behind);
+        self.pace.bytes_per_s = rate
+            .map(|rate| (rate / 100 * FLUSH_PERCENT / 100 * (100 - taken)).max(BYTES_PER_S_MIN));
+    }
+
+    /// Whether level 0 takes no more tables for now.
+    pub(crate) fn has_too_many_tables(&self, limits: &Limits) -> bool {
+        let is_damaged = |e: &crate::base::error::Error| e.kind() == ErrorKind::Corruption;
+        self.view.levels.level(0).len() >= limits.newest_tables_max
+            && !self.compaction_error.as_ref().is_some_and(is_damaged)
+    }
+}
+
+/// Why a write took long: what it waited for longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// For room in memtables: flushes or compactions were behind.
+    Memtable,
+    /// For its moment, see [`Pace`].
+    Pace,
+    /// For room in the log.
+    Log,
+    /// For the log to be written or synced.
+    Device,
+}
+
+const WAITS: usize = 4;
+
+/// A write that takes longer is counted by what it waited for.
+pub(crate) const SLOW_NS: u64 = 20_000_000;
+
+/// What one write waited for.
+#[derive(Default)]
+pub(crate) struct Waited([u64; WAITS]);
+
+impl Waited {
+    pub(crate) fn add(&mut self, wait: Wait, ns: u64) {
+        self.0[wait as usize] += ns;
+    }
+}
+
+/// Writes that waited, over all of a database.
+#[derive(Default)]
+pub(crate) struct SlowWrites {
+    slow: [AtomicU64; WAITS],
+    delayed: AtomicU64,
+    delayed_ns: AtomicU64,
+}
+
+/// A reading of [`SlowWrites`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlowWriteCounts {
+    /// Writes that took longer than [`SLOW_NS`], by what they waited for
+    /// longest.
+    pub(crate) memtable: u64,
+    pub(crate) pace: u64,
+    pub(crate) log: u64,
+    pub(crate) device: u64,
+    /// Writes that waited for their moment, and how long.
+    pub(crate) delayed: u64,
+    pub(crate) delayed_ns: u64,
+}
+
+impl SlowWrites {
+    /// A write is over.
+    pub(crate) fn note(&self, waited: &Waited) {
+        let Waited(waited) = waited;
+        if waited[Wait::Pace as usize] > 0 {
+            self.delayed.fetch_add(1, Ordering::Relaxed);
+            self.delayed_ns.fetch_add(waited[Wait::Pace as usize], Ordering::Relaxed);
+        }
+        if waited.iter().sum::<u64>() < SLOW_NS {
+            return;
+        }
+        let longest = (0..WAITS).max_by_key(|&wait| waited[wait]).unwrap_or_default();
+        self.slow[longest].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> SlowWriteCounts {
+        let slow = |wait: Wait| self.slow[wait as usize].load(Ordering::Relaxed);
+        SlowWriteCounts {
+            memtable: slow(Wait::Memtable),
+            pace: slow(Wait::Pace),
+            log: slow(Wait::Log),
+            device: slow(Wait::Device),
+            delayed: self.delayed.load(Ordering::Relaxed),
+            delayed_ns: self.delayed_ns.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_waits_a_little() {
+        let mut pace = Pace { bytes_per_s: Some(1_000_000), ..Pace::default() };
+        let now_ns = 5_000_000_000;
+        // A thousand bytes a millisecond, and one millisecond at once.
+        let waits: Vec<u64> = (0..40).map(|_| pace.take(100, || now_ns)).collect();
+        assert!(waits[..10].iter().all(|&wait| wait == 0), "{waits:?}");
+        assert!(waits.windows(2).all(|pair| pair[1] == 0 || pair[1] - pair[0] <= 100_000));
+        assert_eq!(waits[39], 3_000_000);
+        assert_eq!(pace.take(100, || now_ns + 1_000_000_000), 0, "after a rest");
+        assert_eq!(Pace::default().take(1 << 30, || unreachable!("no clock is needed")), 0);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_flushes() {
+        let mut pace = Pace::default();
+        pace.flushed(1000, 0, false, 1_000_000_000);
+        assert_eq!(pace.flushed_per_s, Some(1000));
+        // Its turn came late: it counts from the end of the one before.
+        pace.flushed(1000, 2_500_000_000, true, 3_000_000_000);
+        assert_eq!(pace.flushed_per_s, Some(750));
+    }
+
+    #[test]
+    fn a_slow_write_has_one_cause() {
+        let slow = SlowWrites::default();
+        let mut waited = Waited::default();
+        waited.add(Wait::Device, 15_000_000);
+        slow.note(&waited);
+        waited.add(Wait::Pace, 16_000_000);
+        slow.note(&waited);
+        let counts = slow.counts();
+        assert_eq!((counts.pace, counts.device, counts.delayed), (1, 0, 1));
+    }
+}

@@ -1,0 +1,271 @@
+//! Compaction as users meet it: space comes back, readers see nothing of it,
+//! and whatever fails meanwhile, nothing is lost.
+
+mod common;
+
+use common::{Model, Rng, assert_same, tiny};
+use ourodb::sim::{FaultKind, Faults, Sim};
+use ourodb::{Compaction, Db, ErrorKind, Options};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn options(sim: &Sim) -> Options {
+    tiny(sim).shards(2).owners(1)
+}
+
+fn open(sim: &Sim) -> Db {
+    Db::open("/db", options(sim)).expect("an opening")
+}
+
+/// Puts random values under random keys of so many.
+fn write(db: &Db, model: &mut Model, rng: &mut Rng, keys: u64, count: u64) {
+    for _ in 0..count {
+        let key = format!("{:04}", rng.below(keys)).into_bytes();
+        if rng.one_in(4) {
+            db.delete(&key).wait().expect("a delete");
+            model.remove(&key);
+        } else {
+            let len = rng.below(400) as usize;
+            let value = rng.bytes(len);
+            db.put(&key, &value).wait().expect("a put");
+            model.insert(key, value);
+        }
+    }
+}
+
+fn table_files(sim: &Sim) -> usize {
+    sim.paths().iter().filter(|path| path.extension().is_some_and(|e| e == "sst")).count()
+}
+
+#[test]
+fn space_comes_back_when_nobody_writes_any_more() {
+    let sim = Sim::new(1);
+    let (mut model, mut rng) = (Model::new(), Rng(1));
+    let db = open(&sim);
+    write(&db, &mut model, &mut rng, 3000, 12_000);
+    db.flush().wait().expect("a flush");
+    sim.run_for(30 * SECOND_NS);
+    let stats = db.stats();
+    assert!(stats.compactions > 0);
+    let live: usize = model.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let bytes = stats.table_bytes;
+    assert!(bytes < live as u64 * 13 / 10, "{bytes} bytes for {live}");
+    assert_eq!(table_files(&sim), stats.tables as usize, "files of what was merged are gone");
+    assert_same(&db, &model);
+    db.close().expect("a close");
+    let db = open(&sim);
+    assert_eq!(db.stats().tables, stats.tables);
+    assert_same(&db, &model);
+}
+
+#[test]
+fn an_open_scan_goes_on_over_tables_that_were_merged() {
+    let sim = Sim::new(2);
+    let (mut model, mut rng) = (Model::new(), Rng(2));
+    let db = open(&sim);
+    write(&db, &mut model, &mut rng, 200, 1000);
+    db.flush().wait().expect("a flush");
+    let before = model.clone();
+    let mut scan = db.scan(..).iter();
+    let first = scan.next().expect("a row").expect("sound tables");
+    write(&db, &mut model, &mut rng, 200, 3000);
+    db.compact(..).wait().expect("a compaction");
+    let held = table_files(&sim);
+    assert!(held > db.stats().tables as usize, "what the scan reads is still there");
+    let rest = scan.map(|row| row.expect("sound tables"));
+    let rows: Model =
+        std::iter::once(first).chain(rest).map(|(k, v)| (k.into_vec(), v.into_vec())).collect();
+    assert_eq!(rows, before);
+    // What the scan saw of old versions goes after it.
+    db.compact(..).wait().expect("a compaction");
+    sim.run_for(SECOND_NS);
+    assert_eq!(table_files(&sim), db.stats().tables as usize);
+    assert_same(&db, &model);
+}
+
+#[test]
+fn whatever_was_deleted_is_gone_after_a_compaction() {
+    let sim = Sim::new(3);
+    for compaction in [Compaction::Leveled, Compaction::Tiered] {
+        let db = Db::open("/db", options(&sim).compaction(compaction)).expect("an opening");
+        let (mut model, mut rng) = (Model::new(), Rng(3));
+        write(&db, &mut model, &mut rng, 200, 2000);
+        for key in model.keys() {
+            db.delete(key).wait().expect("a delete");
+        }
+        db.compact(b"5".to_vec()..).wait().expect("a compaction of a part");
+        db.compact(..).wait().expect("a compaction");
+        assert_eq!(db.stats().tables, 0, "{compaction:?}");
+        assert_same(&db, &Model::new());
+        db.close().expect("a close");
+    }
+}
+
+#[test]
+fn crashes_during_compactions() {
+    for seed in 0..40 {
+        let sim = Sim::new(seed);
+        let (mut model, mut rng) = (Model::new(), Rng(seed));
+        let compaction = if seed % 2 == 0 { Compaction::Leveled } else { Compaction::Tiered };
+        let options = || options(&sim).compaction(compaction).size_ratio(3);
+        for _ in 0..4 {
+            let db = Db::open("/db", options()).expect("an opening");
+            assert_same(&db, &model);
+            assert_eq!(db.stats().damaged_tables, 0);
+            write(&db, &mut model, &mut rng, 150, 300);
+            sim.run_for(rng.below(3 * SECOND_NS));
+            if rng.one_in(2) {
+                sim.power_cut();
+            } else {
+                sim.kill();
+            }
+            drop(db);
+        }
+        let db = Db::open("/db", options()).expect("an opening");
+        assert_same(&db, &model);
+    }
+}
+
+/// Each request of a compaction fails once.
+#[test]
+fn a_compaction_that_fails_is_tried_again() {
+    for kind in [FaultKind::Io, FaultKind::NoSpace] {
+        let mut failed = 0;
+        for k in (1..).step_by(3) {
+            let sim = Sim::new(k);
+            let (mut model, mut rng) = (Model::new(), Rng(4));
+            let db = open(&sim);
+            write(&db, &mut model, &mut rng, 100, 600);
+            db.flush().wait().expect("a flush");
+            sim.set_faults(Faults::default().fail_kth(k, kind, false));
+            let compacted = db.compact(..).wait();
+            let injected = sim.faults_injected();
+            sim.set_faults(Faults::default());
+            match compacted {
+                Ok(()) => {}
+                // Nothing can be said of a manifest after a failed write.
+                Err(error) if error.kind() == ErrorKind::Poisoned => {
+                    drop(db);
+                    let db = open(&sim);
+                    assert_same(&db, &model);
+                    continue;
+                }
+                Err(error) => {
+                    failed += 1;
+                    assert_ne!(error.kind(), ErrorKind::Corruption, "{error}");
+                }
+            }
+            assert_same(&db, &model);
+            db.close().ok();
+            let db = open(&sim);
+            assert_same(&db, &model);
+            let tables = db.stats().tables as usize;
+            assert_eq!(table_files(&sim), tables, "{kind:?} at {k}: what it left is gone");
+            write(&db, &mut model, &mut rng, 100, 20);
+            if injected == 0 {
+                assert!(failed > 0, "{kind:?}: none failed");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_writes_and_not_reads_and_all_goes_on_once_there_is_space() {
+    let sim = Sim::new(6);
+    let (mut model, mut rng) = (Model::new(), Rng(6));
+    let db = open(&sim);
+    write(&db, &mut model, &mut rng, 300, 2000);
+    let used: usize =
+        sim.paths().iter().filter_map(|path| sim.file_bytes(path)).map(|bytes| bytes.len()).sum();
+    sim.set_faults(Faults::default().disk_bytes_max(used as u64 + (64 << 10)));
+    let refused = loop {
+        let key = format!("{:04}", rng.below(300)).into_bytes();
+        let value = rng.bytes(390);
+        match db.put(&key, &value).wait() {
+            Ok(()) => drop(model.insert(key, value)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    assert_same(&db, &model);
+    sim.set_faults(Faults::default());
+    sim.run_for(5 * SECOND_NS);
+    write(&db, &mut model, &mut rng, 300, 1000);
+    db.compact(..).wait().expect("a compaction");
+    assert_same(&db, &model);
+}
+
+#[test]
+fn a_damaged_table_is_not_merged_and_all_other_keys_are_there() {
+    let sim = Sim::new(7);
+    let (mut model, mut rng) = (Model::new(), Rng(7));
+    let db = open(&sim);
+    write(&db, &mut model, &mut rng, 300, 1500);
+    db.compact(..).wait().expect("a compaction");
+    db.close().expect("a close");
+    let tables: Vec<_> =
+        sim.paths().into_iter().filter(|p| p.extension().is_some_and(|e| e == "sst")).collect();
+    // A data block: the table opens, and the damage is found when it is read.
+    sim.overwrite(&tables[0], 4096 + 100, b"damage");
+    let db = open(&sim);
+    let mut lost = 0;
+    let mut check = |db: &Db, model: &Model| {
+        lost = 0;
+        for (key, value) in model {
+            match db.get(key).wait() {
+                Ok(found) => assert_eq!(found.as_deref(), Some(&value[..])),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corruption);
+                    lost += 1;
+                }
+            }
+        }
+        lost
+    };
+    let lost_first = check(&db, &model);
+    assert!(lost_first > 0 && lost_first < model.len() / 2, "{lost_first}");
+    let error = {
+        write(&db, &mut model, &mut rng, 300, 200);
+        db.compact(..).wait().expect_err("a block of an input is damaged")
+    };
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(check(&db, &model) <= lost_first);
+    // Writes go on, however many tables that makes.
+    write(&db, &mut model, &mut rng, 300, 4000);
+    check(&db, &model);
+}
+
+#[test]
+fn the_newest_stay_when_the_oldest_are_dropped() {
+    let sim = Sim::new(8);
+    let compaction = Compaction::Fifo { max_bytes: Some(200 << 10), max_age: None };
+    let db = Db::open("/db", options(&sim).compaction(compaction)).expect("an opening");
+    for i in 0..4000u32 {
+        db.put(&i.to_be_bytes(), &[7; 300]).wait().expect("a put");
+    }
+    sim.run_for(SECOND_NS);
+    assert!(db.stats().table_bytes <= 200 << 10);
+    assert_eq!(table_files(&sim), db.stats().tables as usize);
+    assert_eq!(
+        db.get(&3999u32.to_be_bytes()).wait().expect("a get").as_deref(),
+        Some(&[7; 300][..])
+    );
+    assert_eq!(db.get(&0u32.to_be_bytes()).wait().expect("a get"), None);
+}
+
+#[test]
+fn impossible_hierarchies_are_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = |options: Options| {
+        let error = Db::open(dir.path(), options).expect_err("impossible");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        error.to_string()
+    };
+    assert!(refused(Options::default().levels(1)).contains("1 levels; 2 to 7"));
+    assert!(refused(Options::default().levels(8)).contains("8 levels"));
+    assert!(refused(Options::default().size_ratio(1)).contains("size ratio of 1"));
+    assert!(refused(Options::default().table_bytes(1000)).contains("tables of 1000 bytes"));
+    let boundless = Compaction::Fifo { max_bytes: None, max_age: None };
+    assert!(refused(Options::default().compaction(boundless)).contains("without a bound"));
+}
