@@ -87,6 +87,9 @@ pub struct Stats {
     pub compaction_written_bytes: u64,
     /// Tables that were moved as they were.
     pub tables_moved: u64,
+    /// Bytes of tables that compaction will merge next, once writes have
+    /// paused for a second; 0 when it has nothing left to do.
+    pub compaction_debt_bytes: u64,
     /// Times a write waited because memtables were full.
     pub write_stalls: u64,
     /// Writes that waited a little because flushes or compactions were behind,
@@ -177,6 +180,7 @@ impl Stats {
             compaction_read_bytes: stats.shard.compaction_read_bytes,
             compaction_written_bytes: stats.shard.compaction_written_bytes,
             tables_moved: stats.shard.tables_moved,
+            compaction_debt_bytes: stats.compaction_debt_bytes,
             write_stalls: stats.shard.stalls,
             writes_delayed: stats.slow_writes.delayed,
             write_delay_ns: stats.slow_writes.delayed_ns,
@@ -247,6 +251,7 @@ impl Stats {
             ("compaction_read_bytes", self.compaction_read_bytes),
             ("compaction_written_bytes", self.compaction_written_bytes),
             ("tables_moved", self.tables_moved),
+            ("compaction_debt_bytes", self.compaction_debt_bytes),
             ("write_stalls", self.write_stalls),
             ("writes_delayed", self.writes_delayed),
             ("write_delay_ns", self.write_delay_ns),

@@ -12,7 +12,7 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
-use crate::lsm::{FileIds, Hierarchy, Levels, Member};
+use crate::lsm::{FileIds, Hierarchy, Levels, Member, Situation, pick};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
@@ -179,12 +179,17 @@ impl Engine {
             ..EngineStats::default()
         };
         for shard in &self.shards {
-            let (counts, view) = {
+            let (counts, view, retain) = {
                 let state = shard.lock();
                 stats.memtable_bytes += state.mutable.memory_bytes() as u64;
-                (state.counts, Arc::clone(&state.view))
+                let retain = state.published.retain(&self.clock);
+                (state.counts, Arc::clone(&state.view), retain)
             };
             stats.shard.add(&counts);
+            // A table that is past its age is not waited for.
+            let situation = Situation { is_idle: true, retain, calendar_s: 0 };
+            let next = pick(&view.levels, &self.limits.hierarchy, &situation);
+            stats.compaction_debt_bytes += next.map_or(0, |plan| plan.input_bytes());
             stats.immutable_memtables += view.frozen.len() as u64;
             for frozen in &view.frozen {
                 stats.memtable_bytes += frozen.memtable.memory_bytes() as u64;
@@ -259,6 +264,7 @@ pub(crate) struct EngineStats {
     pub(crate) tables: u64,
     pub(crate) table_bytes: u64,
     pub(crate) damaged_tables: u64,
+    pub(crate) compaction_debt_bytes: u64,
     pub(crate) pinned_bytes: u64,
     pub(crate) wal_segments: u64,
     pub(crate) wal_bytes: u64,

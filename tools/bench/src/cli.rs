@@ -73,6 +73,49 @@ pub enum Command {
     Load(LoadArgs),
     /// Run a workload on a database that `load` made
     Run(RunArgs),
+    /// Write, delete, read and scan at full speed for long, reopen now and then,
+    /// and check every value that is read
+    Soak(SoakArgs),
+}
+
+/// The flags of `soak`.
+#[derive(Args, Debug, Clone)]
+pub struct SoakArgs {
+    /// An empty directory, or one that is not there yet
+    #[arg(long, value_name = "D")]
+    pub dir: PathBuf,
+    /// How long
+    #[arg(long, value_name = "S", default_value = "3600", value_parser = parse_seconds)]
+    #[arg(allow_negative_numbers = true)]
+    pub seconds: Duration,
+    /// How many keys there are; each takes eight bytes of memory here
+    #[arg(long, value_name = "N", default_value = "2000000", value_parser = clap::value_parser!(u32).range(1000..))]
+    pub keys: u32,
+    /// Bytes of every value
+    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES, value_parser = parse_value_bytes)]
+    pub value_bytes: usize,
+    /// Threads that put and delete
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub writers: u32,
+    /// Threads that get
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub readers: u32,
+    /// Threads that scan
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub scanners: u32,
+    /// The database is closed and opened again after so many seconds
+    #[arg(long, value_name = "S", default_value = "300", value_parser = parse_seconds)]
+    #[arg(allow_negative_numbers = true)]
+    pub reopen: Duration,
+    /// The engine's memory budget
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// What an acknowledged write survives, as with load
+    #[arg(long, value_name = "D", default_value = "process-safe")]
+    pub durability: Durability,
+    /// Write the result as JSON to this file too; - is stdout
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
 }
 
 /// The flags of `load`.

@@ -68,7 +68,11 @@ impl Target for OuroDb {
     }
 
     fn settle(&self) -> Result<(), Failure> {
-        self.db.flush().wait().map_err(Failure::engine("a flush failed"))
+        self.db.flush().wait().map_err(Failure::engine("a flush failed"))?;
+        while self.db.stats().compaction_debt_bytes > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     fn status(&self) -> Status {

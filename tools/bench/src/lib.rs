@@ -18,7 +18,7 @@
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
 //!   [`machine`].
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
-//!   [`failure`], [`program`].
+//!   [`soak`], [`failure`], [`program`].
 //!
 //! A library so that tests and examples can reach the parts, and `tools/compare`
 //! can drive other engines with them; other programs have no use for it.
@@ -50,6 +50,7 @@ pub mod runner;
 pub mod script;
 pub mod shape;
 pub mod size;
+pub mod soak;
 pub mod table;
 pub mod target;
 pub mod values;
