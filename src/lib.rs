@@ -14,14 +14,16 @@ mod shard;
 mod sst;
 mod wal;
 
+pub use base::dumped::{DumpDetail, Dumped};
 pub use base::durability::Durability;
 pub use base::error::{Error, ErrorKind, Result};
+pub use base::fault::{Fault, Finding, Verified};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture,
-    IoBackend, KeyRange, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan, ScanIter,
-    ScanStream, Shard, Stats, Value, Write, WriteFuture,
+    IoBackend, KeyRange, LevelStats, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan,
+    ScanIter, ScanStream, Shard, Stats, Value, Write, WriteFuture, dump, verify,
 };
 pub use format::block::Compression;
 

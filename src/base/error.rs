@@ -2,7 +2,7 @@
 //! failed, where, and what can be done about it.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The result of every fallible call of this crate.
@@ -96,6 +96,16 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     source: Option<std::io::Error>,
+    place: Option<Place>,
+}
+
+/// Where in which file a failure is, and what it is, for whoever goes on after
+/// it and lists failures.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) file: PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) reason: String,
 }
 
 impl Error {
@@ -113,7 +123,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None, place: None }))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -130,7 +140,19 @@ impl Error {
 
     /// Damage in `file` at byte `offset`.
     pub(crate) fn corruption(file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::Corruption, format!("{} offset {offset}: {reason}", file.display()))
+        Self::in_file(ErrorKind::Corruption, file, offset, reason)
+    }
+
+    /// What stands in `file` at byte `offset` only a newer version understands.
+    pub(crate) fn unsupported_at(file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
+        Self::in_file(ErrorKind::Unsupported, file, offset, reason)
+    }
+
+    fn in_file(kind: ErrorKind, file: &Path, offset: u64, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let message = format!("{} offset {offset}: {reason}", file.display());
+        let place = Some(Place { file: file.to_owned(), offset, reason });
+        Self(Arc::new(Inner { kind, message, source: None, place }))
     }
 
     /// The error for a failed request of the operating system: `what` was
@@ -172,13 +194,20 @@ impl Error {
         };
         let at = offset.map(|o| format!(" at offset {o}")).unwrap_or_default();
         let message = format!("cannot {what} {}{at}: {source}{advice}", path.display());
-        Self(Arc::new(Inner { kind, message, source: Some(source) }))
+        let reason = format!("cannot {what} it: {source}{advice}");
+        let place = Place { file: path.to_owned(), offset: offset.unwrap_or(0), reason };
+        Self(Arc::new(Inner { kind, message, source: Some(source), place: Some(place) }))
     }
 
     /// The same failure, seen from further away: `context` is put before the
     /// message.
     pub(crate) fn context(&self, context: impl fmt::Display) -> Self {
-        Self::new(self.0.kind, format!("{context}: {}", self.0.message))
+        let place = self.0.place.clone().map(|place| {
+            let reason = format!("{context}: {}", place.reason);
+            Place { reason, ..place }
+        });
+        let message = format!("{context}: {}", self.0.message);
+        Self(Arc::new(Inner { kind: self.0.kind, message, source: None, place }))
     }
 
     /// What a writer gets once the log or a manifest has failed.
@@ -194,6 +223,11 @@ impl Error {
 
     pub(crate) fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// Where the failure is, if it is in one file.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.0.place.as_ref()
     }
 }
 

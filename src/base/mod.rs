@@ -4,8 +4,10 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 
 pub(crate) mod checksum;
+pub(crate) mod dumped;
 pub(crate) mod durability;
 pub(crate) mod error;
+pub(crate) mod fault;
 pub(crate) mod hash;
 pub(crate) mod ids;
 pub(crate) mod keys;

@@ -3,6 +3,7 @@
 
 mod backend;
 mod batch;
+mod dump;
 mod futures;
 mod multi_get;
 mod on_shard;
@@ -14,8 +15,10 @@ mod scan;
 mod stats;
 mod stream;
 mod value;
+mod verify;
 
 pub use batch::Batch;
+pub use dump::dump;
 pub use futures::{GetFuture, GetWithFuture, WriteFuture};
 pub use multi_get::{MultiGet, MultiGetFuture};
 pub use on_shard::{OnShard, Shard};
@@ -23,9 +26,10 @@ pub use operations::{Compact, Delete, Flush, Get, GetWith, Put, Write};
 pub use options::{Compaction, IoBackend, Options};
 pub use range::KeyRange;
 pub use scan::{Scan, ScanIter};
-pub use stats::Stats;
+pub use stats::{LevelStats, Stats};
 pub use stream::ScanStream;
 pub use value::Value;
+pub use verify::verify;
 
 use std::fmt;
 use std::future::Future;

@@ -25,7 +25,7 @@ use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
 use crate::wal::Role;
 
 /// The lock's file.
-const LOCK: &str = "LOCK";
+pub(super) const LOCK: &str = "LOCK";
 
 /// How often a lock that somebody else has is tried again.
 const LOCK_RETRY_NS: u64 = 5_000_000;
@@ -218,6 +218,11 @@ async fn take_lock<I: Io>(io: &I, dir: &Path, options: &Options) -> Result<File>
         }
     }
     create_dirs(io, dir).await?;
+    wait_for_lock(io, dir, options).await
+}
+
+/// Takes the lock of a directory.
+pub(super) async fn wait_for_lock<I: Io>(io: &I, dir: &Path, options: &Options) -> Result<File> {
     let path = dir.join(LOCK);
     let deadline = io.now_ns().saturating_add(options.lock_wait_ns());
     loop {

@@ -3,6 +3,31 @@
 use std::fmt;
 
 use crate::db::open::Inner;
+use crate::lsm::LEVELS;
+
+/// What is on one level of the tree, over all shards; see [`Stats::levels`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+/// db.put(b"key", b"value").wait()?;
+/// db.flush().wait()?;
+/// let entries: u64 = db.stats().levels.iter().map(|level| level.entries).sum();
+/// assert_eq!(entries, 1);
+/// # Ok::<(), ourodb::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelStats {
+    /// Tables.
+    pub tables: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Entries: versions of keys.
+    pub entries: u64,
+    /// Entries that are deletes; those of damaged tables are not known.
+    pub tombstones: u64,
+}
 
 /// What a database did since it was opened, and what it holds; see
 /// [`Db::stats`](crate::Db::stats). Bytes are bytes, the rest are counts.
@@ -30,6 +55,9 @@ pub struct Stats {
     /// Tables that could not be opened because they are damaged; keys in their
     /// ranges are answered with `Corruption`.
     pub damaged_tables: u64,
+    /// The levels of the tree, from level 0, where tables come as they are
+    /// flushed.
+    pub levels: [LevelStats; LEVELS],
     /// Bytes of memory that filters and indexes of tables take.
     pub pinned_bytes: u64,
     /// Log segments of this opening.
@@ -141,6 +169,17 @@ pub struct Stats {
     pub filter_false_positives: u64,
 }
 
+/// What [`Stats::fields`] calls the counts of each level.
+const LEVEL_NAMES: [[&str; 4]; LEVELS] = [
+    ["level_0_tables", "level_0_bytes", "level_0_entries", "level_0_tombstones"],
+    ["level_1_tables", "level_1_bytes", "level_1_entries", "level_1_tombstones"],
+    ["level_2_tables", "level_2_bytes", "level_2_entries", "level_2_tombstones"],
+    ["level_3_tables", "level_3_bytes", "level_3_entries", "level_3_tombstones"],
+    ["level_4_tables", "level_4_bytes", "level_4_entries", "level_4_tombstones"],
+    ["level_5_tables", "level_5_bytes", "level_5_entries", "level_5_tombstones"],
+    ["level_6_tables", "level_6_bytes", "level_6_entries", "level_6_tombstones"],
+];
+
 impl Stats {
     pub(super) fn of(inner: &Inner) -> Self {
         let engine = &inner.engine;
@@ -152,6 +191,12 @@ impl Stats {
             tables: stats.tables,
             table_bytes: stats.table_bytes,
             damaged_tables: stats.damaged_tables,
+            levels: stats.levels.map(|level| LevelStats {
+                tables: level.tables,
+                bytes: level.bytes,
+                entries: level.entries,
+                tombstones: level.tombstones,
+            }),
             pinned_bytes: stats.pinned_bytes,
             wal_segments: stats.wal_segments,
             wal_bytes: stats.wal_bytes,
@@ -205,7 +250,8 @@ impl Stats {
         }
     }
 
-    /// Names and values, in the order of the fields.
+    /// Names and values, in the order of the fields; levels come last, down to
+    /// the lowest with a table.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -217,7 +263,7 @@ impl Stats {
     /// ```
     #[must_use]
     pub fn fields(&self) -> Vec<(&'static str, u64)> {
-        vec![
+        let mut fields = vec![
             ("shards", self.shards as u64),
             ("owners", self.owners as u64),
             ("tables", self.tables),
@@ -273,7 +319,13 @@ impl Stats {
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),
-        ]
+        ];
+        let lowest = self.levels.iter().rposition(|level| level.tables > 0).unwrap_or(0);
+        for (names, level) in LEVEL_NAMES.iter().zip(&self.levels[..=lowest]) {
+            let counts = [level.tables, level.bytes, level.entries, level.tombstones];
+            fields.extend(names.iter().copied().zip(counts));
+        }
+        fields
     }
 }
 

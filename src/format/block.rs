@@ -17,6 +17,7 @@
 )]
 
 mod build;
+mod check;
 mod compress;
 
 use std::cmp::Ordering;
@@ -29,6 +30,7 @@ use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
 use crate::base::seq::{SeqNo, Tag, compare_internal};
 
 pub use build::{BlockBuilder, Layout};
+pub(crate) use check::{check_padding, describe, plausible_lengths};
 pub use compress::Compression;
 
 /// Length of the trailer at the end of every block.

@@ -8,6 +8,10 @@
 //! the log, also those beyond the end: if one says that more was durable,
 //! something was lost.
 
+mod walk;
+
+pub(crate) use walk::{Missing, Step, Unlike, Walk};
+
 use crate::base::checksum::Seed;
 use crate::base::ids::Epoch;
 use crate::base::limits::{UNIT, round_up_u64};

@@ -3,6 +3,8 @@
 //! A type with its highest bit set must be understood: an engine that does
 //! not know it refuses the manifest. Others are passed over.
 
+use std::fmt;
+
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
 use crate::base::seq::SeqNo;
 use crate::format::record::{Unusable, u32_at, u64_at};
@@ -25,6 +27,12 @@ const TABLE_REMOVED: u16 = MUST | 18;
 pub(crate) struct StreamKey {
     pub(crate) epoch: Epoch,
     pub(crate) stream: StreamId,
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {} of opening {}", self.stream, self.epoch)
+    }
 }
 
 /// What the manifest keeps of a table.

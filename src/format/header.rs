@@ -60,7 +60,7 @@ impl DecodeError {
     pub(crate) fn at(&self, file: &Path, start: u64) -> Error {
         let offset = start.saturating_add(self.offset);
         if self.unsupported {
-            Error::unsupported(format!("{} offset {offset}: {}", file.display(), self.reason))
+            Error::unsupported_at(file, offset, &self.reason)
         } else {
             Error::corruption(file, offset, &self.reason)
         }
@@ -164,7 +164,24 @@ impl FileType {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What a file is that starts like this, whatever else is in it.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|own| bytes.starts_with(own.magic()))
+    }
+
+    /// What a file of this name should be.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        match name.rsplit_once('.') {
+            Some((_, "sst")) => Some(Self::Table),
+            Some((_, "wal")) => Some(Self::Wal),
+            Some((_, "map")) => Some(Self::Map),
+            _ if name.starts_with("MANIFEST-") => Some(Self::Manifest),
+            _ if name == "IDENTITY" => Some(Self::Identity),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Wal => "log segment",

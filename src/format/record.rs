@@ -102,10 +102,10 @@ impl Unusable {
     /// The engine's error for such bytes at `offset` of `file`.
     pub(crate) fn into_error(self, file: &Path, offset: u64) -> Error {
         match self {
-            Self::Newer(what) => Error::unsupported(format!(
-                "{} offset {offset}: {what} is unknown to this version; use a newer ouro",
-                file.display()
-            )),
+            Self::Newer(what) => {
+                let reason = format!("{what} is unknown to this version; use a newer ouro");
+                Error::unsupported_at(file, offset, reason)
+            }
             Self::Malformed(reason) => Error::corruption(file, offset, reason),
         }
     }

@@ -23,7 +23,9 @@
 pub(crate) mod blocking;
 mod buffer;
 mod counters;
+mod dump;
 mod file;
+mod inspect;
 mod mapping;
 mod os;
 #[cfg(feature = "sim")]
@@ -32,7 +34,9 @@ pub(crate) mod uring;
 
 pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, WriteBuf};
 pub(crate) use counters::{IoCounters, IoCounts};
+pub(crate) use dump::{Dump, Listener};
 pub(crate) use file::{File, Handle, WeakFile};
+pub(crate) use inspect::{Halt, Inspection};
 pub(crate) use mapping::{MappedWord, Mapping};
 pub(crate) use os::device;
 

@@ -15,7 +15,8 @@ use crate::io::{Harden, Io, IoBuf, OpenMode};
 /// The file's name.
 pub(crate) const IDENTITY: &str = "IDENTITY";
 
-const UNFINISHED: &str = "IDENTITY.tmp";
+/// Its name while it is being made.
+pub(crate) const UNFINISHED: &str = "IDENTITY.tmp";
 
 /// What never changes about a database.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,7 +44,8 @@ impl Identity {
         Header::new(FileType::Identity, self.db, FileId::from_u64(0), extra).encode(unit);
     }
 
-    fn decode(unit: &[u8], path: &Path, offset: u64) -> Result<Self> {
+    /// The copy of it that one unit, at `offset`, is.
+    pub(super) fn decode(unit: &[u8], path: &Path, offset: u64) -> Result<Self> {
         let header = Header::decode(unit, FileType::Identity).map_err(|e| e.at(path, offset))?;
         header.check_writable().map_err(|e| e.at(path, offset))?;
         let shards = match header.extra.len() {

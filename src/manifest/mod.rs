@@ -12,11 +12,15 @@
 //! Then the record overwrites blocks that exist; should that fail, what is on
 //! disk is unknown, and the manifest is poisoned.
 
+mod dump;
 mod identity;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
+mod verify;
 
-pub(crate) use identity::{IDENTITY, Identity};
+pub(crate) use dump::{dump_identity, dump_manifest};
+pub(crate) use identity::{IDENTITY, Identity, UNFINISHED as IDENTITY_UNFINISHED};
+pub(crate) use verify::{verify_identity, verify_manifest};
 
 use std::path::{Path, PathBuf};
 
@@ -120,13 +124,7 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
     let (bytes, read) = io.read(&file, 0, IoBuf::zeroed(round_up_u64(len) as usize)).await;
     let bytes = &bytes[..read?];
     let unit = bytes.get(..UNIT).unwrap_or(bytes);
-    let header = Header::decode(unit, FileType::Manifest).map_err(|e| e.at(path, 0))?;
-    header.check_belongs(db, id).map_err(|e| e.at(path, 0))?;
-    header.check_writable().map_err(|e| e.at(path, 0))?;
-    if header.extra.len() != 8 {
-        return Err(Error::corruption(path, 0, "the manifest's header makes no sense"));
-    }
-    let snapshot_end = u64_at(&header.extra, 0);
+    let snapshot_end = snapshot_end(unit, db, id, path)?;
 
     let mut edits = Vec::new();
     let mut at = UNIT_U64;
@@ -149,6 +147,17 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
         return Err(Error::corruption(path, found.end, reason));
     }
     Ok(Loaded { path: path.to_owned(), edits })
+}
+
+/// What the header of a manifest says: where its snapshot ends.
+fn snapshot_end(unit: &[u8], db: DbId, id: FileId, path: &Path) -> Result<u64> {
+    let header = Header::decode(unit, FileType::Manifest).map_err(|e| e.at(path, 0))?;
+    header.check_belongs(db, id).map_err(|e| e.at(path, 0))?;
+    header.check_writable().map_err(|e| e.at(path, 0))?;
+    if header.extra.len() != 8 {
+        return Err(Error::corruption(path, 0, "the manifest's header makes no sense"));
+    }
+    Ok(u64_at(&header.extra, 0))
 }
 
 impl Manifest {

@@ -12,7 +12,7 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
-use crate::lsm::{FileIds, Hierarchy, Levels, Member, Situation, pick};
+use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, pick};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
@@ -194,11 +194,18 @@ impl Engine {
             for frozen in &view.frozen {
                 stats.memtable_bytes += frozen.memtable.memory_bytes() as u64;
             }
-            for (_, table) in view.levels.tables() {
+            for (level, table) in view.levels.tables() {
                 stats.tables += 1;
                 stats.table_bytes += table.meta().file_bytes;
+                let level = &mut stats.levels[usize::from(level)];
+                level.tables += 1;
+                level.bytes += table.meta().file_bytes;
+                level.entries += table.meta().entries;
                 match table {
-                    Member::Sound(table) => stats.pinned_bytes += table.pinned_bytes() as u64,
+                    Member::Sound(table) => {
+                        stats.pinned_bytes += table.pinned_bytes() as u64;
+                        level.tombstones += table.contents().tombstones;
+                    }
                     Member::Damaged { .. } => stats.damaged_tables += 1,
                 }
             }
@@ -250,6 +257,16 @@ pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo) -> Vec<Edit> {
     edits
 }
 
+/// What is on one level, over all shards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LevelCounts {
+    pub(crate) tables: u64,
+    pub(crate) bytes: u64,
+    pub(crate) entries: u64,
+    /// Of the tables that are not damaged.
+    pub(crate) tombstones: u64,
+}
+
 /// What an engine has done and holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EngineStats {
@@ -261,6 +278,7 @@ pub(crate) struct EngineStats {
     pub(crate) memtable_bytes: u64,
     pub(crate) recycled_bytes: u64,
     pub(crate) immutable_memtables: u64,
+    pub(crate) levels: [LevelCounts; LEVELS],
     pub(crate) tables: u64,
     pub(crate) table_bytes: u64,
     pub(crate) damaged_tables: u64,

@@ -18,6 +18,7 @@ mod shuttle_tests;
 mod state;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
+mod verify;
 mod write;
 
 pub(crate) use engine::{Engine, Limits};
@@ -25,4 +26,5 @@ pub(crate) use maintain::Job;
 pub(crate) use read::{Found, InMemory};
 pub(crate) use recover::{Opening, recover};
 pub(crate) use scan::{ScanRange, Scanner};
+pub(crate) use verify::verify;
 pub(crate) use write::{Staged, WriteOp, check_sizes, log_bytes};

@@ -7,16 +7,20 @@
 //! and filter) in memory, so that a lookup costs one read at most. Nothing that
 //! was read is used before its checksum was verified.
 
+mod dump;
 mod iter;
 mod reader;
 mod retired;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
+pub(crate) use dump::dump_table;
 pub(crate) use iter::TableIter;
 pub(crate) use reader::{Table, TableEntry};
 pub(crate) use retired::Retired;
+pub(crate) use verify::{TableCheck, verify_table};
 pub(crate) use writer::{NewTable, TableWriter};
 
 pub(crate) use crate::format::block::Compression;

@@ -39,21 +39,21 @@ pub(crate) struct MapSizes {
 }
 
 impl MapSizes {
-    fn file_bytes(self) -> u64 {
+    pub(super) fn file_bytes(self) -> u64 {
         2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(self.slots)
     }
 
     /// Where in the file a slot is.
-    fn offset(self, slot: u16) -> u64 {
+    pub(super) fn offset(self, slot: u16) -> u64 {
         2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(slot)
     }
 }
 
 /// What a mapping's header says beyond what every header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct MapUse {
-    stream: StreamKey,
-    sizes: MapSizes,
+pub(super) struct MapUse {
+    pub(super) stream: StreamKey,
+    pub(super) sizes: MapSizes,
 }
 
 impl MapUse {
@@ -66,7 +66,7 @@ impl MapUse {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 12] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
@@ -124,7 +124,7 @@ pub(crate) async fn create<I: Io>(
 /// A mapping of an earlier opening.
 pub(crate) struct FoundMap {
     pub(crate) file: File,
-    usage: MapUse,
+    pub(super) usage: MapUse,
 }
 
 impl FoundMap {
@@ -132,11 +132,12 @@ impl FoundMap {
     pub(super) async fn open<I: Io>(
         io: &I,
         path: &Path,
+        mode: OpenMode,
         db: DbId,
         id: FileId,
         stream: StreamKey,
     ) -> Result<Self> {
-        let file = io.open(path, OpenMode::ReadWrite).await?;
+        let file = io.open(path, mode).await?;
         let (unit, read) = io.read(&file, 0, IoBuf::zeroed(UNIT)).await;
         let read = read?;
         let header = Header::decode(&unit[..read], FileType::Map).map_err(|e| e.at(path, 0))?;
@@ -199,7 +200,11 @@ impl FoundMap {
 }
 
 /// The position and the length of the records that the slot begins with.
-fn group(bytes: &[u8], seed: Seed, stream: StreamKey) -> Result<Option<(u64, usize)>, Unusable> {
+pub(super) fn group(
+    bytes: &[u8],
+    seed: Seed,
+    stream: StreamKey,
+) -> Result<Option<(u64, usize)>, Unusable> {
     if bytes.len() < HEADER_BYTES {
         return Ok(None);
     }

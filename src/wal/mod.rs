@@ -10,6 +10,7 @@
 
 mod buffers;
 mod commit;
+mod dump;
 mod group;
 mod map;
 mod pending;
@@ -18,8 +19,10 @@ mod segment;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
 mod stream;
+mod verify;
 
 pub(crate) use commit::{Goal, Role, Turn};
+pub(crate) use dump::{dump_map, dump_segment};
 pub(crate) use group::Group;
 pub(crate) use map::{Map, MapSizes};
 pub(crate) use map::{create as create_map, path as map_path, prefix as map_prefix};
@@ -27,3 +30,7 @@ pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
 pub(crate) use stream::{Append, Appended, Calls, NoRoom, Stream, StreamCounts, Unfilled};
+pub(crate) use verify::{
+    Log, MapContent, SegmentFile, StreamCheck, stream_of_map, verify_files, verify_map,
+    verify_stream,
+};

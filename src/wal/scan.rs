@@ -39,10 +39,17 @@ pub(crate) struct Found {
     pub(crate) unfinished: Vec<PathBuf>,
 }
 
-/// Looks through the log's directory.
-pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<Found> {
-    let mut streams = BTreeMap::<StreamKey, Vec<Segment>>::new();
-    let (mut maps, mut unfinished) = (BTreeMap::new(), Vec::new());
+/// The files in the log's directory, by their names.
+pub(crate) struct Listed {
+    pub(crate) segments: BTreeMap<FileId, PathBuf>,
+    pub(crate) maps: BTreeMap<FileId, PathBuf>,
+    /// Those that were never finished.
+    pub(crate) unfinished: Vec<PathBuf>,
+}
+
+/// Lists the log's directory.
+pub(super) async fn list_files<I: Io>(io: &I, dir: &Path) -> Result<Listed> {
+    let (mut segments, mut maps, mut unfinished) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     let mut names = io.list(dir).await?;
     names.sort_unstable();
     for name in names {
@@ -51,20 +58,25 @@ pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<
             Some(stem) => (stem, false),
             None => (&name[..], true),
         };
-        let (id, is_map) = match (stem.strip_suffix(SUFFIX), stem.strip_suffix(map::SUFFIX)) {
-            (Some(id), _) => (FileId::parse(id), false),
-            (_, Some(id)) => (FileId::parse(id), true),
+        let (id, files) = match (stem.strip_suffix(SUFFIX), stem.strip_suffix(map::SUFFIX)) {
+            (Some(id), _) => (FileId::parse(id), &mut segments),
+            (_, Some(id)) => (FileId::parse(id), &mut maps),
             _ => continue,
         };
-        let Some(id) = id else { continue };
-        if !is_finished {
-            unfinished.push(path);
-            continue;
+        match id {
+            Some(_) if !is_finished => unfinished.push(path),
+            Some(id) => drop(files.insert(id, path)),
+            None => {}
         }
-        if is_map {
-            maps.insert(id, path);
-            continue;
-        }
+    }
+    Ok(Listed { segments, maps, unfinished })
+}
+
+/// Looks through the log's directory.
+pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<Found> {
+    let mut streams = BTreeMap::<StreamKey, Vec<Segment>>::new();
+    let Listed { segments, maps, unfinished } = list_files(io, dir).await?;
+    for (id, path) in segments {
         let file = io.open(&path, OpenMode::ReadWrite).await?;
         let usage = segment::read_header(io, &file, db, id).await?;
         let segment = Segment { file, id, start: usage.start, capacity: usage.capacity };
@@ -182,7 +194,7 @@ impl FoundStream {
         path: &Path,
         is_same_boot: bool,
     ) -> Result<()> {
-        let map = FoundMap::open(io, path, db, id, self.key).await?;
+        let map = FoundMap::open(io, path, OpenMode::ReadWrite, db, id, self.key).await?;
         self.mapped = map.groups(io, pool, db).await?.into_iter().collect();
         if is_same_boot {
             self.acknowledged_end = map.watermark(io).await?;

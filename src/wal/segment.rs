@@ -73,7 +73,7 @@ impl SegmentUse {
         Header::new(FileType::Wal, db, id, self.encode())
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 22] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };

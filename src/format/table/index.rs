@@ -249,6 +249,11 @@ impl Index {
             && key.strip_prefix(&self.prefix[..]) == Some(self.suffix(block))
     }
 
+    /// The separator of a block.
+    pub(crate) fn separator(&self, block: usize) -> (Vec<u8>, Tag) {
+        ([&self.prefix[..], self.suffix(block)].concat(), self.tags[block])
+    }
+
     fn suffix(&self, block: usize) -> &[u8] {
         let start = block.checked_sub(1).map_or(0, |previous| self.ends[previous] as usize);
         &self.suffixes[start..self.ends[block] as usize]

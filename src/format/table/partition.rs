@@ -12,6 +12,7 @@ use crate::base::seq::Tag;
 use crate::format::block::BLOCK_BYTES_MAX;
 use crate::format::filter::Filter;
 use crate::format::header::{ByteReader, DecodeError};
+use crate::format::record::u32_at;
 
 /// A partition ends when its index has grown to this length ...
 const INDEX_BYTES: usize = 32 << 10;
@@ -132,6 +133,24 @@ impl Partition {
         let data = first_unit..first_unit + units;
         let index = Index::decode(index, data.clone()).map_err(moved(index_at))?;
         Ok(Self { first_block: 0, data, filter, index })
+    }
+
+    /// The units of its data blocks.
+    pub(crate) fn data(&self) -> Range<u64> {
+        self.data.clone()
+    }
+
+    /// The index of its data blocks.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The length of the partition that starts here, going by its header, of
+    /// which nothing is verified.
+    pub(crate) fn plausible_length(bytes: &[u8]) -> Option<usize> {
+        let header = bytes.get(..HEADER_BYTES)?;
+        let len = HEADER_BYTES + u32_at(header, 4) as usize + u32_at(header, 8) as usize;
+        Some(round_up(len)).filter(|&len| len <= bytes.len().min(BLOCK_BYTES_MAX))
     }
 
     /// As [`Index::find`], with the table's numbers of blocks.

@@ -18,6 +18,9 @@
 mod shards;
 mod streams;
 
+pub(super) use shards::{Stated, TABLE_SUFFIX, check_seq};
+pub(super) use streams::{KnownStream, RootState};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,12 +37,12 @@ use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapshot};
 use crate::shard::pace::SlowWrites;
-use crate::shard::recover::streams::RootState;
 use crate::shard::state::Shard;
 use crate::sst::ReadCounters;
 use crate::wal::{SegmentMaker, SegmentSizes, Stream, discard, find_streams};
 
-const WAL_DIR: &str = "wal";
+/// The log's directory.
+pub(super) const WAL_DIR: &str = "wal";
 
 /// Streams of earlier openings that may wait until memtables fill up; if there
 /// are more, all that was replayed is flushed.
@@ -213,18 +216,8 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
     if names.iter().any(|name| name == IDENTITY) {
         return Identity::load(io, dir).await;
     }
-    let ours = |name: &&String| {
-        name.starts_with("MANIFEST-") || name.starts_with("shard-") || *name == WAL_DIR
-    };
-    if let Some(name) = names.iter().find(ours) {
-        return Err(Error::corruption(
-            &dir.join(IDENTITY),
-            0,
-            format!(
-                "the identity file is missing, although there is {name}: the keys cannot be \
-                 found without it; restore it from a copy"
-            ),
-        ));
+    if let Some(error) = no_identity(dir, &names) {
+        return Err(error);
     }
     if !opening.create {
         return Err(Error::new(
@@ -237,8 +230,22 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
     Ok(identity)
 }
 
+/// The error for a directory without an identity file, if something in it says
+/// that there was one.
+pub(super) fn no_identity(dir: &Path, names: &[String]) -> Option<Error> {
+    let ours = |name: &&String| {
+        name.starts_with("MANIFEST-") || name.starts_with("shard-") || *name == WAL_DIR
+    };
+    let name = names.iter().find(ours)?;
+    let reason = format!(
+        "the identity file is missing, although there is {name}: the keys cannot be found without \
+         it; restore it from a copy"
+    );
+    Some(Error::corruption(&dir.join(IDENTITY), 0, reason))
+}
+
 /// The root manifest is made before the log, and before any table.
-fn no_root_manifest(dir: &Path, later: &Path) -> Error {
+pub(super) fn no_root_manifest(dir: &Path, later: &Path) -> Error {
     let later = later.display();
     Error::corruption(
         &dir.join("MANIFEST-*"),

@@ -23,7 +23,8 @@ use crate::shard::state::State;
 use crate::sst::Table;
 use crate::wal::{Stop, discard};
 
-const TABLE_SUFFIX: &str = ".sst";
+/// Name suffix of tables.
+pub(in crate::shard) const TABLE_SUFFIX: &str = ".sst";
 
 /// A shard while it is being recovered.
 pub(super) struct Recovering {
@@ -190,38 +191,61 @@ impl<I: Io> Recovery<'_, I> {
     }
 }
 
+/// Whether a write with this sequence number may follow in the log of a shard:
+/// `next` is the number after the one before, if there was one.
+pub(in crate::shard) fn check_seq(
+    shard: ShardId,
+    flushed: SeqNo,
+    next: Option<SeqNo>,
+    seq: SeqNo,
+) -> Result<(), Unusable> {
+    // What is in tables may be missing: its log was freed.
+    let expected = next.unwrap_or(1);
+    let in_tables = expected.max(flushed + 1);
+    if (expected..=in_tables).contains(&seq) {
+        return Ok(());
+    }
+    Err(Unusable::Malformed(format!(
+        "write {seq} of shard {shard} follows, and {expected} is expected ({flushed} are in tables)"
+    )))
+}
+
 /// What a shard's manifest says that there is.
 #[derive(Default)]
-struct Stated {
+pub(in crate::shard) struct Stated {
     /// Tables and the levels they are on.
-    tables: BTreeMap<FileId, (u8, TableMeta)>,
-    flushed: SeqNo,
+    pub(in crate::shard) tables: BTreeMap<FileId, (u8, TableMeta)>,
+    pub(in crate::shard) flushed: SeqNo,
 }
 
 impl Stated {
     /// What edits come to. Why they make no sense, if they do not.
     fn of(edits: Vec<Edit>) -> Result<Self, String> {
         let mut stated = Self::default();
-        for edit in edits {
-            match edit {
-                Edit::Table { level, meta } => {
-                    let id = meta.id;
-                    if stated.tables.insert(id, (level, meta)).is_some() {
-                        return Err(format!("table {id} is added twice"));
-                    }
-                }
-                Edit::TableRemoved { level, id } => match stated.tables.remove(&id) {
-                    Some((on, _)) if on == level => {}
-                    _ => {
-                        let reason = "and is not there";
-                        return Err(format!("table {id} is removed from level {level}, {reason}"));
-                    }
-                },
-                Edit::Flushed { seq } => stated.flushed = seq,
-                _ => return Err("a shard's manifest holds an edit of the root's".to_owned()),
-            }
-        }
+        edits.into_iter().try_for_each(|edit| stated.apply(edit))?;
         Ok(stated)
+    }
+
+    /// Takes in an edit. Why it makes no sense, if it does not.
+    pub(in crate::shard) fn apply(&mut self, edit: Edit) -> Result<(), String> {
+        match edit {
+            Edit::Table { level, meta } => {
+                let id = meta.id;
+                if self.tables.insert(id, (level, meta)).is_some() {
+                    return Err(format!("table {id} is added twice"));
+                }
+            }
+            Edit::TableRemoved { level, id } => match self.tables.remove(&id) {
+                Some((on, _)) if on == level => {}
+                _ => {
+                    let reason = "and is not there";
+                    return Err(format!("table {id} is removed from level {level}, {reason}"));
+                }
+            },
+            Edit::Flushed { seq } => self.flushed = seq,
+            _ => return Err("a shard's manifest holds an edit of the root's".to_owned()),
+        }
+        Ok(())
     }
 }
 
@@ -233,15 +257,7 @@ impl Recovering {
         limits: &Limits,
         arenas: &Arc<ArenaPool>,
     ) -> Result<(), Stop> {
-        // What is in tables may be missing: its log was freed.
-        let expected = self.next_seq.unwrap_or(1);
-        let in_tables = expected.max(self.flushed + 1);
-        if write.seq < expected || write.seq > in_tables {
-            return Err(Stop::Unusable(Unusable::Malformed(format!(
-                "write {} of shard {} follows, and {expected} is expected ({} are in tables)",
-                write.seq, self.id, self.flushed
-            ))));
-        }
+        check_seq(self.id, self.flushed, self.next_seq, write.seq)?;
         self.next_seq = Some(write.seq + 1);
         if write.seq <= self.flushed {
             return Ok(());

@@ -16,57 +16,68 @@ use crate::wal::{self, Found, FoundStream, Segment, Stop};
 
 /// What the root manifest knows of a stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct KnownStream {
-    pub(super) start: u64,
-    pub(super) cut: Option<u64>,
-    pub(super) map: Option<MapPlace>,
+pub(in crate::shard) struct KnownStream {
+    pub(in crate::shard) start: u64,
+    pub(in crate::shard) cut: Option<u64>,
+    pub(in crate::shard) map: Option<MapPlace>,
+}
+
+impl KnownStream {
+    /// Freed, or recycled and never used again: not needed.
+    pub(in crate::shard) fn is_freed(&self) -> bool {
+        self.cut == Some(self.start)
+    }
 }
 
 /// What the root manifest says.
 #[derive(Default)]
-pub(super) struct RootState {
-    pub(super) streams: BTreeMap<StreamKey, KnownStream>,
+pub(in crate::shard) struct RootState {
+    pub(in crate::shard) streams: BTreeMap<StreamKey, KnownStream>,
     /// The highest flushed number that was ever stated for a shard.
-    pub(super) flushed: BTreeMap<ShardId, SeqNo>,
+    pub(in crate::shard) flushed: BTreeMap<ShardId, SeqNo>,
     /// The opening that made the manifest was closed.
-    pub(super) is_clean: bool,
+    pub(in crate::shard) is_clean: bool,
 }
 
 impl RootState {
     pub(super) fn new(edits: &[Edit], path: &Path) -> Result<Self> {
         let mut this = Self::default();
-        for edit in edits {
-            match edit {
-                Edit::StreamStart { stream, start, flushed } => {
-                    this.streams.entry(*stream).or_default().start = *start;
-                    for (shard, seq) in flushed {
-                        let known = this.flushed.entry(*shard).or_default();
-                        *known = (*known).max(*seq);
-                    }
-                }
-                Edit::StreamCut { stream, cut } => {
-                    this.streams.entry(*stream).or_default().cut = Some(*cut);
-                }
-                Edit::StreamMap { stream, map } => {
-                    this.streams.entry(*stream).or_default().map = Some(map.clone());
-                }
-                Edit::StreamFreed { stream } => drop(this.streams.remove(stream)),
-                Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
-                Edit::Keyspace { id, name } => {
-                    return Err(Error::unsupported(format!(
-                        "{}: the database has a keyspace {name} ({id}), and this version knows \
-                         only the default one; use a newer ouro",
-                        path.display()
-                    )));
-                }
-                Edit::Clean => this.is_clean = true,
-                Edit::Table { .. } | Edit::TableRemoved { .. } | Edit::Flushed { .. } => {
-                    let reason = "a root manifest holds a shard's edit";
-                    return Err(Error::corruption(path, 0, reason));
+        edits.iter().try_for_each(|edit| this.apply(edit, path, 0))?;
+        Ok(this)
+    }
+
+    /// Takes in one edit, of the record at `offset`.
+    pub(in crate::shard) fn apply(&mut self, edit: &Edit, path: &Path, offset: u64) -> Result<()> {
+        match edit {
+            Edit::StreamStart { stream, start, flushed } => {
+                self.streams.entry(*stream).or_default().start = *start;
+                for (shard, seq) in flushed {
+                    let known = self.flushed.entry(*shard).or_default();
+                    *known = (*known).max(*seq);
                 }
             }
+            Edit::StreamCut { stream, cut } => {
+                self.streams.entry(*stream).or_default().cut = Some(*cut);
+            }
+            Edit::StreamMap { stream, map } => {
+                self.streams.entry(*stream).or_default().map = Some(map.clone());
+            }
+            Edit::StreamFreed { stream } => drop(self.streams.remove(stream)),
+            Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
+            Edit::Keyspace { id, name } => {
+                let reason = format!(
+                    "the database has a keyspace {name} ({id}), and this version knows only the \
+                     default one; use a newer ouro"
+                );
+                return Err(Error::unsupported_at(path, offset, reason));
+            }
+            Edit::Clean => self.is_clean = true,
+            Edit::Table { .. } | Edit::TableRemoved { .. } | Edit::Flushed { .. } => {
+                let reason = "a root manifest holds a shard's edit";
+                return Err(Error::corruption(path, offset, reason));
+            }
         }
-        Ok(this)
+        Ok(())
     }
 }
 
@@ -90,8 +101,7 @@ impl<I: Io> Recovery<'_, I> {
         let mut maps = found.maps;
         for mut stream in found.streams {
             match known.remove(&stream.key) {
-                // Freed, or recycled and never used again: not needed.
-                Some(known) if known.cut == Some(known.start) => orphans.extend(stream.paths()),
+                Some(known) if known.is_freed() => orphans.extend(stream.paths()),
                 // A close leaves nothing in mappings that is not durable in segments.
                 Some(mut known) if root.is_clean && stream.key.epoch == last_epoch => {
                     if let Some(place) = known.map.take_if(|place| place.dir.is_some()) {
@@ -113,7 +123,7 @@ impl<I: Io> Recovery<'_, I> {
         }
         // Of openings that ended before they used them, or of freed streams.
         orphans.extend(maps.into_values());
-        if let Some((key, _)) = known.iter().find(|(_, known)| known.cut != Some(known.start)) {
+        if let Some((key, _)) = known.iter().find(|(_, known)| !known.is_freed()) {
             let path = self.opening.dir.join(WAL_DIR);
             let (stream, epoch) = (key.stream, key.epoch);
             let reason = format!("the segments of stream {stream} of opening {epoch} are missing");

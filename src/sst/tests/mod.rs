@@ -3,6 +3,7 @@
 mod damage;
 mod memory;
 mod round_trip;
+mod verify;
 mod walks;
 
 use std::sync::Arc;

@@ -174,6 +174,28 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Format::Tsv)]
         format: Format,
     },
+    /// Read every byte and say what is wrong; exit 3 when something is
+    ///
+    /// Prints `FILE offset N: reason` for each fault and goes on, then counts of
+    /// what it read. Writes nothing. A torn end of the log, which the next
+    /// opening cuts off, is no fault: see `torn_bytes`. Files that nothing needs
+    /// are named on stderr.
+    Verify,
+    /// Print what is in one file of a database; needs no --dir
+    ///
+    /// Takes a table, a segment or mapping of the log, a manifest, or the
+    /// identity file. Damaged parts are named, and what is sound is printed;
+    /// exit 3 when something is damaged. Nothing is locked or written: of a file
+    /// in use it may print a half.
+    Dump {
+        file: PathBuf,
+        /// Also each partition and block of a table
+        #[arg(long)]
+        blocks: bool,
+        /// Also each entry; long keys and values are cut
+        #[arg(long)]
+        entries: bool,
+    },
     /// Print what the engine counts
     Stats {
         /// As one JSON object

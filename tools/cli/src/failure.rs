@@ -20,6 +20,12 @@ pub(crate) enum Failure {
     System(String),
     /// The output cannot be written.
     Output(io::Error),
+    /// A verification found faults; each was printed.
+    Faults {
+        faults: u64,
+        /// Not only what a newer version could judge.
+        is_damaged: bool,
+    },
     /// The user pressed Ctrl-C.
     Interrupted,
 }
@@ -37,6 +43,8 @@ impl Failure {
                 ErrorKind::Unsupported => 6,
                 _ => 7,
             },
+            Self::Faults { is_damaged: true, .. } => 3,
+            Self::Faults { is_damaged: false, .. } => 6,
             Self::System(_) => 7,
             Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => 5,
             Self::Output(_) => 7,
@@ -60,6 +68,8 @@ impl fmt::Display for Failure {
             | Self::Usage(message)
             | Self::System(message) => f.write_str(message),
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
+            Self::Faults { faults: 1, .. } => f.write_str("1 fault was found"),
+            Self::Faults { faults, .. } => write!(f, "{faults} faults were found"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

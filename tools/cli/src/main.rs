@@ -2,11 +2,12 @@
 //!
 //! `args` says what can be asked, `escape`, `jsonl` and `rows` turn rows into
 //! lines and back, `lines`, `import` and `commit` are the way in, `export` is
-//! the way out. Every command opens the database, does one thing, and closes
+//! the way out; `verify` and `dump` look at files. Every other command opens the database, does one thing, and closes
 //! it; `failure` maps what went wrong to an exit code.
 
 mod args;
 mod commit;
+mod dump;
 mod escape;
 mod export;
 mod failure;
@@ -16,6 +17,7 @@ mod jsonl;
 mod lines;
 mod rows;
 mod stats;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -24,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ourodb::{Db, VALUE_BYTES_MAX};
+use ourodb::{Db, DumpDetail, VALUE_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{Cli, Command, Text};
@@ -66,6 +68,14 @@ fn raise_descriptor_limit() {
 /// Does what was asked. What can be refused without the database is refused
 /// before it is created or waited for.
 fn run(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Dump { file, blocks, entries } = &cli.command {
+        let detail = match (blocks, entries) {
+            (_, true) => DumpDetail::Entries,
+            (true, false) => DumpDetail::Blocks,
+            (false, false) => DumpDetail::Summary,
+        };
+        return dump::dump(file, &cli.database.options(), detail, &install_interrupt()?);
+    }
     let dir = cli.database.dir();
     let with_db = |task: &mut dyn FnMut(&Db) -> Result<(), Failure>| {
         if cli.command.creates() && holds_other_files(&dir) {
@@ -119,6 +129,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Export { format } => {
             with_db(&mut |db| print_rows(db.scan(..), *format, false, &install_interrupt()?))
         }
+        Command::Dump { .. } => unreachable!("it was done above"),
+        Command::Verify => verify::verify(&dir, &cli.database.options()),
         Command::Stats { json } => with_db(&mut |db| {
             let stats = db.stats();
             let text = if *json { stats::to_json(&stats).to_string() } else { stats.to_string() };

@@ -1,0 +1,128 @@
+//! Identity files and manifests in words.
+
+use crate::base::ids::{DbId, FileId};
+use crate::base::limits::{UNIT, UNIT_U64};
+use crate::format::chain::{Step, Walk};
+use crate::format::edit::{self, Edit};
+use crate::format::header::Header;
+use crate::format::record::{RecordKind, u64_at};
+use crate::io::{Dump, File, Halt, Io};
+use crate::manifest::identity::Identity;
+use crate::manifest::{FILE_BYTES_MAX, seed};
+
+/// Tells what each copy of an identity says.
+pub(crate) async fn dump_identity<I: Io>(dump: &mut Dump<'_, I>, file: &File) -> Result<(), Halt> {
+    for offset in [0, UNIT_U64] {
+        let Some(unit) = dump.inspection.read(file, offset, UNIT).await? else { continue };
+        let identity = Identity::decode(&unit, file.path(), offset);
+        let Some(identity) = dump.inspection.sound(identity)? else { continue };
+        let hash_key = u128::from_be_bytes(identity.hash_key);
+        let (db, shards) = (identity.db, identity.shards);
+        let text =
+            format!("copy at {offset}: database {db:?}, {shards} shards, hash key {hash_key:032x}");
+        dump.text(1, &text)?;
+    }
+    Ok(())
+}
+
+/// Tells each record of a manifest, and each edit in it.
+pub(crate) async fn dump_manifest<I: Io>(
+    dump: &mut Dump<'_, I>,
+    file: &File,
+    len: u64,
+    header: &Header,
+) -> Result<(), Halt> {
+    let Header { db, file: id, ref extra, .. } = *header;
+    if extra.len() == 8 {
+        let end = u64_at(extra, 0);
+        dump.text(1, &format!("complete up to offset {end} when it got its name"))?;
+    }
+    let end = len.min(FILE_BYTES_MAX) / UNIT_U64 * UNIT_U64;
+    let bytes = dump.inspection.read_range(file, UNIT_U64..end.max(UNIT_U64)).await?;
+    records(dump, file, &bytes, db, id)
+}
+
+fn records<I: Io>(
+    dump: &mut Dump<'_, I>,
+    file: &File,
+    bytes: &[u8],
+    db: DbId,
+    id: FileId,
+) -> Result<(), Halt> {
+    let path = file.path();
+    let mut walk = Walk::new(seed(db, id), id.epoch(), UNIT_U64, u64::MAX);
+    walk.feed(UNIT_U64, bytes, |step| match step {
+        Step::Record(record) => {
+            let (at, mark) = (record.header.position, record.header.mark);
+            let what = match record.header.kind {
+                RecordKind::Edit => "edits",
+                RecordKind::Mark => "mark",
+                RecordKind::Write => "writes",
+            };
+            let bytes = record.payload.len();
+            let text = format!(
+                "record at offset {at}: {what}, {bytes} bytes, durable up to {mark} before"
+            );
+            dump.text(1, &text)?;
+            if record.header.kind != RecordKind::Edit {
+                return Ok(());
+            }
+            let edits = edit::decode_all(record.payload);
+            let edits = edits.map_err(|unusable| unusable.into_error(path, at));
+            for edit in dump.inspection.sound(edits)?.into_iter().flatten() {
+                tell(dump, &edit)?;
+            }
+            Ok(())
+        }
+        Step::Missing(place) => {
+            dump.inspection.fault(path, place.suspect, "records are missing or damaged")
+        }
+        Step::Unusable(at, unusable) => dump.inspection.error(unusable.into_error(path, at)),
+    })?;
+    let reached = walk.reached();
+    dump.text(1, &format!("the records end at offset {}", reached.end))?;
+    if reached.mark_max > reached.end {
+        dump.inspection.fault(path, reached.end, "more was durable than is there")?;
+    }
+    Ok(())
+}
+
+/// Tells one edit.
+fn tell<I: Io>(dump: &Dump<'_, I>, edit: &Edit) -> Result<(), Halt> {
+    let text = match edit {
+        Edit::StreamCut { stream, cut } => {
+            format!("{stream}: what is at position {cut} and behind it is void")
+        }
+        Edit::StreamStart { stream, start, flushed } => {
+            let shards: String =
+                flushed.iter().map(|(shard, seq)| format!(", shard {shard} up to {seq}")).collect();
+            let known = if shards.is_empty() { "" } else { "; in tables" };
+            format!("{stream}: starts at position {start}{known}{shards}")
+        }
+        Edit::StreamMap { stream, map } => {
+            let dir = map.dir.as_deref().unwrap_or("wal");
+            let boot = u128::from_be_bytes(map.boot);
+            format!("{stream}: has the mapping {} in {dir}, of boot {boot:032x}", map.id)
+        }
+        Edit::StreamFreed { stream } => format!("{stream}: is not needed any more"),
+        Edit::Keyspace { id, name } => format!("keyspace {id} is called {name}"),
+        Edit::Clean => "the database was closed".to_owned(),
+        Edit::Table { level, meta } => {
+            let (id, entries, bytes) = (meta.id, meta.entries, meta.file_bytes);
+            let (min, max) = (meta.seq_min, meta.seq_max);
+            let table = u128::from_be_bytes(meta.table_id);
+            format!(
+                "level {level} gets table {id} ({table:032x}): {bytes} bytes, {entries} entries, \
+                 sequence numbers {min} to {max}"
+            )
+        }
+        Edit::TableRemoved { level, id } => format!("level {level} loses table {id}"),
+        Edit::Flushed { seq } => format!("every write up to {seq} is in tables"),
+    };
+    dump.text(2, &text)?;
+    if let Edit::Table { meta, .. } = edit {
+        dump.key(3, "smallest key", &meta.smallest)?;
+        dump.key(3, "largest key", &meta.largest)?;
+    }
+    Ok(())
+}
