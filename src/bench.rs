@@ -103,7 +103,13 @@ impl CacheBench {
     pub fn get(&mut self, block: u32) -> Option<(usize, u8)> {
         let guard = self.table.cache().epochs().pin();
         let hit = self.table.get(&guard, block)?;
-        let bytes = hit.bytes(&mut self.scratch);
+        let bytes = match hit.whole() {
+            Some(whole) => whole,
+            None => {
+                hit.gather(&mut self.scratch);
+                &self.scratch
+            }
+        };
         Some((bytes.len(), *bytes.last()?))
     }
 

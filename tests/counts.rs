@@ -17,7 +17,11 @@ fn key(i: u64) -> Vec<u8> {
 
 /// Runs the check on a ring, on blocking I/O, and on the simulator.
 fn on_each_backend(check: impl Fn(&Db, &dyn Fn())) {
-    on_the_system(&check);
+    on_each_backend_with(options, check);
+}
+
+fn on_each_backend_with(options: fn(IoBackend) -> Options, check: impl Fn(&Db, &dyn Fn())) {
+    on_the_system(options, &check);
     let sim = Sim::new(1);
     let db = Db::open("/db", options(IoBackend::Sim(sim.clone()))).unwrap();
     check(&db, &|| assert!(!sim.run_for(1_000_000)));
@@ -25,7 +29,7 @@ fn on_each_backend(check: impl Fn(&Db, &dyn Fn())) {
     sim.kill();
 }
 
-fn on_the_system(check: &dyn Fn(&Db, &dyn Fn())) {
+fn on_the_system(options: fn(IoBackend) -> Options, check: &dyn Fn(&Db, &dyn Fn())) {
     for io in [IoBackend::Ring, IoBackend::Blocking] {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), options(io)).unwrap();
@@ -93,10 +97,39 @@ fn threads_that_write_at_one_time_share_device_writes() {
 #[test]
 fn a_get_that_hits_the_memtable_allocates_nothing_but_its_value() {
     // Not on the simulator, which allocates for every call it drives.
-    on_the_system(&|db, _| {
+    on_the_system(options, &|db, _| {
         for i in 0..1000 {
             db.put(&key(i), &VALUE).wait().unwrap();
         }
+        allocates_its_value_only(db);
+    });
+}
+
+#[test]
+fn nor_does_one_that_hits_the_cache() {
+    on_the_system(options, &|db, _| {
+        for i in 0..1000 {
+            db.put(&key(i), &VALUE).wait().unwrap();
+        }
+        db.flush().wait().unwrap();
+        let before = db.stats();
+        for i in 0..2000 {
+            assert_eq!(db.get(&key(i)).wait().unwrap().is_some(), i < 1000);
+        }
+        let after = db.stats();
+        // Each block was read once, and stayed.
+        assert_eq!(after.device_reads - before.device_reads, after.cache_blocks);
+        assert_eq!(after.cache_misses, after.cache_blocks);
+        assert!(after.cache_blocks >= 100 && after.cache_hits >= 800, "{after}");
+        assert_eq!((after.cache_evicted, after.cache_refused), (0, 0));
+        allocates_its_value_only(db);
+        assert_eq!(db.stats().cache_misses, after.cache_misses);
+    });
+}
+
+/// Gets of a thousand keys, and of others that are not there.
+fn allocates_its_value_only(db: &Db) {
+    {
         let mut rng = Rng(1);
         // The first get of a thread makes its buffers.
         db.get(&key(0)).wait().unwrap();
@@ -115,12 +148,16 @@ fn a_get_that_hits_the_memtable_allocates_nothing_but_its_value() {
             assert_eq!(get_with.count_total, 0);
         }
         assert_eq!(db.stats().device_reads, reads);
-    });
+    }
+}
+
+fn uncached(io: IoBackend) -> Options {
+    options(io).cache_bytes(0)
 }
 
 #[test]
 fn lookups_in_tables_cost_one_read_and_absent_keys_none_but_for_filter_errors() {
-    on_each_backend(|db, pause| {
+    on_each_backend_with(uncached, |db, pause| {
         const KEYS: u64 = 8000;
         for table in 0..2 {
             let mut batch = ourodb::Batch::new();

@@ -319,7 +319,8 @@ fn a_full_mailbox_holds_back_and_loses_nothing() {
 fn counts_of_futures() {
     for io in backends() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Arc::new(Db::open(dir.path(), options(io).shards(1).owners(1)).unwrap());
+        let options = options(io).shards(1).owners(1).cache_bytes(0);
+        let db = Arc::new(Db::open(dir.path(), options).unwrap());
         for i in 0..100u8 {
             db.put(&[i], &[i; 400]).wait().unwrap();
         }
@@ -359,6 +360,48 @@ fn counts_of_futures() {
         let after = db.stats();
         assert_eq!(after.owner_messages, before.owner_messages);
         assert_eq!(after.device_reads - before.device_reads, 100);
+    }
+}
+
+#[test]
+fn counts_of_futures_with_a_cache() {
+    for io in backends() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path(), options(io).shards(1).owners(1)).unwrap();
+        for i in 0..100u8 {
+            db.put(&[i], &[i; 400]).wait().unwrap();
+        }
+        db.flush().wait().unwrap();
+        let before = db.stats();
+        let keys: Vec<_> = (0..100u8).map(|i| [i]).collect();
+        let values = pollster::block_on(db.multi_get(&keys).into_future()).unwrap();
+        assert!(values.iter().zip(0..).all(|(value, i)| value.as_deref() == Some(&[i; 400])));
+        // Those of one block share a read, which one of them asks for.
+        let after = db.stats();
+        let blocks = after.cache_blocks;
+        assert!((10..15).contains(&blocks), "{after}");
+        assert_eq!(after.device_reads - before.device_reads, blocks);
+        assert_eq!(after.owner_messages - before.owner_messages, blocks);
+        // From now on nobody is asked, and nothing but the value allocated. The
+        // first get of a thread makes its buffers.
+        db.get(&[0]).wait().unwrap();
+        for i in 0..100u8 {
+            let key = [i];
+            let get = allocation_counter::measure(|| {
+                let mut get = pin!(db.get(&key).into_future());
+                let Poll::Ready(value) = get.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                else {
+                    panic!("a cached block waits for nothing");
+                };
+                assert_eq!(value.unwrap().unwrap(), [i; 400]);
+            });
+            assert_eq!((get.count_total, get.bytes_total), (1, 400));
+            assert_eq!(db.get(&key).wait().unwrap().unwrap(), [i; 400]);
+        }
+        let last = db.stats();
+        assert_eq!(last.owner_messages, after.owner_messages);
+        assert_eq!(last.device_reads, after.device_reads);
+        assert_eq!(last.cache_hits - after.cache_hits, 201);
     }
 }
 

@@ -84,7 +84,8 @@ fn many_owners_and_one() {
     let sim = Sim::new(3);
     let mut model = Model::new();
     for (round, owners) in [16, 1, 16, 3, 1, 40].into_iter().enumerate() {
-        let db = Db::open("/db", tiny(&sim).shards(16).owners(owners)).expect("an opening");
+        let db = Db::open("/db", tiny(&sim).cache_bytes(1 << 20).shards(16).owners(owners))
+            .expect("an opening");
         assert_eq!(db.stats().owners, owners.min(16));
         assert_same(&db, &model);
         for i in 0..64u8 {

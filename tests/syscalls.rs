@@ -38,7 +38,11 @@ fn allow_only(calls: &[libc::c_long]) {
 }
 
 fn open(dir: &std::path::Path, io: IoBackend) -> Db {
-    let options = Options::default().io(io).shards(2).owners(1).memory(64 << 20);
+    open_with(dir, Options::default().io(io))
+}
+
+fn open_with(dir: &std::path::Path, options: Options) -> Db {
+    let options = options.shards(2).owners(1).memory(64 << 20);
     // So rarely that the owner is not woken for it.
     let durability = Durability::Relaxed { within: Duration::from_secs(3600) };
     let db = Db::open(dir, options.durability(durability)).unwrap();
@@ -107,6 +111,13 @@ fn memory(dir: &std::path::Path, io: IoBackend) {
     // A wake-up is a write to an eventfd: one for each buffer that was filled,
     // here the one that the first puts have begun.
     assert!(after.owner_wakeups - before.owner_wakeups <= 1, "{before}\n{after}");
+
+    // The same out of the cache.
+    db.flush().wait().unwrap();
+    for i in 0..600 {
+        assert!(db.get(&key(i)).wait().unwrap().is_some());
+    }
+    under(&[], || read(0, 600));
 }
 
 #[test]
@@ -122,7 +133,7 @@ fn nor_without_a_ring() {
 #[test]
 fn a_cold_read_of_a_thread_is_one() {
     in_child("a_cold_read_of_a_thread_is_one", |dir| {
-        let db = open(dir, IoBackend::Ring);
+        let db = open_with(dir, Options::default().cache_bytes(0));
         for i in 0..300 {
             db.put(&key(i), &[7; 400]).wait().unwrap();
         }
@@ -138,6 +149,33 @@ fn a_cold_read_of_a_thread_is_one() {
         });
         let after = db.stats();
         assert_eq!(after.device_reads - before.device_reads, 200);
+        assert_eq!(after.owner_wakeups, before.owner_wakeups);
+        assert_eq!(after.owner_messages, before.owner_messages);
+    });
+}
+
+#[test]
+fn one_that_goes_into_the_cache_is_one_too() {
+    in_child("one_that_goes_into_the_cache_is_one_too", |dir| {
+        // Room for a few blocks only.
+        let db = open_with(dir, Options::default().cache_bytes(64 << 10));
+        for i in 0..600 {
+            db.put(&key(i), &[7; 400]).wait().unwrap();
+        }
+        db.flush().wait().unwrap();
+        let all = || {
+            for i in 0..600 {
+                assert_eq!(db.get_with(&key(i), <[u8]>::len).wait().unwrap(), Some(400));
+            }
+        };
+        all();
+        let before = db.stats();
+        under(&[libc::SYS_preadv2], all);
+        let after = db.stats();
+        let reads = after.device_reads - before.device_reads;
+        assert!(reads > 300, "{after}");
+        assert_eq!(reads, after.cache_inserted - before.cache_inserted);
+        assert_eq!(reads, after.cache_misses - before.cache_misses);
         assert_eq!(after.owner_wakeups, before.owner_wakeups);
         assert_eq!(after.owner_messages, before.owner_messages);
     });

@@ -7,17 +7,21 @@
 //! A frame is in one of these states, and the types keep it there:
 //!
 //! * *free*: its number is in the pool.
-//! * *owned*: it belongs to a [`FrameBuf`], whose holder alone reads and writes
-//!   it. Dropped, it is free again.
+//! * *owned*: it belongs to a [`FrameBuf`], or to an [`IoBuf`] that was made of
+//!   one so that a read lands in it; the holder alone reads and writes it.
+//!   Dropped, it is free again.
 //! * *published*: the first frame of its chain stands in one [`Links`] entry.
 //!   Nobody writes it; readers get at it through the link, under a [`Guard`].
 //! * *retired*: the link is cleared, but readers that are pinned may still be
-//!   there. It is free once their pins have ended (see [`super::epoch`]).
+//!   there, until their pins have ended (see [`super::epoch`]).
 //!
-//! A frame in `FrameBuf` could be the target of a direct read, being aligned
-//! memory with one owner. Requests own their buffer as an `IoBuf` today, which
-//! has no room for one; so blocks are copied into their frames, once for each
-//! read of the device.
+//! Whoever publishes a block may *hold* it ([`Held`]), without a pin and for as
+//! long as it likes. Holds are counted, and only a hold gives another one, so
+//! that there are none any more once the last is gone. A retired block is free
+//! when its pins and its holds have ended, whichever is last.
+//!
+//! The frames of a block do not lie side by side: a device reads into one frame
+//! at a time, and longer blocks are copied into theirs.
 
 #![expect(
     unsafe_code,
@@ -36,6 +40,7 @@ use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::base::sync::tally;
+use crate::io::{IoBuf, Lender};
 
 /// The most frames a block may take: 64 KiB. Larger ones are not cached.
 pub(crate) const BLOCK_FRAMES_MAX: usize = 16;
@@ -45,6 +50,10 @@ pub(crate) const FREQUENCY_MAX: u8 = 3;
 
 /// In place of a frame's number.
 const NONE: u32 = 0;
+
+/// The bit of `Note::holds` that says that nobody else looks at the block any
+/// more: the last hold frees it.
+const UNSEEN: u32 = 1 << 31;
 
 /// The frames of one cache.
 pub(crate) struct Frames {
@@ -63,6 +72,8 @@ struct Note {
     /// Of a block's first frame: the block's bytes, and whose block it is.
     bytes: AtomicU32,
     block: AtomicU32,
+    /// Of a block's first frame: how many hold it, and `UNSEEN`.
+    holds: AtomicU32,
     /// Of a block's first frame: how often it was used, up to `FREQUENCY_MAX`.
     frequency: AtomicU8,
     table: tally::AtomicU64,
@@ -165,11 +176,32 @@ impl Frames {
     fn reclaim(&self, pool: &mut Pool) {
         let Pool { free, retired, retired_frames } = pool;
         retired.take_free(&self.epochs, |first| {
-            for number in self.chain(first) {
-                free.push(number);
-                *retired_frames -= 1;
+            *retired_frames -= self.units(first) as usize;
+            // Acquire: the reads of holds that have ended. Once there is the
+            // bit, whoever holds the block may free it at any moment.
+            if self.note(first).holds.fetch_or(UNSEEN, Ordering::AcqRel) == 0 {
+                free.extend(self.chain(first));
             }
         });
+    }
+
+    /// Makes a chain free that belongs to the caller alone.
+    fn free(&self, first: u32) {
+        // Called by `drop`, perhaps while a panic unwinds.
+        let mut pool = self.pool.lock_though_broken();
+        pool.free.extend(self.chain(first));
+    }
+
+    /// These frames as what lends them.
+    pub(crate) fn lender(self: &Arc<Self>) -> Arc<dyn Lender> {
+        Arc::clone(self) as Arc<dyn Lender>
+    }
+
+    /// The frame that `buf` was made of, by [`FrameBuf::lend`]; any other
+    /// buffer comes back as it was.
+    pub(crate) fn regain(self: &Arc<Self>, buf: IoBuf) -> Result<FrameBuf, IoBuf> {
+        let first = buf.into_lent(&self.lender())?;
+        Ok(FrameBuf { frames: Arc::clone(self), first })
     }
 
     /// The chain that begins with this frame; it is owned, published or
@@ -222,6 +254,18 @@ impl Drop for Frames {
     }
 }
 
+// SAFETY: the mapping is made with the frames and unmapped when they are dropped;
+// the kernel gives it filled with zeroes.
+unsafe impl Lender for Frames {
+    fn memory(&self) -> (NonNull<u8>, usize) {
+        (self.base, self.notes.len() * UNIT)
+    }
+
+    fn take_back(&self, number: u32) {
+        self.free(number);
+    }
+}
+
 /// Taking the last of a vector, in the order in which they lie there.
 trait DrainLast {
     fn drain_last(&mut self, count: usize) -> std::vec::Drain<'_, u32>;
@@ -264,8 +308,32 @@ pub(crate) struct FrameBuf {
 
 impl FrameBuf {
     /// The block's bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.frames.note(self.first).bytes.load(Ordering::Relaxed) as usize
+    }
+
+    /// Makes a buffer of its only frame, for a read to land in.
+    ///
+    /// # Panics
+    /// When it has several.
+    pub(crate) fn lend(mut self) -> IoBuf {
+        let first = self.first;
+        assert_eq!(self.frames.units(first), 1, "frames do not lie side by side");
+        self.first = NONE;
+        let (base, lender) = (self.frames.address(first), self.frames.lender());
+        // SAFETY: a frame is one unit of the mapping, which is initialised, and
+        // is unmapped with the frames, which the lender is. This one was owned by
+        // `self`, which gave it up: nobody else touches it before `take_back` or
+        // `regain` gets its number.
+        unsafe { IoBuf::lent(base, UNIT, lender, first) }
+    }
+
+    /// Says how many bytes the block has after all: not more than its frame has
+    /// room for.
+    pub(crate) fn set_bytes(&mut self, bytes: usize) {
+        let is_same = bytes.div_ceil(UNIT) == self.frames.units(self.first) as usize;
+        assert!(is_same, "a block of {bytes} bytes takes other frames than these");
+        self.frames.note(self.first).bytes.store(bytes as u32, Ordering::Relaxed);
     }
 
     /// Copies the block into its frames.
@@ -290,8 +358,7 @@ impl FrameBuf {
 impl Drop for FrameBuf {
     fn drop(&mut self) {
         if self.first != NONE {
-            let mut pool = self.frames.pool.lock();
-            pool.free.extend(self.frames.chain(self.first));
+            self.frames.free(self.first);
         }
     }
 }
@@ -350,26 +417,29 @@ impl Links {
         }
         guard.count_hit();
         let bytes = note.bytes.load(Ordering::Relaxed) as usize;
-        Some(Hit { frames: &self.frames, first, bytes, _guard: guard })
+        Some(Hit { parts: Parts { frames: &self.frames, first, bytes }, _guard: guard })
     }
 
-    /// Lets readers see the block that was filled into `buf`. Its first frame;
-    /// or the buffer, if the block is there already.
-    pub(crate) fn publish(&self, block: u32, mut buf: FrameBuf) -> Result<u32, FrameBuf> {
+    /// Lets readers see the block that was filled into `buf`, unless it is there
+    /// already. Its first frame, if so; and a hold of it in any case.
+    pub(crate) fn publish(&self, block: u32, mut buf: FrameBuf) -> (Option<u32>, Held) {
         assert!(Arc::ptr_eq(&self.frames, &buf.frames), "frames of another cache");
-        let first = buf.first;
+        let first = std::mem::replace(&mut buf.first, NONE);
         let note = self.frames.note(first);
         note.block.store(block, Ordering::Relaxed);
         note.table.store(self.table, tally::Ordering::Relaxed);
+        note.holds.store(1, Ordering::Relaxed);
+        let held = Held { frames: Arc::clone(&self.frames), first };
         // Release: the frames and their notes are complete for whoever sees the
         // link.
         let link = &self.firsts[block as usize];
         match link.compare_exchange(NONE, first, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => {
-                buf.first = NONE;
-                Ok(first)
+            Ok(_) => (Some(first), held),
+            Err(_) => {
+                // Nobody will see it but through the hold.
+                note.holds.store(1 | UNSEEN, Ordering::Relaxed);
+                (None, held)
             }
-            Err(_) => Err(buf),
         }
     }
 
@@ -397,42 +467,111 @@ impl fmt::Debug for Links {
     }
 }
 
-/// A cached block, under a guard.
-pub(crate) struct Hit<'a> {
+/// The bytes of a block that nobody writes for 'a.
+struct Parts<'a> {
     frames: &'a Frames,
     first: u32,
     bytes: usize,
-    _guard: &'a Guard<'a>,
 }
 
-impl<'a> Hit<'a> {
-    /// The block's bytes, frame by frame.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &'a [u8]> {
+impl<'a> Parts<'a> {
+    /// Frame by frame.
+    fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (frames, mut left) = (self.frames, self.bytes);
         frames.chain(self.first).map(move |number| {
             let bytes = left.min(UNIT);
             left -= bytes;
             let address = frames.address(number);
             // SAFETY: a frame has a unit of initialised bytes. This one is of a
-            // chain whose link was found under the guard, which outlives 'a:
-            // it is published, or retired and not free before the guard is gone,
-            // and in neither state does anybody write it.
+            // chain that is published, or retired and not free before 'a ends:
+            // its link was found under a guard that outlives 'a, or it is held
+            // for so long. In neither state does anybody write it.
             unsafe { std::slice::from_raw_parts(address.as_ptr(), bytes) }
         })
     }
 
-    /// The block: in place, if it takes one frame; else gathered in `scratch`.
+    fn whole(&self) -> Option<&'a [u8]> {
+        if self.bytes <= UNIT { self.iter().next() } else { None }
+    }
+
+    fn gather(&self, into: &mut Vec<u8>) {
+        into.clear();
+        into.reserve(self.bytes);
+        self.iter().for_each(|part| into.extend_from_slice(part));
+    }
+}
+
+/// A cached block, under a guard.
+pub(crate) struct Hit<'a> {
+    parts: Parts<'a>,
+    _guard: &'a Guard<'a>,
+}
+
+impl<'a> Hit<'a> {
+    /// The block in place, if it takes one frame.
     #[inline]
-    pub(crate) fn bytes<'s>(&self, scratch: &'s mut Vec<u8>) -> &'s [u8]
-    where
-        'a: 's,
-    {
-        if self.bytes <= UNIT {
-            return self.parts().next().unwrap_or_default();
+    pub(crate) fn whole(&self) -> Option<&'a [u8]> {
+        self.parts.whole()
+    }
+
+    /// Copies the block.
+    pub(crate) fn gather(&self, into: &mut Vec<u8>) {
+        self.parts.gather(into);
+    }
+
+    /// The block, frame by frame.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.parts.iter()
+    }
+}
+
+/// A block that stays as it is for whoever holds it, also when it leaves the
+/// cache meanwhile. Its frames come back only after that.
+pub(crate) struct Held {
+    frames: Arc<Frames>,
+    first: u32,
+}
+
+impl Held {
+    fn parts(&self) -> Parts<'_> {
+        let bytes = self.frames.note(self.first).bytes.load(Ordering::Relaxed) as usize;
+        Parts { frames: &self.frames, first: self.first, bytes }
+    }
+
+    /// The block in place, if it takes one frame.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        self.parts().whole()
+    }
+
+    /// Copies the block.
+    pub(crate) fn gather(&self, into: &mut Vec<u8>) {
+        self.parts().gather(into);
+    }
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Self {
+        // Relaxed: this hold keeps the block meanwhile.
+        let before = self.frames.note(self.first).holds.fetch_add(1, Ordering::Relaxed);
+        assert!(before & !UNSEEN < UNSEEN / 2, "a block is held too often");
+        Self { frames: Arc::clone(&self.frames), first: self.first }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Release: the reads of this hold are over, for whoever frees the block.
+        // Acquire: so are those of all others.
+        let before = self.frames.note(self.first).holds.fetch_sub(1, Ordering::AcqRel);
+        if before == UNSEEN | 1 {
+            self.frames.free(self.first);
         }
-        scratch.clear();
-        scratch.reserve(self.bytes);
-        self.parts().for_each(|part| scratch.extend_from_slice(part));
-        scratch
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held(frame {})", self.first)
     }
 }

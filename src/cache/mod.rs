@@ -11,16 +11,14 @@
 //!
 //! The way of a lookup: pin ([`Epochs::pin`]), [`CachedTable::get`], use the
 //! bytes where they lie ([`Hit`]), unpin. The way of a miss: unpin, join the
-//! flight, read and verify the block, [`CachedTable::insert`] it, land.
+//! flight, read the block into a frame ([`CachedTable::frame`]), verify it, put
+//! it in ([`CachedTable::insert_frame`]), land.
 //!
 //! Threads share the links, the frames behind them, and one lock for all that
 //! evicts and inserts, which hits never take. It is held while a victim is looked
 //! for, which is bounded, and never while bytes are copied. Inside it is taken
 //! the lock of the frames' pool, and inside that the one of the epochs' list of
 //! threads.
-
-// Nothing but its tests, and benches/cache.rs, uses it yet.
-#![cfg_attr(not(test), expect(dead_code, unused_imports, reason = "tables will use it"))]
 
 mod epoch;
 mod flights;
@@ -34,8 +32,10 @@ mod shuttle_tests;
 mod tests;
 
 pub(crate) use epoch::{Epochs, Guard};
-pub(crate) use flights::{Flights, Follow, Join, Landing, Lead};
-pub(crate) use frames::Hit;
+pub(crate) use flights::{Flights, Join};
+#[cfg(test)]
+pub(crate) use flights::{Follow, Lead};
+pub(crate) use frames::{Held, Hit};
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;
 use crate::base::sync::tally::{AtomicU64, Ordering};
+use crate::io::{IoBuf, Lender};
 
 /// The largest block that is cached, in bytes.
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_FRAMES_MAX * UNIT;
@@ -92,7 +93,7 @@ struct Resident {
 }
 
 /// What a cache has done since it was made, and what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CacheStats {
     /// Blocks that were found, here and in every other cache on the same
     /// [`Epochs`]: threads count them there.
@@ -104,12 +105,28 @@ pub(crate) struct CacheStats {
     /// Blocks that left to make room. Those of dropped tables are not counted.
     pub(crate) evicted: u64,
     /// Blocks that were not put in, as they are too large, or as all frames
-    /// that were free were still looked at.
+    /// that were free were still looked at, or held.
     pub(crate) refused: u64,
     /// Blocks that are there now.
     pub(crate) blocks: u64,
     /// Bytes of the frames that they take.
     pub(crate) bytes: u64,
+    /// Bytes of all frames.
+    pub(crate) capacity_bytes: u64,
+}
+
+impl CacheStats {
+    /// Adds those of another cache on the same [`Epochs`].
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.hits = self.hits.max(other.hits);
+        self.misses += other.misses;
+        self.inserted += other.inserted;
+        self.evicted += other.evicted;
+        self.refused += other.refused;
+        self.blocks += other.blocks;
+        self.bytes += other.bytes;
+        self.capacity_bytes += other.capacity_bytes;
+    }
 }
 
 impl Frequencies for Frames {
@@ -124,7 +141,7 @@ impl Frequencies for Frames {
 
 impl Cache {
     /// Bytes of memory that each frame takes, all told.
-    const FRAME_BYTES: usize =
+    pub(crate) const FRAME_BYTES: usize =
         UNIT + Frames::OVERHEAD_BYTES + S3Fifo::OVERHEAD_BYTES + size_of::<Resident>();
 
     /// A cache that takes `memory_bytes` at most, beside a link of four bytes
@@ -169,6 +186,11 @@ impl Cache {
         self.frames.epochs()
     }
 
+    /// What lends the memory of its frames to reads.
+    pub(crate) fn lender(&self) -> Arc<dyn Lender> {
+        self.frames.lender()
+    }
+
     /// Bytes of blocks it can hold.
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.frames.count() as u64 * UNIT as u64
@@ -198,6 +220,7 @@ impl Cache {
             refused: self.refused.load(Ordering::Relaxed),
             blocks: state.blocks,
             bytes: state.frames * UNIT as u64,
+            capacity_bytes: self.capacity_bytes(),
         }
     }
 
@@ -207,6 +230,12 @@ impl Cache {
         if units == 0 || units > BLOCK_FRAMES_MAX || units > self.frames.count() {
             return None;
         }
+        // Twice: the first time, retired blocks that are held turn out not to be
+        // idle.
+        self.take(units, bytes).or_else(|| self.take(units, bytes))
+    }
+
+    fn take(&self, units: usize, bytes: usize) -> Option<FrameBuf> {
         let mut state = self.state.lock();
         while self.frames.idle() < units + self.headroom {
             let Some(first) = state.policy.victim(&*self.frames) else {
@@ -266,38 +295,83 @@ impl CachedTable {
         hit
     }
 
-    /// Puts a block in, unless somebody else just did, and unless there is no
-    /// room for it. Whether it did. To be called without a guard: what is evicted
-    /// for it cannot be used again as long as this thread is pinned.
+    /// Whether the block is there at this moment; counts as nothing.
+    pub(crate) fn contains(&self, block: u32) -> bool {
+        self.links.is_linked(block)
+    }
+
+    /// Bytes of memory that the table's links take.
+    pub(crate) fn links_bytes(&self) -> usize {
+        self.links.blocks() as usize * size_of::<u32>()
+    }
+
+    /// A frame for a block of one unit to be read into; `None` when there is no
+    /// room for it. To be called without a guard: what is evicted for it cannot
+    /// be used again as long as this thread is pinned.
+    pub(crate) fn frame(&self) -> Option<IoBuf> {
+        Some(self.reserve(UNIT)?.lend())
+    }
+
+    /// Puts the block in that was read into `frame`, where it takes the first
+    /// `bytes`, unless somebody else just did. The block, in any case.
+    ///
+    /// # Panics
+    /// When the table has no such block, or `frame` is not of
+    /// [`CachedTable::frame`].
+    pub(crate) fn insert_frame(&self, block: u32, frame: IoBuf, bytes: usize) -> Held {
+        let buf = self.cache.frames.regain(frame);
+        let mut buf = buf.expect("a frame of this cache");
+        buf.set_bytes(bytes);
+        self.publish(block, buf).1
+    }
+
+    /// Puts a copy of a block in, unless somebody else just did. The block;
+    /// `None` when there is no room for it. To be called without a guard, as
+    /// [`CachedTable::frame`].
     ///
     /// # Panics
     /// When the table has no such block.
+    pub(crate) fn insert_copy(&self, block: u32, bytes: &[u8]) -> Option<Held> {
+        let mut buf = self.reserve(bytes.len())?;
+        buf.fill(bytes);
+        Some(self.publish(block, buf).1)
+    }
+
+    /// Puts a copy of a block in, unless it is there, or there is no room for it.
+    /// Whether it did.
     pub(crate) fn insert(&self, block: u32, bytes: &[u8]) -> bool {
-        if self.links.is_linked(block) {
+        if self.contains(block) {
             return false;
         }
-        let Some(mut buf) = self.cache.reserve(bytes.len()) else {
-            self.cache.refused.fetch_add(1, Ordering::Relaxed);
+        let Some(mut buf) = self.reserve(bytes.len()) else {
             return false;
         };
         buf.fill(bytes);
+        self.publish(block, buf).0
+    }
 
+    fn reserve(&self, bytes: usize) -> Option<FrameBuf> {
+        let buf = self.cache.reserve(bytes);
+        if buf.is_none() {
+            self.cache.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        buf
+    }
+
+    /// Lets everybody see the block, unless it is there already. Whether it was
+    /// not, and a hold of this one.
+    fn publish(&self, block: u32, buf: FrameBuf) -> (bool, Held) {
         let mut state = self.cache.state.lock();
-        let first = match self.links.publish(block, buf) {
-            Ok(first) => first,
-            Err(unused) => {
-                drop(state);
-                drop(unused);
-                return false;
-            }
-        };
-        let units = self.cache.frames.units(first);
-        state.residents[first as usize - 1] = Resident { table: self.place, block };
-        state.policy.insert(first, units, fingerprint(self.links.table(), block));
-        state.blocks += 1;
-        state.frames += u64::from(units);
-        state.inserted += 1;
-        true
+        let (first, held) = self.links.publish(block, buf);
+        if let Some(first) = first {
+            let units = self.cache.frames.units(first);
+            state.residents[first as usize - 1] = Resident { table: self.place, block };
+            state.policy.insert(first, units, fingerprint(self.links.table(), block));
+            state.blocks += 1;
+            state.frames += u64::from(units);
+            state.inserted += 1;
+        }
+        (first.is_some(), held)
     }
 }
 

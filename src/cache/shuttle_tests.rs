@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::epoch::{Epochs, Retired};
 use super::frames::{Frames, Links};
 use super::tests::{cache, content};
-use super::{CachedTable, Flights, Join, Landing};
+use super::{CachedTable, Flights, Join};
 use crate::base::limits::UNIT;
 use crate::base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, thread};
@@ -124,7 +124,7 @@ fn a_block_is_published_and_retired_once() {
                 let (frames, links) = (Arc::clone(&frames), Arc::clone(&links));
                 thread::spawn(move || {
                     let published = match frames.take(UNIT) {
-                        Some(buf) => links.publish(0, buf).is_ok(),
+                        Some(buf) => links.publish(0, buf).0.is_some(),
                         None => false,
                     };
                     (usize::from(published), usize::from(links.unlink(0).is_some()))
@@ -143,34 +143,70 @@ fn a_block_is_published_and_retired_once() {
 }
 
 #[test]
+fn a_block_that_is_held_is_free_once_pins_and_holds_have_ended() {
+    explore(3000, || {
+        let frames = Frames::new(2, &Epochs::new()).expect("there is memory");
+        let links = Arc::new(Links::new(&frames, 1, 1));
+        let mut buf = frames.take(UNIT).expect("free");
+        buf.fill(&content(1, 0, UNIT));
+        let (_, held) = links.publish(0, buf);
+        let other = held.clone();
+        let holders = [held, other].map(|held| {
+            thread::spawn(move || {
+                let own = (choose(2) == 0).then(|| held.clone());
+                thread::yield_now();
+                assert_eq!(held.whole(), Some(&content(1, 0, UNIT)[..]));
+                drop(held);
+                if let Some(own) = own {
+                    assert_eq!(own.whole(), Some(&content(1, 0, UNIT)[..]));
+                }
+            })
+        });
+        links.unlink(0);
+        // Whoever gets the frame writes it.
+        for _ in 0..2 {
+            if let Some(mut bufs) = frames.take(2 * UNIT) {
+                bufs.fill(&[0xee; 2 * UNIT]);
+            }
+        }
+        for holder in holders {
+            holder.join().expect("no panic");
+        }
+        assert!(frames.take(2 * UNIT).is_some());
+    });
+}
+
+#[test]
 fn one_at_a_time_reads_a_block_and_all_get_it() {
     explore(3000, || {
-        let flights = Flights::<u32, Arc<u32>>::new();
+        let flights = Flights::<Arc<u32>>::new();
         let reading = Arc::new(AtomicUsize::new(0));
         let threads: Vec<_> = (0..3)
             .map(|number| {
                 let (flights, reading) = (Arc::clone(&flights), Arc::clone(&reading));
                 thread::spawn(move || {
-                    let lead = match flights.join(&7) {
-                        Join::Lead(lead) => lead,
+                    let lead = loop {
+                        let follow = match flights.join(7) {
+                            Join::Lead(lead) => break lead,
+                            Join::Follow(follow) => follow,
+                        };
                         // Somebody who gives up.
-                        Join::Follow(follow) if choose(4) == 0 => {
+                        if choose(4) == 0 {
                             poll_and_drop(follow);
                             return;
                         }
-                        Join::Follow(follow) => match block_on(follow) {
-                            Landing::Lead(lead) => lead,
-                            Landing::Read(read) => {
-                                assert_eq!(*read.expect("no read fails"), 7);
-                                return;
-                            }
-                        },
+                        if let Some(read) = block_on(follow) {
+                            assert_eq!(*read.expect("no read fails"), 7);
+                            return;
+                        }
                     };
                     assert_eq!(reading.fetch_add(1, Ordering::SeqCst), 0);
                     block_on(yield_now());
                     reading.fetch_sub(1, Ordering::SeqCst);
                     if number > 0 || choose(2) == 0 {
+                        let own = lead.follow();
                         lead.land(Ok(Arc::new(7)));
+                        assert!(matches!(block_on(own), Some(Ok(_))));
                     }
                 })
             })

@@ -27,9 +27,9 @@ pub(super) fn cache(frames: usize) -> Arc<Cache> {
 fn get(table: &CachedTable, block: u32) -> Option<Vec<u8>> {
     let guard = table.cache().epochs().pin();
     let hit = table.get(&guard, block)?;
-    let mut scratch = Vec::new();
-    let bytes = hit.bytes(&mut scratch).to_vec();
-    assert_eq!(hit.parts().collect::<Vec<_>>().concat(), bytes);
+    let mut bytes = Vec::new();
+    hit.gather(&mut bytes);
+    assert_eq!(hit.whole(), Some(&bytes[..]).filter(|bytes| bytes.len() <= UNIT));
     Some(bytes)
 }
 
@@ -102,8 +102,7 @@ fn a_reader_that_stays_keeps_its_block_and_holds_up_no_more_than_frames() {
     assert_eq!(inserted, 31);
     assert_eq!(cache.stats().refused, 168);
     assert!(!table.links.is_linked(0));
-    let mut scratch = Vec::new();
-    assert_eq!(hit.bytes(&mut scratch), content(1, 0, UNIT));
+    assert_eq!(hit.whole(), Some(&content(1, 0, UNIT)[..]));
     drop(guard);
     assert!(table.insert(0, &content(1, 0, UNIT)));
 }
@@ -152,16 +151,88 @@ fn frames_that_were_not_published_are_free_again() {
     assert_eq!(frames.idle(), 20);
 
     let links = Links::new(&frames, 1, 1);
-    let first = links.publish(0, frames.take(UNIT).expect("free")).map_err(drop);
-    assert!(first.is_ok());
-    let second = frames.take(UNIT + 1).expect("free");
-    let refused = links.publish(0, second).expect_err("there is one already");
-    assert_eq!(refused.bytes(), UNIT + 1);
-    drop(refused);
+    let (first, held) = links.publish(0, frames.take(UNIT).expect("free"));
+    assert!(first.is_some());
+    drop(held);
+    let mut second = frames.take(UNIT + 1).expect("free");
+    second.fill(&[5; UNIT + 1]);
+    let (refused, held) = links.publish(0, second);
+    assert_eq!((refused, frames.idle()), (None, 17));
+    // It is there for whoever holds it.
+    let mut bytes = Vec::new();
+    held.gather(&mut bytes);
+    assert_eq!((bytes, held.whole()), (vec![5; UNIT + 1], None));
+    let clone = held.clone();
+    drop(held);
+    assert_eq!(frames.idle(), 17);
+    drop(clone);
     assert_eq!(frames.idle(), 19);
-    assert_eq!(links.unlink(0), first.ok().map(|first| (first, 1)));
+    assert_eq!(links.unlink(0), first.map(|first| (first, 1)));
     assert_eq!(links.unlink(0), None);
     assert_eq!(frames.idle(), 20);
+}
+
+#[test]
+fn a_block_that_is_held_stays_when_it_leaves_the_cache() {
+    let cache = cache(8);
+    let table = cache.register(1, 100);
+    let held = table.insert_copy(0, &content(1, 0, 2 * UNIT)).expect("there is room");
+    let other = held.clone();
+    for block in 1..100 {
+        assert!(table.insert(block, &content(1, block, UNIT)));
+    }
+    assert!(!table.contains(0));
+    drop(held);
+    let mut bytes = Vec::new();
+    other.gather(&mut bytes);
+    assert_eq!(bytes, content(1, 0, 2 * UNIT));
+    assert_eq!(cache.stats().blocks, 6);
+    // It outlives the table, too.
+    drop(table);
+    assert!(cache.frames.take(6 * UNIT).is_some());
+    assert!(cache.frames.take(7 * UNIT).is_none());
+    drop(other);
+    assert!(cache.frames.take(8 * UNIT).is_some());
+}
+
+#[test]
+fn what_is_read_into_a_frame_stays_there() {
+    let cache = cache(4);
+    let table = cache.register(1, 3);
+    let read = || {
+        let mut frame = table.frame().expect("there is room");
+        assert_eq!((frame.len(), frame.as_ptr().align_offset(UNIT)), (UNIT, 0));
+        frame[..100].copy_from_slice(&content(1, 0, 100));
+        frame
+    };
+    let frame = read();
+    let address = frame.as_ptr();
+    let held = table.insert_frame(0, frame, 100);
+    assert_eq!(held.whole().map(<[u8]>::as_ptr), Some(address));
+    assert_eq!(get(&table, 0), Some(content(1, 0, 100)));
+    // Somebody was faster: this one is for its holder.
+    let late = table.insert_frame(0, read(), 100);
+    assert_ne!(late.whole().map(<[u8]>::as_ptr), Some(address));
+    assert_eq!(late.whole(), held.whole());
+    assert_eq!(cache.stats().blocks, 1);
+    drop((held, late));
+    // One that was not put in goes back by itself.
+    drop(read());
+    assert_eq!(cache.frames.idle(), 3);
+    let frames: Vec<_> = std::iter::from_fn(|| table.frame()).collect();
+    assert_eq!((frames.len(), cache.stats().refused), (4, 1));
+    assert_eq!(get(&table, 0), None, "it made room");
+    drop(frames);
+    drop(table);
+    assert_eq!(cache.frames.idle(), 4);
+}
+
+#[test]
+#[should_panic(expected = "a frame of this cache")]
+fn a_frame_of_another_cache_is_refused() {
+    let (one, other) = (cache(4), cache(4));
+    let frame = other.register(1, 1).frame().expect("there is room");
+    one.register(1, 1).insert_frame(0, frame, 100);
 }
 
 #[test]
@@ -175,7 +246,8 @@ fn hits_allocate_nothing() {
         for block in [0, 1] {
             let guard = cache.epochs().pin();
             let hit = table.get(&guard, block).expect("it was inserted");
-            assert!(!hit.bytes(&mut scratch).is_empty());
+            hit.gather(&mut scratch);
+            assert_eq!(hit.whole().is_some(), block == 0);
         }
     };
     lookups();

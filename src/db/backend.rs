@@ -96,13 +96,13 @@ impl OwnerThread {
                 drop(lock);
                 let without_ring = |served, warning| {
                     let (driver, io) = Parking::new(counters);
-                    let local = LocalIo::Blocking(io.clone());
+                    let local = LocalIo::from(io.clone());
                     let start = Start { config, served, local, warning };
                     run(driver, &io, start, &started, &gets_engine);
                 };
                 match ring {
                     Some(Ok((driver, io, warning))) => {
-                        let local = LocalIo::Ring(io.clone());
+                        let local = LocalIo::from(io.clone());
                         let start = Start { config, served, local, warning };
                         run(driver, &io, start, &started, &gets_engine);
                     }
@@ -167,6 +167,9 @@ fn run<D: Driver + 'static, I: Io>(
         return;
     };
     let guard = Guard { engine: &engine, number };
+    if let Some(cache) = &engine.owners[number].cache {
+        start.local.know(cache.lender(), engine.cache_bytes());
+    }
     let (budget, worker) = (budget(&engine.dir), format!("ouro-worker-{number}"));
     let local = start.local.clone();
     let background = Background::start(&executor.spawner(), local, budget, &worker);
@@ -298,7 +301,7 @@ mod simulated {
         for (number, mailbox) in mailboxes.iter().enumerate() {
             let spawner = Spawner::simulated(sim);
             counters.push(Arc::clone(spawner.counters()));
-            let serve = serve(Arc::clone(mailbox), LocalIo::Sim(sim.clone()), spawner.clone());
+            let serve = serve(Arc::clone(mailbox), LocalIo::from(sim.clone()), spawner.clone());
             let serve_token = token();
             spawner.spawn("serve", async move {
                 let _token = serve_token;

@@ -223,7 +223,7 @@ impl Lookup<'_> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(entry) => {
                 let visited = entry.map(|entry| {
-                    entry.and_then(|entry| Some(visit.take()?(Found::Bytes(entry.value()))))
+                    entry.and_then(|entry| Some(visit.take()?(Found::Own(entry.value))))
                 });
                 self.over(visited)
             }
@@ -249,6 +249,7 @@ impl<R, F: FnOnce(&[u8]) -> R> Future for GetWithFuture<'_, F> {
             visitor.take().map(|visit| match found {
                 Found::Bytes(bytes) => visit(bytes),
                 Found::Shared(bytes) => visit(&bytes),
+                Found::Own(bytes) => visit(&bytes),
             })
         });
         this.lookup.poll(cx, &mut call).map_ok(Option::flatten)

@@ -75,7 +75,7 @@ impl<'a, K: AsRef<[u8]>> MultiGet<'a, K> {
                 return Ok(values);
             }
             for (at, entry) in found {
-                values[at] = entry?.map(|entry| value_of(Found::Bytes(entry.value())));
+                values[at] = entry?.map(|entry| value_of(Found::Own(entry.value)));
             }
         }
     }

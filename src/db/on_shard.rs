@@ -109,6 +109,7 @@ impl Shard {
         let visit = |found: Found<'_>| match found {
             Found::Bytes(bytes) => visit(bytes),
             Found::Shared(bytes) => visit(&bytes),
+            Found::Own(bytes) => visit(&bytes),
         };
         self.db.inner.engine.get(&self.io, key, visit).await
     }

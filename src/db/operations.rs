@@ -231,6 +231,7 @@ pub(super) fn value_of(found: Found<'_>) -> Value {
     match found {
         Found::Bytes(bytes) => Value::own(bytes.into()),
         Found::Shared(bytes) => Value::shared(bytes),
+        Found::Own(bytes) => Value::own(bytes),
     }
 }
 
@@ -269,6 +270,7 @@ impl<R, F: FnOnce(&[u8]) -> R> GetWith<'_, F> {
         self.db.inner.get(self.key, |found| match found {
             Found::Bytes(bytes) => visit(bytes),
             Found::Shared(bytes) => visit(&bytes),
+            Found::Own(bytes) => visit(&bytes),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::cache::Cache;
 use crate::lsm::{Hierarchy, LEVELS, Strategy};
 use crate::runtime::OwnerConfig;
 use crate::shard::Limits;
@@ -29,6 +30,9 @@ const MAP_SLOTS: usize = 8;
 /// Bytes of such a buffer at most: what a device writes in a fraction of a
 /// millisecond.
 const MAP_SLOT_BYTES: usize = 256 << 10;
+
+/// The share of the memory budget that block caches take, in percent.
+const CACHE_PERCENT: u64 = 30;
 
 /// The share of the memory budget that mappings may take: one in so many.
 const MAP_SHARE: u64 = 16;
@@ -132,6 +136,7 @@ pub struct Options {
     lock_wait: Duration,
     io: IoBackend,
     memtable_bytes: Option<usize>,
+    cache_bytes: Option<u64>,
     wal_segment_bytes: Option<u64>,
     durability: Durability,
     requests_max: usize,
@@ -155,6 +160,7 @@ impl Default for Options {
             lock_wait: Duration::from_secs(10),
             io: IoBackend::default(),
             memtable_bytes: None,
+            cache_bytes: None,
             wal_segment_bytes: None,
             durability: Durability::default(),
             requests_max: REQUESTS_MAX,
@@ -172,9 +178,11 @@ impl Default for Options {
 
 impl Options {
     /// The memory budget in bytes; 256 MiB by default, at least 4 MiB. Half of
-    /// it is for memtables. Not counted yet: filters and indexes of tables
-    /// (about 2 % of the data), and the read-ahead of scans, up to 256 KiB for
-    /// each table a scan touches.
+    /// it is for memtables, and 30 % for the caches of blocks of tables, which
+    /// take it as they fill up. Not counted yet: filters and indexes of tables
+    /// (about 2 % of the data), with four bytes for each block that may be
+    /// cached, and the read-ahead of scans, up to 256 KiB for each table a scan
+    /// touches.
     ///
     /// It also bounds the log, and with that the time to open after a crash:
     /// memtables are flushed when all streams together keep more than the
@@ -261,6 +269,20 @@ impl Options {
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes for the caches of blocks of tables, all together, in place of 30 %
+    /// of the memory budget. The owners share them evenly; opening fails with
+    /// `InvalidArgument` where that is not even one block each (less than 5 KiB).
+    /// With 0 there is no cache: every lookup in a table reads the device.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().cache_bytes(1 << 30);
+    /// ```
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = Some(bytes);
         self
     }
 
@@ -473,6 +495,14 @@ impl Options {
         if !(1..=SHARDS_MAX).contains(&owners) {
             return Err(Error::invalid(format!("{owners} owners; 1 to {SHARDS_MAX} are allowed")));
         }
+        if let Some(bytes) = self.cache_bytes {
+            let least = (owners.min(shards) * Cache::FRAME_BYTES) as u64;
+            if 0 < bytes && bytes < least {
+                return Err(Error::invalid(format!(
+                    "block caches of {bytes} bytes; give them 0, or at least {least}"
+                )));
+            }
+        }
         let max_bytes = match self.wal_segment_bytes {
             None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
             Some(bytes)
@@ -525,6 +555,7 @@ impl Options {
         Ok(Derived {
             memory,
             memtable_bytes: self.memtable_bytes,
+            cache_bytes: self.cache_bytes,
             shards,
             owners,
             segments: SegmentSizes { first_bytes, max_bytes },
@@ -546,6 +577,7 @@ impl Options {
 pub(super) struct Derived {
     memory: u64,
     memtable_bytes: Option<usize>,
+    cache_bytes: Option<u64>,
     pub(super) shards: usize,
     pub(super) owners: usize,
     pub(super) segments: SegmentSizes,
@@ -585,6 +617,7 @@ impl Derived {
                 slots: MAP_SLOTS as u16,
             },
             durability: self.durability,
+            cache_bytes: self.cache_bytes(owners),
             idle_ns: IDLE.as_nanos() as u64,
             retry_ns: RETRY.as_nanos() as u64,
             hierarchy: self.hierarchy(shards, memtable_bytes),
@@ -624,6 +657,21 @@ impl Derived {
         }
     }
 
+    /// The cache of each of so many owners.
+    fn cache_bytes(&self, owners: usize) -> usize {
+        let owners = owners as u64;
+        let bytes = match self.cache_bytes {
+            // Never none: what is too little for more owners than there were to
+            // be is refused.
+            Some(bytes) => bytes.div_ceil(owners),
+            None => {
+                let bytes = self.memory / 100 * CACHE_PERCENT / owners;
+                if bytes < Cache::FRAME_BYTES as u64 { 0 } else { bytes }
+            }
+        };
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
     /// Memory of flushed memtables that is kept for the next ones.
     pub(super) fn arena_bytes(&self) -> usize {
         (self.memory / 8) as usize
@@ -642,7 +690,23 @@ mod tests {
             let limits = derived.limits(derived.shards);
             let memtables = limits.memtable_bytes * derived.shards * (1 + FROZEN_MAX);
             assert!(memtables as u64 <= derived.memory / 2);
+            let caches = limits.cache_bytes * derived.owners.min(derived.shards);
+            assert!(caches as u64 <= derived.memory * 3 / 10 && caches > 70 << 20);
         }
+    }
+
+    #[test]
+    fn caches_may_be_set_and_left_out() {
+        let cache_bytes = |options: Options| {
+            let derived = options.owners(4).derive(4).expect("possible");
+            derived.limits(derived.shards).cache_bytes
+        };
+        assert_eq!(cache_bytes(Options::default().cache_bytes(1 << 20)), 256 << 10);
+        assert_eq!(cache_bytes(Options::default().cache_bytes(0)), 0);
+        // Too little for one block each, of itself: none.
+        let many = Options::default().memory(MEMORY_MIN).shards(4096).owners(4096);
+        let derived = many.derive(1).expect("possible");
+        assert_eq!(derived.limits(4096).cache_bytes, 0);
     }
 
     #[test]
@@ -656,6 +720,8 @@ mod tests {
         refused(Options::default().shards(5000));
         refused(Options::default().owners(0));
         refused(Options::default().requests_max(0));
+        refused(Options::default().cache_bytes(4096));
+        refused(Options::default().owners(4).cache_bytes(16 << 10));
         refused(Options::default().wal_segment_bytes(4096));
         refused(Options::default().wal_segment_bytes(10_000));
     }

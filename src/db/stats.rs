@@ -58,7 +58,8 @@ pub struct Stats {
     /// The levels of the tree, from level 0, where tables come as they are
     /// flushed.
     pub levels: [LevelStats; LEVELS],
-    /// Bytes of memory that filters and indexes of tables take.
+    /// Bytes of memory that filters and indexes of tables take, with what leads
+    /// to their cached blocks.
     pub pinned_bytes: u64,
     /// Log segments of this opening.
     pub wal_segments: u64,
@@ -161,6 +162,23 @@ pub struct Stats {
     /// Bytes of background requests that waited until the device had less to
     /// do.
     pub background_waited_bytes: u64,
+    /// Blocks of tables that lookups and scans found in the caches.
+    pub cache_hits: u64,
+    /// Blocks that they looked for there, and did not find.
+    pub cache_misses: u64,
+    /// Blocks that were put into the caches.
+    pub cache_inserted: u64,
+    /// Blocks that left the caches to make room for others.
+    pub cache_evicted: u64,
+    /// Blocks that were not cached, because they are too long or all that could
+    /// make room was in use.
+    pub cache_refused: u64,
+    /// Blocks that are cached now.
+    pub cache_blocks: u64,
+    /// Bytes of cached blocks.
+    pub cache_bytes: u64,
+    /// Bytes of blocks that the caches have room for.
+    pub cache_capacity_bytes: u64,
     /// Lookups that asked a table's filter.
     pub filter_probes: u64,
     /// Those it answered with "certainly not here".
@@ -244,10 +262,33 @@ impl Stats {
             background_owner_slices: runtime.owner_slices,
             background_moves: runtime.moves,
             background_waited_bytes: runtime.budget_waited_bytes,
+            cache_hits: stats.cache.hits,
+            cache_misses: stats.cache.misses,
+            cache_inserted: stats.cache.inserted,
+            cache_evicted: stats.cache.evicted,
+            cache_refused: stats.cache.refused,
+            cache_blocks: stats.cache.blocks,
+            cache_bytes: stats.cache.bytes,
+            cache_capacity_bytes: stats.cache.capacity_bytes,
             filter_probes: stats.filters.probes,
             filter_negatives: stats.filters.negatives,
             filter_false_positives: stats.filters.false_positives,
         }
+    }
+
+    /// What share of the blocks that were looked for in the caches was there, 0
+    /// to 1; `None` when none was looked for.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert_eq!(db.stats().cache_hit_ratio(), None);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cache_hit_ratio(&self) -> Option<f64> {
+        let looked_for = self.cache_hits + self.cache_misses;
+        (looked_for > 0).then(|| self.cache_hits as f64 / looked_for as f64)
     }
 
     /// Names and values, in the order of the fields; levels come last, down to
@@ -316,6 +357,14 @@ impl Stats {
             ("background_owner_slices", self.background_owner_slices),
             ("background_moves", self.background_moves),
             ("background_waited_bytes", self.background_waited_bytes),
+            ("cache_hits", self.cache_hits),
+            ("cache_misses", self.cache_misses),
+            ("cache_inserted", self.cache_inserted),
+            ("cache_evicted", self.cache_evicted),
+            ("cache_refused", self.cache_refused),
+            ("cache_blocks", self.cache_blocks),
+            ("cache_bytes", self.cache_bytes),
+            ("cache_capacity_bytes", self.cache_capacity_bytes),
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),
@@ -336,6 +385,11 @@ impl fmt::Display for Stats {
                 writeln!(f)?;
             }
             write!(f, "{name}: {value}")?;
+            if name == "cache_misses"
+                && let Some(ratio) = self.cache_hit_ratio()
+            {
+                write!(f, "\ncache_hit_ratio: {ratio:.4}")?;
+            }
         }
         Ok(())
     }

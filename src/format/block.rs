@@ -198,7 +198,19 @@ impl<'a> Block<'a> {
         Ok(Self { bytes: content, shape })
     }
 
-    fn shape_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
+    /// The block with this content, which [`Block::content`] of a block that was
+    /// verified gave: that is not done again.
+    pub fn of_verified(content: &'a [u8]) -> Result<Self, DecodeError> {
+        Ok(Self { bytes: content, shape: Self::parts_of(content)? })
+    }
+
+    /// All of the block but its checksum and what pads it; decompressed.
+    pub fn content(&self) -> &'a [u8] {
+        &self.bytes[..self.shape.end()]
+    }
+
+    /// Where the parts of a block with this content are.
+    fn parts_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
         let Some((before, counts)) = content.split_last_chunk::<COUNTS_BYTES>() else {
             return Err(DecodeError::corrupt(content.len(), "a block without restart points"));
         };
@@ -211,7 +223,12 @@ impl<'a> Block<'a> {
                 format!("a block cannot have {restarts} restart points and {buckets} buckets");
             return Err(DecodeError::corrupt(before.len(), reason));
         };
-        let shape = BlockShape { entries_end, restarts, buckets };
+        Ok(BlockShape { entries_end, restarts, buckets })
+    }
+
+    fn shape_of(content: &[u8]) -> Result<BlockShape, DecodeError> {
+        let shape = Self::parts_of(content)?;
+        let BlockShape { entries_end, restarts, .. } = shape;
         let block = Block { bytes: content, shape };
         let mut after = 0;
         for i in 0..restarts {

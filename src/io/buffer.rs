@@ -1,15 +1,17 @@
 //! Buffers for direct I/O: aligned, owned by the request while it is in
-//! flight, and taken from pools (or a shared mapping) so that steady work
-//! allocates nothing.
+//! flight, and taken from pools (or a shared mapping, or lent by a higher
+//! floor) so that steady work allocates nothing.
 
 #![expect(
     unsafe_code,
-    reason = "several threads fill disjoint parts of one group buffer; pools have no lock"
+    reason = "several threads fill disjoint parts of one group buffer; pools have no lock; memory \
+              may be lent"
 )]
 
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -30,19 +32,94 @@ fn zeroed(len: usize) -> Memory {
 }
 
 /// An aligned buffer of whole units that belongs to one holder at a time.
-/// Goes back to its pool, if it has one, when it is dropped.
+/// Goes back to its pool or its lender, if it has one, when it is dropped.
 pub(crate) struct IoBuf {
-    /// `None` only within `drop`.
-    memory: Option<Memory>,
+    backing: Backing,
     pool: Option<Arc<BufferPool>>,
     /// Index under which a ring has registered the memory.
     registered: Option<u16>,
 }
 
+/// What a buffer stands on.
+enum Backing {
+    Own(Memory),
+    Lent(Lent),
+    /// Only within `drop` and [`IoBuf::into_lent`].
+    Gone,
+}
+
+/// Who lends memory to buffers.
+///
+/// # Safety
+/// [`Lender::memory`] is always the same, and stays mapped and initialised as
+/// long as the lender lives.
+pub(crate) unsafe trait Lender: Send + Sync {
+    /// All the memory that it lends parts of: where it starts, and its bytes.
+    fn memory(&self) -> (NonNull<u8>, usize);
+
+    /// The buffer over the memory with this number was dropped: nobody touches
+    /// that memory any more. May be called on any thread, also while a panic
+    /// unwinds.
+    fn take_back(&self, number: u32);
+}
+
+/// Memory that somebody lent.
+struct Lent {
+    base: NonNull<u8>,
+    len: usize,
+    number: u32,
+    lender: Arc<dyn Lender>,
+}
+
+// SAFETY: plain bytes, bound to no thread, which the buffer has for itself:
+// see `IoBuf::lent`.
+unsafe impl Send for Lent {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for Lent {}
+
 impl IoBuf {
     /// A zeroed buffer of `len` bytes, a positive multiple of [`UNIT`].
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self { memory: Some(zeroed(len)), pool: None, registered: None }
+        Self { backing: Backing::Own(zeroed(len)), pool: None, registered: None }
+    }
+
+    /// A buffer over memory of somebody else's, who knows it by `number`.
+    ///
+    /// # Panics
+    /// When the memory is not whole units, or not aligned to one.
+    ///
+    /// # Safety
+    /// From `base` on there are `len` initialised bytes, which stay where they
+    /// are as long as `lender` lives. Nobody else touches them before the lender
+    /// was told to take them back, or got `number` back from
+    /// [`IoBuf::into_lent`].
+    pub(crate) unsafe fn lent(
+        base: NonNull<u8>,
+        len: usize,
+        lender: Arc<dyn Lender>,
+        number: u32,
+    ) -> Self {
+        let is_aligned = base.addr().get().is_multiple_of(UNIT);
+        assert!(is_aligned && len > 0 && len.is_multiple_of(UNIT), "{len} bytes at {base:?}");
+        let backing = Backing::Lent(Lent { base, len, number, lender });
+        Self { backing, pool: None, registered: None }
+    }
+
+    /// Whether the memory is somebody else's.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.backing, Backing::Lent(_))
+    }
+
+    /// Ends a buffer over memory that `lender` lent, which is not told: the
+    /// memory's number. Any other buffer comes back as it was.
+    pub(crate) fn into_lent(mut self, lender: &Arc<dyn Lender>) -> Result<u32, Self> {
+        match std::mem::replace(&mut self.backing, Backing::Gone) {
+            Backing::Lent(lent) if Arc::ptr_eq(&lent.lender, lender) => Ok(lent.number),
+            other => {
+                self.backing = other;
+                Err(self)
+            }
+        }
     }
 
     /// The index a ring knows this memory by.
@@ -55,20 +132,38 @@ impl Deref for IoBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.memory.as_deref().unwrap_or_default()
+        match &self.backing {
+            Backing::Own(memory) => memory,
+            // SAFETY: the bytes are there and initialised as long as the lender
+            // lives, whom `lent` holds, and nobody else writes them: what the
+            // caller of `IoBuf::lent` promised.
+            Backing::Lent(lent) => unsafe {
+                std::slice::from_raw_parts(lent.base.as_ptr(), lent.len)
+            },
+            Backing::Gone => &[],
+        }
     }
 }
 
 impl DerefMut for IoBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.memory.as_deref_mut().unwrap_or_default()
+        match &mut self.backing {
+            Backing::Own(memory) => memory,
+            // SAFETY: as in `deref`; and nobody else reads them.
+            Backing::Lent(lent) => unsafe {
+                std::slice::from_raw_parts_mut(lent.base.as_ptr(), lent.len)
+            },
+            Backing::Gone => &mut [],
+        }
     }
 }
 
 impl Drop for IoBuf {
     fn drop(&mut self) {
-        if let (Some(pool), Some(memory)) = (self.pool.take(), self.memory.take()) {
-            pool.put_back(memory, self.registered);
+        match (std::mem::replace(&mut self.backing, Backing::Gone), self.pool.take()) {
+            (Backing::Own(memory), Some(pool)) => pool.put_back(memory, self.registered),
+            (Backing::Lent(lent), _) => lent.lender.take_back(lent.number),
+            (Backing::Own(_), None) | (Backing::Gone, _) => {}
         }
     }
 }
@@ -163,7 +258,7 @@ impl BufferPool {
             }
             None => (zeroed(self.buffer_bytes), None),
         };
-        IoBuf { memory: Some(memory), pool: Some(Arc::clone(self)), registered }
+        IoBuf { backing: Backing::Own(memory), pool: Some(Arc::clone(self)), registered }
     }
 
     fn put_back(&self, memory: Memory, registered: Option<u16>) {
@@ -478,184 +573,4 @@ impl From<IoBuf> for WriteBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Wake;
-
-    use super::*;
-
-    #[test]
-    fn buffers_are_aligned_and_return_to_their_pool() {
-        let pool = BufferPool::new(2 * UNIT, 1);
-        let mut a = pool.take();
-        let b = pool.take();
-        assert_eq!(a.as_ptr().align_offset(UNIT), 0);
-        a[0] = 42;
-        let address = a.as_ptr();
-        drop(a);
-        drop(b);
-        let full = pool.places.iter().filter(|place| place.state.load(Ordering::SeqCst) == FULL);
-        assert_eq!((pool.places.len(), full.count()), (1, 1));
-        assert_eq!(pool.take().as_ptr(), address);
-    }
-
-    #[test]
-    fn registered_buffers_keep_their_places_and_others_are_not_kept() {
-        let pool = BufferPool::new(UNIT, 2);
-        let mut addresses = Vec::new();
-        pool.fill_registered(|memories| {
-            addresses.extend(memories.iter().map(|memory| memory.as_ptr()));
-            true
-        });
-        for _ in 0..3 {
-            let [first, second, third] = [(); 3].map(|()| pool.take());
-            let known = [&first, &second].map(|buf| (buf.registered(), buf.as_ptr()));
-            assert_eq!(known, [(Some(0), addresses[0]), (Some(1), addresses[1])]);
-            assert_eq!(third.registered(), None);
-            drop(third);
-            drop(first);
-            drop(second);
-        }
-        let pool = BufferPool::new(UNIT, 1);
-        pool.fill_registered(|_| false);
-        assert_eq!(pool.take().registered(), None);
-    }
-
-    #[test]
-    fn claims_are_disjoint_and_counted() {
-        let group = Arc::new(GroupBuf::new(UNIT));
-        std::thread::scope(|scope| {
-            for i in 1..=4u8 {
-                let group = &group;
-                scope.spawn(move || {
-                    for _ in 0..100 {
-                        let mut claim = group.claim(10).expect("room for 4000 bytes");
-                        claim.fill(i);
-                        claim.finish();
-                    }
-                });
-            }
-        });
-        assert!(group.claim(97).is_none());
-        assert_eq!(group.seal(), 4000);
-        assert!(group.claim(1).is_none());
-        let bytes = group.filled_bytes(UNIT);
-        for i in 1..=4u8 {
-            assert_eq!(bytes.iter().filter(|&&b| b == i).count(), 1000);
-        }
-        assert!(bytes[..4000].chunks(10).all(|part| part.iter().all(|b| *b == part[0])));
-    }
-
-    #[test]
-    fn a_claim_dropped_unfilled_spoils_the_group() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut group = Arc::new(GroupBuf::new(UNIT));
-        let claim = group.claim(8).expect("room");
-        group.seal();
-        assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
-        drop(claim);
-        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
-        Arc::get_mut(&mut group).expect("nobody else has it").reset();
-        group.claim(8).expect("room").finish();
-        group.seal();
-        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
-    }
-
-    #[test]
-    fn filling_in_place_is_a_claim() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let group = GroupBuf::new(UNIT);
-        assert_eq!(group.fill(8, |start, bytes| (start, bytes.fill(1))), Some((0, ())));
-        assert_eq!(group.fill(8, |start, bytes| (start, bytes.len())), Some((8, 8)));
-        assert_eq!(group.fill(UNIT - 15, |_, _| unreachable!("no room")), None::<()>);
-        assert_eq!(group.claimed(), 16);
-        assert_eq!(group.seal(), 16);
-        assert_eq!(group.fill(8, |_, _| unreachable!("sealed")), None::<()>);
-        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
-        assert_eq!(group.filled_bytes(9), [1, 1, 1, 1, 1, 1, 1, 1, 0]);
-    }
-
-    #[test]
-    fn a_panic_while_filling_spoils_the_group() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let group = GroupBuf::new(UNIT);
-        let fill = || group.fill(8, |_, _| panic!("in the middle of a record"));
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fill));
-        assert!(panicked.is_err());
-        group.seal();
-        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(false));
-    }
-
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn the_last_of_claims_and_seal_wakes_the_writer() {
-        for seal_last in [false, true] {
-            let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
-            let waker = Waker::from(Arc::clone(&wakes));
-            let mut cx = Context::from_waker(&waker);
-            let group = Arc::new(GroupBuf::new(UNIT));
-            let claim = group.claim(8).expect("room");
-            assert_eq!(group.poll_filled(&mut cx), Poll::Pending);
-            let (first, last): (Box<dyn FnOnce()>, Box<dyn FnOnce()>) = {
-                let finish = Box::new(move || claim.finish());
-                let seal = Box::new(|| assert_eq!(group.seal(), 8));
-                if seal_last { (finish, seal) } else { (seal, finish) }
-            };
-            first();
-            assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
-            last();
-            assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-            assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
-        }
-    }
-
-    #[test]
-    fn sealing_pads_with_zeroes() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut group = Arc::new(GroupBuf::new(2 * UNIT));
-        let claim = |group: &Arc<GroupBuf>, len, byte| {
-            let mut claim = group.claim(len).expect("room");
-            claim.fill(byte);
-            claim
-        };
-        claim(&group, 2 * UNIT, 1).finish();
-        assert_eq!(group.poll_filled(&mut cx), Poll::Pending, "not sealed");
-        group.seal();
-        assert_eq!(group.filled_bytes(2 * UNIT), [1; 2 * UNIT]);
-        // Leaves stale bytes behind.
-        Arc::get_mut(&mut group).expect("nobody else has it").reset();
-
-        let outstanding = claim(&group, 100, 2);
-        assert_eq!(group.seal(), 100);
-        assert_eq!(group.poll_filled(&mut cx), Poll::Pending, "a claim is outstanding");
-        outstanding.finish();
-        assert_eq!(group.poll_filled(&mut cx), Poll::Ready(true));
-        assert_eq!(group.seal(), 100, "sealing again changes nothing");
-        let (records, padding) = group.filled_bytes(UNIT).split_at(100);
-        assert_eq!((records, padding), (&[2; 100][..], &[0; UNIT - 100][..]));
-    }
-
-    #[test]
-    #[should_panic(expected = "4097 bytes go beyond the padding")]
-    fn stale_bytes_are_not_written() {
-        let group = GroupBuf::new(2 * UNIT);
-        group.fill(1, |_, bytes| bytes.fill(1));
-        group.seal();
-        group.filled_bytes(UNIT + 1);
-    }
-
-    #[test]
-    #[should_panic(expected = "still being filled")]
-    fn an_unfilled_group_is_not_written() {
-        let group = Arc::new(GroupBuf::new(UNIT));
-        let _claim = group.claim(1);
-        group.seal();
-        group.filled_bytes(1);
-    }
-}
+mod tests;

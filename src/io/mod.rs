@@ -32,7 +32,7 @@ mod os;
 pub(crate) mod sim;
 pub(crate) mod uring;
 
-pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, WriteBuf};
+pub(crate) use buffer::{BufferPool, Claim, GroupBuf, IoBuf, Lender, WriteBuf};
 pub(crate) use counters::{IoCounters, IoCounts};
 pub(crate) use dump::{Dump, Listener};
 pub(crate) use file::{File, Handle, WeakFile};
@@ -68,6 +68,15 @@ pub(crate) enum Harden {
     Now,
 }
 
+/// A read that somebody is to be told of; see [`Io::read_detached`].
+pub(crate) struct DetachedRead<D> {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
+    pub(crate) buf: IoBuf,
+    /// Gets the buffer, and the answer of [`Io::read`].
+    pub(crate) done: D,
+}
+
 /// The world, as the engine sees it. Cheap to clone.
 ///
 /// Completions hand the buffer back, so that it can be used again.
@@ -80,6 +89,32 @@ pub(crate) trait Io: Clone + 'static {
         offset: u64,
         buf: IoBuf,
     ) -> impl Future<Output = (IoBuf, Result<usize>)>;
+
+    /// A read for others, too, who wait for `done` to be called.
+    ///
+    /// `begin` says what is to be read, if anything, once the request can be
+    /// sent; it is sent right then. From there on nobody depends on this future
+    /// any more, which may be dropped or never polled again: whoever completes
+    /// the request calls `done`. If that is not possible (the owner ended), `done`
+    /// is dropped.
+    ///
+    /// As it stands here it is for those whose futures are polled until they are
+    /// ready: threads that wait, and jobs.
+    ///
+    /// # Errors
+    /// When nothing can be sent any more; `begin` was not called then.
+    fn read_detached<D: FnOnce(IoBuf, Result<usize>) + Send + 'static>(
+        &self,
+        begin: impl FnOnce() -> Option<DetachedRead<D>>,
+    ) -> impl Future<Output = Result<()>> {
+        async move {
+            if let Some(DetachedRead { file, offset, buf, done }) = begin() {
+                let (buf, result) = self.read(&file, offset, buf).await;
+                done(buf, result);
+            }
+            Ok(())
+        }
+    }
 
     /// Writes all of `buf` at `offset`, extending the file where it ends
     /// before.

@@ -12,10 +12,10 @@ use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::FileId;
 use crate::base::keys::KeyBounds;
-use crate::base::seq::SeqNo;
+use crate::base::seq::Tag;
 use crate::format::edit::TableMeta;
 use crate::io::Io;
-use crate::sst::{ReadCounters, Table, TableEntry};
+use crate::sst::{Looked, Lookup, Table, TableEntry};
 
 /// How many levels there are.
 pub(crate) const LEVELS: usize = 7;
@@ -74,12 +74,11 @@ impl Member {
         }
     }
 
-    async fn get<I: Io>(&self, io: &I, lookup: &Lookup<'_>) -> Result<Option<TableEntry>> {
-        let Lookup { counters, key, hash, bound } = *lookup;
+    fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
         match self {
-            Self::Sound(table) => table.get(io, counters, key, hash, bound).await,
-            Self::Damaged { error, .. } if self.covers(key) => Err(error.clone()),
-            Self::Damaged { .. } => Ok(None),
+            Self::Sound(table) => table.look(lookup, value),
+            Self::Damaged { error, .. } if self.covers(lookup.key) => Err(error.clone()),
+            Self::Damaged { .. } => Ok(Looked::Absent),
         }
     }
 }
@@ -152,13 +151,22 @@ impl Older {
     }
 }
 
-/// What is looked for.
-pub(crate) struct Lookup<'a> {
-    pub(crate) counters: &'a ReadCounters,
-    pub(crate) key: &'a [u8],
-    pub(crate) hash: KeyHash,
-    /// The newest version at or below this number.
-    pub(crate) bound: SeqNo,
+/// What a look into what is in memory of the tables came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum InLevels {
+    /// The version that was sought; its value was copied.
+    Found(Tag),
+    Absent,
+    /// It depends on a block that is not in memory.
+    Missing(Place),
+}
+
+/// A block of one of the tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    level: usize,
+    at: usize,
+    block: usize,
 }
 
 /// The levels. Never changed: flushes and compactions make new ones, which share
@@ -173,27 +181,63 @@ impl Default for Levels {
 }
 
 impl Levels {
-    /// The newest version of a key.
+    /// Looks for the newest version of a key, from the newest table on, or the
+    /// one behind `after`, as far as that goes without reading. A value that is
+    /// found is copied into `value`.
+    pub(crate) fn look(
+        &self,
+        lookup: &Lookup<'_>,
+        after: Option<Place>,
+        value: &mut Vec<u8>,
+    ) -> Result<InLevels> {
+        let first = after.map_or(0, |place| place.level);
+        for (level, members) in self.0.iter().enumerate().skip(first) {
+            let of_key = match level {
+                0 => after.map_or(0, |place| place.at + 1)..members.len(),
+                _ if after.is_some_and(|place| place.level == level) => continue,
+                _ => {
+                    let key = lookup.key;
+                    let at = members.partition_point(|member| *member.meta().largest < *key);
+                    at..members.len().min(at + 1)
+                }
+            };
+            for at in of_key {
+                match members[at].look(lookup, value)? {
+                    Looked::Found(tag) => return Ok(InLevels::Found(tag)),
+                    Looked::Absent => {}
+                    Looked::Missing(block) => {
+                        return Ok(InLevels::Missing(Place { level, at, block }));
+                    }
+                }
+            }
+        }
+        Ok(InLevels::Absent)
+    }
+
+    /// Goes on looking where [`Levels::look`] missed a block.
     pub(crate) async fn get<I: Io>(
         &self,
         io: &I,
         lookup: &Lookup<'_>,
+        missing: Place,
     ) -> Result<Option<TableEntry>> {
-        let (newest, ordered) = self.0.split_first().expect("there is a level 0");
-        for member in newest.iter() {
-            if let Some(entry) = member.get(io, lookup).await? {
+        let mut missing = missing;
+        loop {
+            let Member::Sound(table) = &self.0[missing.level][missing.at] else {
+                unreachable!("no block of a damaged table is missed");
+            };
+            if let Some(entry) = table.get(io, missing.block, lookup).await? {
                 return Ok(Some(entry));
             }
-        }
-        for level in ordered {
-            let at = level.partition_point(|member| *member.meta().largest < *lookup.key);
-            if let Some(member) = level.get(at)
-                && let Some(entry) = member.get(io, lookup).await?
-            {
-                return Ok(Some(entry));
+            let mut value = Vec::new();
+            match self.look(lookup, Some(missing), &mut value)? {
+                InLevels::Found(tag) => {
+                    return Ok(Some(TableEntry { tag, value: value.into() }));
+                }
+                InLevels::Absent => return Ok(None),
+                InLevels::Missing(next) => missing = next,
             }
         }
-        Ok(None)
     }
 
     /// All tables, level by level.

@@ -20,6 +20,8 @@ pub(crate) use compaction::{
 pub(crate) use cursor::{Cursor, Direction, Mutable, Row, Step};
 pub(crate) use flush::write_table;
 pub(crate) use keep::Retain;
-pub(crate) use levels::{LEVELS, Levels, Lookup, Member};
+pub(crate) use levels::{InLevels, LEVELS, Levels, Member, Place};
 pub(crate) use output::{FileIds, TablePlace};
 pub(crate) use view::{Frozen, View};
+
+pub(crate) use crate::sst::Lookup;

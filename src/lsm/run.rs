@@ -13,13 +13,21 @@ pub(crate) struct RunIter {
     /// The table that `iter` is in.
     at: usize,
     iter: TableIter,
+    /// Has nothing to do with the cache.
+    is_bypassing: bool,
 }
 
 impl RunIter {
     /// A walk that is nowhere yet, over at least one table.
     pub(crate) fn new(tables: Vec<Arc<Table>>) -> Self {
         let iter = TableIter::new(Arc::clone(&tables[0]));
-        Self { tables, at: 0, iter }
+        Self { tables, at: 0, iter, is_bypassing: false }
+    }
+
+    /// The same, of [`TableIter::bypassing`].
+    pub(crate) fn bypassing(tables: Vec<Arc<Table>>) -> Self {
+        let iter = TableIter::bypassing(Arc::clone(&tables[0]));
+        Self { tables, at: 0, iter, is_bypassing: true }
     }
 
     /// Where it is; `None` before the first entry and behind the last.
@@ -94,7 +102,9 @@ impl RunIter {
     fn enter(&mut self, at: usize) {
         if at != self.at {
             self.at = at;
-            self.iter = TableIter::new(Arc::clone(&self.tables[at]));
+            let table = Arc::clone(&self.tables[at]);
+            self.iter =
+                if self.is_bypassing { TableIter::bypassing(table) } else { TableIter::new(table) };
         }
     }
 }

@@ -5,13 +5,16 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::levels::{Levels, Lookup, Member, Older};
+use super::levels::{InLevels, Levels, Member, Older};
 use super::run::RunIter;
-use super::{Cursor, Direction, FileIds, Mutable, Retain, Step, TablePlace, View, write_table};
+use super::{
+    Cursor, Direction, FileIds, Lookup, Mutable, Retain, Step, TablePlace, View, write_table,
+};
 use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::seq::{Kind, SEQ_MAX, Tag};
+use crate::cache::{Cache, Epochs};
 use crate::io::sim::Sim;
 use crate::io::{BufferPool, Io};
 use crate::memtable::{ArenaPool, Memtable, Payload};
@@ -42,6 +45,7 @@ struct Maker {
     model: Model,
     next_seq: u64,
     next_id: u32,
+    cache: Option<Arc<Cache>>,
     /// What is older than the next table.
     older: Older,
 }
@@ -51,7 +55,11 @@ impl Maker {
         let sim = Sim::new(seed);
         sim.block_on(async { sim.create_dir(Path::new("/db")).await }).expect("a directory");
         let random = Random(seed + 1);
-        Self { sim, random, model: Model::new(), next_seq: 1, next_id: 0, older: anything() }
+        // With every other seed a cache that is too small for all blocks.
+        let cache = (seed % 2 == 1).then(|| Cache::new(&Epochs::new(), 24 << 10));
+        let cache = cache.map(|cache| cache.expect("there is memory"));
+        let (model, older) = (Model::new(), anything());
+        Self { sim, random, model, next_seq: 1, next_id: 0, cache, older }
     }
 
     /// A table of some of the keys of a range.
@@ -85,7 +93,9 @@ impl Maker {
         let (sim, retain, hasher) = (&self.sim, Retain::All, hasher());
         let older = self.older.clone();
         let table = sim.block_on(write_table(sim, &memtable, &retain, &older, &hasher, &place));
-        table.expect("a table").expect("entries")
+        let table = table.expect("a table").expect("entries");
+        table.cache_in(self.cache.as_ref());
+        table
     }
 
     /// Tables on three levels, the oldest written first.
@@ -150,6 +160,19 @@ fn rows(sim: &Sim, view: &View, direction: Direction, from: Option<&[u8]>) -> Ve
     })
 }
 
+/// Out of the cache as far as that goes, and from there on by reading.
+pub(super) fn get(sim: &Sim, levels: &Levels, lookup: &Lookup<'_>) -> Option<(Tag, Vec<u8>)> {
+    let mut value = Vec::new();
+    match levels.look(lookup, None, &mut value).expect("sound") {
+        InLevels::Found(tag) => Some((tag, value)),
+        InLevels::Absent => None,
+        InLevels::Missing(missing) => {
+            let entry = sim.block_on(levels.get(sim, lookup, missing)).expect("sound");
+            entry.map(|entry| (entry.tag, entry.value.into_vec()))
+        }
+    }
+}
+
 #[test]
 fn levels_are_read_newest_first() {
     for seed in 0..8 {
@@ -160,10 +183,16 @@ fn levels_are_read_newest_first() {
             let key = key(number);
             let hash = hasher().hash(&key);
             let lookup = Lookup { counters: &counters, key: &key, hash, bound: SEQ_MAX };
-            let found = maker.sim.block_on(levels.get(&maker.sim, &lookup)).expect("sound");
-            let found = found.filter(|e| e.tag.kind() == Some(Kind::Put));
             let expected = maker.model.get(&key).cloned().flatten();
-            assert_eq!(found.map(|entry| entry.value().to_vec()), expected, "{seed}: {number}");
+            for _ in 0..2 {
+                let found = get(&maker.sim, &levels, &lookup);
+                let found = found.filter(|(tag, _)| tag.kind() == Some(Kind::Put));
+                assert_eq!(found.map(|(_, value)| value), expected, "{seed}: {number}");
+            }
+        }
+        if let Some(cache) = &maker.cache {
+            let stats = cache.stats();
+            assert!(stats.hits > 0 && stats.evicted > 0, "{stats:?}");
         }
         let view = View { frozen: Vec::new(), levels };
         let all: Vec<_> = maker.model.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))).collect();

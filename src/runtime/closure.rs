@@ -35,6 +35,7 @@ where
         // Work that waits for requests of others at this owner must not hold
         // them up.
         drop(slot);
+        let io = io.for_users(spawner);
         spawner.spawn("closure", async move {
             let output = Contained::new(|| work(io)).await;
             reply.send(output.map_err(|Panicked(message)| {

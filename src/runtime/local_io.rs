@@ -3,15 +3,26 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Spawner;
 use crate::base::error::Result;
 use crate::io::blocking::Blocking;
 use crate::io::uring::Ring;
-use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
+use crate::io::{
+    DetachedRead, File, Harden, Io, IoBuf, IoCounters, Lender, Mapping, OpenMode, WriteBuf,
+};
 
 /// What tasks on an owner do their I/O with, when they cannot be generic over
 /// it: those that serve messages, and those of users.
 #[derive(Clone)]
-pub(crate) enum LocalIo {
+pub(crate) struct LocalIo {
+    kind: Kind,
+    /// Where tasks are not known to be polled to their end: starts others for
+    /// what must not depend on them.
+    spawner: Option<Spawner>,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// On a ring.
     Ring(Ring),
     /// On positioned I/O, over a [`Parking`](crate::io::blocking::Parking)
@@ -24,18 +35,71 @@ pub(crate) enum LocalIo {
 
 macro_rules! on_each {
     ($this:expr, |$io:ident| $call:expr) => {
-        match $this {
-            LocalIo::Ring($io) => $call,
-            LocalIo::Blocking($io) => $call,
+        match &$this.kind {
+            Kind::Ring($io) => $call,
+            Kind::Blocking($io) => $call,
             #[cfg(feature = "sim")]
-            LocalIo::Sim($io) => $call,
+            Kind::Sim($io) => $call,
         }
     };
+}
+
+impl From<Ring> for LocalIo {
+    fn from(io: Ring) -> Self {
+        Self { kind: Kind::Ring(io), spawner: None }
+    }
+}
+
+impl From<Blocking> for LocalIo {
+    fn from(io: Blocking) -> Self {
+        Self { kind: Kind::Blocking(io), spawner: None }
+    }
+}
+
+#[cfg(feature = "sim")]
+impl From<crate::io::sim::Sim> for LocalIo {
+    fn from(io: crate::io::sim::Sim) -> Self {
+        Self { kind: Kind::Sim(io), spawner: None }
+    }
+}
+
+impl LocalIo {
+    /// Reads may land in the memory of `lender` from now on: a ring registers
+    /// it, where that can be. With that of other owners there are `all_bytes`.
+    pub(crate) fn know(&self, lender: Arc<dyn Lender>, all_bytes: usize) {
+        if let Kind::Ring(ring) = &self.kind {
+            ring.know(lender, all_bytes);
+        }
+    }
+
+    /// The same, for the code of users, who may keep futures that they do not
+    /// poll.
+    pub(super) fn for_users(mut self, spawner: &Spawner) -> Self {
+        self.spawner = Some(spawner.clone());
+        self
+    }
 }
 
 impl Io for LocalIo {
     async fn read(&self, file: &File, offset: u64, buf: IoBuf) -> (IoBuf, Result<usize>) {
         on_each!(self, |io| io.read(file, offset, buf).await)
+    }
+
+    async fn read_detached<D: FnOnce(IoBuf, Result<usize>) + Send + 'static>(
+        &self,
+        begin: impl FnOnce() -> Option<DetachedRead<D>>,
+    ) -> Result<()> {
+        let Some(spawner) = &self.spawner else {
+            return on_each!(self, |io| io.read_detached(begin).await);
+        };
+        if let Some(DetachedRead { file, offset, buf, done }) = begin() {
+            let io = self.clone();
+            spawner.spawn("read", async move {
+                let (buf, result) = io.read(&file, offset, buf).await;
+                done(buf, result);
+            });
+        }
+        Ok(())
     }
 
     async fn write(

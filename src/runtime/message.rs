@@ -15,11 +15,16 @@ use crate::io::{File, Harden, Io, IoBuf, WriteBuf};
 /// A request to an owner. It owns all that it needs, its reply included.
 pub(crate) enum Message {
     Read(File, u64, Posted<IoBuf, usize>),
+    /// A read that others wait for, too.
+    ReadDetached(File, u64, IoBuf, Box<Done>),
     Write(File, u64, Harden, Posted<WriteBuf, ()>),
     Sync(File, Posted<(), ()>),
     /// Called in the task that serves the mailbox: it spawns what takes time.
     Run(Box<Call>),
 }
+
+/// What is called when a detached read has ended.
+pub(super) type Done = dyn FnOnce(IoBuf, Result<usize>) + Send;
 
 /// What [`Message::Run`] does. The slot is given back when it is dropped.
 pub(super) type Call = dyn FnOnce(&Spawner, LocalIo, Slot<Message>) + Send;
@@ -80,6 +85,11 @@ async fn perform(message: Message, io: LocalIo, slot: Slot<Message>, _token: Tok
             let answer = io.read(&file, offset, buf).await;
             drop(slot);
             reply.send(answer);
+        }
+        Message::ReadDetached(file, offset, buf, done) => {
+            let (buf, result) = io.read(&file, offset, buf).await;
+            drop(slot);
+            done(buf, result);
         }
         Message::Write(file, offset, harden, posted) => {
             let (buf, reply) = posted.take();

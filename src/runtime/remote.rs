@@ -14,7 +14,7 @@ use super::{LocalIo, Mailbox, Message, Permit, Reserve, first_of, oneshot, run_o
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 use crate::io::blocking::Blocking;
-use crate::io::{File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
+use crate::io::{DetachedRead, File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, WriteBuf};
 
 /// See the module's text. Its futures are `Send`.
 #[derive(Clone)]
@@ -147,6 +147,18 @@ impl Io for Remote {
             // The owner ended, and the kernel kept the buffer.
             Err(oneshot::Gone) => (IoBuf::zeroed(bytes), Err(Error::closed())),
         }
+    }
+
+    async fn read_detached<D: FnOnce(IoBuf, Result<usize>) + Send + 'static>(
+        &self,
+        begin: impl FnOnce() -> Option<DetachedRead<D>>,
+    ) -> Result<()> {
+        let permit = self.mailbox.reserve().await?;
+        if let Some(DetachedRead { file, offset, buf, done }) = begin() {
+            check_units(offset, buf.len());
+            permit.send(Message::ReadDetached(file, offset, buf, Box::new(done)));
+        }
+        Ok(())
     }
 
     async fn write(

@@ -10,6 +10,7 @@ use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
+use crate::cache::{Cache, CacheStats};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
 use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, pick};
@@ -41,6 +42,8 @@ pub(crate) struct Limits {
     pub(crate) map: MapSizes,
     /// What writes are acknowledged by that do not say.
     pub(crate) durability: Durability,
+    /// Memory for the block cache of each owner; 0 for none.
+    pub(crate) cache_bytes: usize,
     /// How the tables of each shard are arranged.
     pub(crate) hierarchy: Hierarchy,
     /// With so many tables on level 0, compaction is behind; with so many,
@@ -95,6 +98,8 @@ pub(crate) struct Owner {
     pub(crate) stream: Stream,
     pub(crate) shards: Vec<ShardId>,
     pub(crate) maker: SegmentMaker,
+    /// Blocks of its shards' tables.
+    pub(crate) cache: Option<Arc<Cache>>,
     /// The stream's mapping, once it has one.
     pub(crate) map: Mutex<Option<MapPlace>>,
     /// The manifest of each of `shards`.
@@ -141,6 +146,12 @@ impl Engine {
 
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
         shard_dir(&self.dir, shard)
+    }
+
+    /// Bytes of blocks that all caches have room for.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        let caches = self.owners.iter().filter_map(|owner| owner.cache.as_ref());
+        caches.map(|cache| cache.capacity_bytes() as usize).sum()
     }
 
     /// Takes no more operations.
@@ -217,6 +228,9 @@ impl Engine {
             stats.wal_bytes += bytes;
             stats.wal_map_bytes += owner.stream.map_bytes();
             stats.stream.add(&owner.stream.counts());
+            if let Some(cache) = &owner.cache {
+                stats.cache.add(&cache.stats());
+            }
         }
         stats
     }
@@ -273,6 +287,7 @@ pub(crate) struct EngineStats {
     pub(crate) io: IoCounts,
     pub(crate) filters: FilterCounts,
     pub(crate) slow_writes: SlowWriteCounts,
+    pub(crate) cache: CacheStats,
     pub(crate) shard: ShardCounts,
     pub(crate) stream: StreamCounts,
     pub(crate) memtable_bytes: u64,

@@ -1,7 +1,8 @@
 //! Point reads.
 //!
 //! Under the shard's lock: the mutable memtable, and a copy of the view.
-//! Without it: immutable memtables, filters, blocks.
+//! Without it: immutable memtables, filters, cached blocks, and only then the
+//! device.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::base::hash::KeyHash;
 use crate::base::ids::ShardId;
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
-use crate::lsm::{Lookup, View};
+use crate::lsm::{InLevels, Lookup, Place, View};
 use crate::memtable::{Entry, ValueRef};
 use crate::shard::engine::Engine;
 use crate::sst::TableEntry;
@@ -22,6 +23,8 @@ pub(crate) enum Found<'a> {
     Bytes(&'a [u8]),
     /// Shared with a memtable.
     Shared(Arc<[u8]>),
+    /// For the caller alone.
+    Own(Box<[u8]>),
 }
 
 thread_local! {
@@ -43,16 +46,17 @@ enum Looked {
 pub(crate) enum InMemory<R> {
     /// The newest visible value, if there is one, as it was visited.
     Known(Option<R>),
-    /// The memtables do not know the key: tables must be asked.
+    /// It depends on a block that is not in memory.
     Unknown(Unknown),
 }
 
-/// A key that no memtable knows.
+/// A key about which nothing in memory decides.
 pub(crate) struct Unknown {
     shard: ShardId,
     view: Arc<View>,
     hash: KeyHash,
     bound: SeqNo,
+    missing: Place,
 }
 
 impl Unknown {
@@ -75,13 +79,13 @@ impl Engine {
             InMemory::Known(known) => Ok(known),
             InMemory::Unknown(unknown) => {
                 let entry = self.get_in_tables(io, key, &unknown).await?;
-                Ok(entry.and_then(|entry| Some(visit.take()?(Found::Bytes(entry.value())))))
+                Ok(entry.and_then(|entry| Some(visit.take()?(Found::Own(entry.value)))))
             }
         }
     }
 
-    /// Looks into the memtables. `visit` is taken, and called with the value, if
-    /// there is one.
+    /// Looks into the memtables, and as far as need be into what is in memory of
+    /// the tables. `visit` is taken, and called with the value, if there is one.
     pub(crate) fn get_in_memory<R, F: FnOnce(Found<'_>) -> R>(
         &self,
         key: &[u8],
@@ -106,28 +110,40 @@ impl Engine {
             Looked::Shared(value) => visit.take().map(|visit| visit(Found::Shared(value))),
             Looked::Deleted => None,
             Looked::Absent(view, bound) => {
-                SCRATCH.set(scratch);
-                return Ok(match view.get_frozen(key, bound) {
-                    Some(entry) => InMemory::Known(visit_frozen(&entry, visit)),
-                    None => InMemory::Unknown(Unknown { shard: shard.id, view, hash, bound }),
-                });
+                if let Some(entry) = view.get_frozen(key, bound) {
+                    SCRATCH.set(scratch);
+                    return Ok(InMemory::Known(visit_frozen(&entry, visit)));
+                }
+                let lookup = Lookup { counters: &self.read_counters, key, hash, bound };
+                match view.levels.look(&lookup, None, &mut scratch)? {
+                    InLevels::Found(tag) if tag.kind() == Some(Kind::Put) => {
+                        visit.take().map(|visit| visit(Found::Bytes(&scratch)))
+                    }
+                    InLevels::Found(_) | InLevels::Absent => None,
+                    InLevels::Missing(missing) => {
+                        SCRATCH.set(scratch);
+                        let shard = shard.id;
+                        let unknown = Unknown { shard, view, hash, bound, missing };
+                        return Ok(InMemory::Unknown(unknown));
+                    }
+                }
             }
         };
         SCRATCH.set(scratch);
         Ok(InMemory::Known(known))
     }
 
-    /// Looks up in the tables what the memtables do not know: its value, if it
-    /// has one.
+    /// Looks up in the tables what is not known in memory: its value, if it has
+    /// one.
     pub(crate) async fn get_in_tables<I: Io>(
         &self,
         io: &I,
         key: &[u8],
         unknown: &Unknown,
     ) -> Result<Option<TableEntry>> {
-        let Unknown { view, hash, bound, .. } = unknown;
+        let Unknown { view, hash, bound, missing, .. } = unknown;
         let lookup = Lookup { counters: &self.read_counters, key, hash: *hash, bound: *bound };
-        let entry = view.levels.get(io, &lookup).await?;
+        let entry = view.levels.get(io, &lookup, *missing).await?;
         Ok(entry.filter(|entry| entry.tag.kind() == Some(Kind::Put)))
     }
 }

@@ -33,6 +33,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         retry_ns: 1_000_000_000,
         map: MapSizes { slot_bytes: 8 << 10, slots: 2 },
         durability,
+        cache_bytes: 0,
         hierarchy: Hierarchy::leveled(1 << 20),
         newest_tables_behind: 24,
         newest_tables_max: 48,
@@ -66,6 +67,7 @@ fn get(engine: &Engine, disk: &Disk, key: &[u8]) -> Option<u64> {
     let visit = |found: Found<'_>| match found {
         Found::Bytes(bytes) => number(bytes),
         Found::Shared(bytes) => number(&bytes),
+        Found::Own(bytes) => number(&bytes),
     };
     block_on(engine.get(disk, key, visit)).expect("a get")
 }

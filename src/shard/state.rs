@@ -266,6 +266,7 @@ mod tests {
             hierarchy: Hierarchy::leveled(4096),
             newest_tables_behind: 24,
             newest_tables_max: 48,
+            cache_bytes: 0,
         }
     }
 

@@ -38,6 +38,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         retry_ns: 500 * MS,
         map: MapSizes { slot_bytes: 8192.min(segment_bytes as u32 - 4096), slots: 3 },
         durability: Durability::Durable,
+        cache_bytes: 128 << 10,
         hierarchy: Hierarchy::leveled(4096),
         newest_tables_behind: 24,
         newest_tables_max: 48,
@@ -458,7 +459,7 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
     let mut executor =
         Executor::new(driver, OwnerConfig { spin_ns: 0, logs_stalls: false, is_pinned: false });
     let spawner = executor.spawner();
-    let local = LocalIo::Blocking(io.clone());
+    let local = LocalIo::from(io.clone());
     let background = Background::start(&spawner, local, Budget::new(), "ouro-test");
     let (stuck, frees) = (Arc::new(Event::default()), Arc::new(AtomicBool::new(false)));
     let (engine, dir) = (Arc::new(engine), dir.path().to_owned());

@@ -4,16 +4,24 @@
 //! it goes on in one direction each read is twice as long as the one before,
 //! up to a bound; after a seek, or a turn, it starts with one block again. A
 //! block in the window is not read again; each is verified when it is entered.
+//!
+//! Blocks that are cached are taken from there, and those of the first reads
+//! after a seek or a turn go there: short scans live in the cache, long ones
+//! pass it by.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::error::Result;
+use crate::base::limits::UNIT;
 use crate::base::seq::Tag;
 use crate::format::block::{BLOCK_BYTES_MAX, Block, BlockCursor, BlockShape};
 use crate::format::header::DecodeError;
 use crate::io::{Io, IoBuf};
 use crate::sst::{REQUEST_BYTES_MAX, Table};
+
+/// Blocks of windows up to this length go into the cache.
+const KEPT_WINDOW_BYTES: usize = 4 * UNIT;
 
 // The longest request has room for any block.
 const _: () = assert!(BLOCK_BYTES_MAX <= REQUEST_BYTES_MAX);
@@ -36,6 +44,9 @@ pub(crate) struct TableIter {
     ahead_bytes: usize,
     /// Where the reads are going; `None` since the latest seek.
     direction: Option<Direction>,
+    /// It neither looks into the cache nor puts anything there, and reads long
+    /// windows from the start.
+    is_bypassing: bool,
 }
 
 /// What is in memory.
@@ -44,8 +55,8 @@ struct Loaded {
     window: Option<Window>,
     /// The block the cursor is in, which is in the window and verified.
     current: Option<Current>,
-    /// What the current block decompressed to; empty when it was not
-    /// compressed.
+    /// The content of the current block, if it is not as it was read: what it
+    /// decompressed to, or what was copied out of the cache. Else empty.
     plain: Vec<u8>,
 }
 
@@ -58,7 +69,7 @@ struct Window {
 
 struct Current {
     block: usize,
-    /// Where in the window the block is.
+    /// Where in the window the block is, if it was entered there.
     place: Range<usize>,
     shape: BlockShape,
 }
@@ -66,12 +77,19 @@ struct Current {
 impl Loaded {
     /// The current block.
     fn block(&self) -> Block<'_> {
-        let (Some(window), Some(current)) = (&self.window, &self.current) else {
-            panic!("no block was entered");
+        let current = self.current.as_ref().expect("a block was entered");
+        let block = match &self.window {
+            Some(window) if self.plain.is_empty() => &window.buf[current.place.clone()],
+            _ => &self.plain,
         };
-        let block =
-            if self.plain.is_empty() { &window.buf[current.place.clone()] } else { &self.plain };
         Block::verified(block, current.shape)
+    }
+
+    /// Makes the block current whose content is in `plain`.
+    fn enter_plain(&mut self, block: usize) -> Result<(), DecodeError> {
+        let shape = Block::of_verified(&self.plain)?.shape();
+        self.current = Some(Current { block, place: 0..0, shape });
+        Ok(())
     }
 }
 
@@ -83,7 +101,18 @@ impl TableIter {
             cursor: BlockCursor::new(),
             ahead_bytes: 0,
             direction: None,
+            is_bypassing: false,
         }
+    }
+
+    /// An iterator for those who walk over whole tables, and for threads of the
+    /// idle class: it has nothing to do with the cache. The table itself may not
+    /// be dropped by such a thread.
+    pub(crate) fn bypassing(table: Arc<Table>) -> Self {
+        let mut iter = Self::new(table);
+        iter.is_bypassing = true;
+        iter.start_over();
+        iter
     }
 
     /// Whether the iterator is on an entry.
@@ -201,14 +230,18 @@ impl TableIter {
 
     fn start_over(&mut self) {
         self.cursor.clear();
-        self.ahead_bytes = 0;
+        self.ahead_bytes = self.ahead_bytes_first();
         self.direction = None;
+    }
+
+    fn ahead_bytes_first(&self) -> usize {
+        if self.is_bypassing { REQUEST_BYTES_MAX } else { 0 }
     }
 
     /// Says where the iterator is going. A turn starts with short reads again.
     fn heading(&mut self, direction: Direction) {
         if self.direction.is_some_and(|before| before != direction) {
-            self.ahead_bytes = 0;
+            self.ahead_bytes = self.ahead_bytes_first();
         }
         self.direction = Some(direction);
     }
@@ -222,24 +255,36 @@ impl TableIter {
         self.loaded.current = None;
         let held = self.loaded.window.as_ref().is_some_and(|w| w.blocks.contains(&block));
         if !held {
+            if !self.is_bypassing && self.table.copy_cached(block, &mut self.loaded.plain) {
+                return self.enter_plain(block);
+            }
             self.fill(io, block).await?;
+            if self.loaded.current.is_some() {
+                return Ok(());
+            }
         }
         let Some(window) = &self.loaded.window else { panic!("the window was filled") };
         let (offset, len) = self.table.index().extent(block);
         let start = (offset - window.offset) as usize;
         let place = start..start + len;
-        let shape = self
-            .table
-            .decode(&window.buf[place.clone()], offset, &mut self.loaded.plain)
-            .map_err(|error| self.table.damage(offset, &error))?
-            .shape();
+        let is_kept = !self.is_bypassing && window.buf.len() <= KEPT_WINDOW_BYTES;
+        let extent = &window.buf[place.clone()];
+        let shape = self.table.enter(block, extent, &mut self.loaded.plain, is_kept)?.shape();
         self.loaded.current = Some(Current { block, place, shape });
         Ok(())
     }
 
-    /// Reads a window with `block` at its near end.
+    /// Makes the block current whose content was copied.
+    fn enter_plain(&mut self, block: usize) -> Result<()> {
+        self.loaded.enter_plain(block).map_err(|error| {
+            let (offset, _) = self.table.index().extent(block);
+            self.table.damage(offset, &error)
+        })
+    }
+
+    /// Reads a window with `block` at its near end. A single block that may go
+    /// into the cache is made current instead.
     async fn fill<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
-        let old = self.loaded.window.take();
         self.ahead_bytes = (2 * self.ahead_bytes).min(REQUEST_BYTES_MAX);
         let blocks = self.ahead(block);
         let index = self.table.index();
@@ -247,6 +292,18 @@ impl TableIter {
         let (last_offset, last_len) = index.extent(blocks.end - 1);
         let len = (last_offset - offset) as usize + last_len;
         self.ahead_bytes = self.ahead_bytes.max(index.extent(block).1);
+        if blocks.len() == 1 && !self.is_bypassing && self.table.is_cacheable(block) {
+            loop {
+                if let Some(content) = self.table.bring(io, block).await? {
+                    content.copy(&mut self.loaded.plain);
+                    return self.enter_plain(block);
+                }
+                if self.table.copy_cached(block, &mut self.loaded.plain) {
+                    return self.enter_plain(block);
+                }
+            }
+        }
+        let old = self.loaded.window.take();
         let buf = match old {
             Some(window) if window.buf.len() == len => window.buf,
             _ => IoBuf::zeroed(len),

@@ -4,9 +4,11 @@
 //! The bytes are those of [`crate::format::table`] and
 //! [`crate::format::block`]; here is the I/O around them. A table is written
 //! once, in one pass, and never changed. An open one keeps its partitions (index
-//! and filter) in memory, so that a lookup costs one read at most. Nothing that
-//! was read is used before its checksum was verified.
+//! and filter) in memory, so that a lookup costs one read at most, and none when
+//! the block is in the cache. Nothing that was read is used before its checksum
+//! was verified.
 
+mod blocks;
 mod dump;
 mod iter;
 mod reader;
@@ -18,7 +20,7 @@ mod writer;
 
 pub(crate) use dump::dump_table;
 pub(crate) use iter::TableIter;
-pub(crate) use reader::{Table, TableEntry};
+pub(crate) use reader::{Looked, Lookup, Table, TableEntry};
 pub(crate) use retired::Retired;
 pub(crate) use verify::{TableCheck, verify_table};
 pub(crate) use writer::{NewTable, TableWriter};

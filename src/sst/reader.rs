@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHash;
@@ -10,20 +10,25 @@ use crate::base::ids::DbId;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
 use crate::base::sync::tally::Ordering;
-use crate::format::block::{Block, Compression, Lookup};
+use crate::cache::Cache;
+use crate::format::block::{self, Block, Compression};
 use crate::format::header::{DecodeError, FileType, Header};
 use crate::format::table::{
     Footer, Index, Partition, Partitions, Properties, Region, TABLE_BYTES_MIN, seed_at,
 };
 use crate::io::{File, Io, IoBuf};
+use crate::sst::blocks::Cached;
 use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, Retired, TableMeta, retired};
 
-/// An open table. Its partitions are in memory, its blocks are not.
+/// An open table. Its partitions are in memory, its blocks in the cache, if at
+/// all.
 pub(crate) struct Table {
     file: File,
     meta: TableMeta,
     contents: Contents,
     partitions: Partitions,
+    /// `None` where there is no cache, and as long as it is only being made.
+    cached: OnceLock<Cached>,
     /// Set once the table is taken out of the tree.
     retired: retired::Place,
 }
@@ -55,21 +60,31 @@ pub(crate) struct Contents {
     pub(crate) compression: Compression,
 }
 
-/// The version of a key that [`Table::get`] found. Holds the block it is in.
-pub(crate) struct TableEntry {
-    pub(crate) tag: Tag,
-    /// The block as it was read.
-    buf: IoBuf,
-    /// What it decompressed to; empty when it was not compressed.
-    plain: Vec<u8>,
-    value: Range<usize>,
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    pub(crate) counters: &'a ReadCounters,
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: KeyHash,
+    /// The newest version at or below this number.
+    pub(crate) bound: SeqNo,
 }
 
-impl TableEntry {
-    pub(crate) fn value(&self) -> &[u8] {
-        let block = if self.plain.is_empty() { &self.buf[..] } else { &self.plain };
-        &block[self.value.clone()]
-    }
+/// What a look into what is in memory of a table came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// The version that was sought; its value was copied.
+    Found(Tag),
+    /// The table has none.
+    Absent,
+    /// It can only be in this block, which is not in memory.
+    Missing(usize),
+}
+
+/// The version of a key that was found.
+pub(crate) struct TableEntry {
+    pub(crate) tag: Tag,
+    pub(crate) value: Box<[u8]>,
 }
 
 impl Table {
@@ -136,7 +151,25 @@ impl Table {
         };
         let partitions =
             Partitions::new(top, all).map_err(|error| located(&footer.partitions, error))?;
-        Ok(Self { file, meta, contents, partitions, retired: retired::Place::new() })
+        let (cached, retired) = (OnceLock::new(), retired::Place::new());
+        Ok(Self { file, meta, contents, partitions, cached, retired })
+    }
+
+    /// From now on the table's blocks go into `cache`, if there is one.
+    ///
+    /// That takes the cache's lock, which lookups wait for, and so does dropping
+    /// the table from then on: neither is for a thread of the idle class.
+    pub(crate) fn cache_in(&self, cache: Option<&Arc<Cache>>) {
+        if let Some(cache) = cache {
+            let (id, blocks) = (self.meta.id.to_u64(), self.partitions.blocks());
+            let first = self.cached.set(Cached::new(cache, id, blocks)).is_ok();
+            assert!(first, "a table is in one cache");
+        }
+    }
+
+    /// The table's share in the cache.
+    pub(super) fn cached(&self) -> Option<&Cached> {
+        self.cached.get()
     }
 
     pub(crate) fn meta(&self) -> &TableMeta {
@@ -172,52 +205,126 @@ impl Table {
             + self.meta.smallest.len()
             + self.meta.largest.len()
             + self.partitions.bytes()
+            + self.cached().map_or(0, |cached| cached.table.links_bytes())
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     pub(super) fn index(&self) -> &Partitions {
         &self.partitions
     }
 
-    /// Finds the newest version of `key` at or below `bound`. Reads one block,
-    /// or nothing when range or filter exclude the key.
+    /// The block that holds what is looked for, if the table has it; `None` when
+    /// range or filter exclude the key.
     ///
     /// One block is always enough: no separator of the index lies between the
     /// version that is sought and where it would be, also when versions of one
     /// key are in several blocks.
-    pub(crate) async fn get<I: Io>(
-        &self,
-        io: &I,
-        counters: &ReadCounters,
-        key: &[u8],
-        hash: KeyHash,
-        bound: SeqNo,
-    ) -> Result<Option<TableEntry>> {
+    fn block_of(&self, lookup: &Lookup<'_>) -> Option<usize> {
+        let Lookup { counters, key, hash, bound } = *lookup;
         if key < &self.meta.smallest[..] || key > &self.meta.largest[..] {
-            return Ok(None);
+            return None;
         }
         let partition = self.partitions.partition_of(key, Tag::visible_at(bound));
         if let Some(filter) = &partition.filter {
             counters.filter_probes.fetch_add(1, Ordering::Relaxed);
             if !filter.may_contain(hash.filter) {
                 counters.filter_negatives.fetch_add(1, Ordering::Relaxed);
-                return Ok(None);
+                return None;
             }
         }
-        let Some(block) = partition.find(key, Tag::visible_at(bound)) else {
-            // The key is the table's largest, and every version of it newer.
-            return Ok(None);
+        // There is none when the key is the table's largest, and every version
+        // of it newer.
+        partition.find(key, Tag::visible_at(bound))
+    }
+
+    /// Looks into filter, index and cache. The value that is found is copied
+    /// into `value`; otherwise that holds anything.
+    pub(crate) fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
+        match self.block_of(lookup) {
+            Some(block) => self.look_in_cache(block, lookup, value),
+            None => Ok(Looked::Absent),
+        }
+    }
+
+    fn look_in_cache(
+        &self,
+        block: usize,
+        lookup: &Lookup<'_>,
+        value: &mut Vec<u8>,
+    ) -> Result<Looked> {
+        let Some(Cached { table, .. }) = self.cached() else {
+            return Ok(Looked::Missing(block));
         };
-        let (offset, len) = self.partitions.extent(block);
-        let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
-        let mut plain = Vec::new();
-        let found = self
-            .decode(&buf, offset, &mut plain)
+        let guard = table.cache().epochs().pin();
+        let Some(hit) = table.get(&guard, block as u32) else {
+            return Ok(Looked::Missing(block));
+        };
+        let found = if let Some(content) = hit.whole() {
+            let found = self.find_in(content, block, lookup)?;
+            if let Some((_, place)) = &found {
+                value.clear();
+                value.extend_from_slice(&content[place.clone()]);
+            }
+            found
+        } else {
+            hit.gather(value);
+            let found = self.find_in(value, block, lookup)?;
+            if let Some((_, place)) = &found {
+                value.truncate(place.end);
+                value.drain(..place.start);
+            }
+            found
+        };
+        Ok(found.map_or(Looked::Absent, |(tag, _)| Looked::Found(tag)))
+    }
+
+    /// Looks up in a block that [`Table::look`] missed: one read at most, unless
+    /// it fails.
+    pub(crate) async fn get<I: Io>(
+        self: &Arc<Self>,
+        io: &I,
+        block: usize,
+        lookup: &Lookup<'_>,
+    ) -> Result<Option<TableEntry>> {
+        loop {
+            if let Some(content) = self.bring(io, block).await? {
+                let mut scratch = Vec::new();
+                let content = content.bytes(&mut scratch);
+                let found = self.find_in(content, block, lookup)?;
+                return Ok(
+                    found.map(|(tag, place)| TableEntry { tag, value: Box::from(&content[place]) })
+                );
+            }
+            let mut value = Vec::new();
+            match self.look_in_cache(block, lookup, &mut value)? {
+                Looked::Found(tag) => return Ok(Some(TableEntry { tag, value: value.into() })),
+                Looked::Absent => return Ok(None),
+                // It has left again.
+                Looked::Missing(_) => {}
+            }
+        }
+    }
+
+    /// Finds the version in the content of its block: its tag, and where its
+    /// value is.
+    fn find_in(
+        &self,
+        content: &[u8],
+        block: usize,
+        lookup: &Lookup<'_>,
+    ) -> Result<Option<(Tag, Range<usize>)>> {
+        let Lookup { counters, key, hash, bound } = *lookup;
+        let found = Block::of_verified(content)
             .and_then(|found| found.get(key, hash.filter, bound))
-            .map_err(|error| self.damage(offset, &error))?;
+            .map_err(|error| self.damage(self.partitions.extent(block).0, &error))?;
         match found {
-            Lookup::Found { tag, value } => return Ok(Some(TableEntry { tag, buf, plain, value })),
-            Lookup::OnlyNewer => {}
-            Lookup::Absent => {
+            block::Lookup::Found { tag, value } => return Ok(Some((tag, value))),
+            block::Lookup::OnlyNewer => {}
+            block::Lookup::Absent => {
+                let partition = self.partitions.partition_of(key, Tag::visible_at(bound));
                 let newer_before = block > 0 && self.partitions.ends_with(block - 1, key);
                 if partition.filter.is_some() && !newer_before {
                     counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);

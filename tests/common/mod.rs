@@ -39,6 +39,7 @@ pub fn tiny(sim: &Sim) -> Options {
         .io(IoBackend::Sim(sim.clone()))
         .memtable_bytes(4096)
         .wal_segment_bytes(16 << 10)
+        .cache_bytes(48 << 10)
 }
 
 pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::base::error::{Error, Result};
-use crate::cache::{Flights, Follow, Join, Landing, Lead};
+use crate::cache::{Flights, Follow, Join, Lead};
 
-type Shared = Flights<(u64, u32), Arc<[u8]>>;
-type Leader = Lead<(u64, u32), Arc<[u8]>>;
-type Follower = Follow<(u64, u32), Arc<[u8]>>;
+type Shared = Flights<Arc<[u8]>>;
+type Leader = Lead<Arc<[u8]>>;
+type Follower = Follow<Arc<[u8]>>;
 
-const KEY: (u64, u32) = (7, 1);
+const BLOCK: u32 = 7;
 
 #[derive(Default)]
 struct Count(AtomicUsize);
@@ -30,33 +30,32 @@ impl Count {
 }
 
 fn lead(flights: &Arc<Shared>) -> Leader {
-    match flights.join(&KEY) {
+    assert!(flights.follow(BLOCK).is_none());
+    match flights.join(BLOCK) {
         Join::Lead(lead) => lead,
         Join::Follow(_) => panic!("somebody else leads"),
     }
 }
 
 fn follow(flights: &Arc<Shared>) -> Follower {
-    match flights.join(&KEY) {
+    assert!(flights.follow(BLOCK).is_some());
+    match flights.join(BLOCK) {
         Join::Follow(follow) => follow,
         Join::Lead(_) => panic!("nobody leads"),
     }
 }
 
-fn poll(follow: &mut Follower, count: &Arc<Count>) -> Option<Landing<(u64, u32), Arc<[u8]>>> {
+/// What is ready: what was read, or that the leader is gone.
+fn poll(follow: &mut Follower, count: &Arc<Count>) -> Option<Option<Result<Arc<[u8]>>>> {
     let waker = Waker::from(Arc::clone(count));
     match Pin::new(follow).poll(&mut Context::from_waker(&waker)) {
-        Poll::Ready(landing) => Some(landing),
+        Poll::Ready(landed) => Some(landed),
         Poll::Pending => None,
     }
 }
 
-fn read(landing: Option<Landing<(u64, u32), Arc<[u8]>>>) -> Result<Arc<[u8]>> {
-    match landing {
-        Some(Landing::Read(read)) => read,
-        Some(Landing::Lead(_)) => panic!("it is to lead"),
-        None => panic!("it is not ready"),
-    }
+fn read(landed: Option<Option<Result<Arc<[u8]>>>>) -> Result<Arc<[u8]>> {
+    landed.expect("it is ready").expect("it has landed")
 }
 
 #[test]
@@ -65,11 +64,13 @@ fn all_who_follow_get_what_the_leader_read() {
     let leader = lead(&flights);
     let mut followers: Vec<_> =
         (0..3).map(|_| (follow(&flights), Arc::<Count>::default())).collect();
+    // Whoever leads may wait beside them.
+    followers.push((leader.follow(), Arc::default()));
     for (follower, count) in &mut followers[..2] {
         assert!(poll(follower, count).is_none());
     }
     // Another block is another flight.
-    assert!(matches!(flights.join(&(7, 2)), Join::Lead(_)));
+    assert!(matches!(flights.join(8), Join::Lead(_)));
     leader.land(Ok(Arc::from(*b"block")));
     // Whoever comes now reads again.
     drop(lead(&flights));
@@ -92,7 +93,7 @@ fn all_who_follow_get_the_error() {
 }
 
 #[test]
-fn a_leader_that_is_dropped_hands_over_to_who_has_waited_longest() {
+fn without_its_leader_a_flight_is_lost_and_all_begin_anew() {
     let flights = Shared::new();
     let leader = lead(&flights);
     let counts = [(); 3].map(|()| Arc::<Count>::default());
@@ -101,35 +102,18 @@ fn a_leader_that_is_dropped_hands_over_to_who_has_waited_longest() {
         assert!(poll(follower, count).is_none());
     }
     drop(leader);
-    assert_eq!(counts.each_ref().map(|count| count.get()), [1, 0, 0]);
-    // It goes away as well, before it was polled: the next one's turn.
-    let [first, mut second, mut third] = followers;
-    drop(first);
-    assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1, 0]);
-    let Some(Landing::Lead(leader)) = poll(&mut second, &counts[1]) else {
-        panic!("it is to lead");
-    };
-    assert!(poll(&mut third, &counts[2]).is_none());
+    assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1, 1]);
+    let [mut first, mut second, third] = followers;
+    assert!(matches!(poll(&mut first, &counts[0]), Some(None)));
+    let leader = lead(&flights);
+    assert!(matches!(poll(&mut second, &counts[1]), Some(None)));
+    second = follow(&flights);
     leader.land(Ok(Arc::from(*b"second")));
-    assert_eq!(*read(poll(&mut third, &counts[2])).expect("read"), *b"second");
+    assert_eq!(*read(poll(&mut second, &counts[1])).expect("read"), *b"second");
+    drop(third);
     assert_eq!(flights.len(), 0);
     // No waker was kept.
     assert!(counts.iter().all(|count| Arc::strong_count(count) == 1));
-}
-
-#[test]
-fn who_joins_during_a_handover_leads() {
-    let flights = Shared::new();
-    let leader = lead(&flights);
-    let (mut follower, count) = (follow(&flights), Arc::<Count>::default());
-    assert!(poll(&mut follower, &count).is_none());
-    drop(leader);
-    let leader = lead(&flights);
-    assert!(poll(&mut follower, &count).is_none());
-    leader.land(Ok(Arc::from(*b"late")));
-    assert_eq!(count.get(), 2);
-    assert_eq!(*read(poll(&mut follower, &count)).expect("read"), *b"late");
-    assert_eq!(flights.len(), 0);
 }
 
 #[test]
@@ -151,11 +135,4 @@ fn flights_that_everybody_left_are_forgotten() {
     assert_eq!(Arc::strong_count(&block), 2);
     drop(follower);
     assert_eq!((flights.len(), Arc::strong_count(&block)), (0, 1));
-
-    // A follower that leads, and gives up.
-    let leader = lead(&flights);
-    let mut follower = follow(&flights);
-    drop(leader);
-    assert!(matches!(poll(&mut follower, &count), Some(Landing::Lead(_))));
-    assert_eq!(flights.len(), 0);
 }

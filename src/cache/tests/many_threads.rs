@@ -56,7 +56,8 @@ fn work(seed: u64, cache: &Arc<Cache>, places: &[Place]) {
         let guard = cache.epochs().pin();
         match table.get(&guard, block) {
             Some(hit) => {
-                assert_eq!(hit.bytes(&mut scratch), expected, "block {block} of table {uid}");
+                hit.gather(&mut scratch);
+                assert_eq!(scratch, expected, "block {block} of table {uid}");
                 if random.below(4) == 0 {
                     // Still there after others had their chance to evict it.
                     std::thread::yield_now();

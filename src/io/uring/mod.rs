@@ -16,6 +16,7 @@
 
 #![expect(unsafe_code, reason = "the kernel reads and writes memory named in requests")]
 
+mod region;
 mod slots;
 
 use std::cell::RefCell;
@@ -31,10 +32,11 @@ use io_uring::{IoUring, Submitter, opcode, squeue};
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
+use self::region::{PARTS_MAX, Region};
 use self::slots::{FixedFiles, Payload, Slots};
 use super::{
-    BufferPool, Driver, File, Harden, Io, IoBuf, IoCounters, Mapping, OpenMode, Unpark, WriteBuf,
-    os,
+    BufferPool, Driver, File, Harden, Io, IoBuf, IoCounters, Lender, Mapping, OpenMode, Unpark,
+    WriteBuf, os,
 };
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
@@ -82,6 +84,10 @@ struct Core {
     fixed: FixedFiles,
     /// Registered memory lives as long as the ring.
     pool: Arc<BufferPool>,
+    /// Lent memory that it registers.
+    region: Option<Region>,
+    /// The index for it, if buffers can be registered.
+    region_first: Option<u16>,
     wake: Arc<Eventfd>,
     /// Whether a poll of the eventfd is in flight.
     wake_armed: bool,
@@ -123,15 +129,22 @@ pub(crate) fn start(
     fixed.pin(&ring.submitter(), lock).map_err(|e| ring_refused(&e))?;
 
     let mut unregistered = None;
+    let mut region_first = None;
     pool.fill_registered(|buffers| {
         let vectors: Vec<libc::iovec> = buffers
             .iter()
             .map(|b| libc::iovec { iov_base: b.as_ptr().cast_mut().cast(), iov_len: b.len() })
             .collect();
-        // SAFETY: the pool never frees registered memory, and the ring's core
-        // keeps the pool.
-        let result = unsafe { ring.submitter().register_buffers(&vectors) };
-        unregistered = result.err().map(|e| not_registered(&e));
+        let register = || {
+            ring.submitter().register_buffers_sparse((vectors.len() + PARTS_MAX) as u32)?;
+            // SAFETY: the pool never frees registered memory, and the ring's core
+            // keeps the pool.
+            unsafe { ring.submitter().register_buffers_update(0, &vectors, None) }
+        };
+        match register() {
+            Ok(()) => region_first = Some(vectors.len() as u16),
+            Err(error) => unregistered = Some(not_registered(&error)),
+        }
         unregistered.is_none()
     });
 
@@ -140,7 +153,16 @@ pub(crate) fn start(
         .map_err(|e| Error::os("create", Path::new("an eventfd"), e.into()))?;
     let wake = Arc::new(Eventfd(fd));
     let slots = Slots::new(in_flight_max as usize - 1);
-    let core = Core { ring, slots, fixed, pool, wake: Arc::clone(&wake), wake_armed: false };
+    let core = Core {
+        ring,
+        slots,
+        fixed,
+        pool,
+        region: None,
+        region_first,
+        wake: Arc::clone(&wake),
+        wake_armed: false,
+    };
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
     Ok((RingDriver { core, wake }, ring, unregistered))
@@ -378,18 +400,23 @@ impl Core {
         self.fixed.release_dead(&self.ring.submitter());
     }
 
-    /// Queues a request on `file`. `entry` is given the registered index, or
-    /// none when the table is full of live files.
+    /// Queues a request on `file`. `entry` is given the registered indexes of
+    /// the file, or none when the table is full of live files, and of the memory.
     fn submit(
         &mut self,
         file: Option<&File>,
         payload: Payload,
-        entry: impl FnOnce(Option<u32>, &Payload) -> squeue::Entry,
+        entry: impl FnOnce(Fixtures, &Payload) -> squeue::Entry,
     ) -> Result<usize, (Payload, Error)> {
         // Registering a file is a system call.
         assert_unlocked("to submit to the ring");
-        let fixed = file.and_then(|f| self.fixed.index(&self.ring.submitter(), f));
-        let entry = entry(fixed, &payload);
+        let submitter = self.ring.submitter();
+        let file_index = file.and_then(|f| self.fixed.index(&submitter, f));
+        let buffer = match (&payload, &mut self.region) {
+            (Payload::Read(buf), Some(region)) if buf.is_lent() => region.index(&submitter, buf),
+            _ => payload.registered(),
+        };
+        let entry = entry(Fixtures { file: file_index, buffer }, &payload);
         let slot = self.slots.insert(payload, file.cloned());
         match self.push(&entry.user_data(slot as u64)) {
             Ok(()) => {
@@ -403,6 +430,12 @@ impl Core {
             Err(error) => Err((self.slots.cancel(slot), error)),
         }
     }
+}
+
+/// What a ring knows by indexes of what a request names.
+struct Fixtures {
+    file: Option<u32>,
+    buffer: Option<u16>,
 }
 
 /// Builds an entry for a registered file or a plain descriptor.
@@ -422,13 +455,22 @@ macro_rules! on_file {
 }
 
 impl Ring {
+    /// Reads that land in the memory of `lender` use it as registered memory
+    /// from now on, where that can be: there are `all_bytes` of such memory.
+    pub(crate) fn know(&self, lender: Arc<dyn Lender>, all_bytes: usize) {
+        let mut core = self.core.borrow_mut();
+        if let Some(first) = core.region_first {
+            core.region = Region::new(lender, first, all_bytes);
+        }
+    }
+
     /// Runs one request to its completion: the kernel's result, and what the
     /// request owned.
     async fn request(
         &self,
         file: Option<&File>,
         payload: Payload,
-        entry: impl FnOnce(Option<u32>, &Payload) -> squeue::Entry,
+        entry: impl FnOnce(Fixtures, &Payload) -> squeue::Entry,
     ) -> (Payload, Result<i32>) {
         poll_fn(|cx| self.core.borrow_mut().slots.poll_room(cx)).await;
         let submitted = self.core.borrow_mut().submit(file, payload, entry);
@@ -457,8 +499,8 @@ impl Io for Ring {
             let at = offset + done as u64;
             let (payload, result) = self
                 .request(Some(file), Payload::Read(buf), |fixed, payload| {
-                    let (start, len, registered) = payload.memory(done);
-                    on_file!(fixed, file, |target| match registered {
+                    let (start, len) = payload.memory(done);
+                    on_file!(fixed.file, file, |target| match fixed.buffer {
                         Some(index) =>
                             opcode::ReadFixed::new(target, start, len, index).offset(at).build(),
                         None => opcode::Read::new(target, start, len).offset(at).build(),
@@ -503,9 +545,9 @@ impl Io for Ring {
             let at = offset + done as u64;
             let (payload, result) = self
                 .request(Some(file), Payload::Write(buf), |fixed, payload| {
-                    let (start, len, registered) = payload.memory(done);
+                    let (start, len) = payload.memory(done);
                     let start = start.cast_const();
-                    on_file!(fixed, file, |target| match registered {
+                    on_file!(fixed.file, file, |target| match fixed.buffer {
                         Some(index) => opcode::WriteFixed::new(target, start, len, index)
                             .offset(at)
                             .rw_flags(flags)
@@ -536,7 +578,7 @@ impl Io for Ring {
         loop {
             let (_, result) = self
                 .request(Some(file), Payload::None, |fixed, _| {
-                    on_file!(fixed, file, |target| {
+                    on_file!(fixed.file, file, |target| {
                         opcode::Fsync::new(target).flags(FsyncFlags::DATASYNC).build()
                     })
                 })

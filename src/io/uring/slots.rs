@@ -20,16 +20,25 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    /// Memory from byte `done` on: address, length, registered index.
-    pub(super) fn memory(&self, done: usize) -> (*mut u8, u32, Option<u16>) {
-        let (bytes, registered) = match self {
-            Self::Read(buf) => (&buf[..], buf.registered()),
-            Self::Write(buf) => (buf.bytes(), buf.registered()),
-            Self::None | Self::Timeout(_) => (&[][..], None),
+    /// Memory from byte `done` on: address, length.
+    pub(super) fn memory(&self, done: usize) -> (*mut u8, u32) {
+        let bytes = match self {
+            Self::Read(buf) => &buf[..],
+            Self::Write(buf) => buf.bytes(),
+            Self::None | Self::Timeout(_) => &[][..],
         };
         let rest = &bytes[done..];
         let len = u32::try_from(rest.len()).expect("requests are far below 4 GiB");
-        (rest.as_ptr().cast_mut(), len, registered)
+        (rest.as_ptr().cast_mut(), len)
+    }
+
+    /// The index that the memory itself was given when it was registered.
+    pub(super) fn registered(&self) -> Option<u16> {
+        match self {
+            Self::Read(buf) => buf.registered(),
+            Self::Write(buf) => buf.registered(),
+            Self::None | Self::Timeout(_) => None,
+        }
     }
 
     pub(super) fn timespec(&self) -> *const Timespec {

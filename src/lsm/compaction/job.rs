@@ -32,7 +32,7 @@ pub(crate) async fn compact<I: Io>(
     let mut keep = Keep::new(retain, &plan.older);
     let mut outputs = Outputs::new(io, place, written_s.unwrap_or_default(), plan.between.len());
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
-    let runs = plan.runs().into_iter().map(RunIter::new).collect();
+    let runs = plan.runs().into_iter().map(RunIter::bypassing).collect();
     let mut merge = Merge::new(io, runs).await?;
     let (mut entries, mut bytes) = (0, 0);
     while let Some((key, tag, value)) = merge.current() {

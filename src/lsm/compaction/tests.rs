@@ -9,10 +9,12 @@ use crate::base::ids::DbId;
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag};
 use crate::io::sim::Sim;
 use crate::io::{BufferPool, Io};
+use crate::lsm::Lookup;
 use crate::lsm::flush::write_table;
 use crate::lsm::keep::Retain;
-use crate::lsm::levels::{Levels, Lookup, Member};
+use crate::lsm::levels::{Levels, Member};
 use crate::lsm::output::{FileIds, TablePlace};
+use crate::lsm::tests::get;
 use crate::memtable::{ArenaPool, Memtable, Payload};
 use crate::sst::{Compression, ReadCounters};
 
@@ -148,8 +150,8 @@ impl Tree {
     fn get(&self, key: &[u8], bound: SeqNo) -> Option<Vec<u8>> {
         let counters = ReadCounters::default();
         let lookup = Lookup { counters: &counters, key, hash: hasher().hash(key), bound };
-        let found = self.sim.block_on(self.levels.get(&self.sim, &lookup)).expect("sound");
-        found.filter(|e| e.tag.kind() == Some(Kind::Put)).map(|entry| entry.value().to_vec())
+        let found = get(&self.sim, &self.levels, &lookup);
+        found.filter(|(tag, _)| tag.kind() == Some(Kind::Put)).map(|(_, value)| value)
     }
 
     fn check(&self, numbers: u64) {

@@ -48,11 +48,11 @@ pub(super) fn executor(
             let lock = block_on(outside.open(&dir.join("ring"), OpenMode::CreateNew)).unwrap();
             let pool = BufferPool::new(4096, 4);
             let (driver, ring, _) = uring::start(counters, pool, &lock).unwrap();
-            (over(driver, spin_ns), LocalIo::Ring(ring))
+            (over(driver, spin_ns), LocalIo::from(ring))
         }
         Kind::Parking => {
             let (driver, io) = Parking::new(counters);
-            (over(driver, spin_ns), LocalIo::Blocking(io))
+            (over(driver, spin_ns), LocalIo::from(io))
         }
     }
 }

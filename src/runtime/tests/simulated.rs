@@ -44,7 +44,7 @@ fn machine(slots: usize) -> Machine {
     let sim = Sim::new(7);
     let mailbox = Mailbox::new(slots);
     let spawner = Spawner::simulated(&sim);
-    let io = LocalIo::Sim(sim.clone());
+    let io = LocalIo::from(sim.clone());
     spawner.spawn("serve", serve(Arc::clone(&mailbox), io, spawner.clone()));
     let remote = Remote::simulated(Arc::clone(&mailbox), sim.clone());
     let file = sim.block_on(remote.open(Path::new("/file"), OpenMode::CreateNew)).unwrap();

@@ -243,6 +243,9 @@ impl Engine {
                 }
             };
         }
+        for table in &outputs {
+            table.cache_in(owner.cache.as_ref());
+        }
         let mut manifest = owner.manifests[at].lock().await;
         let installed = self.install(owner, shard, &plan, &outputs, &mut manifest, io).await;
         if let Err(error) = installed {

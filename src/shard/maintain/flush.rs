@@ -120,7 +120,12 @@ impl Engine {
         };
         let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
         let table = match written.and_then(|(table, ..)| table) {
-            Ok(table) => table,
+            Ok(table) => {
+                if let Some(table) = &table {
+                    table.cache_in(owner.cache.as_ref());
+                }
+                table
+            }
             Err(error) => {
                 discard_all(io, &place).await;
                 return Err(error);

@@ -29,6 +29,7 @@ use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
+use crate::cache::{Cache, Epochs};
 use crate::format::edit::{Edit, StreamKey};
 use crate::io::{BufferPool, Io};
 use crate::manifest::{self, IDENTITY, Identity, Manifest};
@@ -94,7 +95,11 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     };
     let epoch = next_epoch(last_epoch, dir)?;
     let limits = (opening.limits)(identity.shards);
-    let recovery = Recovery { io, opening: &opening, identity: &identity, epoch, limits };
+    // More owners than shards would have nothing to do.
+    let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
+    let caches = make_caches(limits.cache_bytes, owner_count)?;
+    let recovery =
+        Recovery { io, opening: &opening, identity: &identity, epoch, limits, caches: &caches };
 
     let mut shards = Vec::with_capacity(identity.shards);
     for id in 0..identity.shards as ShardId {
@@ -138,8 +143,6 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     }
     remove_orphans(io, orphans.iter()).await;
 
-    // More owners than shards would have nothing to do.
-    let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
     let mut starts = Vec::with_capacity(owner_count);
     let mut made = Vec::with_capacity(owner_count);
     for number in 0..owner_count {
@@ -170,10 +173,12 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
 
     let mut owners: Vec<Owner> = made
         .into_iter()
-        .map(|(stream, maker)| Owner {
+        .zip(caches)
+        .map(|((stream, maker), cache)| Owner {
             stream,
             shards: Vec::new(),
             maker,
+            cache,
             manifests: Vec::new(),
             map: Mutex::default(),
             flush_work: Event::default(),
@@ -292,10 +297,26 @@ async fn remove_orphans<I: Io>(io: &I, paths: impl Iterator<Item = &PathBuf>) {
     }
 }
 
+/// The block cache of each owner.
+fn make_caches(bytes: usize, owners: usize) -> Result<Vec<Option<Arc<Cache>>>> {
+    let epochs = Epochs::new();
+    let make = |_| (bytes > 0).then(|| Cache::new(&epochs, bytes)).transpose();
+    (0..owners).map(make).collect()
+}
+
 struct Recovery<'a, I> {
     io: &'a I,
     opening: &'a Opening,
     identity: &'a Identity,
     epoch: Epoch,
     limits: Limits,
+    /// Of each owner.
+    caches: &'a [Option<Arc<Cache>>],
+}
+
+impl<I> Recovery<'_, I> {
+    /// The cache for the tables of a shard.
+    fn cache_of(&self, shard: ShardId) -> Option<&Arc<Cache>> {
+        self.caches[usize::from(shard) % self.caches.len()].as_ref()
+    }
 }

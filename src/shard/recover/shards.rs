@@ -72,7 +72,7 @@ impl<I: Io> Recovery<'_, I> {
                 let stated = Stated::of(loaded.edits).map_err(unsound)?;
                 flushed = stated.flushed;
                 for (level, meta) in stated.tables.into_values() {
-                    let member = self.open_table(&dir, meta).await?;
+                    let member = self.open_table(id, &dir, meta).await?;
                     levels.add(level, member).map_err(unsound)?;
                 }
                 let stated = root.flushed.get(&id).copied().unwrap_or(0);
@@ -98,7 +98,7 @@ impl<I: Io> Recovery<'_, I> {
 
     /// Opens a table. One that is damaged or missing does not keep the rest of
     /// the database from being read.
-    async fn open_table(&self, dir: &Path, meta: TableMeta) -> Result<Member> {
+    async fn open_table(&self, shard: ShardId, dir: &Path, meta: TableMeta) -> Result<Member> {
         let path = dir.join(format!("{}{TABLE_SUFFIX}", meta.id));
         let opened = match self.io.open(&path, OpenMode::Read).await {
             Ok(file) => Table::open(self.io, file, self.identity.db, meta.clone()).await,
@@ -108,7 +108,10 @@ impl<I: Io> Recovery<'_, I> {
             Err(error) => Err(error),
         };
         match opened {
-            Ok(table) => Ok(Member::Sound(Arc::new(table))),
+            Ok(table) => {
+                table.cache_in(self.cache_of(shard));
+                Ok(Member::Sound(Arc::new(table)))
+            }
             Err(error) if error.kind() == ErrorKind::Corruption => {
                 tracing::error!(%error, "a table is damaged; the keys it may hold are refused");
                 Ok(Member::Damaged { meta, error })
@@ -153,7 +156,12 @@ impl<I: Io> Recovery<'_, I> {
         let older = shard.state.view.levels.older_than_memtables();
         let made = write_table(self.io, &oldest.memtable, &retain, &older, &hasher, &place).await;
         let table = match made {
-            Ok(table) => table,
+            Ok(table) => {
+                if let Some(table) = &table {
+                    table.cache_in(self.cache_of(shard.id));
+                }
+                table
+            }
             Err(error) => {
                 for path in place.paths() {
                     discard(self.io, &path).await;

@@ -23,7 +23,7 @@ fn assert_damage(error: &Error) {
 
 /// Every get and a walk: the right data, or an error that says where. Returns
 /// how many gets failed.
-fn right_or_refused(io: &Memory, table: Table, entries: &[Entry]) -> usize {
+fn right_or_refused(io: &Memory, table: Arc<Table>, entries: &[Entry]) -> usize {
     let counters = ReadCounters::default();
     let mut failed = 0;
     for (key, tag, value) in entries {
@@ -35,7 +35,7 @@ fn right_or_refused(io: &Memory, table: Table, entries: &[Entry]) -> usize {
             }
         }
     }
-    let mut iter = TableIter::new(Arc::new(table));
+    let mut iter = TableIter::new(table);
     match collect(io, &mut iter) {
         Ok(all) => assert_eq!((&all[..], failed), (entries, 0)),
         Err(error) => {
@@ -52,7 +52,7 @@ fn right_or_refused(io: &Memory, table: Table, entries: &[Entry]) -> usize {
 fn every_damaged_byte_is_noticed() {
     let (entries, io, meta) = small_table();
     let data = UNIT..6 * UNIT;
-    let table = Arc::new(open(&io, &meta).expect("sound"));
+    let table = open(&io, &meta).expect("sound");
     let in_block = |e: &&Entry, block| table.index().find(&e.0, e.1) == Some(block);
     let targets: Vec<&Entry> =
         (0..4).filter_map(|block| entries.iter().find(|e| in_block(e, block))).collect();
@@ -233,7 +233,7 @@ fn hostile_regions_under_right_checksums() {
                         assert_damage(&error);
                     }
                 }
-                let mut iter = TableIter::new(Arc::new(table));
+                let mut iter = TableIter::new(table);
                 if let Err(error) = collect(&io, &mut iter) {
                     assert_damage(&error);
                 }

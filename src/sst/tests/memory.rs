@@ -1,12 +1,10 @@
 //! An [`Io`] of one file in memory, which counts what it is asked for and
 //! fails on demand. Its futures are ready at their first poll.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use crate::base::error::{Error, Result};
@@ -25,14 +23,20 @@ pub(super) fn now<F: Future>(future: F) -> F::Output {
 #[derive(Clone)]
 pub(super) struct Memory {
     file: File,
-    bytes: Rc<RefCell<Vec<u8>>>,
     counters: Arc<IoCounters>,
+    state: Arc<Mutex<State>>,
+    /// What every read waits for.
+    gate: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+struct State {
+    bytes: Vec<u8>,
     /// Bytes that count as written durably.
-    synced: Rc<Cell<usize>>,
+    synced: usize,
     /// Requests that succeed before some fail, and how many those are.
-    failures: Rc<Cell<(usize, usize)>>,
+    failures: (usize, usize),
     /// The lengths of the reads so far.
-    reads: Rc<RefCell<Vec<usize>>>,
+    reads: Vec<usize>,
 }
 
 impl Memory {
@@ -40,40 +44,52 @@ impl Memory {
         let stand_in = tempfile::tempfile().expect("a temporary file");
         Self {
             file: File::new(Path::new("/db/table.sst"), Handle::Os(stand_in.into())),
-            bytes: Rc::new(RefCell::new(bytes)),
             counters: Arc::default(),
-            synced: Rc::default(),
-            failures: Rc::default(),
-            reads: Rc::default(),
+            state: Arc::new(Mutex::new(State {
+                bytes,
+                synced: 0,
+                failures: (0, 0),
+                reads: Vec::new(),
+            })),
+            gate: None,
         }
     }
 
+    /// The same file, whose reads wait for `gate`.
+    pub(super) fn gated(&self, gate: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { gate: Some(Arc::new(gate)), ..self.clone() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic")
+    }
+
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.bytes.borrow().clone()
+        self.state().bytes.clone()
     }
 
     /// Replaces one byte; returns the one before.
     pub(super) fn replace(&self, at: usize, byte: u8) -> u8 {
-        std::mem::replace(&mut self.bytes.borrow_mut()[at], byte)
+        std::mem::replace(&mut self.state().bytes[at], byte)
     }
 
     pub(super) fn synced(&self) -> usize {
-        self.synced.get()
+        self.state().synced
     }
 
     /// Makes the next requests fail.
     pub(super) fn fail(&self, requests: usize) {
-        self.failures.set((0, requests));
+        self.state().failures = (0, requests);
     }
 
     /// Makes one request fail, after so many that succeed.
     pub(super) fn fail_after(&self, successes: usize) {
-        self.failures.set((successes, 1));
+        self.state().failures = (successes, 1);
     }
 
     /// The lengths of the reads since the last call.
     pub(super) fn take_reads(&self) -> Vec<usize> {
-        self.reads.take()
+        std::mem::take(&mut self.state().reads)
     }
 
     /// A handle that stands for the file.
@@ -82,12 +98,13 @@ impl Memory {
     }
 
     fn failing(&self, file: &File) -> Result<()> {
-        let (successes, failures) = self.failures.get();
+        let mut state = self.state();
+        let (successes, failures) = state.failures;
         if successes > 0 || failures == 0 {
-            self.failures.set((successes.saturating_sub(1), failures));
+            state.failures = (successes.saturating_sub(1), failures);
             return Ok(());
         }
-        self.failures.set((0, failures - 1));
+        state.failures = (0, failures - 1);
         Err(Error::os("reach", file.path(), std::io::Error::from_raw_os_error(5)))
     }
 }
@@ -96,11 +113,15 @@ impl Io for Memory {
     async fn read(&self, file: &File, offset: u64, mut buf: IoBuf) -> (IoBuf, Result<usize>) {
         assert!(offset.is_multiple_of(UNIT_U64), "a read at {offset}");
         self.counters.read(buf.len());
-        self.reads.borrow_mut().push(buf.len());
-        let bytes = self.bytes.borrow();
-        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        if let Some(gate) = &self.gate {
+            gate();
+        }
+        let mut state = self.state();
+        state.reads.push(buf.len());
+        let rest = state.bytes.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(buf.len());
         buf[..len].copy_from_slice(&rest[..len]);
+        drop(state);
         (buf, self.failing(file).map(|()| len))
     }
 
@@ -113,20 +134,23 @@ impl Io for Memory {
     ) -> (WriteBuf, Result<()>) {
         assert!(offset.is_multiple_of(UNIT_U64) && buf.bytes().len().is_multiple_of(UNIT));
         self.counters.write(buf.bytes().len());
-        let mut bytes = self.bytes.borrow_mut();
-        assert_eq!(bytes.len() as u64, offset, "a table is written front to back");
-        bytes.extend_from_slice(buf.bytes());
+        let mut state = self.state();
+        assert_eq!(state.bytes.len() as u64, offset, "a table is written front to back");
+        state.bytes.extend_from_slice(buf.bytes());
+        drop(state);
         (buf, self.failing(file))
     }
 
     async fn sync(&self, file: &File) -> Result<()> {
         self.counters.sync();
-        self.synced.set(self.bytes.borrow().len());
+        let mut state = self.state();
+        state.synced = state.bytes.len();
+        drop(state);
         self.failing(file)
     }
 
     async fn len(&self, _file: &File) -> Result<u64> {
-        Ok(self.bytes.borrow().len() as u64)
+        Ok(self.state().bytes.len() as u64)
     }
 
     async fn map(&self, _file: &File, _bytes: usize) -> Result<Mapping> {

@@ -1,5 +1,6 @@
 //! Tables over a file in memory: what they have in common.
 
+mod cached;
 mod damage;
 mod memory;
 mod round_trip;
@@ -9,12 +10,15 @@ mod walks;
 use std::sync::Arc;
 
 use self::memory::{Memory, now};
-use super::{Compression, NewTable, ReadCounters, Table, TableIter, TableMeta, TableWriter};
+use super::{
+    Compression, Looked, Lookup, NewTable, ReadCounters, Table, TableIter, TableMeta, TableWriter,
+};
 use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
 use crate::base::sync::tally::{AtomicU64, Ordering};
+use crate::cache::{Cache, Epochs};
 use crate::io::BufferPool;
 
 const DB: DbId = DbId([0xdb; 16]);
@@ -95,19 +99,37 @@ fn write_with(
     (io, meta.expect("memory takes everything"))
 }
 
-fn open(io: &Memory, meta: &TableMeta) -> Result<Table> {
-    now(Table::open(io, io.file(), DB, meta.clone()))
+fn open(io: &Memory, meta: &TableMeta) -> Result<Arc<Table>> {
+    open_with(io, meta, None)
+}
+
+fn open_with(io: &Memory, meta: &TableMeta, cache: Option<&Arc<Cache>>) -> Result<Arc<Table>> {
+    let table = now(Table::open(io, io.file(), DB, meta.clone()))?;
+    table.cache_in(cache);
+    Ok(Arc::new(table))
+}
+
+fn cache(bytes: usize) -> Arc<Cache> {
+    Cache::new(&Epochs::new(), bytes).expect("there is memory")
 }
 
 fn get(
     io: &Memory,
-    table: &Table,
+    table: &Arc<Table>,
     counters: &ReadCounters,
     key: &[u8],
     bound: SeqNo,
 ) -> Result<Option<(Tag, Vec<u8>)>> {
-    let found = now(table.get(io, counters, key, hasher().hash(key), bound))?;
-    Ok(found.map(|entry| (entry.tag, entry.value().to_vec())))
+    let lookup = Lookup { counters, key, hash: hasher().hash(key), bound };
+    let mut value = Vec::new();
+    match table.look(&lookup, &mut value)? {
+        Looked::Found(tag) => Ok(Some((tag, value))),
+        Looked::Absent => Ok(None),
+        Looked::Missing(block) => {
+            let found = now(table.get(io, block, &lookup))?;
+            Ok(found.map(|entry| (entry.tag, entry.value.into_vec())))
+        }
+    }
 }
 
 /// What a get must answer.

@@ -34,7 +34,7 @@ fn check_with(compression: Compression, entries: &[Entry], write_bytes: usize) {
             assert!(io.take_reads().len() <= 1);
         }
     }
-    assert_eq!(collect(&io, &mut TableIter::new(Arc::new(table))).expect("sound"), entries);
+    assert_eq!(collect(&io, &mut TableIter::new(table)).expect("sound"), entries);
     assert_eq!(count(&counters.filter_probes), 4 * entries.len() as u64);
     assert_eq!(count(&counters.filter_negatives), 0);
     assert_eq!(count(&counters.filter_false_positives), 0);
@@ -84,13 +84,13 @@ fn compressed_tables_are_shorter() {
     let (io, meta) = write_with(Compression::Lz4, &entries, 256 << 10);
     assert!(meta.file_bytes * 3 < plain.file_bytes * 2, "{} {}", meta.file_bytes, plain.file_bytes);
     // Values of a get and of a walk are there after the block was decompressed.
-    let table = Arc::new(open(&io, &meta).expect("sound"));
+    let table = open(&io, &meta).expect("sound");
     let mut iter = TableIter::new(Arc::clone(&table));
     let counters = ReadCounters::default();
     for (key, tag, value) in entries.iter().step_by(97) {
-        let found = now(table.get(&io, &counters, key, hasher().hash(key), SEQ_MAX));
+        let found = get(&io, &table, &counters, key, SEQ_MAX).expect("sound");
         now(iter.seek(&io, key, *tag)).expect("sound");
-        assert_eq!(found.expect("sound").expect("it is there").value(), value);
+        assert_eq!(found.as_ref(), Some(&(*tag, value.clone())));
         assert_eq!(iter.value(), value);
     }
 }

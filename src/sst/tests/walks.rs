@@ -5,15 +5,21 @@ use crate::base::limits::UNIT;
 
 const ALTERNATING: [Compression; 2] = [Compression::None, Compression::Lz4];
 
+/// An iterator of a table whose blocks are not cached.
 fn iter_over(entries: &[Entry]) -> (Memory, TableIter) {
-    iter_over_with(Compression::None, entries)
-}
-
-fn iter_over_with(compression: Compression, entries: &[Entry]) -> (Memory, TableIter) {
-    let (io, meta) = write_with(compression, entries, 256 << 10);
+    let (io, meta) = write(entries, 256 << 10);
     let table = open(&io, &meta).expect("a sound table");
     io.take_reads();
-    (io, TableIter::new(Arc::new(table)))
+    (io, TableIter::new(table))
+}
+
+/// One whose table is compressed, or not, and cached, or not, as the seed says.
+fn iter_by(seed: u64, entries: &[Entry]) -> (Memory, TableIter) {
+    let (io, meta) = write_with(ALTERNATING[seed as usize % 2], entries, 256 << 10);
+    let small = cache(100 << 10);
+    let cache = (seed % 4 < 2).then_some(&small);
+    let table = open_with(&io, &meta, cache).expect("a sound table");
+    (io, if seed % 8 == 7 { TableIter::bypassing(table) } else { TableIter::new(table) })
 }
 
 #[test]
@@ -22,7 +28,7 @@ fn walks_both_ways() {
         let mut random = Random(seed);
         let count = 1 + random.below(1200) as usize;
         let entries = random_entries(&mut random, count);
-        let (io, mut iter) = iter_over_with(ALTERNATING[seed as usize % 2], &entries);
+        let (io, mut iter) = iter_by(seed, &entries);
         assert!(!iter.valid());
         assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
         now(iter.seek_to_last(&io)).expect("sound");
@@ -36,11 +42,11 @@ fn walks_both_ways() {
 
 #[test]
 fn seeks_everywhere() {
-    for seed in 40..46 {
+    for seed in 40..48 {
         let mut random = Random(seed);
         let count = 1 + random.below(700) as usize;
         let entries = random_entries(&mut random, count);
-        let (io, mut iter) = iter_over_with(ALTERNATING[seed as usize % 2], &entries);
+        let (io, mut iter) = iter_by(seed, &entries);
         let mut targets: Vec<(Vec<u8>, Tag)> = vec![(vec![], Tag::visible_at(SEQ_MAX))];
         targets.push((vec![0xff; 100], put(1)));
         for (key, tag, _) in &entries {
@@ -66,9 +72,15 @@ fn seeks_everywhere() {
 /// Random steps and turns and seeks, against an index into the entries.
 #[test]
 fn wanders() {
-    let mut random = Random(99);
+    for seed in 96..100 {
+        wander(seed);
+    }
+}
+
+fn wander(seed: u64) {
+    let mut random = Random(seed);
     let entries = random_entries(&mut random, 2500);
-    let (io, mut iter) = iter_over(&entries);
+    let (io, mut iter) = iter_by(seed, &entries);
     let mut at: Option<usize> = None;
     for _ in 0..400 {
         let Some(here) = at else {
@@ -162,4 +174,36 @@ fn an_error_leaves_no_entry_and_a_seek_recovers() {
     assert!(now(iter.next(&io)).is_err());
     assert!(!iter.valid());
     assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
+}
+
+#[test]
+fn short_walks_are_cached_and_long_ones_pass_by() {
+    let entries = one_entry_a_block(300);
+    let (io, meta) = write(&entries, 256 << 10);
+    let cache = cache(4 << 20);
+    let table = open_with(&io, &meta, Some(&cache)).expect("sound");
+    let walk = |from: u64, steps: usize| {
+        let mut iter = TableIter::new(Arc::clone(&table));
+        now(iter.seek(&io, &from.to_be_bytes(), put(1))).expect("sound");
+        for entry in &entries[from as usize..][..steps] {
+            assert_eq!(seen(&iter).as_ref(), Some(entry));
+            now(iter.next(&io)).expect("sound");
+        }
+        io.take_reads().iter().map(|len| len / UNIT).collect::<Vec<_>>()
+    };
+    io.take_reads();
+    // The reads are those of a walk without a cache; the first of them are kept.
+    assert_eq!(walk(100, 100), [1, 2, 4, 8, 16, 32, 64]);
+    assert_eq!(cache.stats().blocks, 7);
+    assert_eq!(walk(100, 6), []);
+    // The first block that is not there is the first read.
+    assert_eq!(walk(100, 9), [1, 2]);
+    assert_eq!(walk(109, 1), [1]);
+    assert_eq!(cache.stats().blocks, 11);
+    let stats = cache.stats();
+    let mut iter = TableIter::bypassing(Arc::clone(&table));
+    assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
+    let units: Vec<usize> = io.take_reads().iter().map(|len| len / UNIT).collect();
+    assert_eq!(units, [64, 64, 64, 64, 44]);
+    assert_eq!(cache.stats(), stats);
 }

@@ -1,0 +1,234 @@
+//! Bringing a table's blocks into memory: out of the cache, or from the device
+//! with a read that all who miss the block at once share.
+//!
+//! What is cached is a block's *content*, verified and decompressed once. A
+//! block of one unit lands in the frame in which it stays; a longer one, and one
+//! that was compressed, is copied into its frames. A block that finds no room
+//! in the cache, or is too long for it, is read to memory of its own.
+
+use std::sync::Arc;
+
+use super::Table;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::limits::UNIT;
+use crate::cache::{BLOCK_BYTES_MAX, Cache, CachedTable, Flights, Held, Join};
+use crate::format::block::Block;
+use crate::io::{DetachedRead, Io, IoBuf};
+
+/// A table's share in the cache.
+pub(super) struct Cached {
+    pub(super) table: CachedTable,
+    flights: Arc<Flights<Content>>,
+}
+
+impl Cached {
+    pub(super) fn new(cache: &Arc<Cache>, table: u64, blocks: usize) -> Self {
+        let blocks = u32::try_from(blocks).expect("a table is far shorter than 16 TiB");
+        Self { table: cache.register(table, blocks), flights: Flights::new() }
+    }
+}
+
+/// A block's content in memory, for as long as it is wanted. Clones share it.
+#[derive(Clone)]
+pub(super) enum Content {
+    /// In frames of the cache.
+    Held(Held),
+    /// In memory of its own.
+    Own(Arc<Own>),
+}
+
+pub(super) enum Own {
+    /// The block as it was read, which begins with so many bytes of content.
+    Read(IoBuf, usize),
+    Decompressed(Vec<u8>),
+}
+
+impl Own {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Read(buf, bytes) => &buf[..*bytes],
+            Self::Decompressed(plain) => plain,
+        }
+    }
+}
+
+impl Content {
+    /// The content; gathered in `scratch` if it lies in pieces.
+    pub(super) fn bytes<'a>(&'a self, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        match self {
+            Self::Own(own) => own.bytes(),
+            Self::Held(held) => match held.whole() {
+                Some(whole) => whole,
+                None => {
+                    held.gather(scratch);
+                    scratch
+                }
+            },
+        }
+    }
+
+    /// Copies the content.
+    pub(super) fn copy(&self, into: &mut Vec<u8>) {
+        match self {
+            Self::Held(held) => held.gather(into),
+            Self::Own(own) => {
+                into.clear();
+                into.extend_from_slice(own.bytes());
+            }
+        }
+    }
+}
+
+impl Table {
+    /// The table's share in the cache, if a block of `len` bytes may go there.
+    fn cached_for(&self, len: usize) -> Option<&Cached> {
+        self.cached().filter(|_| len <= BLOCK_BYTES_MAX)
+    }
+
+    /// Whether the block may go into the cache.
+    pub(super) fn is_cacheable(&self, block: usize) -> bool {
+        self.cached_for(self.index().extent(block).1).is_some()
+    }
+
+    /// Copies a block's content out of the cache, if it is there.
+    pub(super) fn copy_cached(&self, block: usize, into: &mut Vec<u8>) -> bool {
+        let (_, len) = self.index().extent(block);
+        let Some(Cached { table, .. }) = self.cached_for(len) else {
+            return false;
+        };
+        let guard = table.cache().epochs().pin();
+        let hit = table.get(&guard, block as u32);
+        hit.is_some_and(|hit| {
+            hit.gather(into);
+            true
+        })
+    }
+
+    /// Reads a block that was not cached when the caller looked; `None` when it
+    /// is now. A read that fails is tried once more.
+    ///
+    /// Whoever leads a flight here hands the lead to the request itself, and
+    /// follows like everybody else: its future may be dropped, or never polled
+    /// again.
+    pub(super) async fn bring<I: Io>(
+        self: &Arc<Self>,
+        io: &I,
+        block: usize,
+    ) -> Result<Option<Content>> {
+        let (offset, len) = self.index().extent(block);
+        let Some(Cached { table, flights }) = self.cached_for(len) else {
+            let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
+            return self.verified(block, buf).map(Some);
+        };
+        let mut has_failed = false;
+        loop {
+            let landed = match flights.follow(block as u32) {
+                Some(follow) => follow.await,
+                None => {
+                    let mut joined = None;
+                    let begin = || match flights.join(block as u32) {
+                        Join::Follow(follow) => {
+                            joined = Some(follow);
+                            None
+                        }
+                        // A flight that has just landed put it in before.
+                        Join::Lead(_) if table.contains(block as u32) => None,
+                        Join::Lead(lead) => {
+                            joined = Some(lead.follow());
+                            let this = Arc::clone(self);
+                            let frame = if len == UNIT { table.frame() } else { None };
+                            Some(DetachedRead {
+                                file: self.file().clone(),
+                                offset,
+                                buf: frame.unwrap_or_else(|| IoBuf::zeroed(len)),
+                                done: move |buf, result| {
+                                    lead.land(this.take_in(block, buf, result));
+                                },
+                            })
+                        }
+                    };
+                    io.read_detached(begin).await?;
+                    match joined {
+                        Some(follow) => follow.await,
+                        None => return Ok(None),
+                    }
+                }
+            };
+            match landed {
+                Some(Err(error)) if error.kind() == ErrorKind::Io && !has_failed => {
+                    has_failed = true;
+                }
+                Some(read) => return read.map(Some),
+                // Whoever read it is gone.
+                None => {}
+            }
+        }
+    }
+
+    /// Verifies a block that was read, and puts it into the cache.
+    fn take_in(&self, block: usize, buf: IoBuf, result: Result<usize>) -> Result<Content> {
+        let bytes = result?;
+        if bytes < buf.len() {
+            return Err(self.cut(self.index().extent(block).0 + bytes as u64));
+        }
+        self.verified(block, buf)
+    }
+
+    /// Verifies a block that was read, and puts it into the cache, if it may go
+    /// there.
+    fn verified(&self, block: usize, buf: IoBuf) -> Result<Content> {
+        let (offset, len) = self.index().extent(block);
+        let mut plain = Vec::new();
+        let bytes = self
+            .decode(&buf, offset, &mut plain)
+            .map(|block| block.content().len())
+            .map_err(|error| self.damage(offset, &error))?;
+        let cached = self.cached_for(len);
+        let is_lent = buf.is_lent();
+        let own = match cached {
+            Some(Cached { table, .. }) if is_lent && plain.is_empty() => {
+                return Ok(Content::Held(table.insert_frame(block as u32, buf, bytes)));
+            }
+            _ if plain.is_empty() => Own::Read(buf, bytes),
+            _ => {
+                // The frame may be wanted for what it decompressed to.
+                drop(buf);
+                Own::Decompressed(plain)
+            }
+        };
+        // One of one unit that got no frame to be read into gets none now.
+        if let Some(Cached { table, .. }) = cached
+            && (is_lent || len > UNIT)
+            && let Some(held) = table.insert_copy(block as u32, own.bytes())
+        {
+            return Ok(Content::Held(held));
+        }
+        Ok(Content::Own(Arc::new(own)))
+    }
+
+    /// The block at `block` in a window of a walk, verified; its content goes
+    /// into the cache if `is_kept`.
+    pub(super) fn enter<'a>(
+        &self,
+        block: usize,
+        extent: &'a [u8],
+        plain: &'a mut Vec<u8>,
+        is_kept: bool,
+    ) -> Result<Block<'a>> {
+        let (offset, len) = self.index().extent(block);
+        let entered = self.decode(extent, offset, plain);
+        let entered = entered.map_err(|error| self.damage(offset, &error))?;
+        if let Some(Cached { table, .. }) = self.cached_for(len)
+            && is_kept
+        {
+            table.insert(block as u32, entered.content());
+        }
+        Ok(entered)
+    }
+
+    /// The error for a file that ends at `offset`, within a block.
+    fn cut(&self, offset: u64) -> Error {
+        let reason = "the file ends before the end of a data block";
+        Error::corruption(self.file().path(), offset, reason)
+    }
+}
