@@ -12,6 +12,7 @@ mod memtable;
 mod runtime;
 mod shard;
 mod sst;
+mod value;
 mod wal;
 
 pub use base::dumped::{DumpDetail, Dumped};

@@ -75,6 +75,45 @@ fn a_durable_commit_is_one_device_write_and_no_metadata_operation() {
 }
 
 #[test]
+fn a_durable_long_value_is_written_once_and_read_once() {
+    on_each_backend(|db, pause| {
+        let long = vec![7; 100_000];
+        // It makes the file.
+        db.put(&key(0), &long).wait().unwrap();
+        let before = settle(db, pause);
+        for i in 1..=20 {
+            db.put(&key(i), &long).wait().unwrap();
+        }
+        let after = db.stats();
+        let marks = after.wal_marks - before.wal_marks;
+        let value_files = after.value_files - before.value_files;
+        assert!(value_files <= 1, "one for each shard");
+        // The value, and its record; once a file's header.
+        assert_eq!(after.device_writes - before.device_writes, 40 + marks + value_files);
+        let bytes = 20 * (102_400 + 4096) + (marks + value_files) * 4096;
+        assert_eq!(after.device_write_bytes - before.device_write_bytes, bytes);
+        assert_eq!(after.device_syncs - before.device_syncs, 20 + value_files);
+        assert_eq!(after.metadata_ops - before.metadata_ops, value_files);
+        for i in 1..=20 {
+            assert_eq!(db.get(&key(i)).wait().unwrap().unwrap(), *long);
+        }
+        let read = db.stats();
+        assert_eq!(read.device_reads - after.device_reads, 20);
+        assert_eq!(read.device_read_bytes - after.device_read_bytes, 20 * 102_400);
+        db.flush().wait().unwrap();
+        let flushed = db.stats();
+        for i in 1..=20 {
+            assert_eq!(db.get(&key(i)).wait().unwrap().unwrap(), *long);
+        }
+        // The blocks with their references are cached, long values are not.
+        let stats = db.stats();
+        let blocks = stats.cache_misses - flushed.cache_misses;
+        assert!(blocks < 20);
+        assert_eq!(stats.device_reads - flushed.device_reads, 20 + blocks);
+    });
+}
+
+#[test]
 fn threads_that_write_at_one_time_share_device_writes() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path(), options(IoBackend::Ring)).unwrap();

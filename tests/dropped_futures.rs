@@ -118,6 +118,49 @@ fn a_put() {
 }
 
 #[test]
+fn a_put_of_a_long_value() {
+    for mode in MODES {
+        at_every_poll(
+            mode,
+            |sim, db, polls| polled(sim, polls, db.put(b"key", &[9; 300_000]).into_future()),
+            |model| drop(model.insert(b"key".to_vec(), vec![9; 300_000])),
+        );
+    }
+}
+
+#[test]
+fn a_batch_with_long_values() {
+    at_every_poll(
+        Durability::Durable,
+        |sim, db, polls| {
+            let mut batch = Batch::new();
+            batch.put(b"key", &[9; 70_000]).put(b"key", b"short").put(b"key", &[8; 1_100_000]);
+            polled(sim, polls, db.write(batch).into_future())
+        },
+        |model| drop(model.insert(b"key".to_vec(), vec![8; 1_100_000])),
+    );
+}
+
+#[test]
+fn a_lookup_of_a_long_value() {
+    at_every_poll(
+        Durability::ProcessSafe,
+        |sim, db, polls| {
+            let long = vec![7; 600_000];
+            db.put(b"key", &long).wait().unwrap();
+            let lookup = async {
+                assert_eq!(db.get(b"key").await?.as_deref(), Some(&long[..]));
+                Ok(())
+            };
+            let outcome = polled(sim, polls, lookup);
+            db.delete(b"key").wait().unwrap();
+            outcome
+        },
+        |_| {},
+    );
+}
+
+#[test]
 fn a_delete_behind_a_durable_write() {
     at_every_poll(
         Durability::ProcessSafe,

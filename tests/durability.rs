@@ -224,10 +224,13 @@ fn a_damaged_mapping_refuses_the_opening() {
         sound
     };
     let bytes = sim.file_bytes(&path).unwrap();
-    // The first slot that was used holds the records, from the first on.
-    let slots = (2..bytes.len() / 4096).map(|unit| unit * 4096);
-    let used: Vec<usize> = slots.filter(|&at| bytes[at..at + 8] != [0; 8]).collect();
-    for at in [used[0] + 40, used[0] + 36 + 18 + 310 + 50] {
+    // The slot that was used last holds records that no segment has yet.
+    let slot_bytes = u32::from_le_bytes(bytes[70..74].try_into().unwrap()) as usize;
+    let slots = (2 * 4096..bytes.len()).step_by(slot_bytes);
+    let used = slots.filter(|&at| bytes[at..at + 8] != [0; 8]);
+    let position = |at: usize| u64::from_le_bytes(bytes[at + 16..at + 24].try_into().unwrap());
+    let used = used.max_by_key(|&at| position(at)).unwrap();
+    for at in [used + 40, used + 36 + 18 + 300] {
         let sound = refused(&|| sim.overwrite(&path, at as u64, &[!bytes[at]]), "a flipped byte");
         sim.overwrite(&path, at as u64, &sound[at..=at]);
     }

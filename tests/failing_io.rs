@@ -20,7 +20,8 @@ fn script(sim: &Sim, known: &mut Known) -> Result<(), ourodb::Error> {
     let open = |owners| Db::open("/db", tiny(sim).shards(2).owners(owners));
     let mut db = open(1)?;
     for i in 0..24u8 {
-        let (key, value) = (vec![i % 5], vec![i; 1500]);
+        // Some are in value files.
+        let (key, value) = (vec![i % 5], vec![i; if i % 6 == 4 { 70_000 } else { 1500 }]);
         match db.put(&key, &value).wait() {
             Ok(()) => drop(known.model.insert(key, value)),
             Err(error) => {

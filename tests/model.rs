@@ -81,6 +81,11 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         6 => proptest::collection::vec(any::<u8>(), 0..60),
         2 => (any::<u8>(), 200..900usize).prop_map(|(byte, len)| vec![byte; len]),
         1 => (any::<u8>(), 4000..6000usize).prop_map(|(byte, len)| vec![byte; len]),
+        // In value files.
+        1 => (any::<u8>(), 65_537..80_000usize).prop_map(|(byte, len)| vec![byte; len]),
+        // Not too often: in a file of its own.
+        1 => (any::<u8>(), prop_oneof![7 => Just(66_000usize), 1 => Just(1_050_000)])
+            .prop_map(|(byte, len)| vec![byte; len]),
     ]
 }
 
@@ -332,7 +337,9 @@ impl World<'_> {
                     let part: Vec<_> = of_stream
                         .map(|(op, _)| op.clone())
                         .scan(0, |bytes, op| {
-                            *bytes += op.0.len() + op.1.as_ref().map_or(0, Vec::len) + 40;
+                            let value = op.1.as_ref().map_or(0, Vec::len);
+                            // A long value is not in the log.
+                            *bytes += op.0.len() + if value > 65_536 { 60 } else { value } + 40;
                             (*bytes < 10_000).then_some(op)
                         })
                         .collect();

@@ -14,12 +14,17 @@ pub(crate) const UNIT_U64: u64 = UNIT as u64;
 /// ```
 pub const KEY_BYTES_MAX: usize = 65_535;
 
-/// The longest value, in bytes.
+/// The longest value, in bytes. With a memory budget below 4 GiB it is a quarter
+/// of the budget: see [`Options::memory`](crate::Options::memory).
 ///
 /// ```
-/// assert_eq!(ourodb::VALUE_BYTES_MAX, 64 << 10);
+/// assert_eq!(ourodb::VALUE_BYTES_MAX, 1 << 30);
 /// ```
-pub const VALUE_BYTES_MAX: usize = 64 << 10;
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+
+/// The longest value that is in log and tables itself; longer ones are in value
+/// files.
+pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// The most shards a database may have.
 pub(crate) const SHARDS_MAX: usize = 4096;

@@ -64,7 +64,7 @@ impl Batch {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
         self.writes.push(BatchWrite { kind, start, key_len: key.len(), value_len: value.len() });
-        self.log_bytes += log_bytes(kind, key.len(), value.len());
+        self.log_bytes += log_bytes(kind, key, value);
         self
     }
 
@@ -90,7 +90,8 @@ impl Batch {
 
     /// An upper bound on the bytes the batch takes in the log, to compare with
     /// [`Db::batch_bytes_max`](crate::Db::batch_bytes_max): keys, values, and
-    /// at most 32 bytes a write.
+    /// at most 32 bytes a write. A value above 64 KiB is not in the log, and
+    /// counts for 4,120 bytes at most.
     ///
     /// ```
     /// let mut batch = ourodb::Batch::new();

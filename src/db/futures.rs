@@ -20,8 +20,7 @@ use crate::base::seq::Kind;
 use crate::db::operations::value_of;
 use crate::db::{Compact, Db, Delete, Flush, Get, GetWith, Put, Value, Write};
 use crate::io::Io;
-use crate::shard::{Found, InMemory, Staged, check_sizes};
-use crate::sst::TableEntry;
+use crate::shard::{Fetched, Found, InMemory, Staged, is_long};
 use crate::wal::Role;
 
 /// A future of the engine's.
@@ -62,23 +61,25 @@ impl<'a> One<'a> {
     /// Does it, if nothing is to be waited for; else the future that goes on.
     fn begin(self) -> Result<Option<Slow<'a, ()>>> {
         let Self { db, kind, key, value, durability } = self;
-        check_sizes(key, value)?;
         let inner = &*db.inner;
+        inner.engine.check_sizes(key, value)?;
         inner.note_awaited();
         let op = db.op(kind, key, value);
         let engine = &*inner.engine;
         let owner = engine.owner_of(op.shard);
         let remote = &inner.remotes[owner];
+        let whole = || -> Slow<'a, ()> {
+            Box::pin(async move { engine.write(remote, Role::Follower, &[op], durability).await })
+        };
+        if is_long(value) {
+            return Ok(Some(whole()));
+        }
         Ok(match engine.begin_one(op, durability, || remote.now_ns())? {
             Staged::Done => None,
             Staged::Waits(goal) => Some(Box::pin(async move {
                 engine.reach_written(remote, owner, goal, Role::Follower).await
             })),
-            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => {
-                Some(Box::pin(async move {
-                    engine.write(remote, Role::Follower, &[op], durability).await
-                }))
-            }
+            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole()),
         })
     }
 }
@@ -192,7 +193,7 @@ pub struct GetWithFuture<'a, F> {
 /// A lookup, apart from what is done with the value.
 enum Lookup<'a> {
     Begin { db: &'a Db, key: &'a [u8] },
-    InTables(Slow<'a, Option<TableEntry>>),
+    Elsewhere(Slow<'a, Option<Fetched>>),
     Over,
 }
 
@@ -206,25 +207,25 @@ impl Lookup<'_> {
             let inner = &*db.inner;
             inner.note_awaited();
             let engine = &*inner.engine;
-            let unknown = match engine.get_in_memory(key, visit) {
+            let elsewhere = match engine.get_in_memory(key, visit) {
                 Ok(InMemory::Known(known)) => return self.over(Ok(known)),
                 Err(error) => return self.over(Err(error)),
-                Ok(InMemory::Unknown(unknown)) => unknown,
+                Ok(InMemory::Elsewhere(elsewhere)) => elsewhere,
             };
-            let remote = &inner.remotes[engine.owner_of(unknown.shard())];
-            *self = Self::InTables(Box::pin(async move {
-                engine.get_in_tables(remote, key, &unknown).await
-            }));
+            let remote = &inner.remotes[engine.owner_of(elsewhere.shard())];
+            *self =
+                Self::Elsewhere(Box::pin(
+                    async move { engine.fetch(remote, key, &elsewhere).await },
+                ));
         }
-        let Self::InTables(slow) = self else {
+        let Self::Elsewhere(slow) = self else {
             return Poll::Ready(Err(polled_after_its_end()));
         };
         match slow.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(entry) => {
-                let visited = entry.map(|entry| {
-                    entry.and_then(|entry| Some(visit.take()?(Found::Own(entry.value))))
-                });
+            Poll::Ready(fetched) => {
+                let visited = fetched
+                    .map(|fetched| fetched.and_then(|fetched| Some(fetched.visit(visit.take()?))));
                 self.over(visited)
             }
         }
@@ -250,6 +251,7 @@ impl<R, F: FnOnce(&[u8]) -> R> Future for GetWithFuture<'_, F> {
                 Found::Bytes(bytes) => visit(bytes),
                 Found::Shared(bytes) => visit(&bytes),
                 Found::Own(bytes) => visit(&bytes),
+                Found::Loaded(bytes) => visit(&bytes),
             })
         });
         this.lookup.poll(cx, &mut call).map_ok(Option::flatten)

@@ -303,6 +303,19 @@ impl Db {
         self.inner.engine.owners[0].stream.payload_bytes_max()
     }
 
+    /// The longest value that a write takes, in bytes: a quarter of the memory
+    /// budget, and [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) at most.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = ourodb::Db::open(dir.path(), ourodb::Options::default().memory(64 << 20))?;
+    /// assert_eq!(db.value_bytes_max(), 16 << 20);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn value_bytes_max(&self) -> usize {
+        self.inner.engine.limits.value_bytes_max
+    }
+
     /// Counts of what the database did since it was opened, and what it holds.
     ///
     /// ```

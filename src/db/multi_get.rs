@@ -58,24 +58,24 @@ impl<'a, K: AsRef<[u8]>> MultiGet<'a, K> {
             let visit: fn(Found<'_>) -> Value = value_of;
             match engine.get_in_memory(key.as_ref(), &mut Some(visit))? {
                 InMemory::Known(known) => values.push(known),
-                InMemory::Unknown(unknown) => {
+                InMemory::Elsewhere(elsewhere) => {
                     values.push(None);
-                    misses.push((at, key.as_ref(), unknown));
+                    misses.push((at, key.as_ref(), elsewhere));
                 }
             }
         }
         let mut misses = misses.into_iter();
         loop {
-            let reads = misses.by_ref().take(READS_MAX).map(|(at, key, unknown)| {
-                let remote = &inner.remotes[engine.owner_of(unknown.shard())];
-                async move { (at, engine.get_in_tables(remote, key, &unknown).await) }
+            let reads = misses.by_ref().take(READS_MAX).map(|(at, key, elsewhere)| {
+                let remote = &inner.remotes[engine.owner_of(elsewhere.shard())];
+                async move { (at, engine.fetch(remote, key, &elsewhere).await) }
             });
             let found = join_all(reads).await;
             if found.is_empty() {
                 return Ok(values);
             }
-            for (at, entry) in found {
-                values[at] = entry?.map(|entry| value_of(Found::Own(entry.value)));
+            for (at, fetched) in found {
+                values[at] = fetched?.map(|fetched| fetched.visit(value_of));
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::base::seq::Kind;
 use crate::db::operations::value_of;
 use crate::db::{Batch, Db, Value};
 use crate::runtime::{LocalIo, run_on_owner};
-use crate::shard::{Found, check_sizes};
+use crate::shard::Found;
 use crate::wal::Role;
 
 /// What the closure given to [`Db::on_shard`] works with: the database, on the
@@ -110,6 +110,7 @@ impl Shard {
             Found::Bytes(bytes) => visit(bytes),
             Found::Shared(bytes) => visit(&bytes),
             Found::Own(bytes) => visit(&bytes),
+            Found::Loaded(bytes) => visit(&bytes),
         };
         self.db.inner.engine.get(&self.io, key, visit).await
     }
@@ -167,7 +168,7 @@ impl Shard {
     }
 
     async fn write_one(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<()> {
-        check_sizes(key, value)?;
+        self.db.inner.engine.check_sizes(key, value)?;
         let op = self.db.op(kind, key, value);
         let engine = &self.db.inner.engine;
         engine.write(&self.io, Role::Follower, &[op], self.durability).await

@@ -13,7 +13,6 @@ use crate::db::backend::{Backend, OwnerKind, OwnerThread, Owners, wait_on};
 use crate::db::options::{Derived, IoBackend, Options};
 use crate::io::blocking::Blocking;
 use crate::io::{BufferPool, File, Io, IoCounters};
-use crate::lsm::Row;
 use crate::manifest::IDENTITY;
 use crate::memtable::ArenaPool;
 #[cfg(feature = "sim")]
@@ -21,7 +20,8 @@ use crate::runtime::Mailbox;
 use crate::runtime::{
     AsyncMutex, Remote, RuntimeCounters, RuntimeCounts, block_on, is_owner_thread,
 };
-use crate::shard::{Engine, Found, Opening, Scanner, WriteOp, recover};
+use crate::shard::{Engine, Found, Opening, Row, Scanner, WriteOp, recover};
+use crate::value::PIECE_BYTES;
 use crate::wal::Role;
 
 /// The lock's file.
@@ -197,6 +197,7 @@ fn opening(
         pool: BufferPool::new(BUFFER_BYTES, 1),
         owner_pools,
         arenas: ArenaPool::new(derived.arena_bytes()),
+        value_pool: BufferPool::new(PIECE_BYTES, derived.value_buffers()),
         map_dir: options.map_dir_text()?,
     })
 }

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use crate::base::keys::KeyBounds;
 use crate::base::seq::Kind;
 use crate::db::{Batch, Db, Value};
-use crate::shard::{Found, WriteOp, check_sizes};
+use crate::shard::{Found, WriteOp};
 
 /// A put that is to be done; see [`Db::put`].
 ///
@@ -45,7 +45,8 @@ impl Put<'_> {
     ///
     /// # Errors
     /// `InvalidArgument` for a key above [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX)
-    /// or a value above [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) bytes;
+    /// or a value above [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) bytes, or
+    /// above a quarter of the memory budget;
     /// `NoSpace` (write again once there is space); `Poisoned` and `Io` (the
     /// outcome is unknown until the database is opened again); `Closed`.
     ///
@@ -56,7 +57,7 @@ impl Put<'_> {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn wait(self) -> Result<()> {
-        check_sizes(self.key, self.value)?;
+        self.db.inner.engine.check_sizes(self.key, self.value)?;
         let op = self.db.op(Kind::Put, self.key, self.value);
         self.db.inner.write(&[op], self.durability)
     }
@@ -106,7 +107,7 @@ impl Delete<'_> {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn wait(self) -> Result<()> {
-        check_sizes(self.key, b"")?;
+        self.db.inner.engine.check_sizes(self.key, b"")?;
         let op = self.db.op(Kind::Delete, self.key, b"");
         self.db.inner.write(&[op], self.durability)
     }
@@ -176,7 +177,7 @@ impl Db {
         let engine = &self.inner.engine;
         let mut ops: Vec<WriteOp<'_>> = Vec::with_capacity(batch.len());
         for (kind, key, value) in batch.iter() {
-            check_sizes(key, value)?;
+            engine.check_sizes(key, value)?;
             ops.push(self.op(kind, key, value));
         }
         // Stable: writes to one key stay in their order.
@@ -232,6 +233,7 @@ pub(super) fn value_of(found: Found<'_>) -> Value {
         Found::Bytes(bytes) => Value::own(bytes.into()),
         Found::Shared(bytes) => Value::shared(bytes),
         Found::Own(bytes) => Value::own(bytes),
+        Found::Loaded(bytes) => Value::loaded(bytes),
     }
 }
 
@@ -271,6 +273,7 @@ impl<R, F: FnOnce(&[u8]) -> R> GetWith<'_, F> {
             Found::Bytes(bytes) => visit(bytes),
             Found::Shared(bytes) => visit(&bytes),
             Found::Own(bytes) => visit(&bytes),
+            Found::Loaded(bytes) => visit(&bytes),
         })
     }
 }

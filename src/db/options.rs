@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
-use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::base::limits::{SHARDS_MAX, UNIT, UNIT_U64, VALUE_BYTES_MAX, round_up_u64};
 use crate::cache::Cache;
 use crate::lsm::{Hierarchy, LEVELS, Strategy};
 use crate::runtime::OwnerConfig;
 use crate::shard::Limits;
 use crate::sst::Compression;
+use crate::value::PIECE_BYTES;
 use crate::wal::{MapSizes, SEGMENT_BYTES_MAX, SegmentSizes};
 
 const MIB: u64 = 1 << 20;
@@ -36,6 +37,16 @@ const CACHE_PERCENT: u64 = 30;
 
 /// The share of the memory budget that mappings may take: one in so many.
 const MAP_SHARE: u64 = 16;
+
+/// The share of the memory budget that one value may take: one in so many.
+const VALUE_SHARE: u64 = 4;
+
+/// The share of the memory budget that idle buffers for long values may take:
+/// one in so many.
+const VALUE_BUFFERS_SHARE: u64 = 64;
+
+/// Such buffers at most.
+const VALUE_BUFFERS_MAX: u64 = 16;
 
 /// Requests of futures at one owner, unless the user says otherwise: as many
 /// as fit on its ring beside its own.
@@ -183,6 +194,10 @@ impl Options {
     /// (about 2 % of the data), with four bytes for each block that may be
     /// cached, and the read-ahead of scans, up to 256 KiB for each table a scan
     /// touches.
+    ///
+    /// A quarter of it, or [`VALUE_BYTES_MAX`] if that is
+    /// less, is the longest value that a write takes. Longer ones that are there
+    /// can be read.
     ///
     /// It also bounds the log, and with that the time to open after a crash:
     /// memtables are flushed when all streams together keep more than the
@@ -611,6 +626,7 @@ impl Derived {
             memtable_bytes,
             frozen_max: FROZEN_MAX,
             wal_bytes_max: (self.memory / owners as u64).max(4 * self.segments.max_bytes),
+            value_bytes_max: (self.memory / VALUE_SHARE).min(VALUE_BYTES_MAX as u64) as usize,
             group_bytes_max,
             map: MapSizes {
                 slot_bytes: slot_bytes.min(group_bytes_max) as u32,
@@ -675,6 +691,12 @@ impl Derived {
     /// Memory of flushed memtables that is kept for the next ones.
     pub(super) fn arena_bytes(&self) -> usize {
         (self.memory / 8) as usize
+    }
+
+    /// Buffers that long values are written and read with, and that are kept.
+    pub(super) fn value_buffers(&self) -> usize {
+        let share = self.memory / VALUE_BUFFERS_SHARE / PIECE_BYTES as u64;
+        share.clamp(1, VALUE_BUFFERS_MAX) as usize
     }
 }
 

@@ -136,7 +136,7 @@ impl Iterator for ScanIter {
         if row.is_err() {
             self.left = 0;
         }
-        Some(row.map(|(key, value)| (Value::own(key), Value::own(value))))
+        Some(row.map(|(key, value)| (Value::own(key), Value::loaded(value))))
     }
 }
 

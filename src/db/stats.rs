@@ -58,6 +58,11 @@ pub struct Stats {
     /// The levels of the tree, from level 0, where tables come as they are
     /// flushed.
     pub levels: [LevelStats; LEVELS],
+    /// Files with values above 64 KiB.
+    pub value_files: u64,
+    /// Bytes of them that are in use: by values that are there, or were replaced
+    /// and may still be read; rounded up to 4,096 for each.
+    pub value_bytes: u64,
     /// Bytes of memory that filters and indexes of tables take, with what leads
     /// to their cached blocks.
     pub pinned_bytes: u64,
@@ -215,6 +220,8 @@ impl Stats {
                 entries: level.entries,
                 tombstones: level.tombstones,
             }),
+            value_files: stats.value_files,
+            value_bytes: stats.value_bytes,
             pinned_bytes: stats.pinned_bytes,
             wal_segments: stats.wal_segments,
             wal_bytes: stats.wal_bytes,
@@ -310,6 +317,8 @@ impl Stats {
             ("tables", self.tables),
             ("table_bytes", self.table_bytes),
             ("damaged_tables", self.damaged_tables),
+            ("value_files", self.value_files),
+            ("value_bytes", self.value_bytes),
             ("pinned_bytes", self.pinned_bytes),
             ("wal_segments", self.wal_segments),
             ("wal_bytes", self.wal_bytes),

@@ -11,8 +11,7 @@ use futures_core::{FusedStream, Stream};
 
 use crate::base::error::{Error, Result};
 use crate::db::{Db, Value};
-use crate::lsm::Row;
-use crate::shard::Scanner;
+use crate::shard::{Row, Scanner};
 
 /// Rows that are fetched at one time: few at first, as most scans are short.
 const ROWS_MIN: usize = 4;
@@ -121,7 +120,7 @@ impl Stream for ScanStream {
             }
             if let Some((key, value)) = this.rows.pop_front() {
                 this.left -= 1;
-                return Poll::Ready(Some(Ok((Value::own(key), Value::own(value)))));
+                return Poll::Ready(Some(Ok((Value::own(key), Value::loaded(value)))));
             }
             match std::mem::replace(&mut this.state, State::Over(None)) {
                 State::Over(error) => return Poll::Ready(error.map(Err)),

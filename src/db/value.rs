@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::value::Loaded;
+
 /// Bytes of a value or a key, owned by the caller. Derefs to `[u8]`.
 ///
 /// ```
@@ -21,8 +23,10 @@ pub struct Value(Bytes);
 #[derive(Clone)]
 enum Bytes {
     Own(Box<[u8]>),
-    /// Shared with a memtable: a long value is not copied.
+    /// Shared with a memtable: a value above 4 KiB is not copied.
     Shared(Arc<[u8]>),
+    /// As it was read from a value file.
+    Loaded(Arc<Loaded>),
 }
 
 impl Value {
@@ -32,6 +36,13 @@ impl Value {
 
     pub(super) fn shared(bytes: Arc<[u8]>) -> Self {
         Self(Bytes::Shared(bytes))
+    }
+
+    pub(super) fn loaded(loaded: Loaded) -> Self {
+        match loaded {
+            Loaded::Own(bytes) => Self::own(bytes),
+            loaded @ Loaded::Buf(..) => Self(Bytes::Loaded(Arc::new(loaded))),
+        }
     }
 
     /// The bytes as a vector.
@@ -49,6 +60,7 @@ impl Value {
         match self.0 {
             Bytes::Own(bytes) => bytes.into_vec(),
             Bytes::Shared(bytes) => bytes.to_vec(),
+            Bytes::Loaded(bytes) => bytes.to_vec(),
         }
     }
 }
@@ -60,6 +72,7 @@ impl Deref for Value {
         match &self.0 {
             Bytes::Own(bytes) => bytes,
             Bytes::Shared(bytes) => bytes,
+            Bytes::Loaded(bytes) => bytes,
         }
     }
 }

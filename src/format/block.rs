@@ -26,7 +26,7 @@ use std::ops::{Range, RangeInclusive};
 use super::header::{ByteReader, DecodeError};
 use super::varint;
 use crate::base::checksum::Seed;
-use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UNIT, round_up};
 use crate::base::seq::{SeqNo, Tag, compare_internal};
 
 pub use build::{BlockBuilder, Layout};
@@ -38,7 +38,7 @@ pub(crate) const TRAILER_BYTES: usize = 16;
 
 /// The largest block: one entry with the longest key and the longest value.
 pub(crate) const BLOCK_BYTES_MAX: usize = round_up(
-    3 * 3 + TAG_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX + 2 + COUNTS_BYTES + TRAILER_BYTES,
+    3 * 3 + TAG_BYTES + KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX + 2 + COUNTS_BYTES + TRAILER_BYTES,
 );
 
 const TAG_BYTES: usize = 8;
@@ -55,7 +55,7 @@ const BUCKET_COLLISION: u8 = 255;
 const HASHED_RESTARTS: RangeInclusive<usize> = 2..=253;
 
 // Lengths of keys and values fit varints of three bytes.
-const _: () = assert!(KEY_BYTES_MAX < 1 << 21 && VALUE_BYTES_MAX < 1 << 21);
+const _: () = assert!(KEY_BYTES_MAX < 1 << 21 && INLINE_VALUE_BYTES_MAX < 1 << 21);
 const _: () = assert!(*HASHED_RESTARTS.end() <= BUCKET_NONE as usize);
 
 /// The bucket of a key with this hash.

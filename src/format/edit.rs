@@ -8,6 +8,7 @@ use std::fmt;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
 use crate::base::seq::SeqNo;
 use crate::format::record::{Unusable, u32_at, u64_at};
+use crate::format::value::Extent;
 
 /// The bit of an edit's type that says that it must be understood.
 const MUST: u16 = 0x8000;
@@ -21,6 +22,9 @@ const STREAM_MAP: u16 = MUST | 6;
 const TABLE: u16 = MUST | 16;
 const FLUSHED: u16 = MUST | 17;
 const TABLE_REMOVED: u16 = MUST | 18;
+const VALUE_FILE: u16 = MUST | 19;
+const VALUES_DROPPED: u16 = MUST | 20;
+const VALUES_RECLAIMED: u16 = MUST | 21;
 
 /// One WAL stream of one opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +88,14 @@ pub(crate) enum Edit {
     TableRemoved { level: u8, id: FileId },
     /// Shard: every write up to this sequence number is in the tables.
     Flushed { seq: SeqNo },
+    /// Shard: tables refer to so many more bytes of this value file.
+    ValueFile { id: FileId, bytes: u64 },
+    /// Shard: no table refers to these any more. They are numbered, from `first`
+    /// on.
+    ValuesDropped { first: u64, extents: Vec<Extent> },
+    /// Shard: those dropped that have a number below this were given back to the
+    /// file system.
+    ValuesReclaimed { below: u64 },
 }
 
 /// Appends the encoding of `edit` to `out`.
@@ -98,6 +110,9 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
         Edit::Table { .. } => TABLE,
         Edit::TableRemoved { .. } => TABLE_REMOVED,
         Edit::Flushed { .. } => FLUSHED,
+        Edit::ValueFile { .. } => VALUE_FILE,
+        Edit::ValuesDropped { .. } => VALUES_DROPPED,
+        Edit::ValuesReclaimed { .. } => VALUES_RECLAIMED,
     };
     out.extend(kind.to_le_bytes());
     let length_at = out.len();
@@ -145,6 +160,19 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
             out.extend(id.to_u64().to_le_bytes());
         }
         Edit::Flushed { seq } => out.extend(seq.to_le_bytes()),
+        Edit::ValueFile { id, bytes } => {
+            out.extend(id.to_u64().to_le_bytes());
+            out.extend(bytes.to_le_bytes());
+        }
+        Edit::ValuesDropped { first, extents } => {
+            out.extend(first.to_le_bytes());
+            for extent in extents {
+                out.extend(extent.file.to_u64().to_le_bytes());
+                out.extend(extent.offset.to_le_bytes());
+                out.extend(extent.bytes.to_le_bytes());
+            }
+        }
+        Edit::ValuesReclaimed { below } => out.extend(below.to_le_bytes()),
     }
     let length = (out.len() - length_at - 4) as u32;
     out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
@@ -225,6 +253,19 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
             Edit::TableRemoved { level, id: FileId::from_u64(fields.u64()?) }
         }
         FLUSHED => Edit::Flushed { seq: fields.u64()? },
+        VALUE_FILE => Edit::ValueFile { id: FileId::from_u64(fields.u64()?), bytes: fields.u64()? },
+        VALUES_DROPPED => {
+            let first = fields.u64()?;
+            let mut extents = Vec::with_capacity(fields.rest.len() / 24);
+            while !fields.rest.is_empty() {
+                extents.push(fields.extent()?);
+            }
+            if first.checked_add(extents.len() as u64).is_none() {
+                return Err(Unusable::malformed("dropped values with impossible numbers"));
+            }
+            Edit::ValuesDropped { first, extents }
+        }
+        VALUES_RECLAIMED => Edit::ValuesReclaimed { below: fields.u64()? },
         _ => return Ok(None),
     };
     if !fields.rest.is_empty() {
@@ -261,6 +302,15 @@ impl<'a> Fields<'a> {
 
     fn u64(&mut self) -> Result<u64, Unusable> {
         self.take(8).map(|b| u64_at(b, 0))
+    }
+
+    fn extent(&mut self) -> Result<Extent, Unusable> {
+        let file = FileId::from_u64(self.u64()?);
+        let extent = Extent { file, offset: self.u64()?, bytes: self.u64()? };
+        if !extent.is_sane() {
+            return Err(Unusable::malformed("a dropped value in an impossible place"));
+        }
+        Ok(extent)
     }
 
     fn stream_key(&mut self) -> Result<StreamKey, Unusable> {
@@ -312,6 +362,15 @@ mod tests {
             },
             Edit::TableRemoved { level: 6, id: FileId::new(7, 9) },
             Edit::Flushed { seq: 1000 },
+            Edit::ValueFile { id: FileId::new(7, 8), bytes: 1 << 20 },
+            Edit::ValuesDropped {
+                first: 5,
+                extents: vec![
+                    Extent { file: FileId::new(7, 8), offset: 4096, bytes: 69_632 },
+                    Extent { file: FileId::new(7, 8), offset: 1 << 20, bytes: 131_072 },
+                ],
+            },
+            Edit::ValuesReclaimed { below: 7 },
         ]
     }
 

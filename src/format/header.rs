@@ -149,10 +149,13 @@ pub(crate) enum FileType {
     Identity,
     /// A mapping: buffers of a write-ahead log.
     Map,
+    /// A value file.
+    Value,
 }
 
 impl FileType {
-    const ALL: [Self; 5] = [Self::Table, Self::Wal, Self::Manifest, Self::Identity, Self::Map];
+    const ALL: [Self; 6] =
+        [Self::Table, Self::Wal, Self::Manifest, Self::Identity, Self::Map, Self::Value];
 
     fn magic(self) -> &'static [u8; 8] {
         match self {
@@ -161,6 +164,7 @@ impl FileType {
             Self::Manifest => b"OUROMAN\0",
             Self::Identity => b"OUROIDN\0",
             Self::Map => b"OUROMAP\0",
+            Self::Value => b"OUROVAL\0",
         }
     }
 
@@ -188,6 +192,7 @@ impl FileType {
             Self::Manifest => "manifest",
             Self::Identity => "identity file",
             Self::Map => "mapping of the log",
+            Self::Value => "value file",
         }
     }
 }

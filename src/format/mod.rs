@@ -11,4 +11,5 @@ pub(crate) mod filter;
 pub(crate) mod header;
 pub(crate) mod record;
 pub(crate) mod table;
+pub(crate) mod value;
 pub(crate) mod varint;

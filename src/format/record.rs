@@ -11,8 +11,9 @@ use std::path::Path;
 use crate::base::checksum::Seed;
 use crate::base::error::Error;
 use crate::base::ids::{DbId, Epoch, KeyspaceId, ShardId, StreamId};
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo};
+use crate::format::value::Reference;
 use crate::format::varint;
 
 /// Bytes of a record's header.
@@ -197,7 +198,7 @@ pub(crate) struct Write<'a> {
     pub(crate) seq: SeqNo,
     pub(crate) kind: Kind,
     pub(crate) key: &'a [u8],
-    /// Empty unless the kind is `Put`.
+    /// Empty for a delete.
     pub(crate) value: &'a [u8],
 }
 
@@ -210,15 +211,18 @@ fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
         Kind::from_u8(kind).ok_or_else(|| Unusable::Newer(format!("an entry of kind {kind}")))?;
     let (key_len, rest) = varint::decode(rest).ok_or_else(cut)?;
     let (value_len, rest) = match kind {
-        Kind::Put => varint::decode(rest).ok_or_else(cut)?,
+        Kind::Put | Kind::Indirect => varint::decode(rest).ok_or_else(cut)?,
         Kind::Delete => (0, rest),
     };
     // The engine's own limits: what follows relies on them.
-    if key_len as usize > KEY_BYTES_MAX || value_len as usize > VALUE_BYTES_MAX {
+    if key_len as usize > KEY_BYTES_MAX || value_len as usize > INLINE_VALUE_BYTES_MAX {
         return Err(Unusable::malformed("an entry above the limits"));
     }
     let (key, rest) = rest.split_at_checked(key_len as usize).ok_or_else(cut)?;
     let (value, rest) = rest.split_at_checked(value_len as usize).ok_or_else(cut)?;
+    if kind == Kind::Indirect && Reference::decode(value).is_err() {
+        return Err(Unusable::malformed("a reference to a value that makes no sense"));
+    }
     Ok((kind, key, value, rest))
 }
 
@@ -230,7 +234,7 @@ pub(crate) const fn section_bytes() -> usize {
 /// Bytes of one entry.
 pub(crate) fn entry_bytes(kind: Kind, key_len: usize, value_len: usize) -> usize {
     let value = match kind {
-        Kind::Put => varint::len(value_len as u32) + value_len,
+        Kind::Put | Kind::Indirect => varint::len(value_len as u32) + value_len,
         Kind::Delete => 0,
     };
     1 + varint::len(key_len as u32) + key_len + value
@@ -265,11 +269,12 @@ impl<'a> PayloadWriter<'a> {
     pub(crate) fn entry(&mut self, kind: Kind, key: &[u8], value: &[u8]) {
         self.bytes(&[kind as u8]);
         self.varint(key.len());
-        if kind == Kind::Put {
+        let has_value = kind != Kind::Delete;
+        if has_value {
             self.varint(value.len());
         }
         self.bytes(key);
-        if kind == Kind::Put {
+        if has_value {
             self.bytes(value);
         }
     }
@@ -392,7 +397,7 @@ mod tests {
     /// A memtable takes no such entries.
     #[test]
     fn entries_above_the_limits_are_refused() {
-        for (key_len, value_len) in [(KEY_BYTES_MAX + 1, 0), (3, VALUE_BYTES_MAX + 1)] {
+        for (key_len, value_len) in [(KEY_BYTES_MAX + 1, 0), (3, INLINE_VALUE_BYTES_MAX + 1)] {
             let (key, value) = (vec![1; key_len], vec![2; value_len]);
             let payload = section_bytes() + entry_bytes(Kind::Put, key_len, value_len);
             let mut bytes = vec![0; HEADER_BYTES + payload];

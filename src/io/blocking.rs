@@ -117,6 +117,11 @@ impl Io for Blocking {
         os::sync(file)
     }
 
+    async fn punch(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+        self.counters.metadata();
+        os::punch(file, offset, bytes)
+    }
+
     os::blocking_calls!();
 
     #[expect(clippy::disallowed_methods, reason = "this is the trait's way of waiting")]

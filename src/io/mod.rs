@@ -133,6 +133,14 @@ pub(crate) trait Io: Clone + 'static {
     /// Opens a file with `O_DIRECT`; creates it with mode 0600.
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = Result<File>>;
 
+    /// Gives the space of whole units of a file back to the file system. They
+    /// read as zeroes then; the file's length stays. Whether that survives a
+    /// power cut is open until a [`Io::sync`].
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system cannot do it.
+    fn punch(&self, file: &File, offset: u64, bytes: u64) -> impl Future<Output = Result<()>>;
+
     /// The file's length in bytes.
     fn len(&self, file: &File) -> impl Future<Output = Result<u64>>;
 

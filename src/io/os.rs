@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::{File, Handle, Mapping, OpenMode, mapping};
@@ -238,6 +238,32 @@ pub(super) fn sync(file: &File) -> Result<()> {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::os("sync", file.path(), errno.into())),
         }
+    }
+}
+
+/// How a hole is made in a file.
+pub(super) const PUNCH: FallocateFlags =
+    FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+
+pub(super) fn punch(file: &File, offset: u64, bytes: u64) -> Result<()> {
+    assert_unlocked("to give back a part of a file");
+    loop {
+        match rustix::fs::fallocate(file.fd(), PUNCH, offset, bytes) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(not_punched(file, offset, errno)),
+        }
+    }
+}
+
+pub(super) fn not_punched(file: &File, offset: u64, errno: Errno) -> Error {
+    let path = file.path();
+    match errno {
+        Errno::OPNOTSUPP | Errno::NOSYS => Error::unsupported(format!(
+            "the file system of {} gives no parts of files back",
+            path.display()
+        )),
+        errno => Error::os_at("give back a part of", path, Some(offset), errno.into()),
     }
 }
 

@@ -26,8 +26,12 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// A key and its value.
-pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
+/// A key and its value, or the reference to it, as the kind says.
+pub(crate) struct Row {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) kind: Kind,
+    pub(crate) value: Box<[u8]>,
+}
 
 /// Copied entries of the mutable memtable, in the scan's direction.
 #[derive(Default)]
@@ -133,9 +137,14 @@ pub(crate) struct Cursor {
 
 struct Pending {
     key: Box<[u8]>,
-    /// Backward only: the newest visible version so far; `None` inside for a
+    /// Backward only: the newest visible version so far, unless it is a
     /// tombstone.
-    found: Option<Option<Box<[u8]>>>,
+    found: Option<(Kind, Box<[u8]>)>,
+}
+
+/// The kind of a version that has a value.
+fn value_kind(tag: Tag) -> Option<Kind> {
+    tag.kind().filter(|kind| *kind != Kind::Delete)
 }
 
 impl Cursor {
@@ -242,8 +251,9 @@ impl Cursor {
             match self.direction {
                 Direction::Forward if visible && !same_key => {
                     self.pending = Some(Pending { key: key.into(), found: None });
-                    if tag.kind() == Some(Kind::Put) {
-                        row = Some((Box::from(key), self.sources[source].copy_value()));
+                    if let Some(kind) = value_kind(tag) {
+                        let value = self.sources[source].copy_value();
+                        row = Some(Row { key: Box::from(key), kind, value });
                     }
                 }
                 Direction::Forward => {}
@@ -254,8 +264,8 @@ impl Cursor {
                         self.pending = Some(Pending { key, found: None });
                     }
                     if visible && let Some(pending) = &mut self.pending {
-                        let is_put = tag.kind() == Some(Kind::Put);
-                        pending.found = Some(is_put.then(|| self.sources[source].copy_value()));
+                        let source = &self.sources[source];
+                        pending.found = value_kind(tag).map(|kind| (kind, source.copy_value()));
                     }
                 }
             }
@@ -270,7 +280,7 @@ impl Cursor {
     /// Backward: the row of the key that was passed completely.
     fn take_pending(&mut self) -> Option<Row> {
         let pending = self.pending.take()?;
-        let value = pending.found.flatten()?;
-        Some((pending.key, value))
+        let (kind, value) = pending.found?;
+        Some(Row { key: pending.key, kind, value })
     }
 }

@@ -11,6 +11,7 @@ use crate::lsm::output::{Outputs, TablePlace};
 use crate::memtable::Memtable;
 use crate::runtime::slice_end;
 use crate::sst::Table;
+use crate::value::Changes;
 
 /// Entries, and bytes of them, between two ends of slices: some tens of
 /// microseconds of work.
@@ -37,7 +38,8 @@ pub(super) fn sampled(hash: KeyHash, value_bytes: usize) -> u64 {
 
 /// Writes what `memtable` holds, without what nobody can see any more, to a
 /// new table: durable, with its directory entry. `None` when nothing is left.
-/// On an error the file is for the caller to remove.
+/// Says what becomes of the long values that it refers to. On an error the file
+/// is for the caller to remove.
 pub(crate) async fn write_table<I: Io>(
     io: &I,
     memtable: &Memtable,
@@ -45,13 +47,16 @@ pub(crate) async fn write_table<I: Io>(
     older: &Older,
     hasher: &KeyHasher,
     place: &TablePlace,
-) -> Result<Option<Arc<Table>>> {
+) -> Result<(Option<Arc<Table>>, Changes)> {
     let mut keep = Keep::new(retain, older);
     let mut outputs = Outputs::new(io, place, io.calendar_s(), 0);
+    let mut values = Changes::default();
     let mut at = memtable.first();
     let (mut entries, mut bytes) = (0, 0);
     while let Some(entry) = memtable.entry(at) {
         let (key, hash) = (entry.key, hasher.hash(entry.key));
+        let known = values.flushed(entry.tag, &entry.value);
+        known.expect("references were checked before they got here");
         if let Judgement::Keep { is_newest } = keep.judge(key, entry.tag, hash) {
             for tombstone in keep.held() {
                 outputs.add(key, tombstone, &[], hash).await?;
@@ -61,6 +66,9 @@ pub(crate) async fn write_table<I: Io>(
             if stands_for > 0 {
                 outputs.asked(stands_for, older.ask(key, hash));
             }
+        } else {
+            let known = values.dropped(entry.tag, &entry.value);
+            known.expect("references were checked before they got here");
         }
         at = memtable.next(at);
         entries += 1;
@@ -72,5 +80,5 @@ pub(crate) async fn write_table<I: Io>(
     }
     let tables = outputs.finish().await?;
     assert!(tables.len() <= 1, "a memtable becomes one table");
-    Ok(tables.into_iter().next())
+    Ok((tables.into_iter().next(), values))
 }

@@ -67,7 +67,7 @@ impl Member {
         below && above
     }
 
-    fn sound(&self) -> Result<Arc<Table>> {
+    pub(super) fn sound(&self) -> Result<Arc<Table>> {
         match self {
             Self::Sound(table) => Ok(Arc::clone(table)),
             Self::Damaged { error, .. } => Err(error.clone()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::levels::{InLevels, Levels, Member, Older};
 use super::run::RunIter;
 use super::{
-    Cursor, Direction, FileIds, Lookup, Mutable, Retain, Step, TablePlace, View, write_table,
+    Cursor, Direction, FileIds, Lookup, Mutable, Retain, Row, Step, TablePlace, View, write_table,
 };
 use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
@@ -93,7 +93,7 @@ impl Maker {
         let (sim, retain, hasher) = (&self.sim, Retain::All, hasher());
         let older = self.older.clone();
         let table = sim.block_on(write_table(sim, &memtable, &retain, &older, &hasher, &place));
-        let table = table.expect("a table").expect("entries");
+        let table = table.expect("a table").0.expect("entries");
         table.cache_in(self.cache.as_ref());
         table
     }
@@ -153,7 +153,8 @@ fn rows(sim: &Sim, view: &View, direction: Direction, from: Option<&[u8]>) -> Ve
         let cursor = Cursor::new(sim, view, nothing, direction, SEQ_MAX, &unbounded, from);
         let mut cursor = cursor.await.expect("sound tables");
         let mut rows = Vec::new();
-        while let Step::Row((key, value)) = cursor.step(sim).await.expect("sound tables") {
+        while let Step::Row(Row { key, value, .. }) = cursor.step(sim).await.expect("sound tables")
+        {
             rows.push([&key[..], &value[..]].concat());
         }
         rows
@@ -194,7 +195,7 @@ fn levels_are_read_newest_first() {
             let stats = cache.stats();
             assert!(stats.hits > 0 && stats.evicted > 0, "{stats:?}");
         }
-        let view = View { frozen: Vec::new(), levels };
+        let view = View { levels, ..View::default() };
         let all: Vec<_> = maker.model.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))).collect();
         let joined = |(k, v): &(&Vec<u8>, &Vec<u8>)| [&k[..], &v[..]].concat();
         let mut expected: Vec<_> = all.iter().map(joined).collect();

@@ -6,6 +6,7 @@ use crate::base::seq::SeqNo;
 use crate::lsm::levels::Levels;
 use crate::memtable::{Entry, Memtable};
 use crate::sst::Table;
+use crate::value::{Garbage, Pin};
 
 /// An immutable memtable on its way into a table.
 pub(crate) struct Frozen {
@@ -25,6 +26,8 @@ pub(crate) struct View {
     /// Newest first.
     pub(crate) frozen: Vec<Arc<Frozen>>,
     pub(crate) levels: Levels,
+    /// Keeps the long values that it refers to.
+    pub(crate) values: Arc<Pin>,
 }
 
 impl View {
@@ -39,17 +42,25 @@ impl View {
         let (last, rest) = self.frozen.split_last().expect("a memtable was flushed");
         assert!(Arc::ptr_eq(last, oldest), "memtables are flushed oldest first");
         let levels = table.map_or_else(|| self.levels.clone(), |table| self.levels.flushed(table));
-        Self { frozen: rest.to_vec(), levels }
+        Self { frozen: rest.to_vec(), levels, values: Arc::clone(&self.values) }
     }
 
     /// The view with other tables.
     pub(crate) fn with_levels(&self, levels: Levels) -> Self {
-        Self { frozen: self.frozen.clone(), levels }
+        Self { frozen: self.frozen.clone(), levels, values: Arc::clone(&self.values) }
     }
 
     /// The view after the mutable memtable became immutable.
     pub(crate) fn rotated(&self, newest: Arc<Frozen>) -> Self {
         let frozen = std::iter::once(newest).chain(self.frozen.iter().cloned()).collect();
-        Self { frozen, levels: self.levels.clone() }
+        Self { frozen, levels: self.levels.clone(), values: Arc::clone(&self.values) }
+    }
+
+    /// This view, the first one after a commit that dropped long values.
+    pub(crate) fn without(mut self, garbage: Option<Garbage>) -> Self {
+        if let Some(garbage) = garbage {
+            self.values = self.values.succeed(garbage);
+        }
+        self
     }
 }

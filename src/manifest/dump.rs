@@ -118,6 +118,19 @@ fn tell<I: Io>(dump: &Dump<'_, I>, edit: &Edit) -> Result<(), Halt> {
         }
         Edit::TableRemoved { level, id } => format!("level {level} loses table {id}"),
         Edit::Flushed { seq } => format!("every write up to {seq} is in tables"),
+        Edit::ValueFile { id, bytes } => {
+            format!("tables refer to {bytes} more bytes of value file {id}")
+        }
+        Edit::ValuesDropped { first, extents } => {
+            let bytes: u64 = extents.iter().map(|extent| extent.bytes).sum();
+            let places = extents.len();
+            format!(
+                "{bytes} bytes in {places} places of value files are dropped, from number {first} on"
+            )
+        }
+        Edit::ValuesReclaimed { below } => {
+            format!("what was dropped with numbers below {below} was given back")
+        }
     };
     dump.text(2, &text)?;
     if let Edit::Table { meta, .. } = edit {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
 use crate::base::seq::Tag;
 
 use super::pool::ArenaPool;
@@ -39,7 +39,7 @@ const OFFSET_MASK: u32 = (1 << OFFSET_BITS) - 1;
 const _: () = assert!((CHUNK_BYTES / ALIGN).is_power_of_two());
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN));
 const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize);
-const _: () = assert!(VALUE_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(INLINE_VALUE_BYTES_MAX <= u32::MAX as usize);
 
 /// Where an entry starts: the number of its chunk and the offset there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Arena {
         assert!(key.len() <= KEY_BYTES_MAX, "the key is too long");
         match value {
             Payload::Inline(bytes) => {
-                assert!(bytes.len() <= VALUE_BYTES_MAX, "the inline value is too long");
+                assert!(bytes.len() <= INLINE_VALUE_BYTES_MAX, "the inline value is too long");
                 self.write(pool, key, tag, (bytes.len() as u32, FORM_INLINE), bytes)
             }
             Payload::Shared(value) => {

@@ -105,7 +105,7 @@ impl Memtable {
     /// # Panics
     ///
     /// When the key is longer than `KEY_BYTES_MAX`, or an inline value longer
-    /// than `VALUE_BYTES_MAX`.
+    /// than `INLINE_VALUE_BYTES_MAX`.
     pub fn insert(&mut self, key: &[u8], tag: Tag, value: Payload<'_>) {
         let address = self.arena.push(&self.pool, key, tag, value);
         self.tree.insert(&self.pool, &self.arena, address, key, tag);

@@ -10,7 +10,7 @@ use super::arena::CHUNK_BYTES;
 use super::node::{INNER_KEYS, Inner, LEAF_KEYS, Leaf};
 use super::tree::Slab;
 use super::*;
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
 use crate::base::seq::{Kind, SEQ_MAX};
 
 /// xorshift64*, so that every run does the same.
@@ -314,7 +314,7 @@ fn longest_keys_and_values() {
         let mut key = vec![b'k'; KEY_BYTES_MAX - random.below(2)];
         let at = random.below(key.len());
         key[at] = random.next() as u8;
-        let value_len = if seq % 3 == 0 { VALUE_BYTES_MAX } else { 10 };
+        let value_len = if seq % 3 == 0 { INLINE_VALUE_BYTES_MAX } else { 10 };
         let value = random.bytes(b"xyz", value_len);
         pair.put(&key, Tag::new(seq, Kind::Put), &value, seq % 2 == 0);
         pair.put_numbered(&user_key(seq), 1000 + seq);
@@ -331,7 +331,7 @@ fn key_above_the_limit_is_refused() {
 #[test]
 #[should_panic(expected = "inline value is too long")]
 fn inline_value_above_the_limit_is_refused() {
-    Pair::new().put(b"k", Tag::new(1, Kind::Put), &vec![0; VALUE_BYTES_MAX + 1], false);
+    Pair::new().put(b"k", Tag::new(1, Kind::Put), &vec![0; INLINE_VALUE_BYTES_MAX + 1], false);
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn memory_is_counted_to_the_byte() {
     // An entry with a chunk of its own: 16 + 2 + 65,536 bytes, in words.
     held += 65_560;
     used += 65_560;
-    memtable.insert(b"xl", Tag::new(3, Kind::Put), Payload::Inline(&[2; VALUE_BYTES_MAX]));
+    memtable.insert(b"xl", Tag::new(3, Kind::Put), Payload::Inline(&[2; INLINE_VALUE_BYTES_MAX]));
     assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
     // Enough for a second leaf and an inner node, in the chunk that is open.
@@ -470,7 +470,7 @@ fn dropped_memtable_gives_its_memory_to_the_next() {
             memtable.insert(&user_key(seq), Tag::new(seq, Kind::Put), Payload::Inline(&[3; 300]));
         }
         // It has a chunk of its own, which the pool does not take.
-        let long = Payload::Inline(&[4; VALUE_BYTES_MAX]);
+        let long = Payload::Inline(&[4; INLINE_VALUE_BYTES_MAX]);
         memtable.insert(b"long", Tag::new(5001, Kind::Put), long);
         let entry = memtable.get(&user_key(77), SEQ_MAX).expect("it was inserted");
         assert_eq!(entry.value[..], [3; 300]);

@@ -126,6 +126,13 @@ impl Io for BackgroundIo {
         })
     }
 
+    async fn punch(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+        on_each!(self, |io| io.punch(file, offset, bytes).await, |posting| {
+            let file = file.clone();
+            posting.call(move |io| async move { io.punch(&file, offset, bytes).await }).await
+        })
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         on_each!(self, |io| io.open(path, mode).await, |posting| {
             let path = path.to_owned();

@@ -51,6 +51,10 @@ impl<I: Io> Io for Budgeted<I> {
         self.io.sync(file).await
     }
 
+    async fn punch(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+        self.io.punch(file, offset, bytes).await
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         self.io.open(path, mode).await
     }

@@ -116,6 +116,10 @@ impl Io for LocalIo {
         on_each!(self, |io| io.sync(file).await)
     }
 
+    async fn punch(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+        on_each!(self, |io| io.punch(file, offset, bytes).await)
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         on_each!(self, |io| io.open(path, mode).await)
     }

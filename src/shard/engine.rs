@@ -21,6 +21,7 @@ use crate::shard::clock::Clock;
 use crate::shard::pace::{SlowWriteCounts, SlowWrites};
 use crate::shard::state::{Shard, ShardCounts};
 use crate::sst::{FilterCounts, ReadCounters, Retired};
+use crate::value::{ValueCounts, ValueWork};
 use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 
 /// The bounds one database works within.
@@ -32,6 +33,8 @@ pub(crate) struct Limits {
     pub(crate) frozen_max: usize,
     /// Live log one stream may have before memtables are flushed to free it.
     pub(crate) wal_bytes_max: u64,
+    /// The longest value.
+    pub(crate) value_bytes_max: usize,
     /// The longest record: header, sections and entries of one batch.
     pub(crate) group_bytes_max: usize,
     /// A stream without writes for this long proves its last group durable.
@@ -110,6 +113,8 @@ pub(crate) struct Owner {
     /// Files that nobody reads any more, and the event of the job that compacts
     /// and removes them: set when a table was flushed, too.
     pub(crate) retired: Arc<Retired>,
+    /// Set when there is something to do for the value files of its shards.
+    pub(crate) value_work: ValueWork,
     pub(crate) stopping: AtomicBool,
 }
 
@@ -173,6 +178,7 @@ impl Engine {
             let shard = self.shard(shard);
             shard.lock().flush_error = Some(cause.clone());
             shard.wake_stalled();
+            shard.values.fail(cause);
         }
     }
 
@@ -201,6 +207,9 @@ impl Engine {
             let situation = Situation { is_idle: true, retain, calendar_s: 0 };
             let next = pick(&view.levels, &self.limits.hierarchy, &situation);
             stats.compaction_debt_bytes += next.map_or(0, |plan| plan.input_bytes());
+            let ValueCounts { files, bytes } = shard.values.counts();
+            stats.value_files += files;
+            stats.value_bytes += bytes;
             stats.immutable_memtables += view.frozen.len() as u64;
             for frozen in &view.frozen {
                 stats.memtable_bytes += frozen.memtable.memory_bytes() as u64;
@@ -262,12 +271,13 @@ pub(crate) fn root_snapshot(old: impl Iterator<Item = StreamState>) -> Vec<Edit>
 }
 
 /// The edits that say what a shard consists of.
-pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo) -> Vec<Edit> {
+pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo, values: Vec<Edit>) -> Vec<Edit> {
     let edit = |(level, table): (u8, &Member)| Edit::Table { level, meta: table.meta().clone() };
     let mut edits: Vec<Edit> = levels.tables().map(edit).collect();
     // Of level 0 the newest comes last.
     edits.reverse();
     edits.push(Edit::Flushed { seq: flushed });
+    edits.extend(values);
     edits
 }
 
@@ -298,6 +308,8 @@ pub(crate) struct EngineStats {
     pub(crate) table_bytes: u64,
     pub(crate) damaged_tables: u64,
     pub(crate) compaction_debt_bytes: u64,
+    pub(crate) value_files: u64,
+    pub(crate) value_bytes: u64,
     pub(crate) pinned_bytes: u64,
     pub(crate) wal_segments: u64,
     pub(crate) wal_bytes: u64,

@@ -2,7 +2,7 @@
 //!
 //! Under the shard's lock: the mutable memtable, and a copy of the view.
 //! Without it: immutable memtables, filters, cached blocks, and only then the
-//! device.
+//! device: blocks, long values.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use crate::base::hash::KeyHash;
 use crate::base::ids::ShardId;
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
-use crate::lsm::{InLevels, Lookup, Place, View};
+use crate::lsm::{self, InLevels, Lookup, View};
 use crate::memtable::{Entry, ValueRef};
 use crate::shard::engine::Engine;
 use crate::sst::TableEntry;
+use crate::value::Loaded;
 
 /// A value that was found.
 pub(crate) enum Found<'a> {
@@ -25,6 +26,8 @@ pub(crate) enum Found<'a> {
     Shared(Arc<[u8]>),
     /// For the caller alone.
     Own(Box<[u8]>),
+    /// Read for this.
+    Loaded(Loaded),
 }
 
 thread_local! {
@@ -37,6 +40,8 @@ thread_local! {
 enum Looked {
     /// The value is in the scratch buffer.
     Copied,
+    /// A reference to it is.
+    Referred(Arc<View>),
     Shared(Arc<[u8]>),
     Deleted,
     Absent(Arc<View>, SeqNo),
@@ -46,23 +51,46 @@ enum Looked {
 pub(crate) enum InMemory<R> {
     /// The newest visible value, if there is one, as it was visited.
     Known(Option<R>),
-    /// It depends on a block that is not in memory.
-    Unknown(Unknown),
+    /// It must be read, if there is one.
+    Elsewhere(Elsewhere),
 }
 
-/// A key about which nothing in memory decides.
-pub(crate) struct Unknown {
+/// A value that is not in memory, if it is at all.
+pub(crate) struct Elsewhere {
     shard: ShardId,
+    /// Also keeps the value file as it is.
     view: Arc<View>,
-    hash: KeyHash,
-    bound: SeqNo,
-    missing: Place,
+    place: Place,
 }
 
-impl Unknown {
+enum Place {
+    /// In a table, perhaps: the first block of which that depends is not in
+    /// memory.
+    Tables(KeyHash, SeqNo, lsm::Place),
+    /// A reference to a value file.
+    Value(Box<[u8]>),
+}
+
+impl Elsewhere {
     /// The shard the key is of.
     pub(crate) fn shard(&self) -> ShardId {
         self.shard
+    }
+}
+
+/// A value that was read.
+pub(crate) enum Fetched {
+    /// It was in a block.
+    Entry(TableEntry),
+    Loaded(Loaded),
+}
+
+impl Fetched {
+    pub(crate) fn visit<R>(self, visit: impl FnOnce(Found<'_>) -> R) -> R {
+        match self {
+            Self::Entry(entry) => visit(Found::Own(entry.value)),
+            Self::Loaded(loaded) => visit(Found::Loaded(loaded)),
+        }
     }
 }
 
@@ -77,9 +105,9 @@ impl Engine {
         let mut visit = Some(visit);
         match self.get_in_memory(key, &mut visit)? {
             InMemory::Known(known) => Ok(known),
-            InMemory::Unknown(unknown) => {
-                let entry = self.get_in_tables(io, key, &unknown).await?;
-                Ok(entry.and_then(|entry| Some(visit.take()?(Found::Own(entry.value)))))
+            InMemory::Elsewhere(elsewhere) => {
+                let fetched = self.fetch(io, key, &elsewhere).await?;
+                Ok(fetched.and_then(|fetched| Some(fetched.visit(visit.take()?))))
             }
         }
     }
@@ -101,50 +129,73 @@ impl Engine {
             }
             let bound = state.published.visible();
             match state.mutable.get(key, bound) {
-                Some(entry) => look(&entry, &mut scratch),
+                Some(entry) => look(&entry, &mut scratch, &state.view),
                 None => Looked::Absent(Arc::clone(&state.view), bound),
             }
         };
-        let known = match looked {
-            Looked::Copied => visit.take().map(|visit| visit(Found::Bytes(&scratch))),
-            Looked::Shared(value) => visit.take().map(|visit| visit(Found::Shared(value))),
-            Looked::Deleted => None,
-            Looked::Absent(view, bound) => {
-                if let Some(entry) = view.get_frozen(key, bound) {
-                    SCRATCH.set(scratch);
-                    return Ok(InMemory::Known(visit_frozen(&entry, visit)));
-                }
-                let lookup = Lookup { counters: &self.read_counters, key, hash, bound };
-                match view.levels.look(&lookup, None, &mut scratch)? {
-                    InLevels::Found(tag) if tag.kind() == Some(Kind::Put) => {
-                        visit.take().map(|visit| visit(Found::Bytes(&scratch)))
-                    }
-                    InLevels::Found(_) | InLevels::Absent => None,
-                    InLevels::Missing(missing) => {
-                        SCRATCH.set(scratch);
-                        let shard = shard.id;
-                        let unknown = Unknown { shard, view, hash, bound, missing };
-                        return Ok(InMemory::Unknown(unknown));
-                    }
-                }
+        let elsewhere =
+            |view, place| InMemory::Elsewhere(Elsewhere { shard: shard.id, view, place });
+        let in_memory = match looked {
+            Looked::Copied => {
+                InMemory::Known(visit.take().map(|visit| visit(Found::Bytes(&scratch))))
             }
+            Looked::Shared(value) => {
+                InMemory::Known(visit.take().map(|visit| visit(Found::Shared(value))))
+            }
+            Looked::Deleted => InMemory::Known(None),
+            Looked::Referred(view) => elsewhere(view, Place::Value(scratch[..].into())),
+            Looked::Absent(view, bound) => match view.get_frozen(key, bound) {
+                None => {
+                    let lookup = Lookup { counters: &self.read_counters, key, hash, bound };
+                    match view.levels.look(&lookup, None, &mut scratch)? {
+                        InLevels::Found(tag) if tag.kind() == Some(Kind::Put) => {
+                            InMemory::Known(visit.take().map(|visit| visit(Found::Bytes(&scratch))))
+                        }
+                        InLevels::Found(tag) if tag.kind() == Some(Kind::Indirect) => {
+                            elsewhere(view, Place::Value(scratch[..].into()))
+                        }
+                        InLevels::Found(_) | InLevels::Absent => InMemory::Known(None),
+                        InLevels::Missing(missing) => {
+                            elsewhere(view, Place::Tables(hash, bound, missing))
+                        }
+                    }
+                }
+                Some(entry) if entry.tag.kind() == Some(Kind::Indirect) => {
+                    let reference = Box::from(&entry.value[..]);
+                    elsewhere(view, Place::Value(reference))
+                }
+                Some(entry) => InMemory::Known(visit_frozen(&entry, visit)),
+            },
         };
         SCRATCH.set(scratch);
-        Ok(InMemory::Known(known))
+        Ok(in_memory)
     }
 
-    /// Looks up in the tables what is not known in memory: its value, if it has
+    /// Reads what a look into memory did not find: the key's value, if it has
     /// one.
-    pub(crate) async fn get_in_tables<I: Io>(
+    pub(crate) async fn fetch<I: Io>(
         &self,
         io: &I,
         key: &[u8],
-        unknown: &Unknown,
-    ) -> Result<Option<TableEntry>> {
-        let Unknown { view, hash, bound, missing, .. } = unknown;
-        let lookup = Lookup { counters: &self.read_counters, key, hash: *hash, bound: *bound };
-        let entry = view.levels.get(io, &lookup, *missing).await?;
-        Ok(entry.filter(|entry| entry.tag.kind() == Some(Kind::Put)))
+        elsewhere: &Elsewhere,
+    ) -> Result<Option<Fetched>> {
+        let Elsewhere { shard, view, place } = elsewhere;
+        let values = &self.shard(*shard).values;
+        let (hash, bound, missing) = match place {
+            Place::Value(reference) => {
+                return values.load(io, reference).await.map(|value| Some(Fetched::Loaded(value)));
+            }
+            Place::Tables(hash, bound, missing) => (*hash, *bound, *missing),
+        };
+        let lookup = Lookup { counters: &self.read_counters, key, hash, bound };
+        let Some(entry) = view.levels.get(io, &lookup, missing).await? else {
+            return Ok(None);
+        };
+        Ok(match entry.tag.kind() {
+            Some(Kind::Put) => Some(Fetched::Entry(entry)),
+            Some(Kind::Indirect) => Some(Fetched::Loaded(values.load(io, &entry.value).await?)),
+            _ => None,
+        })
     }
 }
 
@@ -161,14 +212,22 @@ fn visit_frozen<R, F: FnOnce(Found<'_>) -> R>(
     }
 }
 
-fn look(entry: &Entry<'_>, scratch: &mut Vec<u8>) -> Looked {
+fn look(entry: &Entry<'_>, scratch: &mut Vec<u8>, view: &Arc<View>) -> Looked {
+    let mut copy = |value: &[u8]| {
+        scratch.clear();
+        scratch.extend_from_slice(value);
+    };
     match (entry.tag.kind(), &entry.value) {
         (Some(Kind::Put), ValueRef::Inline(value)) => {
-            scratch.clear();
-            scratch.extend_from_slice(value);
+            copy(value);
             Looked::Copied
         }
         (Some(Kind::Put), ValueRef::Shared(value)) => Looked::Shared(Arc::clone(value)),
+        // A few kilobytes at most.
+        (Some(Kind::Indirect), value) => {
+            copy(value);
+            Looked::Referred(Arc::clone(view))
+        }
         _ => Looked::Deleted,
     }
 }

@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
-use crate::base::seq::{SeqNo, Tag};
+use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::io::Io;
-use crate::lsm::{Cursor, Direction, Mutable, Row, Step, View};
+use crate::lsm::{Cursor, Direction, Mutable, Row as Unread, Step, View};
 use crate::memtable::{Memtable, ValueRef};
 use crate::shard::clock::Snapshot;
 use crate::shard::engine::Engine;
 use crate::shard::state::State;
+use crate::value::{Loaded, Pin};
 
 /// Entries copied under one hold of a shard's lock: few at first, as most
 /// scans are short.
@@ -76,6 +77,9 @@ impl ScanRange {
     }
 }
 
+/// A key and its value.
+pub(crate) type Row = (Box<[u8]>, Loaded);
+
 /// A scan under way.
 pub(crate) struct Scanner {
     engine: Arc<Engine>,
@@ -94,6 +98,8 @@ struct ShardScan {
     generation: u64,
     /// `None` before the first row.
     cursor: Option<Cursor>,
+    /// Keeps the long values that the cursor comes by.
+    values: Option<Arc<Pin>>,
     /// The last key this shard returned.
     last: Option<Box<[u8]>>,
     /// The last entry copied out of the mutable memtable.
@@ -103,7 +109,7 @@ struct ShardScan {
 
 /// Sorts the row that is next in the scan's direction highest.
 struct Head {
-    row: Row,
+    row: Unread,
     direction: Direction,
     index: usize,
 }
@@ -111,8 +117,8 @@ struct Head {
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> Ordering {
         match self.direction {
-            Direction::Forward => other.row.0.cmp(&self.row.0),
-            Direction::Backward => self.row.0.cmp(&other.row.0),
+            Direction::Forward => other.row.key.cmp(&self.row.key),
+            Direction::Backward => self.row.key.cmp(&other.row.key),
         }
     }
 }
@@ -140,6 +146,7 @@ impl Scanner {
             bound: 0,
             generation: 0,
             cursor: None,
+            values: None,
             last: None,
             copied: None,
             copies: COPIES_MIN,
@@ -175,8 +182,21 @@ impl Scanner {
         let Some(head) = self.heads.pop() else {
             return Ok(None);
         };
+        // Before the shard's cursor, and what it keeps, may be exchanged.
+        let row = self.read(ios, head.index, head.row).await?;
         self.pull(ios, head.index).await?;
-        Ok(Some(head.row))
+        Ok(Some(row))
+    }
+
+    /// The row with its value.
+    async fn read<I: Io>(&self, ios: &[I], index: usize, row: Unread) -> Result<Row> {
+        let Unread { key, kind, value } = row;
+        if kind != Kind::Indirect {
+            return Ok((key, Loaded::Own(value)));
+        }
+        let shard = self.engine.shard(self.shards[index].shard);
+        let io = &ios[self.engine.owner_of(shard.id) % ios.len()];
+        Ok((key, shard.values.load(io, &value).await?))
     }
 
     /// Takes the next row of a shard into the heads.
@@ -204,7 +224,7 @@ impl ShardScan {
         engine: &Engine,
         range: &ScanRange,
         at: u64,
-    ) -> Result<Option<Row>> {
+    ) -> Result<Option<Unread>> {
         loop {
             let Some(cursor) = &mut self.cursor else {
                 self.open(io, engine, range, at).await?;
@@ -212,12 +232,12 @@ impl ShardScan {
             };
             match cursor.step(io).await? {
                 Step::End => return Ok(None),
-                Step::Row(row) if range.is_past(&row.0) => {
+                Step::Row(row) if range.is_past(&row.key) => {
                     self.cursor = None;
                     return Ok(None);
                 }
                 Step::Row(row) => {
-                    self.last = Some(row.0.clone());
+                    self.last = Some(row.key.clone());
                     return Ok(Some(row));
                 }
                 Step::Refill => self.refill(engine, range)?,
@@ -250,6 +270,7 @@ impl ShardScan {
             self.copy(&state, range, from, &mut mutable);
             Arc::clone(&state.view)
         };
+        self.values = Some(Arc::clone(&view.values));
         let keys = (range.start.clone(), range.end.clone());
         let (direction, bound) = (range.direction, self.bound);
         let cursor = Cursor::new(io, &view, mutable, direction, bound, &keys, from).await?;

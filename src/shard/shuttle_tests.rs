@@ -27,6 +27,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
     let limits = Limits {
         memtable_bytes: 1 << 20,
         frozen_max: 2,
+        value_bytes_max: 8 << 20,
         wal_bytes_max: 1 << 30,
         group_bytes_max: 16 << 10,
         idle_ns: 1_000_000_000,
@@ -47,6 +48,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
+        value_pool: BufferPool::new(crate::value::PIECE_BYTES, 1),
         map_dir: None,
     };
     block_on(recover(disk, opening)).expect("a new database")
@@ -68,6 +70,7 @@ fn get(engine: &Engine, disk: &Disk, key: &[u8]) -> Option<u64> {
         Found::Bytes(bytes) => number(bytes),
         Found::Shared(bytes) => number(&bytes),
         Found::Own(bytes) => number(&bytes),
+        Found::Loaded(bytes) => number(&bytes),
     };
     block_on(engine.get(disk, key, visit)).expect("a get")
 }

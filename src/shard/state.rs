@@ -16,10 +16,12 @@ use crate::runtime::Waiters;
 use crate::shard::clock::Published;
 use crate::shard::engine::Limits;
 use crate::shard::pace::Pace;
+use crate::value::ValueFiles;
 
 /// One shard of the keyspace.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
+    pub(crate) values: Arc<ValueFiles>,
     state: ShortMutex<State>,
 }
 
@@ -96,8 +98,13 @@ pub(crate) enum Admission {
 
 impl Shard {
     /// `longest` is told how long its lock is held.
-    pub(crate) fn new(id: ShardId, state: State, longest: &Arc<LongestHold>) -> Self {
-        Self { id, state: ShortMutex::new(state, longest) }
+    pub(crate) fn new(
+        id: ShardId,
+        values: Arc<ValueFiles>,
+        state: State,
+        longest: &Arc<LongestHold>,
+    ) -> Self {
+        Self { id, values, state: ShortMutex::new(state, longest) }
     }
 
     /// For moments: never across an await or a system call.
@@ -267,6 +274,7 @@ mod tests {
             newest_tables_behind: 24,
             newest_tables_max: 48,
             cache_bytes: 0,
+            value_bytes_max: 1 << 20,
         }
     }
 

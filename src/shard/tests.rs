@@ -32,6 +32,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
     let limits = Limits {
         memtable_bytes: 4096,
         frozen_max: 2,
+        value_bytes_max: 8 << 20,
         wal_bytes_max: 1 << 30,
         group_bytes_max: segment_bytes as usize - 4096,
         idle_ns: 100 * MS,
@@ -52,6 +53,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
+        value_pool: BufferPool::new(crate::value::PIECE_BYTES, 1),
         map_dir: None,
     }
 }

@@ -1,5 +1,8 @@
 //! Writes: a put, a delete, or a batch within one WAL stream.
 //!
+//! Long values go into value files first, and are durable there before anything
+//! else happens; what follows writes references to them.
+//!
 //! Under the locks of the shards concerned: room in the memtables, room in the
 //! log, sequence numbers, the first entries; a short record is copied into the
 //! log there, too, and if nothing is to be waited for, the write is visible
@@ -12,17 +15,19 @@ use crate::base::checksum::Seed;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{KEYSPACE_DEFAULT, ShardId};
-use crate::base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::base::sync::ShortGuard;
 use crate::format::record::{
     HEADER_BYTES, Header, PayloadWriter, RecordKind, entry_bytes, seal, section_bytes,
 };
+use crate::format::value::{Reference, reference_bytes};
 use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
 use crate::shard::pace::{Wait, Waited};
 use crate::shard::state::{Admission, State};
+use crate::value::Stored;
 use crate::wal::{Append, Appended, Calls, Goal, NoRoom, Role, Stream, Unfilled};
 
 /// Values above this are allocated before the lock is taken, so that no long
@@ -42,6 +47,16 @@ pub(crate) struct WriteOp<'a> {
     pub(crate) value: &'a [u8],
 }
 
+impl WriteOp<'_> {
+    /// Bytes of the value that is written or referred to.
+    fn value_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Indirect => Reference::decode(self.value).map_or(0, |reference| reference.len),
+            Kind::Put | Kind::Delete => self.value.len(),
+        }
+    }
+}
+
 /// Consecutive writes of one shard.
 struct Section<'a> {
     ops: &'a [WriteOp<'a>],
@@ -51,33 +66,29 @@ struct Section<'a> {
     inserted: usize,
 }
 
-/// Checks the sizes that hold for every database.
-pub(crate) fn check_sizes(key: &[u8], value: &[u8]) -> Result<()> {
-    if key.len() > KEY_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a key of {} bytes; the longest allowed has {KEY_BYTES_MAX}",
-            key.len()
-        )));
-    }
-    if value.len() > VALUE_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a value of {} bytes; the longest allowed has {VALUE_BYTES_MAX}: split it over \
-             several keys",
-            value.len()
-        )));
-    }
-    Ok(())
+/// Whether a value goes into a value file.
+pub(crate) fn is_long(value: &[u8]) -> bool {
+    value.len() > INLINE_VALUE_BYTES_MAX
+}
+
+/// The bytes of log that an entry takes, once a long value is a reference.
+fn logged_bytes(kind: Kind, key: &[u8], value: &[u8]) -> usize {
+    let value_bytes = match is_long(value) {
+        true => reference_bytes(value.len()),
+        false => value.len(),
+    };
+    entry_bytes(kind, key.len(), value_bytes)
 }
 
 /// The bytes of log payload that these writes of one shard take.
 fn section_payload_bytes(ops: &[WriteOp<'_>]) -> usize {
-    let entries = ops.iter().map(|op| entry_bytes(op.kind, op.key.len(), op.value.len()));
+    let entries = ops.iter().map(|op| logged_bytes(op.kind, op.key, op.value));
     section_bytes() + entries.sum::<usize>()
 }
 
 /// An upper bound on what one write adds to a record of the log.
-pub(crate) fn log_bytes(kind: Kind, key_len: usize, value_len: usize) -> usize {
-    section_bytes() + entry_bytes(kind, key_len, value_len)
+pub(crate) fn log_bytes(kind: Kind, key: &[u8], value: &[u8]) -> usize {
+    section_bytes() + logged_bytes(kind, key, value)
 }
 
 fn memtable_bytes(ops: &[WriteOp<'_>]) -> usize {
@@ -110,7 +121,78 @@ pub(crate) enum Staged {
     NoLog(u64),
 }
 
+/// The writes of a batch, with references in place of long values.
+struct Referring<'a> {
+    ops: &'a [WriteOp<'a>],
+    /// Long values, by index into `ops`, ascending.
+    stored: Vec<(usize, Stored)>,
+}
+
+impl Referring<'_> {
+    fn ops(&self) -> Vec<WriteOp<'_>> {
+        let mut ops = self.ops.to_vec();
+        for (at, stored) in &self.stored {
+            ops[*at] = WriteOp { kind: Kind::Indirect, value: stored.reference(), ..ops[*at] };
+        }
+        ops
+    }
+}
+
 impl Engine {
+    /// Checks the sizes of a key and a value.
+    pub(crate) fn check_sizes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a key of {} bytes; the longest allowed has {KEY_BYTES_MAX}",
+                key.len()
+            )));
+        }
+        let max = self.limits.value_bytes_max;
+        if value.len() > max {
+            let advice = match max {
+                VALUE_BYTES_MAX => ": ",
+                _ => ", a quarter of the memory budget: raise Options::memory (--memory), or ",
+            };
+            return Err(Error::invalid(format!(
+                "a value of {} bytes; the longest allowed has {max}{advice}split it over several \
+                 keys",
+                value.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Puts the long values of these writes into value files, durably. `role`
+    /// says whether this may be dropped.
+    async fn store<'a, I: Io>(
+        &self,
+        io: &I,
+        role: Role,
+        ops: &'a [WriteOp<'a>],
+    ) -> Result<Referring<'a>> {
+        self.check_writable(ops)?;
+        let mut stored = Vec::new();
+        for (at, op) in ops.iter().enumerate().filter(|(_, op)| is_long(op.value)) {
+            let values = &self.shard(op.shard).values;
+            stored.push((at, values.write(io, &|| self.new_file_id(), op.value).await?));
+        }
+        // The last value of a file first: its sync does for the others.
+        for (_, stored) in stored.iter().rev() {
+            stored.durable(io, role == Role::Leader).await?;
+        }
+        Ok(Referring { ops, stored })
+    }
+
+    /// Fails when writes of these shards fail anyway.
+    fn check_writable(&self, ops: &[WriteOp<'_>]) -> Result<()> {
+        self.check_open()?;
+        let owner = ops.first().map(|op| &self.owners[self.owner_of(op.shard)]);
+        match owner.and_then(|owner| owner.stream.poisoned()) {
+            Some(cause) => Err(Error::poisoned(&cause)),
+            None => Ok(()),
+        }
+    }
+
     /// Applies `ops`, all or nothing, and returns when they are as durable as
     /// asked, and visible. They are sorted by shard, and all of one WAL
     /// stream; of two writes to one key the later one wins.
@@ -121,10 +203,20 @@ impl Engine {
         ops: &[WriteOp<'_>],
         durability: Durability,
     ) -> Result<()> {
-        match self.begin_write(ops, durability)? {
-            Some(mut writing) => self.finish_write(io, role, &mut writing).await,
-            None => Ok(()),
+        if !ops.iter().any(|op| is_long(op.value)) {
+            return match self.begin_write(ops, durability)? {
+                Some(mut writing) => self.finish_write(io, role, &mut writing, || {}).await,
+                None => Ok(()),
+            };
         }
+        // Before anything is written for nothing.
+        self.payload_bytes(self.owner_of(ops[0].shard), ops)?;
+        let referring = self.store(io, role, ops).await?;
+        let ops = referring.ops();
+        let mut writing = self.begin_write(&ops, durability)?.expect("there is a long value");
+        let kept = &referring.stored;
+        let keep = || kept.iter().for_each(|(_, stored)| stored.keep());
+        self.finish_write(io, role, &mut writing, keep).await
     }
 
     /// Checks what is to be written; `None` for nothing.
@@ -137,21 +229,27 @@ impl Engine {
             return self.check_open().map(|()| None);
         };
         let owner = self.owner_of(first.shard);
-        let payload_bytes_max = self.owners[owner].stream.payload_bytes_max();
-        let mut payload_bytes = 0;
+        let payload_bytes = self.payload_bytes(owner, ops)?;
         let mut sections: Sections<'_> = Sections::default();
         for ops in ops.chunk_by(|a, b| a.shard == b.shard) {
             assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
-            payload_bytes += section_payload_bytes(ops);
             sections.push(Section::new(ops));
         }
+        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
+    }
+
+    /// The bytes of the payload of one record with these writes.
+    fn payload_bytes(&self, owner: usize, ops: &[WriteOp<'_>]) -> Result<usize> {
+        let payload_bytes_max = self.owners[owner].stream.payload_bytes_max();
+        let sections = ops.chunk_by(|a, b| a.shard == b.shard);
+        let payload_bytes = sections.map(section_payload_bytes).sum();
         if payload_bytes > payload_bytes_max {
             return Err(Error::invalid(format!(
                 "a batch of {payload_bytes} bytes; the log of this database takes at most \
                  {payload_bytes_max} in one record: split the batch"
             )));
         }
-        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
+        Ok(payload_bytes)
     }
 
     /// Begins one write; see [`Engine::stage`]. Nothing was done, unless it is
@@ -168,26 +266,30 @@ impl Engine {
         }
     }
 
-    /// Stages the write, as often as it takes, and waits for its goal.
-    pub(crate) async fn finish_write<I: Io>(
+    /// Stages the write, as often as it takes, and waits for its goal. Calls
+    /// `staged` as soon as it is in log and memtables.
+    async fn finish_write<I: Io>(
         &self,
         io: &I,
         role: Role,
         writing: &mut Writing<'_>,
+        staged: impl FnOnce(),
     ) -> Result<()> {
         let mut waited = Waited::default();
         let written = loop {
-            let staged = self.stage(writing, || io.now_ns())?;
-            if let Staged::Done = staged {
+            let stage = self.stage(writing, || io.now_ns())?;
+            if let Staged::Done = stage {
+                staged();
                 break Ok(());
             }
             let began_ns = io.now_ns();
-            let mut written = None;
-            let wait = match staged {
-                Staged::Done => break Ok(()),
+            let wait = match stage {
+                Staged::Done => unreachable!("it is over"),
                 Staged::Waits(goal) => {
-                    written = Some(self.reach(io, writing.owner, goal, role).await);
-                    Wait::Device
+                    staged();
+                    let written = self.reach(io, writing.owner, goal, role).await;
+                    waited.add(Wait::Device, io.now_ns() - began_ns);
+                    break written;
                 }
                 Staged::Stalled(shard, seen) => {
                     self.shard(shard).room(seen).await;
@@ -203,9 +305,6 @@ impl Engine {
                 }
             };
             waited.add(wait, io.now_ns() - began_ns);
-            if let Some(written) = written {
-                break written;
-            }
         };
         self.slow_writes.note(&waited);
         written
@@ -391,7 +490,7 @@ impl<'a> Section<'a> {
                 Err(_) => Payload::Inline(op.value),
             };
             state.mutable.insert(op.key, tag, payload);
-            state.counts.write_bytes += (op.key.len() + op.value.len()) as u64;
+            state.counts.write_bytes += (op.key.len() + op.value_bytes()) as u64;
         }
         self.inserted = end;
     }

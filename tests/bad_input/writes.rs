@@ -2,6 +2,11 @@
 
 use ourodb::{Batch, Db, ErrorKind, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
+/// A quarter of the budget that the options give.
+const LIMIT: usize = 4 << 20;
+
+const _: () = assert!(LIMIT < VALUE_BYTES_MAX);
+
 use super::{assert_holds, options, put, refused};
 
 #[test]
@@ -10,11 +15,11 @@ fn a_long_key_or_value_is_refused_and_the_longest_is_not() {
     let db = Db::open(dir.path(), options()).expect("open");
     put(&db, 0..3);
     let key = vec![b'k'; KEY_BYTES_MAX + 1];
-    let value = vec![b'v'; VALUE_BYTES_MAX + 1];
+    let value = vec![b'v'; LIMIT + 1];
     let says = ["65536 bytes", "65535"];
     refused(db.put(&key, b"v").wait(), ErrorKind::InvalidArgument, &says);
     refused(db.delete(&key).wait(), ErrorKind::InvalidArgument, &says);
-    let says = ["65537 bytes", "65536", "split it over several keys"];
+    let says = ["4194305 bytes", "4194304", "Options::memory", "split it over several keys"];
     refused(db.put(b"k", &value).wait(), ErrorKind::InvalidArgument, &says);
     for (key, value) in [(&key[..], &b"v"[..]), (b"k", &value)] {
         let mut batch = Batch::new();
@@ -49,7 +54,7 @@ fn a_long_batch_is_refused_and_the_longest_is_not() {
         longest = batch.clone();
     }
     // What a batch counts is an upper bound: this is beyond every doubt.
-    batch.put(b"more", &vec![b'v'; VALUE_BYTES_MAX]);
+    batch.put(b"more", &vec![b'v'; 64 << 10]);
     let limit = db.batch_bytes_max().to_string();
     refused(db.write(batch).wait(), ErrorKind::InvalidArgument, &[&limit, "split the batch"]);
     assert_holds(&db, 0..3);

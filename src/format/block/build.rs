@@ -13,7 +13,7 @@ use super::{
     HASHED_RESTARTS, TAG_BYTES, TRAILER_BYTES, TYPE_DATA, bucket_of, common_prefix,
 };
 use crate::base::checksum::Seed;
-use crate::base::limits::{KEY_BYTES_MAX, UNIT, VALUE_BYTES_MAX, round_up};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UNIT, round_up};
 use crate::base::seq::Tag;
 use crate::format::varint;
 
@@ -144,7 +144,7 @@ impl BlockBuilder {
     /// same block. An empty builder takes every entry. `hash` is the key's, the
     /// one that filters use.
     pub fn add(&mut self, key: &[u8], tag: Tag, value: &[u8], hash: u64) -> bool {
-        assert!(key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX);
+        assert!(key.len() <= KEY_BYTES_MAX && value.len() <= INLINE_VALUE_BYTES_MAX);
         let entries = self.gathered.len();
         let is_restart = entries.is_multiple_of(self.layout.restart_interval);
         let is_newest = entries == 0 || self.last_key != key;

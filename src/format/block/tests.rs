@@ -222,7 +222,7 @@ fn a_block_is_filled_to_its_last_byte() {
 
 #[test]
 fn the_largest_entry_has_a_block_of_its_own() {
-    let (key, value) = (vec![3; KEY_BYTES_MAX], vec![5; VALUE_BYTES_MAX]);
+    let (key, value) = (vec![3; KEY_BYTES_MAX], vec![5; INLINE_VALUE_BYTES_MAX]);
     let mut builder = BlockBuilder::new(Layout::default());
     assert!(builder.add(&key, put(SEQ_MAX), &value, 0));
     assert!(!builder.add(&key, put(1), b"", 0));

@@ -128,7 +128,7 @@ impl Disk {
     pub(super) fn bytes_used(&self, open: &BTreeMap<InodeId, usize>) -> u64 {
         let mut used: BTreeSet<InodeId> = open.keys().copied().collect();
         used.extend(file_ids(&self.current));
-        used.into_iter().map(|id| self.inode(id).current().len()).sum()
+        used.into_iter().map(|id| self.inode(id).bytes_used()).sum()
     }
 
     fn change(&mut self, change: Change) {

@@ -4,6 +4,7 @@
 //! not durable yet, in order, and the current content, which is what reads
 //! return. Tearing happens between sectors of [`SECTOR`] bytes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -248,6 +249,8 @@ pub(super) struct Inode {
     durable: Content,
     /// In the order of `seq`.
     pending: Vec<Pending>,
+    /// Pages that were given back and not written since.
+    holes: BTreeSet<u64>,
 }
 
 impl Inode {
@@ -256,8 +259,45 @@ impl Inode {
         &self.current
     }
 
+    /// Bytes that the file takes on the disk.
+    pub(super) fn bytes_used(&self) -> u64 {
+        self.current.len().saturating_sub(self.holes.len() as u64 * UNIT as u64)
+    }
+
+    /// Bytes of the disk that a write takes: behind the end of the file, and
+    /// where there are holes.
+    pub(super) fn bytes_needed(&self, offset: u64, bytes: usize) -> u64 {
+        let end = offset + bytes as u64;
+        let pages = offset / UNIT as u64..end.div_ceil(UNIT as u64);
+        let holes = self.holes.range(pages).count();
+        holes as u64 * UNIT as u64 + end.saturating_sub(offset.max(self.current.len()))
+    }
+
+    /// Gives pages back. It may or may not be durable, page by page, as if
+    /// zeroes had been written.
+    pub(super) fn punch(&mut self, seq: u64, offset: u64, bytes: u64) {
+        let end = (offset + bytes).min(self.current.len());
+        if offset >= end {
+            return;
+        }
+        let data = vec![0; (end - offset) as usize].into();
+        self.write(Written { seq, offset, data, reach: Reach::All });
+        self.holes.extend(offset / UNIT as u64..end / UNIT as u64);
+    }
+
+    /// Before a write: it fills holes, and leaves one behind the end if it starts
+    /// beyond that.
+    fn fill_holes(&mut self, offset: u64, bytes: usize) {
+        self.holes.extend(self.current.len().div_ceil(UNIT as u64)..offset / UNIT as u64);
+        if !self.holes.is_empty() {
+            let pages = offset / UNIT as u64..(offset + bytes as u64).div_ceil(UNIT as u64);
+            self.holes.retain(|page| !pages.contains(page));
+        }
+    }
+
     /// A write completes and stays pending.
     pub(super) fn write(&mut self, write: Written) {
+        self.fill_holes(write.offset, write.data.len());
         write.apply(&mut self.current);
         let end = write.end();
         let extends_to = end.filter(|&end| end > self.current.len());
@@ -296,6 +336,7 @@ impl Inode {
     /// covers them, but nothing that was pending before.
     pub(super) fn write_through(&mut self, write: &Written) {
         let end = write.end().unwrap_or_default();
+        self.fill_holes(write.offset, write.data.len());
         write.apply(&mut self.current);
         self.current.extend_to(end);
         self.harden(write, end);
@@ -347,6 +388,7 @@ impl Inode {
 
     /// The power goes: any subset of what is pending becomes durable.
     pub(super) fn power_cut(&mut self, survival: Survival, rng: &mut Rng) {
+        self.holes.clear();
         let mut len = self.durable.len();
         for mut pending in std::mem::take(&mut self.pending) {
             if !pending.whole {

@@ -217,6 +217,12 @@ impl Io for Sim {
         self.change(Change::Sync(file.clone()))
     }
 
+    fn punch(&self, file: &File, offset: u64, bytes: u64) -> impl Future<Output = Result<()>> {
+        check_units(offset, bytes as usize);
+        self.shared.counters.metadata();
+        self.change(Change::Punch(file.clone(), offset, bytes))
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = Result<File>> {
         self.shared.counters.metadata();
         self.submit(|reply| Op::Open(path.to_owned(), mode, reply))

@@ -115,10 +115,9 @@ impl Machine {
         if !node.writable {
             return Err(Errno::BADF);
         }
-        let len = self.disk.inode(node.inode).current().len();
-        let end = offset + data.len() as u64;
-        if end > len {
-            self.check_space(end - len)?;
+        let more = self.disk.inode(node.inode).bytes_needed(offset, data.len());
+        if more > 0 {
+            self.check_space(more)?;
         }
         let seq = self.disk.next_seq();
         let write = Written { seq, offset, data, reach: Reach::All };
@@ -177,6 +176,15 @@ impl Machine {
         match change {
             Change::Sync(file) => {
                 self.disk.inode_mut(node(file).inode).sync(stamp);
+                return Ok(());
+            }
+            Change::Punch(file, offset, bytes) => {
+                let node = node(file);
+                if !node.writable {
+                    return Err(Errno::BADF);
+                }
+                let seq = self.disk.next_seq();
+                self.disk.inode_mut(node.inode).punch(seq, *offset, *bytes);
                 return Ok(());
             }
             Change::CreateDir(dir) => {
@@ -251,7 +259,10 @@ impl Machine {
             }
             // Whether it fails does not matter any more: nobody is told.
             Op::Change(
-                change @ (Change::CreateDir(_) | Change::Remove(_) | Change::Rename(..)),
+                change @ (Change::CreateDir(_)
+                | Change::Remove(_)
+                | Change::Rename(..)
+                | Change::Punch(..)),
                 _,
             ) if self.rng.flip() => {
                 let _unknown: Result<(), Errno> = self.change(change, 0);

@@ -68,6 +68,7 @@ pub(super) type Delivery = Box<dyn FnOnce() + Send>;
 /// What a request changes that answers with success alone.
 pub(super) enum Change {
     Sync(File),
+    Punch(File, u64, u64),
     CreateDir(PathBuf),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
@@ -137,7 +138,7 @@ impl Op {
         match self {
             Self::Read { file, .. }
             | Self::Write { file, .. }
-            | Self::Change(Change::Sync(file), _)
+            | Self::Change(Change::Sync(file) | Change::Punch(file, ..), _)
             | Self::Len(file, _)
             | Self::Map(file, ..) => Some(file),
             _ => None,
@@ -150,6 +151,9 @@ impl Op {
             Self::Read { file, offset, .. } => ("read", file.path(), Some(*offset)),
             Self::Write { file, offset, .. } => ("write", file.path(), Some(*offset)),
             Self::Change(Change::Sync(file), _) => ("sync", file.path(), None),
+            Self::Change(Change::Punch(file, offset, _), _) => {
+                ("give back a part of", file.path(), Some(*offset))
+            }
             Self::Change(Change::CreateDir(dir), _) => ("create directory", dir, None),
             Self::Change(Change::Remove(path), _) => ("remove", path, None),
             Self::Change(Change::Rename(from, _), _) => ("rename", from, None),

@@ -591,6 +591,30 @@ impl Io for Ring {
         }
     }
 
+    async fn punch(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+        self.counters.metadata();
+        loop {
+            let (_, result) = self
+                .request(Some(file), Payload::None, |fixed, _| {
+                    on_file!(fixed.file, file, |target| {
+                        opcode::Fallocate::new(target, bytes)
+                            .offset(offset)
+                            .mode(os::PUNCH.bits() as i32)
+                            .build()
+                    })
+                })
+                .await;
+            match retry(result?) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Ok(()),
+                Err(e) => {
+                    let errno = Errno::from_io_error(&e).unwrap_or(Errno::IO);
+                    return Err(os::not_punched(file, offset, errno));
+                }
+            }
+        }
+    }
+
     os::blocking_calls!();
 
     async fn sleep(&self, nanos: u64) {

@@ -30,7 +30,7 @@ pub(super) fn pick(
             break;
         }
         all -= member.meta().file_bytes;
-        drops.push((level, member.meta().id));
+        drops.push((level, member.clone()));
     }
     (!drops.is_empty()).then(|| Plan::drop_tables(drops))
 }

@@ -13,27 +13,31 @@ use crate::lsm::output::{Outputs, TablePlace};
 use crate::lsm::run::RunIter;
 use crate::runtime::slice_end;
 use crate::sst::Table;
+use crate::value::Changes;
 
 /// One table of the output reaches tables of the level below of at most so many
 /// times its own length: so much is merged with it one day.
 const REACH_MAX: u64 = 12;
 
 /// Merges the inputs of `plan`, without what nobody can see any more, into new
-/// tables: durable, with their directory entries. On an error the files are for
-/// the caller to remove.
+/// tables: durable, with their directory entries. Says which long values are not
+/// referred to any more; tables that the plan drops are read for that alone, if
+/// `has_values`. On an error the files are for the caller to remove.
 pub(crate) async fn compact<I: Io>(
     io: &I,
     plan: &Plan,
     retain: &Retain,
     hasher: &KeyHasher,
     place: &TablePlace,
-) -> Result<Vec<Arc<Table>>> {
+    has_values: bool,
+) -> Result<(Vec<Arc<Table>>, Changes)> {
     let written_s = plan.inputs.iter().map(|(_, table)| table.contents().written_s).max();
     let mut keep = Keep::new(retain, &plan.older);
     let mut outputs = Outputs::new(io, place, written_s.unwrap_or_default(), plan.between.len());
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
     let runs = plan.runs().into_iter().map(RunIter::bypassing).collect();
     let mut merge = Merge::new(io, runs).await?;
+    let mut values = Changes::default();
     let (mut entries, mut bytes) = (0, 0);
     while let Some((key, tag, value)) = merge.current() {
         let hash = hasher.hash(key);
@@ -53,6 +57,8 @@ pub(crate) async fn compact<I: Io>(
             if stands_for > 0 {
                 outputs.asked(stands_for, plan.older.ask(key, hash));
             }
+        } else {
+            values.dropped(tag, value).map_err(|error| error.at(&place.dir, 0))?;
         }
         entries += 1;
         bytes += key.len() + value.len();
@@ -62,7 +68,18 @@ pub(crate) async fn compact<I: Io>(
             slice_end().await;
         }
     }
-    outputs.finish().await
+    let dropped = plan.drops.iter().filter(|_| has_values);
+    let sound = dropped.filter_map(|(_, member)| member.sound().ok());
+    for table in sound {
+        let mut iter = RunIter::bypassing(vec![table]);
+        iter.seek_to_first(io).await?;
+        while let Some((_, tag)) = iter.current() {
+            values.dropped(tag, iter.value()).map_err(|error| error.at(&place.dir, 0))?;
+            iter.next(io).await?;
+            slice_end().await;
+        }
+    }
+    Ok((outputs.finish().await?, values))
 }
 
 /// How far the current table reaches.

@@ -15,7 +15,7 @@ pub(crate) struct Plan {
     /// Tables that change their level as they are.
     pub(crate) moves: Vec<(u8, Member)>,
     /// Tables that go.
-    pub(crate) drops: Vec<(u8, FileId)>,
+    pub(crate) drops: Vec<(u8, Member)>,
     /// Where all that is merged or moved goes.
     pub(crate) output_level: u8,
     /// What is older than the output, and not in it.
@@ -94,7 +94,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn drop_tables(drops: Vec<(u8, FileId)>) -> Self {
+    pub(super) fn drop_tables(drops: Vec<(u8, Member)>) -> Self {
         Self {
             inputs: Vec::new(),
             moves: Vec::new(),
@@ -168,7 +168,8 @@ impl Plan {
     pub(crate) fn removed(&self) -> impl Iterator<Item = (u8, FileId)> {
         let inputs = self.inputs.iter().map(|(level, table)| (*level, table.meta().id));
         let moves = self.moves.iter().map(|(level, member)| (*level, member.meta().id));
-        inputs.chain(moves).chain(self.drops.iter().copied())
+        let drops = self.drops.iter().map(|(level, member)| (*level, member.meta().id));
+        inputs.chain(moves).chain(drops)
     }
 }
 

@@ -106,7 +106,7 @@ impl Tree {
         let (sim, retain, hasher) = (&self.sim, self.retain(), hasher());
         let older = self.levels.older_than_memtables();
         let table = sim.block_on(write_table(sim, &memtable, &retain, &older, &hasher, &place));
-        if let Some(table) = table.expect("a sound machine") {
+        if let Some(table) = table.expect("a sound machine").0 {
             self.levels = self.levels.flushed(table);
         }
     }
@@ -134,7 +134,8 @@ impl Tree {
         let outputs = if plan.inputs.is_empty() {
             Vec::new()
         } else {
-            sim.block_on(compact(sim, plan, &retain, &hasher, &place)).expect("a sound machine")
+            let made = sim.block_on(compact(sim, plan, &retain, &hasher, &place, false));
+            made.expect("a sound machine").0
         };
         self.written_bytes += outputs.iter().map(|table| table.meta().file_bytes).sum::<u64>();
         self.moved += plan.moves.len();

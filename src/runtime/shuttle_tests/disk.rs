@@ -233,6 +233,10 @@ impl Io for Disk {
         Ok(())
     }
 
+    async fn punch(&self, _file: &File, _offset: u64, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
     async fn remove(&self, _path: &Path) -> Result<()> {
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::format::edit::Edit;
 use crate::io::Io;
 use crate::shard::engine::Engine;
 use crate::shard::maintain::log::Spare;
+use crate::value::Changes;
 use crate::wal::{Goal, Role, discard, map_path};
 
 impl Engine {
@@ -56,8 +57,16 @@ impl Engine {
         let all = Goal::Durable(owner.stream.end());
         self.reach(io, number, all, Role::Leader).await?;
         self.write_mark(number, io, Spare::Own).await?;
-        for manifest in &owner.manifests {
-            manifest.lock().await.witness(io).await?;
+        for (&shard, manifest) in owner.shards.iter().zip(&owner.manifests) {
+            let mut manifest = manifest.lock().await;
+            // Or the next opening would give back again what was given back.
+            let values = &self.shard(shard).values;
+            let edits = values.edits(Changes::default());
+            if !edits.is_empty() {
+                manifest.append(io, &edits).await?;
+                values.committed(&edits);
+            }
+            manifest.witness(io).await?;
         }
         Ok(())
     }

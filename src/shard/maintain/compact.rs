@@ -9,11 +9,14 @@ use crate::base::ids::ShardId;
 use crate::base::keys::KeyBounds;
 use crate::format::edit::Edit;
 use crate::io::Io;
-use crate::lsm::{Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick, pick_within};
+use crate::lsm::{
+    Member, Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick, pick_within,
+};
 use crate::manifest::Manifest;
 use crate::runtime::{Background, Either, Running, either, first_of};
 use crate::shard::engine::{Engine, Owner, shard_snapshot};
 use crate::sst::Table;
+use crate::value::Changes;
 use crate::wal::discard;
 
 /// Writes have paused when there were none for so long.
@@ -226,17 +229,19 @@ impl Engine {
             compression: plan.compression,
             table_bytes: limits.table_bytes,
         };
-        let mut outputs = Vec::new();
-        if !plan.inputs.is_empty() {
+        let (mut outputs, mut changes) = (Vec::new(), Changes::default());
+        // Tables that are dropped are read only for what they refer to.
+        let has_values = self.shard(shard).values.counts().files > 0;
+        if !plan.inputs.is_empty() || (has_values && !plan.drops.is_empty()) {
             let (merged, hasher, to) = (Arc::clone(&plan), self.hasher.clone(), place.clone());
             let running = background.run("compaction", |io| async move {
-                let made = compact(&io, &merged, &retain, &hasher, &to).await;
+                let made = compact(&io, &merged, &retain, &hasher, &to, has_values).await;
                 // The worker must not be the one to close the inputs.
                 Ok((made, merged))
             });
             let ended = self.as_it_should(owner, background, running).await;
-            outputs = match ended.and_then(|(made, _)| made) {
-                Ok(outputs) => outputs,
+            (outputs, changes) = match ended.and_then(|(made, _)| made) {
+                Ok(made) => made,
                 Err(error) => {
                     discard_all(io, &place).await;
                     return Err(error);
@@ -247,7 +252,8 @@ impl Engine {
             table.cache_in(owner.cache.as_ref());
         }
         let mut manifest = owner.manifests[at].lock().await;
-        let installed = self.install(owner, shard, &plan, &outputs, &mut manifest, io).await;
+        let installed =
+            self.install(owner, shard, &plan, (&outputs, changes), &mut manifest, io).await;
         if let Err(error) = installed {
             if manifest.poisoned().is_none() {
                 discard_all(io, &place).await;
@@ -287,7 +293,7 @@ impl Engine {
         owner: &Owner,
         shard: ShardId,
         plan: &Plan,
-        outputs: &[Arc<Table>],
+        (outputs, changes): (&[Arc<Table>], Changes),
         manifest: &mut Manifest,
         io: &I,
     ) -> Result<()> {
@@ -301,13 +307,16 @@ impl Engine {
         let removed = plan.removed().map(|(level, id)| Edit::TableRemoved { level, id });
         let moved = plan.moves.iter().map(|(_, member)| added(member.meta()));
         let made = outputs.iter().map(|table| added(table.meta()));
-        let edits: Vec<Edit> = removed.chain(moved).chain(made).collect();
+        let values = &self.shard(shard).values;
+        let mut edits = values.edits(changes);
+        edits.extend(removed.chain(moved).chain(made));
         if let Err(error) = manifest.append(io, &edits).await {
             if let Some(cause) = manifest.poisoned() {
                 owner.stream.poison(cause.clone());
             }
             return Err(error);
         }
+        let garbage = values.committed(&edits);
         let before: Arc<View> = {
             let mut state = self.shard(shard).lock();
             state.counts.compactions += 1;
@@ -315,7 +324,7 @@ impl Engine {
             state.counts.compaction_read_bytes += plan.input_bytes();
             let written = outputs.iter().map(|table| table.meta().file_bytes);
             state.counts.compaction_written_bytes += written.sum::<u64>();
-            let after = Arc::new(state.view.with_levels(levels));
+            let after = Arc::new(state.view.with_levels(levels).without(garbage));
             let before = std::mem::replace(&mut state.view, after);
             state.set_pace(&self.limits);
             before
@@ -323,13 +332,16 @@ impl Engine {
         for (_, table) in &plan.inputs {
             table.retire(&owner.retired);
         }
-        for (level, id) in &plan.drops {
-            let member = before.levels.level(*level).iter().find(|m| m.meta().id == *id);
+        for (_, member) in &plan.drops {
             match member {
-                Some(crate::lsm::Member::Sound(table)) => table.retire(&owner.retired),
-                _ => owner.retired.push(self.shard_dir(shard).join(format!("{id}.sst"))),
+                Member::Sound(table) => table.retire(&owner.retired),
+                Member::Damaged { meta, .. } => {
+                    owner.retired.push(self.shard_dir(shard).join(format!("{}.sst", meta.id)));
+                }
             }
         }
+        // Not before the tables know that they go.
+        drop(before);
         Ok(())
     }
 
@@ -348,7 +360,7 @@ impl Engine {
             let state = self.shard(shard).lock();
             (Arc::clone(&state.view), state.flushed_seq())
         };
-        let snapshot = shard_snapshot(&view.levels, seq);
+        let snapshot = shard_snapshot(&view.levels, seq, self.shard(shard).values.snapshot());
         let (dir, id) = (self.shard_dir(shard), self.new_file_id());
         if let Err(error) = manifest.replace(io, &dir, self.db, id, &snapshot).await {
             if let Some(cause) = manifest.poisoned() {

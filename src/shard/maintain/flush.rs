@@ -119,12 +119,12 @@ impl Engine {
             (place, work)
         };
         let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
-        let table = match written.and_then(|(table, ..)| table) {
-            Ok(table) => {
+        let (table, changes) = match written.and_then(|(made, ..)| made) {
+            Ok((table, changes)) => {
                 if let Some(table) = &table {
                     table.cache_in(owner.cache.as_ref());
                 }
-                table
+                (table, changes)
             }
             Err(error) => {
                 discard_all(io, &place).await;
@@ -133,9 +133,11 @@ impl Engine {
         };
         drop(view);
         let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let values = &self.shard(shard).values;
+        let mut edits = values.edits(changes);
         let made = table.as_ref().map(|table| table.meta().clone());
-        let edits = made.iter().map(|meta| Edit::Table { level: 0, meta: meta.clone() });
-        let edits: Vec<Edit> = edits.chain([Edit::Flushed { seq }]).collect();
+        edits.extend(made.iter().map(|meta| Edit::Table { level: 0, meta: meta.clone() }));
+        edits.push(Edit::Flushed { seq });
         if let Err(error) = manifest.append(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
@@ -144,9 +146,10 @@ impl Engine {
             }
             return Err(error);
         }
+        let garbage = values.committed(&edits);
         let before: Arc<View> = {
             let mut state = self.shard(shard).lock();
-            let view = Arc::new(state.view.flushed(oldest, table));
+            let view = Arc::new(state.view.flushed(oldest, table).without(garbage));
             state.flush_error = None;
             state.counts.flushes += 1;
             state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);

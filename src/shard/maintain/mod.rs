@@ -1,6 +1,6 @@
 //! What an owner does in the background: it keeps its stream in segments,
 //! frees log that is not needed, marks idle streams, flushes memtables, and
-//! compacts tables.
+//! compacts tables, and takes care of value files.
 //!
 //! The jobs run on the owner's thread. What flushes and compactions have to
 //! compute and write does not have to: it is background work, which the owner
@@ -11,6 +11,7 @@ mod compact;
 mod flush;
 mod log;
 mod root;
+mod values;
 
 use std::sync::Arc;
 
@@ -33,13 +34,25 @@ pub(crate) enum Job {
     /// Writes groups of the stream, and syncs it, for those who do not do it
     /// themselves.
     Lead,
+    /// Syncs value files for those who do not do it themselves.
+    SyncValues,
+    /// Gives back the space of long values that nobody can read any more.
+    CleanUp,
 }
 
 impl Job {
     /// The jobs of one owner: with two that lead, one syncs while the other
     /// writes.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Log, Self::Sync, Self::Flush, Self::Compact, Self::Lead, Self::Lead];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Log,
+        Self::Sync,
+        Self::Flush,
+        Self::Compact,
+        Self::Lead,
+        Self::Lead,
+        Self::SyncValues,
+        Self::CleanUp,
+    ];
 
     /// For reports.
     pub(crate) fn name(self) -> &'static str {
@@ -49,6 +62,8 @@ impl Job {
             Self::Flush => "flush",
             Self::Compact => "compaction",
             Self::Lead => "lead",
+            Self::SyncValues => "sync of values",
+            Self::CleanUp => "clean-up of values",
         }
     }
 
@@ -66,6 +81,8 @@ impl Job {
             Self::Flush => engine.flush_job(owner, &io, &background).await,
             Self::Compact => engine.compact_job(owner, &io, &background).await,
             Self::Lead => engine.lead_job(owner, &io).await,
+            Self::SyncValues => engine.sync_values_job(owner, &io).await,
+            Self::CleanUp => engine.clean_up_job(owner, &io).await,
         }
     }
 }
@@ -79,6 +96,8 @@ impl Owner {
         self.stream.work.set();
         self.stream.sync_work.set();
         self.stream.lead_work.set_one();
+        self.value_work.syncs.set();
+        self.value_work.waste.set();
     }
 
     fn is_stopping(&self) -> bool {

@@ -40,6 +40,7 @@ use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapsh
 use crate::shard::pace::SlowWrites;
 use crate::shard::state::Shard;
 use crate::sst::ReadCounters;
+use crate::value::ValueWork;
 use crate::wal::{SegmentMaker, SegmentSizes, Stream, discard, find_streams};
 
 /// The log's directory.
@@ -64,6 +65,8 @@ pub(crate) struct Opening {
     /// Buffers for each owner: as many as there may be owners.
     pub(crate) owner_pools: Vec<Arc<BufferPool>>,
     pub(crate) arenas: Arc<ArenaPool>,
+    /// Buffers for long values, of [`PIECE_BYTES`](crate::value::PIECE_BYTES).
+    pub(crate) value_pool: Arc<BufferPool>,
     /// Where mappings go, if not into the log's directory.
     pub(crate) map_dir: Option<String>,
 }
@@ -98,8 +101,16 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     // More owners than shards would have nothing to do.
     let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
     let caches = make_caches(limits.cache_bytes, owner_count)?;
-    let recovery =
-        Recovery { io, opening: &opening, identity: &identity, epoch, limits, caches: &caches };
+    let value_work = (0..owner_count).map(|_| ValueWork::default()).collect();
+    let recovery = Recovery {
+        io,
+        opening: &opening,
+        identity: &identity,
+        epoch,
+        limits,
+        caches: &caches,
+        value_work,
+    };
 
     let mut shards = Vec::with_capacity(identity.shards);
     for id in 0..identity.shards as ShardId {
@@ -173,8 +184,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
 
     let mut owners: Vec<Owner> = made
         .into_iter()
+        .zip(recovery.value_work)
         .zip(caches)
-        .map(|((stream, maker), cache)| Owner {
+        .map(|(((stream, maker), value_work), cache)| Owner {
             stream,
             shards: Vec::new(),
             maker,
@@ -183,6 +195,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             map: Mutex::default(),
             flush_work: Event::default(),
             retired: Arc::default(),
+            value_work,
             stopping: AtomicBool::new(false),
         })
         .collect();
@@ -193,7 +206,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         owner.shards.push(shard.id);
         let manifest = shard.manifest.take().expect("every shard got a new manifest");
         owner.manifests.push(AsyncMutex::new(manifest));
-        open_shards.push(Shard::new(shard.id, shard.state, &longest_hold));
+        open_shards.push(Shard::new(shard.id, shard.values, shard.state, &longest_hold));
     }
     Ok(Engine {
         db: identity.db,
@@ -312,6 +325,7 @@ struct Recovery<'a, I> {
     limits: Limits,
     /// Of each owner.
     caches: &'a [Option<Arc<Cache>>],
+    value_work: Vec<ValueWork>,
 }
 
 impl<I> Recovery<'_, I> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{FileId, ShardId};
-use crate::base::seq::{SeqNo, Tag};
+use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::format::edit::{Edit, TableMeta};
 use crate::format::record::{Unusable, Write};
 use crate::io::{Io, OpenMode};
@@ -21,6 +21,7 @@ use crate::shard::recover::{
 };
 use crate::shard::state::State;
 use crate::sst::Table;
+use crate::value::{self, Ledger, ValueFiles};
 use crate::wal::{Stop, discard};
 
 /// Name suffix of tables.
@@ -33,6 +34,7 @@ pub(super) struct Recovering {
     pub(super) manifest: Option<Manifest>,
     pub(super) state: State,
     pub(super) flushed: SeqNo,
+    pub(super) values: Arc<ValueFiles>,
     /// The next number in the log, once a record was seen.
     pub(super) next_seq: Option<SeqNo>,
     pub(super) stale: Vec<PathBuf>,
@@ -56,6 +58,7 @@ impl<I: Io> Recovery<'_, I> {
         let mut stale = found.stale;
         let mut levels = Levels::default();
         let mut flushed = 0;
+        let mut ledger = Ledger::default();
         match found.current {
             Some((manifest_id, path)) if is_new => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
@@ -71,6 +74,7 @@ impl<I: Io> Recovery<'_, I> {
                 let unsound = |reason| Error::corruption(&loaded.path, 0, reason);
                 let stated = Stated::of(loaded.edits).map_err(unsound)?;
                 flushed = stated.flushed;
+                ledger = stated.values;
                 for (level, meta) in stated.tables.into_values() {
                     let member = self.open_table(id, &dir, meta).await?;
                     levels.add(level, member).map_err(unsound)?;
@@ -91,9 +95,12 @@ impl<I: Io> Recovery<'_, I> {
                 return Err(Error::corruption(&path, 0, reason));
             }
         }
-        let view = View { frozen: Vec::new(), levels };
+        let (db, pool) = (self.identity.db, &self.opening.value_pool);
+        let work = &self.value_work[usize::from(id) % self.value_work.len()];
+        let values = ValueFiles::new(db, dir.clone(), pool, work, ledger);
+        let view = View { frozen: Vec::new(), levels, values: values.first_pin() };
         let state = State::new(view, flushed, &self.opening.arenas);
-        Ok(Recovering { id, dir, manifest: None, state, flushed, next_seq: None, stale })
+        Ok(Recovering { id, dir, manifest: None, state, flushed, values, next_seq: None, stale })
     }
 
     /// Opens a table. One that is damaged or missing does not keep the rest of
@@ -128,7 +135,8 @@ impl<I: Io> Recovery<'_, I> {
     ) -> Result<()> {
         for shard in shards {
             remove_all(self.io, shard.stale.iter().filter(|path| is_unfinished(path))).await?;
-            let snapshot = shard_snapshot(&shard.state.view.levels, shard.flushed);
+            let levels = &shard.state.view.levels;
+            let snapshot = shard_snapshot(levels, shard.flushed, shard.values.snapshot());
             let (dir, db) = (&shard.dir, self.identity.db);
             let made = Manifest::create(self.io, dir, db, new_id(), &snapshot).await?;
             shard.manifest = Some(made);
@@ -155,12 +163,12 @@ impl<I: Io> Recovery<'_, I> {
         let retain = Retain::Bounds(Vec::new());
         let older = shard.state.view.levels.older_than_memtables();
         let made = write_table(self.io, &oldest.memtable, &retain, &older, &hasher, &place).await;
-        let table = match made {
-            Ok(table) => {
+        let (table, changes) = match made {
+            Ok((table, changes)) => {
                 if let Some(table) = &table {
                     table.cache_in(self.cache_of(shard.id));
                 }
-                table
+                (table, changes)
             }
             Err(error) => {
                 for path in place.paths() {
@@ -170,16 +178,21 @@ impl<I: Io> Recovery<'_, I> {
             }
         };
         let (_, seq) = oldest.memtable.seq_range().expect("an empty memtable is not rotated");
+        let mut edits = shard.values.edits(changes);
         let made = table.iter().map(|table| Edit::Table { level: 0, meta: table.meta().clone() });
-        let edits: Vec<Edit> = made.chain([Edit::Flushed { seq }]).collect();
+        edits.extend(made);
+        edits.push(Edit::Flushed { seq });
         let manifest = shard.manifest.as_mut().expect("made before the replay");
         manifest.append(self.io, &edits).await?;
-        shard.state.view = Arc::new(shard.state.view.flushed(&oldest, table));
+        let garbage = shard.values.committed(&edits);
+        let view = shard.state.view.flushed(&oldest, table);
+        shard.state.view = Arc::new(view.without(garbage));
         Ok(())
     }
 
     /// Adds the files of a shard's directory that nothing names: tables of
-    /// earlier openings that never made it into a manifest.
+    /// earlier openings that never made it into a manifest, and value files that
+    /// neither it nor a replayed record refers to.
     pub(super) async fn find_orphans(
         &self,
         shard: &Recovering,
@@ -188,10 +201,13 @@ impl<I: Io> Recovery<'_, I> {
         let named: Vec<FileId> =
             shard.state.view.levels.tables().map(|(_, table)| table.meta().id).collect();
         for name in self.io.list(&shard.dir).await? {
-            let Some(id) = name.strip_suffix(TABLE_SUFFIX).and_then(FileId::parse) else {
-                continue;
+            let id_of = |suffix| name.strip_suffix(suffix).and_then(FileId::parse);
+            let (id, is_named) = match (id_of(TABLE_SUFFIX), id_of(value::SUFFIX)) {
+                (Some(id), _) => (id, named.contains(&id)),
+                (_, Some(id)) => (id, shard.values.is_in_use(id)),
+                _ => continue,
             };
-            if id.epoch() < self.epoch && !named.contains(&id) {
+            if id.epoch() < self.epoch && !is_named {
                 orphans.push(shard.dir.join(name));
             }
         }
@@ -224,6 +240,8 @@ pub(in crate::shard) struct Stated {
     /// Tables and the levels they are on.
     pub(in crate::shard) tables: BTreeMap<FileId, (u8, TableMeta)>,
     pub(in crate::shard) flushed: SeqNo,
+    /// Value files, and what of them was dropped.
+    values: Ledger,
 }
 
 impl Stated {
@@ -251,6 +269,9 @@ impl Stated {
                 }
             },
             Edit::Flushed { seq } => self.flushed = seq,
+            edit @ (Edit::ValueFile { .. }
+            | Edit::ValuesDropped { .. }
+            | Edit::ValuesReclaimed { .. }) => self.values.apply(&edit)?,
             _ => return Err("a shard's manifest holds an edit of the root's".to_owned()),
         }
         Ok(())
@@ -269,6 +290,10 @@ impl Recovering {
         self.next_seq = Some(write.seq + 1);
         if write.seq <= self.flushed {
             return Ok(());
+        }
+        if write.kind == Kind::Indirect {
+            let known = self.values.replayed(write.value);
+            known.expect("references were checked with their record");
         }
         let bytes = crate::memtable::Memtable::entry_bytes(write.key.len(), write.value.len());
         let state = &mut self.state;

@@ -72,7 +72,12 @@ impl RootState {
                 return Err(Error::unsupported_at(path, offset, reason));
             }
             Edit::Clean => self.is_clean = true,
-            Edit::Table { .. } | Edit::TableRemoved { .. } | Edit::Flushed { .. } => {
+            Edit::Table { .. }
+            | Edit::TableRemoved { .. }
+            | Edit::Flushed { .. }
+            | Edit::ValueFile { .. }
+            | Edit::ValuesDropped { .. }
+            | Edit::ValuesReclaimed { .. } => {
                 let reason = "a root manifest holds a shard's edit";
                 return Err(Error::corruption(path, offset, reason));
             }

@@ -170,6 +170,10 @@ impl Io for Memory {
         unreachable!("tables do not touch directories")
     }
 
+    async fn punch(&self, _file: &File, _offset: u64, _bytes: u64) -> Result<()> {
+        unreachable!("tables are never given back in part")
+    }
+
     async fn remove(&self, _path: &Path) -> Result<()> {
         unreachable!("tables do not touch directories")
     }

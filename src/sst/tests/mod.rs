@@ -175,7 +175,7 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
             let len = match (kind, random.below(100)) {
                 (Kind::Delete, _) => 0,
                 (Kind::Put, 0) => random.below(20_000),
-                (Kind::Put, _) => random.below(300),
+                (Kind::Put | Kind::Indirect, _) => random.below(300),
             };
             // Half of it compresses.
             let mut value = random.bytes(len);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::error::ErrorKind;
-use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64, VALUE_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UNIT, UNIT_U64};
 use crate::io::Io;
 
 /// Writes, opens, and gets every key at bounds around each of its versions.
@@ -54,7 +54,7 @@ fn random_tables() {
 fn tables_of_one_entry() {
     check(&[(vec![], put(1), vec![])], UNIT);
     check(&[(b"k".to_vec(), Tag::new(SEQ_MAX, Kind::Delete), vec![])], UNIT);
-    check(&[(vec![0xff; KEY_BYTES_MAX], put(1), vec![7; VALUE_BYTES_MAX])], UNIT);
+    check(&[(vec![0xff; KEY_BYTES_MAX], put(1), vec![7; INLINE_VALUE_BYTES_MAX])], UNIT);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn long_keys_and_values() {
         let mut key = vec![b'k'; KEY_BYTES_MAX];
         key[usize::from(i) * 5000] = i;
         entries.push((key, put(3), random.bytes(u64::from(i) * 5000)));
-        entries.push((vec![b'v', i], put(4), random.bytes(VALUE_BYTES_MAX as u64)));
+        entries.push((vec![b'v', i], put(4), random.bytes(INLINE_VALUE_BYTES_MAX as u64)));
         entries.push((vec![b'v', i, 0], put(4), random.bytes(10)));
     }
     check(&sorted(entries), 256 << 10);

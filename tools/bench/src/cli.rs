@@ -128,7 +128,8 @@ pub struct LoadArgs {
     /// Bytes of every key
     #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
     pub key_bytes: usize,
-    /// Bytes of every value; half of them can be compressed
+    /// Bytes of every value, at most a quarter of --memory; half of them can be
+    /// compressed
     #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES, value_parser = parse_value_bytes)]
     pub value_bytes: usize,
     /// Replace what an earlier load left in the directory

@@ -16,6 +16,9 @@ use crate::shape::{Data, Shape};
 use crate::table;
 use crate::target::{OpenOptions, Target};
 
+/// One value may take this share of the memory budget: one in so many.
+const VALUE_SHARE: u64 = 4;
+
 /// Loads a database, prints the result and returns it.
 ///
 /// A load that is not done after `budget` ends then, with the records it has.
@@ -29,6 +32,10 @@ pub fn load<T: Target>(
     let common = &args.common;
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
+    if args.value_bytes as u64 > common.memory / VALUE_SHARE {
+        let reason = "--value-bytes must be at most a quarter of --memory";
+        return Err(Failure::Usage(reason.to_owned()));
+    }
     let options = OpenOptions { create: true, shards: args.shards, ..options(common) };
     clients::check::<T>(common)?;
     T::check(&options, settings)?;

@@ -104,7 +104,8 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["run", "--dir", "db", "--workload", "a", "--rate", "-1"], "from 1 to 1000000000"),
         (&["load", "--dir", "db", "--records", "10001", "--key-bytes", "8"], "10000"),
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
-        (&["load", "--dir", "db", "--value-bytes", "1GiB"], "--value-bytes"),
+        (&["load", "--dir", "db", "--value-bytes", "2GiB"], "--value-bytes"),
+        (&["load", "--dir", "db", "--value-bytes", "65MiB"], "a quarter of --memory"),
     ];
     for (arguments, words) in cases {
         refused(&bench(dir.path(), arguments), 2, words);

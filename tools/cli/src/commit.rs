@@ -26,6 +26,9 @@ const ROW_OVERHEAD_BYTES_MAX: usize = 64;
 pub(crate) struct Round {
     /// By WAL stream.
     batches: Vec<Batch>,
+    /// Bytes of the keys and values of each, also of those that are not in the
+    /// log.
+    bytes: Vec<usize>,
     rows: u64,
     /// The number of the last line in it; bad lines count.
     line: u64,
@@ -34,12 +37,12 @@ pub(crate) struct Round {
 impl Round {
     /// A round that begins after line number `line`.
     pub(crate) fn after(line: u64) -> Self {
-        Self { batches: Vec::new(), rows: 0, line }
+        Self { batches: Vec::new(), bytes: Vec::new(), rows: 0, line }
     }
 
     /// Whether a row fits without sealing the round first.
     pub(crate) fn has_room(&self, db: &Db, key: &[u8], value: &[u8]) -> bool {
-        let bytes = self.batches.get(db.stream_of(key)).map_or(0, Batch::bytes);
+        let bytes = self.bytes.get(db.stream_of(key)).copied().unwrap_or(0);
         let row_bytes = key.len() + value.len() + ROW_OVERHEAD_BYTES_MAX;
         bytes == 0 || bytes + row_bytes <= BATCH_BYTES_MAX.min(db.batch_bytes_max())
     }
@@ -48,8 +51,10 @@ impl Round {
         let stream = db.stream_of(key);
         if self.batches.len() <= stream {
             self.batches.resize_with(stream + 1, Batch::new);
+            self.bytes.resize(stream + 1, 0);
         }
         self.batches[stream].put(key, value);
+        self.bytes[stream] += key.len() + value.len() + ROW_OVERHEAD_BYTES_MAX;
         self.rows += 1;
     }
 

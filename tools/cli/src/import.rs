@@ -12,7 +12,7 @@ use crate::commit::{Committed, Round, commit_all, say};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::lines::{Event, Lines};
-use crate::rows::{Format, LINE_BYTES_MAX, Row};
+use crate::rows::{Format, Row, line_bytes_max};
 
 /// Rounds that wait for their commit, besides the one that is committed and
 /// the one that is filled: the bound on memory.
@@ -29,6 +29,7 @@ pub(crate) fn import(
     on_error: OnError,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
+    lines.limit(line_bytes_max(db.value_bytes_max()));
     let (sender, receiver) = sync_channel(ROUNDS_WAITING_MAX);
     let mut reader = Reader {
         db,
@@ -93,11 +94,13 @@ impl Reader<'_> {
 
     fn read_lines(&mut self) -> Result<(), Failure> {
         let mut row = Row::default();
+        let value_bytes_max = self.db.value_bytes_max();
         loop {
             let parsed = match self.lines.next(self.deadline, self.interrupt)? {
-                Event::Line(line) => row.parse(self.format, line),
+                Event::Line(line) => row.parse(self.format, line, value_bytes_max),
                 Event::LineTooLong => {
-                    Err(format!("a line above the limit of {LINE_BYTES_MAX} bytes"))
+                    let limit = line_bytes_max(value_bytes_max);
+                    Err(format!("a line above the limit of {limit} bytes"))
                 }
                 Event::Deadline => {
                     if !self.seal() {

@@ -11,7 +11,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::rows::LINE_BYTES_MAX;
 
 /// How much is asked for at once.
 const READ_BYTES: usize = 256 << 10;
@@ -45,10 +44,12 @@ pub(crate) struct Lines {
     /// The line at hand is too long; what is read of it is dropped.
     skipping: bool,
     ended: bool,
+    line_bytes_max: usize,
 }
 
 impl Lines {
-    /// Opens `path`, where `-` is stdin.
+    /// Opens `path`, where `-` is stdin. Lines are of any length, unless
+    /// [`Lines::limit`] says otherwise.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let (input, name) = if path.as_os_str() == "-" {
             (io::stdin().as_fd().try_clone_to_owned().map(File::from), "stdin".to_owned())
@@ -66,7 +67,22 @@ impl Lines {
 
     fn new(input: File, name: String) -> Self {
         let buffer = vec![0; READ_BYTES];
-        Self { input, name, buffer, start: 0, end: 0, scanned: 0, skipping: false, ended: false }
+        Self {
+            input,
+            name,
+            buffer,
+            start: 0,
+            end: 0,
+            scanned: 0,
+            skipping: false,
+            ended: false,
+            line_bytes_max: usize::MAX,
+        }
+    }
+
+    /// Lines with more bytes are too long from now on.
+    pub(crate) fn limit(&mut self, line_bytes_max: usize) {
+        self.line_bytes_max = line_bytes_max;
     }
 
     /// What the input is called in messages.
@@ -86,13 +102,13 @@ impl Lines {
                 let line = self.start..self.scanned + at;
                 self.start = line.end + 1;
                 self.scanned = self.start;
-                if std::mem::take(&mut self.skipping) || line.len() > LINE_BYTES_MAX {
+                if std::mem::take(&mut self.skipping) || line.len() > self.line_bytes_max {
                     return Ok(Event::LineTooLong);
                 }
                 return Ok(Event::Line(&self.buffer[line]));
             }
             self.scanned = self.end;
-            if self.skipping || self.end - self.start > LINE_BYTES_MAX {
+            if self.skipping || self.end - self.start > self.line_bytes_max {
                 self.skipping = true;
                 self.start = self.end;
             }
@@ -166,6 +182,8 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LINE_BYTES_MAX: usize = 1 << 20;
     use std::io::Write;
 
     fn events(input: &[u8]) -> Vec<Result<Vec<u8>, String>> {
@@ -174,6 +192,7 @@ mod tests {
         let feeder = std::thread::spawn(move || writer.write_all(&input).unwrap());
         let file = File::from(std::os::fd::OwnedFd::from(reader));
         let mut lines = Lines::new(file, "test".to_owned());
+        lines.limit(LINE_BYTES_MAX);
         let interrupt = Interrupt::install().unwrap();
         let mut events = Vec::new();
         loop {

@@ -1,6 +1,6 @@
 //! Rows as lines of text, in either format.
 
-use ourodb::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use ourodb::KEY_BYTES_MAX;
 
 use crate::escape::{escape_into, unescape_into};
 use crate::jsonl;
@@ -17,10 +17,11 @@ pub(crate) enum Format {
 /// A byte takes at most this much of a line: `\u001b` in JSON.
 const TEXT_BYTES_PER_BYTE_MAX: usize = 6;
 
-/// The longest line that can hold a row, with room for the names of a JSON
-/// object's fields and some white space.
-pub(crate) const LINE_BYTES_MAX: usize =
-    TEXT_BYTES_PER_BYTE_MAX * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 4096;
+/// The longest line that can hold a row with a value of that many bytes, with
+/// room for the names of a JSON object's fields and some white space.
+pub(crate) const fn line_bytes_max(value_bytes_max: usize) -> usize {
+    TEXT_BYTES_PER_BYTE_MAX * (KEY_BYTES_MAX + value_bytes_max) + 4096
+}
 
 /// One key and its value; reused from line to line.
 #[derive(Default)]
@@ -30,8 +31,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Reads `line`, which is without its newline, or says why it is bad.
-    pub(crate) fn parse(&mut self, format: Format, line: &[u8]) -> Result<(), String> {
+    /// Reads `line`, which is without its newline, or says why it is bad: also
+    /// for a value above `value_bytes_max`.
+    pub(crate) fn parse(
+        &mut self,
+        format: Format,
+        line: &[u8],
+        value_bytes_max: usize,
+    ) -> Result<(), String> {
         self.key.clear();
         self.value.clear();
         match format {
@@ -39,7 +46,7 @@ impl Row {
             Format::Jsonl => jsonl::parse(line, &mut self.key, &mut self.value)?,
         }
         within_limit("key", self.key.len(), KEY_BYTES_MAX)?;
-        within_limit("value", self.value.len(), VALUE_BYTES_MAX)
+        within_limit("value", self.value.len(), value_bytes_max)
     }
 
     fn parse_tsv(&mut self, line: &[u8]) -> Result<(), String> {
@@ -79,18 +86,20 @@ pub(crate) fn write_line(out: &mut Vec<u8>, format: Format, key: &[u8], value: O
 mod tests {
     use super::*;
 
+    const VALUE_MAX: usize = 100_000;
+
     fn bad(line: &[u8]) -> String {
-        Row::default().parse(Format::Tsv, line).unwrap_err()
+        Row::default().parse(Format::Tsv, line, VALUE_MAX).unwrap_err()
     }
 
     #[test]
     fn tsv_rows() {
         let mut row = Row::default();
-        row.parse(Format::Tsv, b"a\\tb\tc\\\\d\r").unwrap();
+        row.parse(Format::Tsv, b"a\\tb\tc\\\\d\r", VALUE_MAX).unwrap();
         assert_eq!((&row.key[..], &row.value[..]), (&b"a\tb"[..], &b"c\\d\r"[..]));
-        row.parse(Format::Tsv, b"\t").unwrap();
+        row.parse(Format::Tsv, b"\t", VALUE_MAX).unwrap();
         assert_eq!((&row.key[..], &row.value[..]), (&b""[..], &b""[..]));
-        row.parse(Format::Tsv, b"\xff\t\xfe").unwrap();
+        row.parse(Format::Tsv, b"\xff\t\xfe", VALUE_MAX).unwrap();
         assert_eq!((&row.key[..], &row.value[..]), (&b"\xff"[..], &b"\xfe"[..]));
     }
 
@@ -107,9 +116,9 @@ mod tests {
     fn limits() {
         let mut row = Row::default();
         let line = |key: usize, value: usize| [vec![b'k'; key], vec![b'v'; value]].join(&b'\t');
-        row.parse(Format::Tsv, &line(KEY_BYTES_MAX, VALUE_BYTES_MAX)).unwrap();
+        row.parse(Format::Tsv, &line(KEY_BYTES_MAX, VALUE_MAX), VALUE_MAX).unwrap();
         assert!(bad(&line(KEY_BYTES_MAX + 1, 1)).contains("key of 65536 bytes"));
-        assert!(bad(&line(1, VALUE_BYTES_MAX + 1)).contains("the limit is"));
+        assert!(bad(&line(1, VALUE_MAX + 1)).contains("the limit is"));
     }
 
     #[test]
@@ -117,9 +126,13 @@ mod tests {
         for byte in [0x1b, 0xff, b'\\', b'"'] {
             for format in [Format::Tsv, Format::Jsonl] {
                 let mut line = Vec::new();
-                let (key, value) = (vec![byte; KEY_BYTES_MAX], vec![byte; VALUE_BYTES_MAX]);
+                let (key, value) = (vec![byte; KEY_BYTES_MAX], vec![byte; VALUE_MAX]);
                 write_line(&mut line, format, &key, Some(&value));
-                assert!(line.len() <= LINE_BYTES_MAX, "{format:?} {byte}: {}", line.len());
+                assert!(
+                    line.len() <= line_bytes_max(VALUE_MAX),
+                    "{format:?} {byte}: {}",
+                    line.len()
+                );
             }
         }
     }

@@ -69,12 +69,16 @@ fn a_value_from_stdin_is_raw() {
         succeeded(place.run_with(arguments, value));
         assert_eq!(place.ok(&["get", "k", "--raw"]), value);
     }
-    let longest = vec![b'v'; ourodb::VALUE_BYTES_MAX];
-    succeeded(place.run_with(&["put", "k", "-"], &longest));
+    // A quarter of the budget.
+    let longest = vec![b'v'; 1 << 20];
+    let put = ["put", "k", "-", "--memory", "4MiB"];
+    succeeded(place.run_with(&put, &longest));
     assert_eq!(place.ok(&["get", "k", "--raw"]), longest);
-    let longer = place.run_with(&["put", "k", "-"], &[&longest[..], b"v"].concat());
+    let longer = place.run_with(&put, &[&longest[..], b"v"].concat());
     assert_eq!(longer.status.code(), Some(2));
-    assert!(stderr(&longer).contains("65536"), "{}", stderr(&longer));
+    for says in ["1048576", "--memory"] {
+        assert!(stderr(&longer).contains(says), "{}", stderr(&longer));
+    }
     assert_eq!(place.ok(&["get", "k", "--raw"]), longest);
 }
 

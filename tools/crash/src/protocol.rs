@@ -7,9 +7,9 @@
 
 use std::io::{self, Read, Write};
 
-use ourodb::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use ourodb::KEY_BYTES_MAX;
 
-use crate::script::{KEYS_PER_CLIENT, Streams};
+use crate::script::{KEYS_PER_CLIENT, LONG_VALUE_BYTES_MAX, Streams};
 
 /// Said once the database is open.
 pub(crate) const OPENED: u8 = b'O';
@@ -92,7 +92,10 @@ impl Content {
         }
         let mut rows = Rows::new();
         for _ in 0..read_length(input, usize::MAX)? {
-            rows.push((read_bytes(input, KEY_BYTES_MAX)?, read_bytes(input, VALUE_BYTES_MAX)?));
+            rows.push((
+                read_bytes(input, KEY_BYTES_MAX)?,
+                read_bytes(input, LONG_VALUE_BYTES_MAX)?,
+            ));
         }
         Ok(Self { streams, rows })
     }

@@ -114,13 +114,15 @@ fn a_sync_that_failed_is_not_made_good_by_another() {
 #[test]
 fn a_full_disk_refuses_growth_until_there_is_room() {
     let sim = Sim::new(1);
-    sim.set_faults(Faults::default().disk_bytes_max(2 * UNIT_64));
+    sim.set_faults(Faults::default().disk_bytes_max(UNIT_64));
     let file = create(&sim, "f");
     put(&sim, &file, 1, 1, Harden::Later);
     assert_eq!(kind(write(&sim, &file, 2, units(1, 1), Harden::Later)), ErrorKind::NoSpace);
     let created = sim.block_on(sim.open(path("g"), OpenMode::CreateNew));
     assert_eq!(created.unwrap_err().kind(), ErrorKind::NoSpace);
-    put(&sim, &file, 0, 2, Harden::Later);
+    put(&sim, &file, 1, 2, Harden::Later);
+    // Before it is a hole, which takes no space until it is filled.
+    assert_eq!(kind(write(&sim, &file, 0, units(1, 1), Harden::Later)), ErrorKind::NoSpace);
     sim.block_on(sim.remove(path("f"))).unwrap();
     let created = sim.block_on(sim.open(path("g"), OpenMode::CreateNew));
     assert!(created.is_err(), "the removed file is still open");
@@ -128,6 +130,27 @@ fn a_full_disk_refuses_growth_until_there_is_room() {
     put(&sim, &create(&sim, "g"), 0, 1, Harden::Later);
     sim.set_faults(Faults::default().disk_bytes_max(100 * UNIT_64));
     put(&sim, &open(&sim, "g"), 50, 1, Harden::Later);
+}
+
+#[test]
+fn what_is_punched_reads_as_zeroes_and_takes_no_space() {
+    let sim = Sim::new(1);
+    sim.set_faults(Faults::default().disk_bytes_max(3 * UNIT_64));
+    let file = create_durably(&sim, "f");
+    for unit in 0..3 {
+        put(&sim, &file, unit, 7, Harden::Later);
+    }
+    sync(&sim, &file);
+    assert_eq!(kind(write(&sim, &file, 3, units(1, 1), Harden::Later)), ErrorKind::NoSpace);
+    sim.block_on(sim.punch(&file, UNIT_64, UNIT_64)).unwrap();
+    let content = |unit| bytes_of(&sim, "f", unit).into_iter().collect::<Vec<_>>();
+    assert_eq!([content(0), content(1), content(2)], [[7], [0], [7]]);
+    put(&sim, &file, 3, 8, Harden::Later);
+    assert_eq!(kind(write(&sim, &file, 1, units(1, 1), Harden::Later)), ErrorKind::NoSpace);
+    // Its length stays, and it is durable only with a sync.
+    sync(&sim, &file);
+    sim.power_cut();
+    assert_eq!([content(0), content(1), content(3)], [[7], [0], [8]]);
 }
 
 #[test]
