@@ -32,8 +32,25 @@ const MAP_SLOTS: usize = 8;
 /// millisecond.
 const MAP_SLOT_BYTES: usize = 256 << 10;
 
-/// The share of the memory budget that block caches take, in percent.
-const CACHE_PERCENT: u64 = 30;
+/// The shares of the memory budget, in percent: memtables; block caches; filters
+/// and indexes, before they take from memtables; what compactions read ahead.
+/// Mappings and memory kept for memtables to come have a sixteenth each.
+const MEMTABLES_PERCENT: u64 = 40;
+const CACHE_PERCENT: u64 = 25;
+const PINNED_PERCENT: u64 = 12;
+const COMPACTION_PERCENT: u64 = 4;
+
+const _: () = assert!(
+    MEMTABLES_PERCENT + CACHE_PERCENT + PINNED_PERCENT + COMPACTION_PERCENT + 2 * 100 / 16 <= 97
+);
+
+/// What compactions of one owner read ahead, at least and at most.
+const COMPACTION_BYTES_MIN: u64 = 128 << 10;
+const COMPACTION_BYTES_MAX: u64 = 8 << 20;
+
+/// The share of the memory budget that is kept of flushed memtables: one in so
+/// many.
+const ARENAS_SHARE: u64 = 16;
 
 /// The share of the memory budget that mappings may take: one in so many.
 const MAP_SHARE: u64 = 16;
@@ -188,12 +205,15 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The memory budget in bytes; 256 MiB by default, at least 4 MiB. Half of
-    /// it is for memtables, and 30 % for the caches of blocks of tables, which
-    /// take it as they fill up. Not counted yet: filters and indexes of tables
-    /// (about 2 % of the data), with four bytes for each block that may be
-    /// cached, and the read-ahead of scans, up to 256 KiB for each table a scan
-    /// touches.
+    /// The memory budget in bytes; 256 MiB by default, at least 4 MiB: 40 % for
+    /// memtables, 25 % for the caches of blocks of tables, which take it as they
+    /// fill up, 12 % for filters and indexes of tables (about 2 % of the data),
+    /// the rest for mappings of the log, and buffers. Filters and indexes that
+    /// need more take it from memtables, up to 30 % of the budget; more data than
+    /// some 20 times the budget go beyond it.
+    ///
+    /// Not counted: threads' stacks and the program itself, and the read-ahead
+    /// of open scans, up to 1 MiB a shard for each.
     ///
     /// A quarter of it, or [`VALUE_BYTES_MAX`] if that is
     /// less, is the longest value that a write takes. Longer ones that are there
@@ -275,7 +295,7 @@ impl Options {
     }
 
     /// The bytes at which a shard's memtable is flushed, in place of what the
-    /// memory budget gives: half of it over all shards, each with one memtable
+    /// memory budget gives: 40 % of it over all shards, each with one memtable
     /// that is written to and two on their way into tables.
     ///
     /// ```
@@ -617,8 +637,8 @@ impl Derived {
     pub(super) fn limits(&self, shards: usize) -> Limits {
         let memtables = shards * (1 + FROZEN_MAX);
         let owners = self.owners.min(shards);
-        let memtable_bytes =
-            self.memtable_bytes.unwrap_or_else(|| (self.memory / 2) as usize / memtables).max(UNIT);
+        let share = (self.memory / 100 * MEMTABLES_PERCENT) as usize;
+        let memtable_bytes = self.memtable_bytes.unwrap_or_else(|| share / memtables).max(UNIT);
         let group_bytes_max = (self.segments.first_bytes - UNIT_U64) as usize;
         let slots_bytes = round_up_u64(self.memory / MAP_SHARE / owners as u64) as usize;
         let slot_bytes = (slots_bytes / MAP_SLOTS).clamp(UNIT, MAP_SLOT_BYTES) / UNIT * UNIT;
@@ -639,6 +659,13 @@ impl Derived {
             hierarchy: self.hierarchy(shards, memtable_bytes),
             newest_tables_behind: self.newest_tables_behind(),
             newest_tables_max: self.newest_tables_behind().saturating_mul(2),
+            pinned_bytes_free: match self.memtable_bytes {
+                None => Some(self.memory / 100 * PINNED_PERCENT),
+                Some(_) => None,
+            },
+            compaction_read_bytes: (self.memory / 100 * COMPACTION_PERCENT / owners as u64)
+                .clamp(COMPACTION_BYTES_MIN, COMPACTION_BYTES_MAX)
+                as usize,
         }
     }
 
@@ -690,7 +717,7 @@ impl Derived {
 
     /// Memory of flushed memtables that is kept for the next ones.
     pub(super) fn arena_bytes(&self) -> usize {
-        (self.memory / 8) as usize
+        (self.memory / ARENAS_SHARE) as usize
     }
 
     /// Buffers that long values are written and read with, and that are kept.
@@ -711,9 +738,9 @@ mod tests {
             assert!(derived.shards.is_power_of_two() && derived.shards >= 4);
             let limits = derived.limits(derived.shards);
             let memtables = limits.memtable_bytes * derived.shards * (1 + FROZEN_MAX);
-            assert!(memtables as u64 <= derived.memory / 2);
+            assert!(memtables as u64 <= derived.memory * 4 / 10);
             let caches = limits.cache_bytes * derived.owners.min(derived.shards);
-            assert!(caches as u64 <= derived.memory * 3 / 10 && caches > 70 << 20);
+            assert!(caches as u64 <= derived.memory / 4 && caches > 60 << 20);
         }
     }
 

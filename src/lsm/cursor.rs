@@ -13,9 +13,12 @@ use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
-use crate::lsm::run::RunIter;
+use crate::lsm::run::{RunIter, ahead_bytes};
 use crate::lsm::view::{Frozen, View};
 use crate::memtable::{Entry, Position, ValueRef};
+
+/// Bytes that a walk over one shard may have read ahead, over all its runs.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +179,9 @@ impl Cursor {
             };
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
+        let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, runs.len());
         for run in runs {
-            let mut iter = RunIter::new(run);
+            let mut iter = RunIter::new(run, ahead_bytes_max);
             match (direction, from) {
                 (Direction::Forward, None) => iter.seek_to_first(io).await?,
                 (Direction::Forward, Some((key, tag))) => iter.seek(io, key, tag).await?,

@@ -13,21 +13,33 @@ pub(crate) struct RunIter {
     /// The table that `iter` is in.
     at: usize,
     iter: TableIter,
+    /// Bytes it reads at once, at most.
+    ahead_bytes_max: usize,
     /// Has nothing to do with the cache.
     is_bypassing: bool,
 }
 
+/// Whoever walks over several runs at once may read so many bytes of each at
+/// once.
+pub(super) fn ahead_bytes(all_bytes: usize, runs: usize) -> usize {
+    (all_bytes / runs.max(1)).max(AHEAD_BYTES_MIN)
+}
+
+/// Shorter reads would cost more than they save.
+const AHEAD_BYTES_MIN: usize = 16 << 10;
+
 impl RunIter {
-    /// A walk that is nowhere yet, over at least one table.
-    pub(crate) fn new(tables: Vec<Arc<Table>>) -> Self {
-        let iter = TableIter::new(Arc::clone(&tables[0]));
-        Self { tables, at: 0, iter, is_bypassing: false }
+    /// A walk that is nowhere yet, over at least one table, and reads at most so
+    /// many bytes at once.
+    pub(crate) fn new(tables: Vec<Arc<Table>>, ahead_bytes_max: usize) -> Self {
+        let iter = TableIter::new(Arc::clone(&tables[0]), ahead_bytes_max);
+        Self { tables, at: 0, iter, ahead_bytes_max, is_bypassing: false }
     }
 
     /// The same, of [`TableIter::bypassing`].
-    pub(crate) fn bypassing(tables: Vec<Arc<Table>>) -> Self {
-        let iter = TableIter::bypassing(Arc::clone(&tables[0]));
-        Self { tables, at: 0, iter, is_bypassing: true }
+    pub(crate) fn bypassing(tables: Vec<Arc<Table>>, ahead_bytes_max: usize) -> Self {
+        let iter = TableIter::bypassing(Arc::clone(&tables[0]), ahead_bytes_max);
+        Self { tables, at: 0, iter, ahead_bytes_max, is_bypassing: true }
     }
 
     /// Where it is; `None` before the first entry and behind the last.
@@ -103,8 +115,11 @@ impl RunIter {
         if at != self.at {
             self.at = at;
             let table = Arc::clone(&self.tables[at]);
-            self.iter =
-                if self.is_bypassing { TableIter::bypassing(table) } else { TableIter::new(table) };
+            self.iter = if self.is_bypassing {
+                TableIter::bypassing(table, self.ahead_bytes_max)
+            } else {
+                TableIter::new(table, self.ahead_bytes_max)
+            };
         }
     }
 }

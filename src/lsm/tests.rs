@@ -220,7 +220,7 @@ fn a_run_may_turn_round_between_tables() {
     let tables = vec![maker.table(0..3), maker.table(5..6), maker.table(8..10)];
     let sim = maker.sim.clone();
     sim.block_on(async {
-        let mut run = RunIter::new(tables);
+        let mut run = RunIter::new(tables, 1 << 20);
         let at = |run: &RunIter| run.current().map(|(key, _)| key.to_vec());
         run.seek(&sim, &key(4), Tag::visible_at(SEQ_MAX)).await.expect("sound");
         assert_eq!(at(&run), Some(key(5)));

@@ -7,8 +7,9 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::limits::UNIT;
 use crate::base::seq::SeqNo;
-use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, CacheStats};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
@@ -27,8 +28,14 @@ use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 /// The bounds one database works within.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// A memtable is rotated when it would exceed this many bytes.
+    /// A memtable is rotated when it would exceed this many bytes, while what
+    /// is pinned keeps within its share.
     pub(crate) memtable_bytes: usize,
+    /// Bytes that filters and indexes may take before memtables get smaller;
+    /// `None` when memtables have a fixed length.
+    pub(crate) pinned_bytes_free: Option<u64>,
+    /// Bytes that a compaction may read ahead.
+    pub(crate) compaction_read_bytes: usize,
     /// Immutable memtables a shard may have before its writers wait.
     pub(crate) frozen_max: usize,
     /// Live log one stream may have before memtables are flushed to free it.
@@ -76,6 +83,8 @@ pub(crate) struct Engine {
     pub(crate) io_counters: Arc<IoCounters>,
     pub(crate) read_counters: ReadCounters,
     pub(crate) slow_writes: SlowWrites,
+    /// See [`Engine::share_memory`].
+    pub(crate) memtable_bytes: AtomicUsize,
 }
 
 /// The root manifest, and what only its holder changes.
@@ -147,6 +156,28 @@ impl Engine {
     /// So many such ids.
     pub(crate) fn new_file_ids(&self, count: u32) -> FileIds {
         FileIds::new(self.epoch, self.files.fetch_add(count, Ordering::Relaxed), count)
+    }
+
+    /// Takes from memtables what filters and indexes need beyond their share,
+    /// up to three quarters. To be called when tables have come or gone.
+    pub(crate) fn share_memory(&self) {
+        let Some(free) = self.limits.pinned_bytes_free else {
+            return;
+        };
+        let pinned = |shard: &Shard| {
+            let view = Arc::clone(&shard.lock().view);
+            let sound = view.levels.tables().filter_map(|(_, member)| match member {
+                Member::Sound(table) => Some(table.pinned_bytes() as u64),
+                Member::Damaged { .. } => None,
+            });
+            sound.sum::<u64>()
+        };
+        let beyond = self.shards.iter().map(pinned).sum::<u64>().saturating_sub(free);
+        let memtables = (self.shards.len() * (1 + self.limits.frozen_max)) as u64;
+        let full = self.limits.memtable_bytes;
+        let taken = usize::try_from(beyond / memtables).unwrap_or(usize::MAX);
+        let left = full.saturating_sub(taken).max(full / 4).max(UNIT);
+        self.memtable_bytes.store(left, Ordering::Relaxed);
     }
 
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {

@@ -22,7 +22,7 @@ const WAIT_NS_MIN: u64 = 50_000;
 const FLUSH_PERCENT: u64 = 95;
 
 /// The least that level 0 leaves of the rate.
-const NEWEST_PERCENT_MIN: u64 = 5;
+const NEWEST_PERCENT_MIN: u64 = 1;
 
 /// Slower is not asked for, however slow flushes were.
 const BYTES_PER_S_MIN: u64 = 64 << 10;
@@ -75,11 +75,13 @@ impl State {
         let is_damaged = |e: &crate::base::error::Error| e.kind() == ErrorKind::Corruption;
         let beyond =
             if self.compaction_error.as_ref().is_some_and(is_damaged) { 0 } else { beyond };
+        // Slowly at first, and the more the nearer it comes to where all wait.
         let room = limits.newest_tables_max - limits.newest_tables_behind;
-        let taken = (100 - NEWEST_PERCENT_MIN) * beyond.min(room) as u64 / room as u64;
+        let left = room.saturating_sub(beyond) as f64 / room as f64;
+        let percent = ((100.0 * left * left) as u64).max(NEWEST_PERCENT_MIN);
         let rate = self.pace.flushed_per_s.filter(|_| is_behind);
-        self.pace.bytes_per_s = rate
-            .map(|rate| (rate / 100 * FLUSH_PERCENT / 100 * (100 - taken)).max(BYTES_PER_S_MIN));
+        let slowed = |rate: u64| rate / 100 * FLUSH_PERCENT / 100 * percent;
+        self.pace.bytes_per_s = rate.map(|rate| slowed(rate).max(BYTES_PER_S_MIN));
     }
 
     /// Whether level 0 takes no more tables for now.

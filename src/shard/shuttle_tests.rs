@@ -38,6 +38,8 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         hierarchy: Hierarchy::leveled(1 << 20),
         newest_tables_behind: 24,
         newest_tables_max: 48,
+        pinned_bytes_free: None,
+        compaction_read_bytes: 1 << 20,
     };
     let opening = Opening {
         dir: Path::new("/db").to_owned(),

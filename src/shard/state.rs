@@ -181,7 +181,8 @@ impl State {
         }
     }
 
-    /// Asks for room for `bytes` in the mutable memtable. Who has not waited for
+    /// Asks for room for `bytes` in the mutable memtable, which is to have at
+    /// most `memtable_bytes`. Who has not waited for
     /// the shard's pace yet gives the clock.
     ///
     /// # Errors
@@ -190,6 +191,7 @@ impl State {
     pub(crate) fn admit(
         &mut self,
         bytes: usize,
+        memtable_bytes: usize,
         limits: &Limits,
         arenas: &Arc<ArenaPool>,
         now_ns: Option<impl FnOnce() -> u64>,
@@ -203,7 +205,7 @@ impl State {
                 return Ok(Admission::Paced(wait_ns));
             }
         }
-        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= limits.memtable_bytes {
+        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= memtable_bytes {
             return Ok(Admission::Granted);
         }
         let has_too_many_tables = self.has_too_many_tables(limits);
@@ -273,6 +275,8 @@ mod tests {
             hierarchy: Hierarchy::leveled(4096),
             newest_tables_behind: 24,
             newest_tables_max: 48,
+            pinned_bytes_free: None,
+            compaction_read_bytes: 1 << 20,
             cache_bytes: 0,
             value_bytes_max: 1 << 20,
         }
@@ -284,13 +288,15 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         state.inserting = 1;
-        let admitted = state.admit(100, &limits(), &arenas, None::<fn() -> u64>).expect("open");
+        let admitted =
+            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).expect("open");
         assert!(matches!(admitted, Admission::Stalled(_)));
         state.inserting = 0;
-        let admitted = state.admit(100, &limits(), &arenas, None::<fn() -> u64>).expect("open");
+        let admitted =
+            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).expect("open");
         assert!(matches!(admitted, Admission::Rotated));
         assert!(matches!(
-            state.admit(100, &limits(), &arenas, None::<fn() -> u64>),
+            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>),
             Ok(Admission::Granted)
         ));
     }
@@ -306,10 +312,10 @@ mod tests {
             }
         }
         assert!(matches!(
-            state.admit(100, &limits(), &arenas, None::<fn() -> u64>),
+            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>),
             Ok(Admission::Stalled(_))
         ));
         state.flush_error = Some(Error::closed());
-        assert!(state.admit(100, &limits(), &arenas, None::<fn() -> u64>).is_err());
+        assert!(state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).is_err());
     }
 }

@@ -43,6 +43,8 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         hierarchy: Hierarchy::leveled(4096),
         newest_tables_behind: 24,
         newest_tables_max: 48,
+        pinned_bytes_free: None,
+        compaction_read_bytes: 1 << 20,
     };
     Opening {
         dir: dir.to_owned(),

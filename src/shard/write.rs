@@ -18,6 +18,7 @@ use crate::base::ids::{KEYSPACE_DEFAULT, ShardId};
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::base::sync::ShortGuard;
+use crate::base::sync::atomic::Ordering;
 use crate::format::record::{
     HEADER_BYTES, Header, PayloadWriter, RecordKind, entry_bytes, seal, section_bytes,
 };
@@ -373,7 +374,8 @@ impl Engine {
             let mut state = self.shard(shard).lock();
             let needed = memtable_bytes(section.ops);
             let clock = (!writing.is_paced).then_some(&now_ns);
-            match state.admit(needed, &self.limits, &self.arenas, clock)? {
+            let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
+            match state.admit(needed, memtable_bytes, &self.limits, &self.arenas, clock)? {
                 Admission::Granted => {}
                 Admission::Rotated => wakes.flush = true,
                 Admission::Paced(ns) => {

@@ -42,6 +42,8 @@ pub(crate) struct TableIter {
     cursor: BlockCursor,
     /// The bound of the latest read since the latest seek or turn, in bytes.
     ahead_bytes: usize,
+    /// The bound of all of them, but that a block is read whole.
+    ahead_bytes_max: usize,
     /// Where the reads are going; `None` since the latest seek.
     direction: Option<Direction>,
     /// It neither looks into the cache nor puts anything there, and reads long
@@ -94,12 +96,15 @@ impl Loaded {
 }
 
 impl TableIter {
-    pub(crate) fn new(table: Arc<Table>) -> Self {
+    /// An iterator that reads at most so many bytes at once, but that it reads
+    /// blocks whole.
+    pub(crate) fn new(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         Self {
             table,
             loaded: Loaded::default(),
             cursor: BlockCursor::new(),
             ahead_bytes: 0,
+            ahead_bytes_max: ahead_bytes_max.min(REQUEST_BYTES_MAX),
             direction: None,
             is_bypassing: false,
         }
@@ -108,8 +113,8 @@ impl TableIter {
     /// An iterator for those who walk over whole tables, and for threads of the
     /// idle class: it has nothing to do with the cache. The table itself may not
     /// be dropped by such a thread.
-    pub(crate) fn bypassing(table: Arc<Table>) -> Self {
-        let mut iter = Self::new(table);
+    pub(crate) fn bypassing(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
+        let mut iter = Self::new(table, ahead_bytes_max);
         iter.is_bypassing = true;
         iter.start_over();
         iter
@@ -235,7 +240,7 @@ impl TableIter {
     }
 
     fn ahead_bytes_first(&self) -> usize {
-        if self.is_bypassing { REQUEST_BYTES_MAX } else { 0 }
+        if self.is_bypassing { self.ahead_bytes_max } else { 0 }
     }
 
     /// Says where the iterator is going. A turn starts with short reads again.
@@ -285,7 +290,7 @@ impl TableIter {
     /// Reads a window with `block` at its near end. A single block that may go
     /// into the cache is made current instead.
     async fn fill<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
-        self.ahead_bytes = (2 * self.ahead_bytes).min(REQUEST_BYTES_MAX);
+        self.ahead_bytes = (2 * self.ahead_bytes).min(self.ahead_bytes_max);
         let blocks = self.ahead(block);
         let index = self.table.index();
         let (offset, _) = index.extent(blocks.start);

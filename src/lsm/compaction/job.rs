@@ -10,7 +10,7 @@ use crate::lsm::flush::{BYTES_PER_SLICE, ENTRIES_PER_SLICE, sampled};
 use crate::lsm::keep::{Judgement, Keep, Retain};
 use crate::lsm::merge::Merge;
 use crate::lsm::output::{Outputs, TablePlace};
-use crate::lsm::run::RunIter;
+use crate::lsm::run::{RunIter, ahead_bytes};
 use crate::runtime::slice_end;
 use crate::sst::Table;
 use crate::value::Changes;
@@ -22,7 +22,8 @@ const REACH_MAX: u64 = 12;
 /// Merges the inputs of `plan`, without what nobody can see any more, into new
 /// tables: durable, with their directory entries. Says which long values are not
 /// referred to any more; tables that the plan drops are read for that alone, if
-/// `has_values`. On an error the files are for the caller to remove.
+/// `has_values`. Reads at most so many bytes ahead, over all inputs, but 16 KiB
+/// of each. On an error the files are for the caller to remove.
 pub(crate) async fn compact<I: Io>(
     io: &I,
     plan: &Plan,
@@ -30,12 +31,15 @@ pub(crate) async fn compact<I: Io>(
     hasher: &KeyHasher,
     place: &TablePlace,
     has_values: bool,
+    read_bytes: usize,
 ) -> Result<(Vec<Arc<Table>>, Changes)> {
     let written_s = plan.inputs.iter().map(|(_, table)| table.contents().written_s).max();
     let mut keep = Keep::new(retain, &plan.older);
     let mut outputs = Outputs::new(io, place, written_s.unwrap_or_default(), plan.between.len());
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
-    let runs = plan.runs().into_iter().map(RunIter::bypassing).collect();
+    let runs = plan.runs();
+    let ahead_bytes_max = ahead_bytes(read_bytes, runs.len());
+    let runs = runs.into_iter().map(|run| RunIter::bypassing(run, ahead_bytes_max)).collect();
     let mut merge = Merge::new(io, runs).await?;
     let mut values = Changes::default();
     let (mut entries, mut bytes) = (0, 0);
@@ -71,7 +75,7 @@ pub(crate) async fn compact<I: Io>(
     let dropped = plan.drops.iter().filter(|_| has_values);
     let sound = dropped.filter_map(|(_, member)| member.sound().ok());
     for table in sound {
-        let mut iter = RunIter::bypassing(vec![table]);
+        let mut iter = RunIter::bypassing(vec![table], read_bytes);
         iter.seek_to_first(io).await?;
         while let Some((_, tag)) = iter.current() {
             values.dropped(tag, iter.value()).map_err(|error| error.at(&place.dir, 0))?;

@@ -134,7 +134,7 @@ impl Tree {
         let outputs = if plan.inputs.is_empty() {
             Vec::new()
         } else {
-            let made = sim.block_on(compact(sim, plan, &retain, &hasher, &place, false));
+            let made = sim.block_on(compact(sim, plan, &retain, &hasher, &place, false, 1 << 20));
             made.expect("a sound machine").0
         };
         self.written_bytes += outputs.iter().map(|table| table.meta().file_bytes).sum::<u64>();

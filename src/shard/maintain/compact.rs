@@ -234,8 +234,10 @@ impl Engine {
         let has_values = self.shard(shard).values.counts().files > 0;
         if !plan.inputs.is_empty() || (has_values && !plan.drops.is_empty()) {
             let (merged, hasher, to) = (Arc::clone(&plan), self.hasher.clone(), place.clone());
+            let read_bytes = self.limits.compaction_read_bytes;
             let running = background.run("compaction", |io| async move {
-                let made = compact(&io, &merged, &retain, &hasher, &to, has_values).await;
+                let made = compact(&io, &merged, &retain, &hasher, &to, has_values, read_bytes);
+                let made = made.await;
                 // The worker must not be the one to close the inputs.
                 Ok((made, merged))
             });
@@ -342,6 +344,7 @@ impl Engine {
         }
         // Not before the tables know that they go.
         drop(before);
+        self.share_memory();
         Ok(())
     }
 

@@ -160,6 +160,7 @@ impl Engine {
             before
         };
         drop(before);
+        self.share_memory();
         owner.retired.work.set();
         self.rewrite_if_long(owner, shard, manifest, io).await;
         Ok(())

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
-use crate::base::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, Epochs};
 use crate::format::edit::{Edit, StreamKey};
@@ -208,7 +208,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         owner.manifests.push(AsyncMutex::new(manifest));
         open_shards.push(Shard::new(shard.id, shard.values, shard.state, &longest_hold));
     }
-    Ok(Engine {
+    let engine = Engine {
         db: identity.db,
         hasher: KeyHasher::new(&identity.hash_key),
         epoch,
@@ -223,9 +223,12 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         arenas: opening.arenas,
         io_counters: Arc::clone(io.counters()),
         slow_writes: SlowWrites::default(),
+        memtable_bytes: AtomicUsize::new(limits.memtable_bytes),
         read_counters: ReadCounters::default(),
         dir: opening.dir,
-    })
+    };
+    engine.share_memory();
+    Ok(engine)
 }
 
 async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {

@@ -98,7 +98,7 @@ fn without_a_frame_blocks_are_read_all_the_same() {
     }
     assert_eq!(io.take_reads().len(), 2 * entries.len());
     assert_eq!(cache.stats().blocks, 0);
-    assert_eq!(collect(&io, &mut TableIter::new(Arc::clone(&table))).expect("sound"), entries);
+    assert_eq!(collect(&io, &mut walk(Arc::clone(&table))).expect("sound"), entries);
     drop(occupied);
     get(&io, &table, &counters, b"k00", SEQ_MAX).expect("sound");
     assert_eq!(cache.stats().blocks, 1);
@@ -118,7 +118,7 @@ fn a_damaged_block_is_refused_each_time_and_not_cached() {
         let error = get_first().expect_err("damaged");
         assert_eq!(error.kind(), ErrorKind::Corruption);
         assert!(error.to_string().contains("/db/table.sst offset 4096"), "{error}");
-        let mut iter = TableIter::new(Arc::clone(&table));
+        let mut iter = walk(Arc::clone(&table));
         now(iter.seek(&io, key, *tag)).expect_err("damaged");
         assert_eq!(io.take_reads(), [UNIT; 2]);
     }

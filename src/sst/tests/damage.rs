@@ -35,7 +35,7 @@ fn right_or_refused(io: &Memory, table: Arc<Table>, entries: &[Entry]) -> usize 
             }
         }
     }
-    let mut iter = TableIter::new(table);
+    let mut iter = walk(table);
     match collect(io, &mut iter) {
         Ok(all) => assert_eq!((&all[..], failed), (entries, 0)),
         Err(error) => {
@@ -67,7 +67,7 @@ fn every_damaged_byte_is_noticed() {
                     assert!(0 < failed && failed < 30, "{failed}");
                 }
                 let target = &targets[(at / UNIT - 1).min(3)];
-                let mut iter = TableIter::new(Arc::clone(&table));
+                let mut iter = walk(Arc::clone(&table));
                 let error = now(iter.seek(&io, &target.0, target.1)).expect_err("damage");
                 assert_damage(&error);
                 assert!(!iter.valid());
@@ -233,7 +233,7 @@ fn hostile_regions_under_right_checksums() {
                         assert_damage(&error);
                     }
                 }
-                let mut iter = TableIter::new(table);
+                let mut iter = walk(table);
                 if let Err(error) = collect(&io, &mut iter) {
                     assert_damage(&error);
                 }

@@ -139,6 +139,13 @@ fn expected(entries: &[Entry], key: &[u8], bound: SeqNo) -> Option<(Tag, Vec<u8>
     entries.get(at).filter(|e| e.0 == key).map(|e| (e.1, e.2.clone()))
 }
 
+/// What walks read at once, at most.
+const READ_BYTES: usize = 256 << 10;
+
+fn walk(table: Arc<Table>) -> TableIter {
+    TableIter::new(table, READ_BYTES)
+}
+
 /// The entry the iterator is on.
 fn seen(iter: &TableIter) -> Option<Entry> {
     iter.valid().then(|| (iter.key().to_vec(), iter.tag(), iter.value().to_vec()))

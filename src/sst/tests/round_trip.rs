@@ -34,7 +34,7 @@ fn check_with(compression: Compression, entries: &[Entry], write_bytes: usize) {
             assert!(io.take_reads().len() <= 1);
         }
     }
-    assert_eq!(collect(&io, &mut TableIter::new(table)).expect("sound"), entries);
+    assert_eq!(collect(&io, &mut walk(table)).expect("sound"), entries);
     assert_eq!(count(&counters.filter_probes), 4 * entries.len() as u64);
     assert_eq!(count(&counters.filter_negatives), 0);
     assert_eq!(count(&counters.filter_false_positives), 0);
@@ -85,7 +85,7 @@ fn compressed_tables_are_shorter() {
     assert!(meta.file_bytes * 3 < plain.file_bytes * 2, "{} {}", meta.file_bytes, plain.file_bytes);
     // Values of a get and of a walk are there after the block was decompressed.
     let table = open(&io, &meta).expect("sound");
-    let mut iter = TableIter::new(Arc::clone(&table));
+    let mut iter = walk(Arc::clone(&table));
     let counters = ReadCounters::default();
     for (key, tag, value) in entries.iter().step_by(97) {
         let found = get(&io, &table, &counters, key, SEQ_MAX).expect("sound");

@@ -10,7 +10,7 @@ fn iter_over(entries: &[Entry]) -> (Memory, TableIter) {
     let (io, meta) = write(entries, 256 << 10);
     let table = open(&io, &meta).expect("a sound table");
     io.take_reads();
-    (io, TableIter::new(table))
+    (io, walk(table))
 }
 
 /// One whose table is compressed, or not, and cached, or not, as the seed says.
@@ -19,7 +19,7 @@ fn iter_by(seed: u64, entries: &[Entry]) -> (Memory, TableIter) {
     let small = cache(100 << 10);
     let cache = (seed % 4 < 2).then_some(&small);
     let table = open_with(&io, &meta, cache).expect("a sound table");
-    (io, if seed % 8 == 7 { TableIter::bypassing(table) } else { TableIter::new(table) })
+    (io, if seed % 8 == 7 { TableIter::bypassing(table, READ_BYTES) } else { walk(table) })
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn short_walks_are_cached_and_long_ones_pass_by() {
     let cache = cache(4 << 20);
     let table = open_with(&io, &meta, Some(&cache)).expect("sound");
     let walk = |from: u64, steps: usize| {
-        let mut iter = TableIter::new(Arc::clone(&table));
+        let mut iter = walk(Arc::clone(&table));
         now(iter.seek(&io, &from.to_be_bytes(), put(1))).expect("sound");
         for entry in &entries[from as usize..][..steps] {
             assert_eq!(seen(&iter).as_ref(), Some(entry));
@@ -201,7 +201,7 @@ fn short_walks_are_cached_and_long_ones_pass_by() {
     assert_eq!(walk(109, 1), [1]);
     assert_eq!(cache.stats().blocks, 11);
     let stats = cache.stats();
-    let mut iter = TableIter::bypassing(Arc::clone(&table));
+    let mut iter = TableIter::bypassing(Arc::clone(&table), READ_BYTES);
     assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
     let units: Vec<usize> = io.take_reads().iter().map(|len| len / UNIT).collect();
     assert_eq!(units, [64, 64, 64, 64, 44]);
