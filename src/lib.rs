@@ -24,7 +24,7 @@ pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, Flush, Get, GetFuture, GetWith, GetWithFuture,
     IoBackend, KeyRange, LevelStats, MultiGet, MultiGetFuture, OnShard, Options, Put, Scan,
-    ScanIter, ScanStream, Shard, Stats, Value, Write, WriteFuture, dump, verify,
+    ScanIter, ScanStream, Settings, Shard, Stats, Value, Write, WriteFuture, dump, verify,
 };
 pub use format::block::Compression;
 

@@ -12,6 +12,7 @@ mod operations;
 mod options;
 mod range;
 mod scan;
+mod settings;
 mod stats;
 mod stream;
 mod value;
@@ -26,6 +27,7 @@ pub use operations::{Compact, Delete, Flush, Get, GetWith, Put, Write};
 pub use options::{Compaction, IoBackend, Options};
 pub use range::KeyRange;
 pub use scan::{Scan, ScanIter};
+pub use settings::Settings;
 pub use stats::{LevelStats, Stats};
 pub use stream::ScanStream;
 pub use value::Value;
@@ -326,6 +328,18 @@ impl Db {
     /// ```
     pub fn stats(&self) -> Stats {
         Stats::of(&self.inner)
+    }
+
+    /// What the options came to that the database was opened with.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// println!("memtables of {} bytes", db.options().memtable_bytes);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn options(&self) -> Settings {
+        Settings::of(&self.inner)
     }
 
     /// Closes the database: waits for writes that are under way, ends the

@@ -643,6 +643,7 @@ impl Derived {
         let slots_bytes = round_up_u64(self.memory / MAP_SHARE / owners as u64) as usize;
         let slot_bytes = (slots_bytes / MAP_SLOTS).clamp(UNIT, MAP_SLOT_BYTES) / UNIT * UNIT;
         Limits {
+            memory: self.memory,
             memtable_bytes,
             frozen_max: FROZEN_MAX,
             wal_bytes_max: (self.memory / owners as u64).max(4 * self.segments.max_bytes),

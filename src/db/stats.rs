@@ -75,6 +75,9 @@ pub struct Stats {
     pub wal_map_bytes: u64,
     /// Bytes of memory that memtables hold, mutable and immutable ones.
     pub memtable_bytes: u64,
+    /// Bytes at which a shard's memtable is flushed now; fewer than at first
+    /// while filters and indexes need more than their share of the memory.
+    pub memtable_bytes_max: u64,
     /// Bytes of memory kept for memtables to come.
     pub recycled_bytes: u64,
     /// Memtables on their way into tables.
@@ -227,6 +230,7 @@ impl Stats {
             wal_bytes: stats.wal_bytes,
             wal_map_bytes: stats.wal_map_bytes,
             memtable_bytes: stats.memtable_bytes,
+            memtable_bytes_max: stats.memtable_bytes_max,
             recycled_bytes: stats.recycled_bytes,
             immutable_memtables: stats.immutable_memtables,
             device_reads: stats.io.reads,
@@ -324,6 +328,7 @@ impl Stats {
             ("wal_bytes", self.wal_bytes),
             ("wal_map_bytes", self.wal_map_bytes),
             ("memtable_bytes", self.memtable_bytes),
+            ("memtable_bytes_max", self.memtable_bytes_max),
             ("recycled_bytes", self.recycled_bytes),
             ("immutable_memtables", self.immutable_memtables),
             ("device_reads", self.device_reads),

@@ -28,6 +28,8 @@ use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 /// The bounds one database works within.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
+    /// The budget from which the others followed.
+    pub(crate) memory: u64,
     /// A memtable is rotated when it would exceed this many bytes, while what
     /// is pinned keeps within its share.
     pub(crate) memtable_bytes: usize,
@@ -261,6 +263,7 @@ impl Engine {
                 }
             }
         }
+        stats.memtable_bytes_max = self.memtable_bytes.load(Ordering::Relaxed) as u64;
         stats.recycled_bytes = self.arenas.kept_bytes() as u64;
         for owner in &self.owners {
             let (segments, bytes) = owner.stream.segment_counts();
@@ -333,6 +336,7 @@ pub(crate) struct EngineStats {
     pub(crate) stream: StreamCounts,
     pub(crate) memtable_bytes: u64,
     pub(crate) recycled_bytes: u64,
+    pub(crate) memtable_bytes_max: u64,
     pub(crate) immutable_memtables: u64,
     pub(crate) levels: [LevelCounts; LEVELS],
     pub(crate) tables: u64,

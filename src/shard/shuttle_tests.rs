@@ -25,6 +25,7 @@ const SEGMENT_BYTES: u64 = 64 << 10;
 /// A new database, of one owner.
 fn engine(disk: &Disk, durability: Durability) -> Engine {
     let limits = Limits {
+        memory: 0,
         memtable_bytes: 1 << 20,
         frozen_max: 2,
         value_bytes_max: 8 << 20,

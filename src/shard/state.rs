@@ -264,6 +264,7 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
+            memory: 0,
             memtable_bytes: 4096,
             frozen_max: 2,
             wal_bytes_max: 1 << 30,

@@ -30,6 +30,7 @@ const MS: u64 = 1_000_000;
 /// Shards whose memtables hold one write of [`put`].
 fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
     let limits = Limits {
+        memory: 0,
         memtable_bytes: 4096,
         frozen_max: 2,
         value_bytes_max: 8 << 20,
