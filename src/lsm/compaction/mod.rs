@@ -8,10 +8,8 @@
 //! garbage, tombstones, and runs that reads have to ask one by one.
 //!
 //! What is garbage is *estimated*. Whoever writes a table looks for a sample of
-//! its keys in the filters of older tables ([`Contents::hidden`]), so that data
+//! its keys in the filters of older tables (`Contents::hidden`), so that data
 //! which nothing was written over is not rewritten to find that out.
-//!
-//! [`Contents::hidden`]: crate::sst::Contents::hidden
 
 mod fifo;
 mod job;
