@@ -184,6 +184,18 @@ fn a_delete_behind_a_durable_write() {
 }
 
 #[test]
+fn a_range_delete() {
+    for mode in MODES {
+        // Of one key: all others may be of another stream.
+        at_every_poll(
+            mode,
+            |sim, db, polls| polled(sim, polls, db.delete_range([3]..=[3]).into_future()),
+            |model| drop(model.remove(&vec![3])),
+        );
+    }
+}
+
+#[test]
 fn a_batch() {
     for mode in MODES {
         // One key: which others are of its stream, the seed draws.

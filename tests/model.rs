@@ -19,6 +19,8 @@ type Op = (Vec<u8>, Option<Vec<u8>>);
 enum Action {
     Put(Vec<u8>, Vec<u8>, Durability),
     Delete(Vec<u8>, Durability),
+    /// Deletes what lies between, and including, two keys.
+    DeleteRange(Vec<u8>, Vec<u8>, Durability),
     /// Puts and deletes that are applied together, by WAL stream.
     Batch(Vec<Op>, Durability),
     /// Time passes.
@@ -48,6 +50,9 @@ impl std::fmt::Debug for Action {
                 write!(f, "Put({}, {}, {how:?})", short(key), value.len())
             }
             Self::Delete(key, how) => write!(f, "Delete({}, {how:?})", short(key)),
+            Self::DeleteRange(from, to, how) => {
+                write!(f, "DeleteRange({}, {}, {how:?})", short(from), short(to))
+            }
             Self::Batch(ops, how) => {
                 let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
                 write!(f, "Batch({:?}, {how:?})", ops.collect::<Vec<_>>())
@@ -102,6 +107,8 @@ fn action(crashes: bool) -> impl Strategy<Value = Action> {
     prop_oneof![
         20 => (key(), value(), durability()).prop_map(|(k, v, how)| Action::Put(k, v, how)),
         6 => (key(), durability()).prop_map(|(k, how)| Action::Delete(k, how)),
+        2 => (key(), key(), durability())
+            .prop_map(|(from, to, how)| Action::DeleteRange(from, to, how)),
         5 => (proptest::collection::vec(write, 0..20), durability())
             .prop_map(|(ops, how)| Action::Batch(ops, how)),
         1 => (1..400u64).prop_map(Action::Rest),
@@ -286,6 +293,27 @@ impl World<'_> {
         }
     }
 
+    /// Each WAL stream deletes its part of the range at one moment, one stream
+    /// after the other.
+    fn delete_range(&mut self, from: &[u8], to: &[u8], how: Durability) {
+        let (from, to) = if from <= to { (from, to) } else { (to, from) };
+        let db = self.db.as_ref().expect("open");
+        let within = self.keys.iter().filter(|key| from <= &key[..] && &key[..] <= to);
+        let mut ops: BTreeMap<usize, Vec<Op>> = BTreeMap::new();
+        for key in within {
+            ops.entry(db.stream_of(key)).or_default().push((key.clone(), None));
+        }
+        let ops: Vec<Vec<Op>> = ops.into_values().collect();
+        let streams: Vec<usize> = ops.iter().map(|ops| self.begin(ops, how)).collect();
+        let range = (Bound::Included(from.to_vec()), Bound::Included(to.to_vec()));
+        let delete = |db: &Db| db.delete_range(range).durability(how).wait().expect("a delete");
+        if self.alive(delete).is_some() {
+            for stream in streams {
+                self.acknowledge(stream);
+            }
+        }
+    }
+
     fn scan(&mut self, from: &[u8], to: &[u8], reverse: bool, writes: &[(Vec<u8>, Vec<u8>)]) {
         let mut expected: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let (from, to) = if from <= to { (from, to) } else { (to, from) };
@@ -326,6 +354,7 @@ impl World<'_> {
         match action {
             Action::Put(key, value, how) => self.write(&[(key.clone(), Some(value.clone()))], *how),
             Action::Delete(key, how) => self.write(&[(key.clone(), None)], *how),
+            Action::DeleteRange(from, to, how) => self.delete_range(from, to, *how),
             Action::Batch(ops, how) => {
                 let streams: Vec<usize> = {
                     let db = self.db.as_ref().expect("open");
@@ -388,6 +417,7 @@ fn run(
     for action in actions {
         match action {
             Action::Put(key, ..) | Action::Delete(key, _) => keys.push(key.clone()),
+            Action::DeleteRange(from, to, _) => keys.extend([from.clone(), to.clone()]),
             Action::Batch(ops, _) => keys.extend(ops.iter().map(|op| op.0.clone())),
             Action::Scan { writes, .. } => keys.extend(writes.iter().map(|w| w.0.clone())),
             _ => {}

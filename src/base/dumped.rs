@@ -57,11 +57,12 @@ pub enum Dumped<'a> {
         depth: usize,
         /// Its sequence number.
         seq: u64,
-        /// `put` or `delete`.
+        /// `put`, `delete` or `range delete`.
         kind: &'a str,
-        /// The key.
+        /// The key; of a range delete the first one.
         key: &'a [u8],
-        /// The value of a put.
+        /// The value of a put; where a range delete ends, exclusive, empty for
+        /// nowhere.
         value: Option<&'a [u8]>,
     },
     /// What cannot be read.

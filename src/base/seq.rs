@@ -20,18 +20,21 @@ pub enum Kind {
     Put = 1,
     /// The key is gone: a tombstone.
     Delete = 2,
+    /// Keys from this one up to the one that stands in place of a value are gone.
+    RangeDelete = 3,
     /// The key has the value that is in a value file where this one says.
     Indirect = 6,
 }
 
 impl Kind {
     /// The kind with this number, if this version of the engine knows it.
-    /// Reserved for later versions: 3 range delete, 4 merge, 5 put with
-    /// expiry, 7 prepare, 8 decide, 9 commit, 10 mark.
+    /// Reserved for later versions: 4 merge, 5 put with expiry, 7 prepare,
+    /// 8 decide, 9 commit, 10 mark.
     pub(crate) fn from_u8(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
+            3 => Some(Self::RangeDelete),
             6 => Some(Self::Indirect),
             _ => None,
         }

@@ -17,8 +17,9 @@ use std::task::{Context, Poll};
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::seq::Kind;
+use crate::db::delete_range::{checked, parts};
 use crate::db::operations::value_of;
-use crate::db::{Compact, Db, Delete, Flush, Get, GetWith, Put, Value, Write};
+use crate::db::{Compact, Db, Delete, DeleteRange, Flush, Get, GetWith, Put, Value, Write};
 use crate::io::Io;
 use crate::shard::{Fetched, Found, InMemory, Staged, is_long};
 use crate::wal::Role;
@@ -26,8 +27,8 @@ use crate::wal::Role;
 /// A future of the engine's.
 type Slow<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// The future of a write: what awaiting a [`Put`], a [`Delete`], a [`Write`],
-/// a [`Flush`] or a [`Compact`] gives.
+/// The future of a write: what awaiting a [`Put`], a [`Delete`], a
+/// [`DeleteRange`], a [`Write`], a [`Flush`] or a [`Compact`] gives.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -129,6 +130,26 @@ impl<'a> IntoFuture for Delete<'a> {
     fn into_future(self) -> WriteFuture<'a> {
         let Self { db, key, durability } = self;
         WriteFuture(WriteState::One(One { db, kind: Kind::Delete, key, value: b"", durability }))
+    }
+}
+
+impl<'a> IntoFuture for DeleteRange<'a> {
+    type Output = Result<()>;
+    type IntoFuture = WriteFuture<'a>;
+
+    fn into_future(self) -> WriteFuture<'a> {
+        let Self { db, range, durability } = self;
+        WriteFuture(WriteState::Slow(Box::pin(async move {
+            let inner = &*db.inner;
+            inner.note_awaited();
+            let bounds = checked(db, &range)?;
+            let engine = &*inner.engine;
+            for ops in parts(db, bounds.as_ref()) {
+                let owner = ops.first().map_or(0, |op| engine.owner_of(op.shard));
+                engine.write(&inner.remotes[owner], Role::Follower, &ops, durability).await?;
+            }
+            Ok(())
+        })))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod backend;
 mod batch;
+mod delete_range;
 mod dump;
 mod futures;
 mod multi_get;
@@ -19,6 +20,7 @@ mod value;
 mod verify;
 
 pub use batch::Batch;
+pub use delete_range::DeleteRange;
 pub use dump::dump;
 pub use futures::{GetFuture, GetWithFuture, WriteFuture};
 pub use multi_get::{MultiGet, MultiGetFuture};
@@ -114,6 +116,29 @@ impl Db {
     /// ```
     pub fn delete<'a>(&'a self, key: &'a [u8]) -> Delete<'a> {
         Delete { db: self, key, durability: self.durability() }
+    }
+
+    /// Removes all keys in `range`, however many there are, with one short write
+    /// for each shard. Done when all of them survive what
+    /// [`Options::durability`] says. Scans that are open go on seeing the keys.
+    ///
+    /// The keys of one WAL stream (see [`Db::stream_of`]) go together, unless the
+    /// bounds are so long that they do not fit one batch. Several streams are
+    /// written one after the other: who reads meanwhile may see some keys of the
+    /// range and miss others, and so may who opens the database after a crash
+    /// that came between. Then delete the range again.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"user/1", b"Ada").wait()?;
+    /// db.put(b"user/2", b"Bob").wait()?;
+    /// db.delete_range("user/".."user0").wait()?;
+    /// assert_eq!(db.scan(..).iter().count(), 0);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn delete_range(&self, range: impl KeyRange) -> DeleteRange<'_> {
+        DeleteRange { db: self, range: range.bounds(), durability: self.durability() }
     }
 
     /// Applies a batch: all of it or nothing, seen at one moment. Done when it

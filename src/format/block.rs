@@ -27,7 +27,7 @@ use super::header::{ByteReader, DecodeError};
 use super::varint;
 use crate::base::checksum::Seed;
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UNIT, round_up};
-use crate::base::seq::{SeqNo, Tag, compare_internal};
+use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 
 pub use build::{BlockBuilder, Layout};
 pub(crate) use check::{check_padding, describe, plausible_lengths};
@@ -287,6 +287,9 @@ impl<'a> Block<'a> {
         };
         let stored =
             parse().ok_or_else(|| DecodeError::corrupt(at, "an entry leaves its block"))?;
+        if stored.tag.kind() == Some(Kind::RangeDelete) {
+            return Err(DecodeError::corrupt(at, "a range tombstone is not in its place"));
+        }
         if stored.tag.kind().is_none() {
             let kind = stored.tag.to_u64() as u8;
             let reason = format!("an entry of kind {kind} is unknown here");

@@ -12,6 +12,7 @@ use crate::base::checksum::Seed;
 use crate::base::error::Error;
 use crate::base::ids::{DbId, Epoch, KeyspaceId, ShardId, StreamId};
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
+use crate::base::ranges::is_before;
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo};
 use crate::format::value::Reference;
 use crate::format::varint;
@@ -198,7 +199,7 @@ pub(crate) struct Write<'a> {
     pub(crate) seq: SeqNo,
     pub(crate) kind: Kind,
     pub(crate) key: &'a [u8],
-    /// Empty for a delete.
+    /// Empty for a delete; the end of a range delete, empty for none.
     pub(crate) value: &'a [u8],
 }
 
@@ -211,7 +212,7 @@ fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
         Kind::from_u8(kind).ok_or_else(|| Unusable::Newer(format!("an entry of kind {kind}")))?;
     let (key_len, rest) = varint::decode(rest).ok_or_else(cut)?;
     let (value_len, rest) = match kind {
-        Kind::Put | Kind::Indirect => varint::decode(rest).ok_or_else(cut)?,
+        Kind::Put | Kind::RangeDelete | Kind::Indirect => varint::decode(rest).ok_or_else(cut)?,
         Kind::Delete => (0, rest),
     };
     // The engine's own limits: what follows relies on them.
@@ -222,6 +223,9 @@ fn entry(bytes: &[u8]) -> Result<Entry<'_>, Unusable> {
     let (value, rest) = rest.split_at_checked(value_len as usize).ok_or_else(cut)?;
     if kind == Kind::Indirect && Reference::decode(value).is_err() {
         return Err(Unusable::malformed("a reference to a value that makes no sense"));
+    }
+    if kind == Kind::RangeDelete && (value.len() > KEY_BYTES_MAX || !is_before(key, value)) {
+        return Err(Unusable::malformed("a range delete of a range that makes no sense"));
     }
     Ok((kind, key, value, rest))
 }
@@ -234,7 +238,7 @@ pub(crate) const fn section_bytes() -> usize {
 /// Bytes of one entry.
 pub(crate) fn entry_bytes(kind: Kind, key_len: usize, value_len: usize) -> usize {
     let value = match kind {
-        Kind::Put | Kind::Indirect => varint::len(value_len as u32) + value_len,
+        Kind::Put | Kind::RangeDelete | Kind::Indirect => varint::len(value_len as u32) + value_len,
         Kind::Delete => 0,
     };
     1 + varint::len(key_len as u32) + key_len + value
@@ -315,12 +319,16 @@ mod tests {
 
     fn sample() -> (Vec<u8>, Seed, Header) {
         let seed = stream_seed(DbId([1; 16]), 3, 0);
-        let entries = [(Kind::Put, &b"key"[..], &b"value"[..]), (Kind::Delete, b"gone", b"")];
+        let entries = [
+            (Kind::Put, &b"key"[..], &b"value"[..]),
+            (Kind::Delete, b"gone", b""),
+            (Kind::RangeDelete, b"from", b"to"),
+        ];
         let payload: usize = section_bytes()
             + entries.iter().map(|e| entry_bytes(e.0, e.1.len(), e.2.len())).sum::<usize>();
         let mut bytes = vec![0; HEADER_BYTES + payload];
         let mut writer = PayloadWriter::new(&mut bytes[HEADER_BYTES..]);
-        writer.section(2, 0, 2, 77);
+        writer.section(2, 0, 3, 77);
         for (kind, key, value) in entries {
             writer.entry(kind, key, value);
         }
@@ -354,8 +362,11 @@ mod tests {
         let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
         assert_eq!(record.header, header);
         assert_eq!(record.end(), 4096 + bytes.len() as u64 - 50);
-        let expected =
-            vec![(77, b"key".to_vec(), b"value".to_vec()), (78, b"gone".to_vec(), Vec::new())];
+        let expected = vec![
+            (77, b"key".to_vec(), b"value".to_vec()),
+            (78, b"gone".to_vec(), Vec::new()),
+            (79, b"from".to_vec(), b"to".to_vec()),
+        ];
         assert_eq!(writes(&record).unwrap(), expected);
     }
 
@@ -409,6 +420,30 @@ mod tests {
             seal(&mut bytes, seed, &header);
             let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
             assert!(matches!(writes(&record), Err(Unusable::Malformed(_))));
+        }
+    }
+
+    #[test]
+    fn ranges_that_make_no_sense_are_refused() {
+        let long = vec![0xff; KEY_BYTES_MAX + 1];
+        for (start, end, is_sound) in [
+            (&b"a"[..], &b"b"[..], true),
+            (b"a", b"", true),
+            (b"", b"", true),
+            (b"a", b"a", false),
+            (b"b", b"a", false),
+            (b"a", &long, false),
+        ] {
+            let payload = section_bytes() + entry_bytes(Kind::RangeDelete, start.len(), end.len());
+            let mut bytes = vec![0; HEADER_BYTES + payload];
+            let mut writer = PayloadWriter::new(&mut bytes[HEADER_BYTES..]);
+            writer.section(2, 0, 1, 77);
+            writer.entry(Kind::RangeDelete, start, end);
+            writer.finish();
+            let (_, seed, header) = sample();
+            seal(&mut bytes, seed, &header);
+            let record = Record::decode(&bytes, seed, 3, 4096).unwrap().unwrap();
+            assert_eq!(writes(&record).is_ok(), is_sound, "{start:?} {}", end.len());
         }
     }
 

@@ -9,6 +9,7 @@
 mod heads;
 mod index;
 mod partition;
+mod ranges;
 
 pub(crate) use index::{Index, IndexBuilder};
 pub(crate) use partition::{Partition, PartitionBuilder, Partitions, seal as seal_partition};
@@ -18,6 +19,7 @@ use super::header::{ByteReader, DecodeError};
 use crate::base::checksum::Seed;
 use crate::base::ids::{Epoch, ShardId};
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64, round_up_u64};
+use crate::base::ranges::{RangeTombstones, reach};
 use crate::base::seq::{SEQ_MAX, SeqNo};
 
 /// The shortest table: header, one data block, one partition, top index,
@@ -194,6 +196,9 @@ pub(crate) struct Properties {
     /// Seconds since 1970 when the newest of the entries was written to a
     /// table.
     pub(crate) written_s: u64,
+    /// What the table says of whole stretches of keys. Smallest and largest key
+    /// and number are theirs, too, but they are no entries.
+    pub(crate) ranges: RangeTombstones,
 }
 
 /// Consecutive entries whose tombstones are counted together.
@@ -218,8 +223,9 @@ mod property {
     pub(super) const HIDDEN: u16 = 12;
     pub(super) const DENSE_WINDOWS: u16 = 13;
     pub(super) const WRITTEN_S: u16 = 14;
+    pub(super) const RANGES: u16 = 15;
     /// One more than the largest of them.
-    pub(super) const COUNT: usize = 15;
+    pub(super) const COUNT: usize = 16;
 }
 
 impl Properties {
@@ -244,6 +250,9 @@ impl Properties {
         put(property::HIDDEN, &self.hidden.to_le_bytes());
         put(property::DENSE_WINDOWS, &self.dense_windows.to_le_bytes());
         put(property::WRITTEN_S, &self.written_s.to_le_bytes());
+        if !self.ranges.is_empty() {
+            put(property::RANGES | MUST_UNDERSTAND, &ranges::encode(&self.ranges));
+        }
         out
     }
 
@@ -271,6 +280,10 @@ impl Properties {
                 DecodeError::corrupt(bytes.len(), format!("property {property} is missing"))
             })
         };
+        let ranges = match found[usize::from(property::RANGES)] {
+            Some(Field { at, value }) => ranges::decode(value, at)?,
+            None => RangeTombstones::default(),
+        };
         let properties = Self {
             entries: u64::from_le_bytes(field(property::ENTRIES)?.array()?),
             tombstones: u64::from_le_bytes(field(property::TOMBSTONES)?.array()?),
@@ -286,6 +299,7 @@ impl Properties {
             hidden: u64::from_le_bytes(field(property::HIDDEN)?.array()?),
             dense_windows: u64::from_le_bytes(field(property::DENSE_WINDOWS)?.array()?),
             written_s: u64::from_le_bytes(field(property::WRITTEN_S)?.array()?),
+            ranges,
         };
         let sound = properties.entries > 0
             && properties.tombstones <= properties.entries
@@ -293,11 +307,48 @@ impl Properties {
             && properties.dense_windows <= properties.tombstones
             && properties.smallest <= properties.largest
             && properties.seq_min <= properties.seq_max
-            && properties.seq_max <= SEQ_MAX;
+            && properties.seq_max <= SEQ_MAX
+            && properties.has_its_ranges();
         if !sound {
             return Err(DecodeError::corrupt(0, "the table's properties contradict each other"));
         }
         Ok(properties)
+    }
+}
+
+impl Properties {
+    /// Takes these range tombstones, which belong to the table's entries, into
+    /// account.
+    pub(crate) fn add_ranges(&mut self, ranges: &RangeTombstones) {
+        let Some((seq_min, seq_max)) = ranges.seq_range() else {
+            return;
+        };
+        let (Some(first), Some(last)) = (ranges.fragments().first(), ranges.fragments().last())
+        else {
+            return;
+        };
+        if *first.start < *self.smallest {
+            self.smallest = first.start[..].into();
+        }
+        let reach = reach(&last.end);
+        if self.largest < reach {
+            self.largest = reach;
+        }
+        self.seq_min = self.seq_min.min(seq_min);
+        self.seq_max = self.seq_max.max(seq_max);
+        self.ranges = ranges.clone();
+    }
+
+    /// Whether smallest and largest key and number are those of the range
+    /// tombstones, too.
+    fn has_its_ranges(&self) -> bool {
+        let (first, last) = (self.ranges.fragments().first(), self.ranges.fragments().last());
+        first.is_none_or(|first| *self.smallest <= *first.start)
+            && last.is_none_or(|last| reach(&last.end) <= self.largest)
+            && self
+                .ranges
+                .seq_range()
+                .is_none_or(|(min, max)| self.seq_min <= min && max <= self.seq_max)
     }
 }
 

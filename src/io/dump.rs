@@ -51,6 +51,7 @@ impl<'a, I: Io> Dump<'a, I> {
         let (kind, value) = match tag.kind() {
             Some(Kind::Put) => ("put", Some(value)),
             Some(Kind::Delete) => ("delete", None),
+            Some(Kind::RangeDelete) => ("range delete", Some(value)),
             Some(Kind::Indirect) => ("put in a value file", Some(value)),
             None => ("unknown", Some(value)),
         };

@@ -1,9 +1,12 @@
 //! Walks over one shard in key order, forward or backward, at one moment: all
-//! sources merged, one visible version of each key, tombstones left out.
+//! sources merged, one visible version of each key, tombstones left out, and
+//! what range tombstones cover ([`deletions`]).
 //!
 //! The mutable memtable can only be looked at under the shard's lock. It takes
 //! part as a buffer of copied entries, which the floor above refills whenever
 //! [`Cursor::step`] asks for it.
+
+mod deletions;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -11,14 +14,25 @@ use std::sync::Arc;
 
 use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
+use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
 use crate::lsm::run::{RunIter, ahead_bytes};
 use crate::lsm::view::{Frozen, View};
 use crate::memtable::{Entry, Position, ValueRef};
 
+use deletions::Deletions;
+
 /// Bytes that a walk over one shard may have read ahead, over all its runs.
 const AHEAD_BYTES: usize = 1 << 20;
+
+/// Entries of one source that are passed over one by one, before a range
+/// tombstone that covers them is jumped over. A jump is a seek, and ends reading
+/// ahead: short stretches are not worth it.
+const PASSED_MAX: u32 = 16;
+
+/// The lowest internal key of a key's versions sorts as if it had this tag.
+const BEFORE_ALL: Tag = Tag::from_u64(u64::MAX);
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +56,8 @@ pub(crate) struct Mutable {
     entries: VecDeque<(Box<[u8]>, Tag, Copied)>,
     /// Nothing follows the entries.
     end: bool,
+    /// The memtable's range tombstones. Later ones are not for this scan.
+    ranges: Arc<RangeTombstones>,
 }
 
 /// A value taken out of a memtable under the lock: long ones are shared.
@@ -58,6 +74,11 @@ impl Mutable {
             ValueRef::Shared(value) => Copied::Shared(Arc::clone(value)),
         };
         self.entries.push_back((entry.key.into(), entry.tag, value));
+    }
+
+    /// Says what was deleted, as far as the scan may see it.
+    pub(crate) fn delete(&mut self, ranges: &Arc<RangeTombstones>) {
+        self.ranges = Arc::clone(ranges);
     }
 
     /// No entries follow.
@@ -112,6 +133,25 @@ impl Source {
         }
         Ok(())
     }
+
+    /// Goes on at the first entry from `edge` on, or the last one before it.
+    async fn jump<I: Io>(&mut self, io: &I, edge: &[u8], direction: Direction) -> Result<()> {
+        match (self, direction) {
+            (Self::Mutable(_), _) => unreachable!("nothing is newer than the mutable memtable"),
+            (Self::Frozen(frozen, at), Direction::Forward) => {
+                *at = frozen.memtable.lower_bound(edge, BEFORE_ALL);
+            }
+            (Self::Frozen(frozen, at), Direction::Backward) => {
+                let memtable = &frozen.memtable;
+                *at = memtable.prev(memtable.lower_bound(edge, BEFORE_ALL));
+            }
+            (Self::Run(iter), Direction::Forward) => iter.seek(io, edge, BEFORE_ALL).await?,
+            (Self::Run(iter), Direction::Backward) => {
+                iter.seek_for_prev(io, edge, BEFORE_ALL).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What [`Cursor::step`] came to.
@@ -128,7 +168,12 @@ pub(crate) enum Step {
 pub(crate) struct Cursor {
     direction: Direction,
     bound: SeqNo,
+    /// Newest first: for any one key, all of one is newer than all of the next.
     sources: Vec<Source>,
+    deletions: Deletions,
+    /// How many entries of each source that a newer one deletes were passed over
+    /// in a row.
+    passed: Vec<u32>,
     /// The sources that have an entry, the one whose turn it is **last**. The
     /// mutable one, at index 0, is among them only while its buffer is not
     /// empty.
@@ -166,6 +211,8 @@ impl Cursor {
     ) -> Result<Self> {
         let runs = view.levels.runs(range)?;
         let mut sources = Vec::with_capacity(1 + view.frozen.len() + runs.len());
+        let mut deletions = Deletions::new(direction, bound);
+        deletions.add(0, [&mutable.ranges]);
         sources.push(Source::Mutable(mutable));
         for frozen in &view.frozen {
             let memtable = &frozen.memtable;
@@ -177,10 +224,12 @@ impl Cursor {
                     memtable.prev(memtable.lower_bound(key, tag))
                 }
             };
+            deletions.add(sources.len(), [memtable.ranges()]);
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
         let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, runs.len());
         for run in runs {
+            deletions.add(sources.len(), run.iter().filter_map(|table| table.ranges()));
             let mut iter = RunIter::new(run, ahead_bytes_max);
             match (direction, from) {
                 (Direction::Forward, None) => iter.seek_to_first(io).await?,
@@ -193,7 +242,9 @@ impl Cursor {
             sources.push(Source::Run(Box::new(iter)));
         }
         let order = Vec::with_capacity(sources.len());
-        let mut cursor = Self { direction, bound, sources, order, pending: None };
+        let passed = vec![0; sources.len()];
+        let mut cursor =
+            Self { direction, bound, sources, deletions, passed, order, pending: None };
         for source in 0..cursor.sources.len() {
             cursor.enqueue(source);
         }
@@ -251,11 +302,15 @@ impl Cursor {
             let (key, tag) = self.sources[source].current().expect("it has an entry");
             let same_key = self.pending.as_ref().is_some_and(|p| *p.key == *key);
             let visible = tag.seq() <= self.bound;
+            let deletion = self.deletions.of(key).filter(|deletion| tag.seq() < deletion.seq);
+            let kind = value_kind(tag).filter(|_| deletion.is_none());
+            // What is older than the range tombstone is so wherever that reaches.
+            let is_older = deletion.is_some_and(|deletion| deletion.source < source);
             let mut row = None;
             match self.direction {
                 Direction::Forward if visible && !same_key => {
                     self.pending = Some(Pending { key: key.into(), found: None });
-                    if let Some(kind) = value_kind(tag) {
+                    if let Some(kind) = kind {
                         let value = self.sources[source].copy_value();
                         row = Some(Row { key: Box::from(key), kind, value });
                     }
@@ -269,12 +324,18 @@ impl Cursor {
                     }
                     if visible && let Some(pending) = &mut self.pending {
                         let source = &self.sources[source];
-                        pending.found = value_kind(tag).map(|kind| (kind, source.copy_value()));
+                        pending.found = kind.map(|kind| (kind, source.copy_value()));
                     }
                 }
             }
-            self.sources[source].advance(io, self.direction).await?;
-            self.enqueue(source);
+            self.passed[source] = if is_older { self.passed[source] + 1 } else { 0 };
+            if self.passed[source] <= PASSED_MAX {
+                self.sources[source].advance(io, self.direction).await?;
+                self.enqueue(source);
+            } else if let Some(edge) = self.deletions.edge() {
+                self.sources[source].jump(io, &edge, self.direction).await?;
+                self.enqueue(source);
+            }
             if let Some(row) = row {
                 return Ok(Step::Row(row));
             }

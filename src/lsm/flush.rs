@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::error::Result;
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::io::Io;
-use crate::lsm::keep::{Judgement, Keep, Retain};
+use crate::lsm::keep::{Judgement, Keep, Retain, kept_ranges};
 use crate::lsm::levels::Older;
 use crate::lsm::output::{Outputs, TablePlace};
 use crate::memtable::Memtable;
@@ -48,8 +48,9 @@ pub(crate) async fn write_table<I: Io>(
     hasher: &KeyHasher,
     place: &TablePlace,
 ) -> Result<(Option<Arc<Table>>, Changes)> {
-    let mut keep = Keep::new(retain, older);
-    let mut outputs = Outputs::new(io, place, io.calendar_s(), 0);
+    let mut keep = Keep::new(retain, older, memtable.ranges());
+    let ranges = kept_ranges(memtable.ranges(), retain, older);
+    let mut outputs = Outputs::new(io, place, hasher, &ranges, io.calendar_s(), 0);
     let mut values = Changes::default();
     let mut at = memtable.first();
     let (mut entries, mut bytes) = (0, 0);

@@ -2,6 +2,7 @@
 //! see: what flushes and compactions write, and what they leave out.
 
 use crate::base::hash::KeyHash;
+use crate::base::ranges::{Fragment, RangeTombstones, is_before};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::lsm::levels::Older;
 
@@ -15,9 +16,9 @@ pub(crate) enum Retain {
 }
 
 impl Retain {
-    /// Whether some snapshot sees a version, the next newer one of which has
-    /// the sequence number `newer`.
-    fn wants(&self, version: SeqNo, newer: SeqNo) -> bool {
+    /// Whether some snapshot sees a version, when the next newer one, or the next
+    /// newer range tombstone, has the sequence number `newer`.
+    pub(super) fn wants(&self, version: SeqNo, newer: SeqNo) -> bool {
         match self {
             Self::All => true,
             Self::Bounds(bounds) => {
@@ -45,6 +46,9 @@ impl Retain {
 pub(super) struct Keep<'a> {
     retain: &'a Retain,
     older: &'a Older,
+    /// All range tombstones of the sources, and the first that is not before the
+    /// last key.
+    ranges: &'a [Fragment],
     /// The key of the last entry, and its sequence number.
     key: Vec<u8>,
     last: Option<SeqNo>,
@@ -63,21 +67,36 @@ pub(super) enum Judgement {
 }
 
 impl<'a> Keep<'a> {
-    pub(super) fn new(retain: &'a Retain, older: &'a Older) -> Self {
-        Self { retain, older, key: Vec::new(), last: None, held: Vec::new() }
+    /// `ranges` are those of all that is walked over.
+    pub(super) fn new(retain: &'a Retain, older: &'a Older, ranges: &'a RangeTombstones) -> Self {
+        let ranges = ranges.fragments();
+        Self { retain, older, ranges, key: Vec::new(), last: None, held: Vec::new() }
+    }
+
+    /// Of the range tombstones that cover `key` the oldest one above `seq`. Keys
+    /// ascend from call to call.
+    fn deleted(&mut self, key: &[u8], seq: SeqNo) -> Option<SeqNo> {
+        while let [first, rest @ ..] = self.ranges {
+            if is_before(key, &first.end) {
+                return if *first.start <= *key { first.above(seq) } else { None };
+            }
+            self.ranges = rest;
+        }
+        None
     }
 
     /// Judges the next entry. `hash` is its key's.
     pub(super) fn judge(&mut self, key: &[u8], tag: Tag, hash: KeyHash) -> Judgement {
         let newer = self.last.replace(tag.seq()).filter(|_| self.key == key);
-        match newer {
-            Some(newer) if !self.retain.wants(tag.seq(), newer) => return Judgement::Drop,
-            Some(_) => {}
-            None => {
-                self.key.clear();
-                self.key.extend_from_slice(key);
-                self.held.clear();
-            }
+        if newer.is_none() {
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.held.clear();
+        }
+        let deleted = self.deleted(key, tag.seq());
+        let hidden_by = newer.into_iter().chain(deleted).min();
+        if hidden_by.is_some_and(|newer| !self.retain.wants(tag.seq(), newer)) {
+            return Judgement::Drop;
         }
         if tag.kind() == Some(Kind::Delete) && !self.older.may_hold(key, hash) {
             self.held.push(tag);
@@ -91,6 +110,29 @@ impl<'a> Keep<'a> {
     pub(super) fn held(&mut self) -> impl Iterator<Item = Tag> {
         self.held.drain(..)
     }
+}
+
+/// What is kept of the range tombstones of all that is walked over: what some
+/// snapshot sees, and the newest where an older table may have something to
+/// hide.
+pub(super) fn kept_ranges(
+    ranges: &RangeTombstones,
+    retain: &Retain,
+    older: &Older,
+) -> RangeTombstones {
+    let kept = ranges.fragments().iter().filter_map(|fragment| {
+        let mut newer = None;
+        let is_kept =
+            |&seq: &SeqNo| newer.replace(seq).is_none_or(|newer| retain.wants(seq, newer));
+        let seqs = fragment.seqs.iter().copied().filter(is_kept).collect();
+        if retain.reaches(fragment.newest()) {
+            // An older version may be kept beside it.
+            return Some(Fragment { seqs, ..fragment.clone() });
+        }
+        let (start, end) = older.span(&fragment.start, &fragment.end)?;
+        Some(Fragment { start: start.into(), end: end.into(), seqs })
+    });
+    RangeTombstones::new(kept)
 }
 
 #[cfg(test)]
@@ -116,7 +158,8 @@ mod tests {
     /// What is kept of the versions of one key, with nothing older in tables.
     fn kept(retain: &Retain, versions: &[(SeqNo, Kind)]) -> Vec<(SeqNo, Kind)> {
         let (older, hasher) = (Older::default(), KeyHasher::new(&[1; 16]));
-        let mut keep = Keep::new(retain, &older);
+        let none = RangeTombstones::default();
+        let mut keep = Keep::new(retain, &older, &none);
         let mut kept = Vec::new();
         for (key, versions) in [(b"a", versions), (b"b", versions)] {
             for &(seq, kind) in versions {
@@ -130,6 +173,31 @@ mod tests {
         let (a, b) = kept.split_at(kept.len() / 2);
         assert_eq!(a, b, "keys do not touch one another");
         a.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn of_range_tombstones_the_newest_is_kept_and_what_snapshots_see() {
+        let mut ranges = RangeTombstones::default();
+        for (start, end, seq) in [(b"a", b"z", 3), (b"a", b"m", 5), (b"c", b"d", 9)] {
+            ranges.insert(start, end, seq);
+        }
+        let kept = |bounds: &[SeqNo]| {
+            let retain = Retain::Bounds(bounds.to_vec());
+            let kept = kept_ranges(&ranges, &retain, &Older::default());
+            let seqs = |f: &Fragment| (f.start[0], f.end[0], f.seqs.clone());
+            kept.fragments().iter().map(seqs).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&[]), [], "nothing is older");
+        assert_eq!(kept(&[9]), [], "who sees the newest needs nothing older");
+        let all = [
+            (b'a', b'c', vec![5]),
+            (b'c', b'd', vec![9, 5]),
+            (b'd', b'm', vec![5]),
+            (b'm', b'z', vec![3]),
+        ];
+        assert_eq!(kept(&[2, 6]), all);
+        assert_eq!(kept(&[6]), [(b'c', b'd', vec![9, 5])]);
+        assert_eq!(kept_ranges(&ranges, &Retain::All, &Older::default()), ranges);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::FileId;
 use crate::base::keys::KeyBounds;
-use crate::base::seq::Tag;
+use crate::base::ranges::{RangeTombstones, is_before, successor};
+use crate::base::seq::{SeqNo, Tag};
 use crate::format::edit::TableMeta;
 use crate::io::Io;
 use crate::sst::{Looked, Lookup, Table, TableEntry};
@@ -72,6 +73,20 @@ impl Member {
             Self::Sound(table) => Ok(Arc::clone(table)),
             Self::Damaged { error, .. } => Err(error.clone()),
         }
+    }
+
+    /// Its range tombstones, if it has some.
+    pub(crate) fn ranges(&self) -> Option<&Arc<RangeTombstones>> {
+        match self {
+            Self::Sound(table) => table.ranges(),
+            Self::Damaged { .. } => None,
+        }
+    }
+
+    /// The newest number at which one of its range tombstones deletes the key.
+    /// To be asked in any case: a filter knows nothing of them.
+    fn deleted(&self, lookup: &Lookup<'_>) -> Option<SeqNo> {
+        self.ranges()?.newest(lookup.key, lookup.bound)
     }
 
     fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
@@ -143,6 +158,21 @@ impl Older {
         answer
     }
 
+    /// The smallest key from `start` on and the largest one before `end` that
+    /// they may have versions of, going by their ranges: as start and end.
+    pub(crate) fn span(&self, start: &[u8], end: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
+        let all = self.newest.iter().chain(self.levels.iter().flat_map(|level| level.iter()));
+        let within = |meta: &&TableMeta| *meta.largest >= *start && is_before(&meta.smallest, end);
+        let within = || all.clone().map(Member::meta).filter(within);
+        let smallest = &within().map(|meta| &meta.smallest).min()?[..];
+        let largest = within().map(|meta| &meta.largest).max()?;
+        // Whether the last of the keys is within `end` makes no difference there.
+        let last = successor(largest).unwrap_or_default();
+        let end =
+            if last.is_empty() || !end.is_empty() && end < &last[..] { end.into() } else { last };
+        Some((smallest.max(start).into(), end))
+    }
+
     /// Whether one of them has keys in the table's range.
     pub(crate) fn overlaps(&self, table: &TableMeta) -> bool {
         let all = self.newest.iter().chain(self.levels.iter().flat_map(|level| level.iter()));
@@ -156,6 +186,7 @@ impl Older {
 pub(crate) enum InLevels {
     /// The version that was sought; its value was copied.
     Found(Tag),
+    /// There is none, or a range tombstone is newer.
     Absent,
     /// It depends on a block that is not in memory.
     Missing(Place),
@@ -202,8 +233,15 @@ impl Levels {
                 }
             };
             for at in of_key {
-                match members[at].look(lookup, value)? {
+                let member = &members[at];
+                let deleted = member.deleted(lookup);
+                if deleted == Some(member.meta().seq_max) {
+                    return Ok(InLevels::Absent);
+                }
+                match member.look(lookup, value)? {
+                    Looked::Found(tag) if Some(tag.seq()) < deleted => return Ok(InLevels::Absent),
                     Looked::Found(tag) => return Ok(InLevels::Found(tag)),
+                    Looked::Absent if deleted.is_some() => return Ok(InLevels::Absent),
                     Looked::Absent => {}
                     Looked::Missing(block) => {
                         return Ok(InLevels::Missing(Place { level, at, block }));
@@ -223,11 +261,14 @@ impl Levels {
     ) -> Result<Option<TableEntry>> {
         let mut missing = missing;
         loop {
-            let Member::Sound(table) = &self.0[missing.level][missing.at] else {
+            let member = &self.0[missing.level][missing.at];
+            let Member::Sound(table) = member else {
                 unreachable!("no block of a damaged table is missed");
             };
-            if let Some(entry) = table.get(io, missing.block, lookup).await? {
-                return Ok(Some(entry));
+            let deleted = member.deleted(lookup);
+            let entry = table.get(io, missing.block, lookup).await?;
+            if entry.is_some() || deleted.is_some() {
+                return Ok(entry.filter(|entry| Some(entry.tag.seq()) >= deleted));
             }
             let mut value = Vec::new();
             match self.look(lookup, Some(missing), &mut value)? {
@@ -314,6 +355,16 @@ impl Levels {
     /// All that is older than the first `newest` tables of level 0.
     pub(crate) fn older_than_newest(&self, newest: usize) -> Older {
         Older { newest: self.0[0][newest..].into(), levels: self.0[1..].to_vec() }
+    }
+
+    /// All that is older than a table of this level, as far as they have keys in
+    /// common.
+    pub(crate) fn older_than(&self, level: u8, table: &Table) -> Older {
+        let is_it = |member: &Member| member.meta().id == table.meta().id;
+        match self.0[0].iter().position(is_it).filter(|_| level == 0) {
+            Some(at) => self.older_than_newest(at + 1),
+            None => self.below(level),
+        }
     }
 
     /// All on levels below this one.

@@ -1,12 +1,15 @@
 //! New tables: where they go, and writing them one after the other.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::error::Result;
-use crate::base::hash::KeyHash;
+use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, ShardId};
-use crate::base::seq::Tag;
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::ranges::{Fragment, RangeTombstones, is_before, successor};
+use crate::base::seq::{Kind, Tag};
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::io::{BufferPool, File, Io, OpenMode};
 use crate::lsm::levels::Answer;
@@ -86,10 +89,14 @@ impl TablePlace {
     }
 }
 
-/// Writes sorted entries to as many tables as they take.
+/// Writes sorted entries to as many tables as they take, and range tombstones
+/// beside them: what crosses the end of a table is cut in two behind its last key.
 pub(super) struct Outputs<'a, I: Io> {
     io: &'a I,
     place: &'a TablePlace,
+    hasher: &'a KeyHasher,
+    /// Range tombstones that are in no table yet.
+    ranges: VecDeque<Fragment>,
     reserved: u32,
     written_s: u64,
     current: Option<(File, TableWriter<'a, I>)>,
@@ -104,11 +111,20 @@ impl<'a, I: Io> Outputs<'a, I> {
     /// `written_s` is when the newest entry was first written to a table, in
     /// seconds since 1970. So many of the ids are reserved for tables that end
     /// where the caller says.
-    pub(super) fn new(io: &'a I, place: &'a TablePlace, written_s: u64, reserved: usize) -> Self {
+    pub(super) fn new(
+        io: &'a I,
+        place: &'a TablePlace,
+        hasher: &'a KeyHasher,
+        ranges: &RangeTombstones,
+        written_s: u64,
+        reserved: usize,
+    ) -> Self {
         let reserved = u32::try_from(reserved).expect("so many ids were set aside");
         Self {
             io,
             place,
+            hasher,
+            ranges: ranges.fragments().to_vec().into(),
             reserved,
             written_s,
             current: None,
@@ -137,7 +153,7 @@ impl<'a, I: Io> Outputs<'a, I> {
     ) -> Result<()> {
         // All versions of a key are in one table.
         if self.is_full() && !self.ends_with(key) {
-            self.end_table().await?;
+            self.end_table_here().await?;
         }
         if self.current.is_none() {
             self.current = Some(self.begin_table().await?);
@@ -180,16 +196,59 @@ impl<'a, I: Io> Outputs<'a, I> {
     /// Ends the current table before it is full. The next entry has another
     /// key.
     pub(super) async fn end_table_early(&mut self) -> Result<()> {
-        if self.place.ids.has_more_than(self.reserved) { self.end_table().await } else { Ok(()) }
+        if self.place.ids.has_more_than(self.reserved) {
+            self.end_table_here().await
+        } else {
+            Ok(())
+        }
     }
 
-    /// Ends the current table, if there is one. One of the ids that are
+    /// Ends the current table, if there is one, behind its last key.
+    async fn end_table_here(&mut self) -> Result<()> {
+        let Some(last) = self.current.as_ref().and_then(|(_, writer)| writer.last_key()) else {
+            return Ok(());
+        };
+        let at = self.ranges.partition_point(|fragment| !is_before(last, &fragment.end));
+        let mut taken = Vec::new();
+        if let Some(crossing) = self.ranges.get_mut(at).filter(|f| *f.start <= *last) {
+            // The rest would start with a key that the first part reaches to, too.
+            if last.len() == KEY_BYTES_MAX {
+                return Ok(());
+            }
+            let end: Arc<[u8]> = successor(last).expect("a short key").into();
+            taken.push(Fragment { end: Arc::clone(&end), ..crossing.clone() });
+            crossing.start = end;
+            if crossing.start == crossing.end {
+                self.ranges.remove(at);
+            }
+        }
+        let taken = self.ranges.drain(..at).chain(taken).collect();
+        self.end_table(taken).await
+    }
+
+    /// Ends the current table with all range tombstones before `key`, to which
+    /// none reaches; also when they are all there is. One of the ids that are
     /// reserved for this may be used for the next.
-    pub(super) async fn end_table(&mut self) -> Result<()> {
+    pub(super) async fn end_table_before(&mut self, key: &[u8]) -> Result<()> {
+        let at = self.ranges.partition_point(|fragment| *fragment.start < *key);
+        let taken = self.ranges.drain(..at).collect();
+        self.end_table(taken).await
+    }
+
+    /// Ends the current table, with these range tombstones.
+    async fn end_table(&mut self, ranges: Vec<Fragment>) -> Result<()> {
         let hiding = std::mem::take(&mut self.hiding);
         let mistaken = std::mem::take(&mut self.asked) / MISTAKES_SHARE;
+        if let Some(first) = ranges.first().filter(|_| self.current.is_none()) {
+            // A table has at least one entry. This one says nothing new.
+            let (file, mut writer) = self.begin_table().await?;
+            let tag = Tag::new(first.newest(), Kind::Delete);
+            writer.add(&first.start, tag, &[], self.hasher.hash(&first.start)).await?;
+            self.current = Some((file, writer));
+        }
         if let Some((file, writer)) = self.current.take() {
-            let meta = writer.finish(hiding.saturating_sub(mistaken)).await?;
+            let ranges = RangeTombstones::new(ranges);
+            let meta = writer.finish(hiding.saturating_sub(mistaken), &ranges).await?;
             self.made.push((file, meta));
         }
         Ok(())
@@ -197,7 +256,8 @@ impl<'a, I: Io> Outputs<'a, I> {
 
     /// The tables: durable, with their directory entries.
     pub(super) async fn finish(mut self) -> Result<Vec<Arc<Table>>> {
-        self.end_table().await?;
+        let rest = self.ranges.drain(..).collect();
+        self.end_table(rest).await?;
         if self.made.is_empty() {
             return Ok(Vec::new());
         }

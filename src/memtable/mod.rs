@@ -6,7 +6,8 @@
 //! into an [`arena`] and never move or change; a B+-tree ([`tree`], [`node`])
 //! orders their addresses. The memory of both comes from an [`ArenaPool`] and
 //! goes back to it, because first touches of fresh pages cost more than the
-//! insertion itself.
+//! insertion itself. Range tombstones are kept beside the entries, fragmented
+//! ([`RangeTombstones`]).
 //!
 //! It relies on `base` alone: no I/O, no clock, no lock but the pool's.
 #![allow(
@@ -25,7 +26,8 @@ mod tests;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::base::seq::{SeqNo, Tag};
+use crate::base::ranges::RangeTombstones;
+use crate::base::seq::{Kind, SeqNo, Tag};
 
 use arena::Arena;
 pub use pool::ArenaPool;
@@ -78,6 +80,10 @@ pub struct Position {
     entries: u32,
 }
 
+/// Fragments of range tombstones with which a memtable is full: a copy of them
+/// takes tens of microseconds.
+const RANGES_MAX: usize = 512;
+
 /// The ordered map; see the module's text.
 pub struct Memtable {
     pool: Arc<ArenaPool>,
@@ -85,6 +91,8 @@ pub struct Memtable {
     tree: Tree,
     entries: u32,
     seq_range: Option<(SeqNo, SeqNo)>,
+    /// Shared with scans: who changes them while one goes on changes a copy.
+    ranges: Arc<RangeTombstones>,
 }
 
 impl Memtable {
@@ -96,49 +104,85 @@ impl Memtable {
             tree: Tree::default(),
             entries: 0,
             seq_range: None,
+            ranges: Arc::default(),
         }
     }
 
-    /// Adds one version of a key. No two inserts may have the same key and
-    /// tag; sequence numbers may come in any order.
+    /// Adds one version of a key, or a range tombstone, whose key is the start
+    /// and whose value is the end of its range. No two inserts may have the same
+    /// key and tag; sequence numbers may come in any order.
     ///
     /// # Panics
     ///
     /// When the key is longer than `KEY_BYTES_MAX`, or an inline value longer
     /// than `INLINE_VALUE_BYTES_MAX`.
     pub fn insert(&mut self, key: &[u8], tag: Tag, value: Payload<'_>) {
-        let address = self.arena.push(&self.pool, key, tag, value);
-        self.tree.insert(&self.pool, &self.arena, address, key, tag);
-        self.entries += 1;
         let seq = tag.seq();
+        if tag.kind() == Some(Kind::RangeDelete) {
+            let end = match &value {
+                Payload::Inline(end) => end,
+                Payload::Shared(end) => &end[..],
+            };
+            Arc::make_mut(&mut self.ranges).insert(key, end, seq);
+        } else {
+            let address = self.arena.push(&self.pool, key, tag, value);
+            self.tree.insert(&self.pool, &self.arena, address, key, tag);
+            self.entries += 1;
+        }
         self.seq_range = Some(match self.seq_range {
             None => (seq, seq),
             Some((least, most)) => (least.min(seq), most.max(seq)),
         });
     }
 
-    /// The newest version of the key with a sequence number of at most `bound`.
+    /// What is newest with a sequence number of at most `bound`: a version of the
+    /// key, or a range tombstone that covers it, whose key is where its fragment
+    /// starts.
     pub fn get(&self, key: &[u8], bound: SeqNo) -> Option<Entry<'_>> {
-        let address = self.tree.find(&self.arena, key, Tag::visible_at(bound))?;
-        (self.arena.key(address) == key).then(|| self.arena.entry(address))
+        let address = self.tree.find(&self.arena, key, Tag::visible_at(bound));
+        let address = address.filter(|&address| self.arena.key(address) == key);
+        let entry = address.map(|address| self.arena.entry(address));
+        if self.ranges.is_empty() {
+            return entry;
+        }
+        let deleted = self.ranges.covering(key).and_then(|fragment| {
+            let tag = Tag::new(fragment.visible(bound)?, Kind::RangeDelete);
+            Some(Entry { key: &fragment.start, tag, value: ValueRef::Inline(b"") })
+        });
+        match (entry, deleted) {
+            (Some(entry), Some(deleted)) if entry.tag < deleted.tag => Some(deleted),
+            (None, deleted) => deleted,
+            (entry, _) => entry,
+        }
+    }
+
+    /// Whether it has so many range tombstones that it had better be replaced:
+    /// while a scan holds them, the next one is added to a copy.
+    pub(crate) fn has_many_ranges(&self) -> bool {
+        self.ranges.len() >= RANGES_MAX
+    }
+
+    /// The range tombstones.
+    pub(crate) fn ranges(&self) -> &Arc<RangeTombstones> {
+        &self.ranges
     }
 
     /// The memory held, in bytes: chunks, nodes, shared values and
     /// bookkeeping, used or not.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.arena.held_bytes() + self.tree.held_bytes()
+        size_of::<Self>() + self.arena.held_bytes() + self.tree.held_bytes() + self.ranges.bytes()
     }
 
-    /// The bytes of entries and nodes in use: what is compared with the
-    /// memtable's size limit. An empty memtable uses none.
+    /// The bytes of entries, nodes and range tombstones in use: what is compared
+    /// with the memtable's size limit. An empty memtable uses none.
     pub fn used_bytes(&self) -> usize {
-        self.arena.used_bytes() + self.tree.used_bytes()
+        self.arena.used_bytes() + self.tree.used_bytes() + self.ranges.bytes()
     }
 
     /// What [`Self::used_bytes`] grows by for such an entry, at most, whether
     /// the value is inline or shared. Nodes come several entries at a time:
     /// the bound holds for the sum over all entries plus a constant for the
-    /// first nodes.
+    /// first nodes. Not for range tombstones: each may split all others.
     pub fn entry_bytes(key_len: usize, value_len: usize) -> usize {
         arena::entry_bytes_max(key_len, value_len) + tree::BYTES_PER_ENTRY
     }
@@ -155,7 +199,7 @@ impl Memtable {
 
     /// Whether nothing was inserted yet.
     pub fn is_empty(&self) -> bool {
-        self.entries == 0
+        self.entries == 0 && self.ranges.is_empty()
     }
 
     /// The smallest and the largest sequence number inserted.

@@ -544,3 +544,39 @@ proptest! {
         pair.expect_same();
     }
 }
+
+#[test]
+fn range_tombstones_stand_beside_the_entries() {
+    let mut memtable = Memtable::new(&ArenaPool::new(1 << 20));
+    let delete = |memtable: &mut Memtable, start: &[u8], end: &[u8], seq| {
+        memtable.insert(start, Tag::new(seq, Kind::RangeDelete), Payload::Inline(end));
+    };
+    let newest = |memtable: &Memtable, key: &[u8], bound| {
+        memtable.get(key, bound).map(|entry| (entry.tag.seq(), entry.tag.kind().expect("known")))
+    };
+    delete(&mut memtable, b"b", b"d", 5);
+    assert!(!memtable.is_empty() && memtable.entry(memtable.first()).is_none());
+    assert_eq!(memtable.seq_range(), Some((5, 5)));
+    let alone = memtable.used_bytes();
+    assert!(alone > 0 && memtable.memory_bytes() > alone);
+    memtable.insert(b"c", Tag::new(4, Kind::Put), Payload::Inline(b"old"));
+    memtable.insert(b"c", Tag::new(6, Kind::Put), Payload::Inline(b"new"));
+    memtable.insert(b"d", Tag::new(3, Kind::Put), Payload::Inline(b"apart"));
+    assert_eq!(newest(&memtable, b"c", 4), Some((4, Kind::Put)));
+    assert_eq!(newest(&memtable, b"c", 5), Some((5, Kind::RangeDelete)));
+    assert_eq!(newest(&memtable, b"c", 9), Some((6, Kind::Put)));
+    assert_eq!(newest(&memtable, b"bb", 9), Some((5, Kind::RangeDelete)));
+    assert_eq!(newest(&memtable, b"bb", 4), None);
+    assert_eq!(newest(&memtable, b"d", 9), Some((3, Kind::Put)));
+    // A scan keeps what it took.
+    let taken = Arc::clone(memtable.ranges());
+    memtable.insert(b"", Tag::new(7, Kind::RangeDelete), Payload::Shared((*b"").into()));
+    assert_eq!((taken.len(), memtable.ranges().len()), (1, 3));
+    assert_eq!(newest(&memtable, b"zz", 9), Some((7, Kind::RangeDelete)));
+    assert_eq!((memtable.seq_range(), memtable.len()), (Some((3, 7)), 3));
+    assert!(!memtable.has_many_ranges());
+    for seq in 10..10 + super::RANGES_MAX as SeqNo {
+        delete(&mut memtable, &(2 * seq).to_be_bytes(), &(2 * seq + 1).to_be_bytes(), seq);
+    }
+    assert!(memtable.has_many_ranges());
+}

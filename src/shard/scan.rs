@@ -267,6 +267,7 @@ impl ShardScan {
             self.bound = state.published.bound(at);
             self.generation = state.generation;
             self.copied = None;
+            mutable.delete(state.mutable.ranges());
             self.copy(&state, range, from, &mut mutable);
             Arc::clone(&state.view)
         };

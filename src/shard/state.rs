@@ -66,7 +66,7 @@ pub(crate) struct State {
 /// What a shard has done so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ShardCounts {
-    /// Writes: puts and deletes.
+    /// Writes: puts, deletes, and range deletes.
     pub(crate) writes: u64,
     /// Bytes of their keys and values.
     pub(crate) write_bytes: u64,
@@ -205,7 +205,9 @@ impl State {
                 return Ok(Admission::Paced(wait_ns));
             }
         }
-        if self.mutable.is_empty() || self.mutable.used_bytes() + bytes <= memtable_bytes {
+        let is_full =
+            self.mutable.used_bytes() + bytes > memtable_bytes || self.mutable.has_many_ranges();
+        if self.mutable.is_empty() || !is_full {
             return Ok(Admission::Granted);
         }
         let has_too_many_tables = self.has_too_many_tables(limits);
@@ -300,6 +302,25 @@ mod tests {
             state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>),
             Ok(Admission::Granted)
         ));
+    }
+
+    #[test]
+    fn many_range_tombstones_fill_a_memtable() {
+        let arenas = ArenaPool::new(1 << 20);
+        let mut state = State::new(View::default(), 0, &arenas);
+        let mut seq = 0;
+        loop {
+            let admitted = state.admit(100, 1 << 20, &limits(), &arenas, None::<fn() -> u64>);
+            let admitted = admitted.expect("open");
+            if matches!(admitted, Admission::Rotated) {
+                break;
+            }
+            seq += 2;
+            let (start, end) = (u64::to_be_bytes(seq), u64::to_be_bytes(seq + 1));
+            let tag = Tag::new(seq, Kind::RangeDelete);
+            state.mutable.insert(&start, tag, Payload::Inline(&end));
+        }
+        assert!(state.mutable.is_empty() && state.view.frozen[0].memtable.used_bytes() < 1 << 19);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
-use crate::base::seq::SeqNo;
+use crate::base::seq::{Kind, SeqNo};
 use crate::format::edit::{StreamKey, TableMeta};
 use crate::format::record::{Record, RecordKind, Unusable};
 use crate::io::{Halt, Inspection, Io};
@@ -433,7 +433,9 @@ fn follow(record: &Record<'_>, hasher: &KeyHasher, logs: &mut [ShardLog]) -> Res
         let shards = logs.len();
         let log = logs.get_mut(usize::from(write.shard));
         let log = log.ok_or_else(|| Unusable::malformed("a write to a shard there is not"))?;
-        if hasher.hash(write.key).shard(shards) != usize::from(write.shard) {
+        // A range has keys of every shard.
+        let is_of_one = write.kind != Kind::RangeDelete;
+        if is_of_one && hasher.hash(write.key).shard(shards) != usize::from(write.shard) {
             return Err(Unusable::malformed("a write to a shard that its key does not belong to"));
         }
         let checked = match log.is_lost {

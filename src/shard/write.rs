@@ -53,7 +53,7 @@ impl WriteOp<'_> {
     fn value_bytes(&self) -> usize {
         match self.kind {
             Kind::Indirect => Reference::decode(self.value).map_or(0, |reference| reference.len),
-            Kind::Put | Kind::Delete => self.value.len(),
+            Kind::Put | Kind::Delete | Kind::RangeDelete => self.value.len(),
         }
     }
 }

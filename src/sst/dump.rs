@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::base::dumped::DumpDetail;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
+use crate::base::seq::{Kind, Tag};
 use crate::format::block::{Block, BlockCursor, describe};
 use crate::format::header::DecodeError;
 use crate::format::table::{
@@ -90,7 +91,20 @@ impl<I: Io> TableDump<'_, '_, I> {
         );
         self.dump.text(1, &text)?;
         self.dump.key(1, "smallest key", &p.smallest)?;
-        self.dump.key(1, "largest key", &p.largest)
+        self.dump.key(1, "largest key", &p.largest)?;
+        if !p.ranges.is_empty() {
+            let text = format!("range tombstones: {} fragments", p.ranges.len());
+            self.dump.text(1, &text)?;
+        }
+        if self.dump.detail >= DumpDetail::Entries {
+            for fragment in p.ranges.fragments() {
+                for &seq in &fragment.seqs {
+                    let tag = Tag::new(seq, Kind::RangeDelete);
+                    self.dump.entry(2, tag, &fragment.start, &fragment.end)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn partitions(&mut self, footer: &Footer) -> Result<(), Halt> {

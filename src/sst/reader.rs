@@ -8,6 +8,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::DbId;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
+use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
 use crate::base::sync::tally::Ordering;
 use crate::cache::Cache;
@@ -29,6 +30,8 @@ pub(crate) struct Table {
     partitions: Partitions,
     /// `None` where there is no cache, and as long as it is only being made.
     cached: OnceLock<Cached>,
+    /// `None` when there are none.
+    ranges: Option<Arc<RangeTombstones>>,
     /// Set once the table is taken out of the tree.
     retired: retired::Place,
 }
@@ -151,8 +154,9 @@ impl Table {
         };
         let partitions =
             Partitions::new(top, all).map_err(|error| located(&footer.partitions, error))?;
+        let ranges = Some(properties.ranges).filter(|ranges| !ranges.is_empty()).map(Arc::new);
         let (cached, retired) = (OnceLock::new(), retired::Place::new());
-        Ok(Self { file, meta, contents, partitions, cached, retired })
+        Ok(Self { file, meta, contents, partitions, ranges, cached, retired })
     }
 
     /// From now on the table's blocks go into `cache`, if there is one.
@@ -187,6 +191,12 @@ impl Table {
         &self.contents
     }
 
+    /// What it says of whole stretches of keys, if anything. It holds for the
+    /// entries of older tables, and for those of its own that are older.
+    pub(crate) fn ranges(&self) -> Option<&Arc<RangeTombstones>> {
+        self.ranges.as_ref()
+    }
+
     /// Whether the table may have a version of the key: surely, if it has one,
     /// and hardly ever, if it has not.
     pub(crate) fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
@@ -205,6 +215,7 @@ impl Table {
             + self.meta.smallest.len()
             + self.meta.largest.len()
             + self.partitions.bytes()
+            + self.ranges.as_ref().map_or(0, |ranges| ranges.bytes())
             + self.cached().map_or(0, |cached| cached.table.links_bytes())
     }
 

@@ -11,6 +11,7 @@ use crate::base::error::Result;
 use crate::base::hash::KeyHash;
 use crate::base::ids::{DbId, FileId, ShardId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up};
+use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, Tag, compare_internal};
 use crate::format::block::{BlockBuilder, Compression, Layout};
 use crate::format::header::{FileType, Header};
@@ -80,6 +81,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
                 hidden: 0,
                 dense_windows: 0,
                 written_s,
+                ranges: RangeTombstones::default(),
             },
             window_tombstones: 0,
         }
@@ -108,7 +110,11 @@ impl<'a, I: Io> TableWriter<'a, I> {
             last.is_none_or(|last| compare_internal(last, (key, tag)).is_lt()),
             "entries of a table come in order"
         );
-        assert!(tag.kind().is_some(), "a table holds entries of known kinds");
+        let kind = tag.kind();
+        assert!(
+            kind.is_some_and(|kind| kind != Kind::RangeDelete),
+            "a table holds entries of known kinds"
+        );
         let is_tombstone = tag.kind() == Some(Kind::Delete);
         let properties = &mut self.properties;
         if properties.entries == 0 {
@@ -164,8 +170,13 @@ impl<'a, I: Io> TableWriter<'a, I> {
 
     /// Completes the table, which must have at least one entry, and makes its
     /// file durable. The caller then makes its directory entry durable. About
-    /// `hidden` entries of older tables are hidden by this one's.
-    pub(crate) async fn finish(mut self, hidden: u64) -> Result<TableMeta> {
+    /// `hidden` entries of older tables are hidden by this one's; and what
+    /// `ranges` cover there, as far as it is older.
+    pub(crate) async fn finish(
+        mut self,
+        hidden: u64,
+        ranges: &RangeTombstones,
+    ) -> Result<TableMeta> {
         self.properties.hidden = hidden;
         assert!(!self.block.is_empty(), "a table has at least one entry");
         while !self.block.is_empty() {
@@ -180,6 +191,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let partitions = Region { offset, bytes: self.out.position() - offset, crc: 0 };
         let top_index = self.region(self.top_index.encode()).await?;
         self.properties.largest = self.block.last().map(|(key, _)| key.into()).unwrap_or_default();
+        self.properties.add_ranges(ranges);
         let properties = self.region(self.properties.encode()).await?;
 
         let Self { mut out, new, properties: stated, .. } = self;

@@ -270,13 +270,22 @@ fn what_only_newer_versions_know_is_unsupported() {
             "{at}"
         );
     }
-    let range_delete = Tag::from_u64(1 << 8 | 3);
-    let (bytes, _) = build(&[(b"k".to_vec(), range_delete, vec![])]);
+    let merge = Tag::from_u64(1 << 8 | 4);
+    let (bytes, _) = build(&[(b"k".to_vec(), merge, vec![])]);
     let mut plain = Vec::new();
     let block = Block::decode(&bytes, seed(), &mut plain).expect("sound");
     let error = block.get(b"k", 0, 5).expect_err("an unknown kind");
-    assert!(error.unsupported && error.reason.contains("kind 3"), "{error:?}");
+    assert!(error.unsupported && error.reason.contains("kind 4"), "{error:?}");
     assert!(BlockCursor::new().seek_to_first(block).is_err_and(|error| error.unsupported));
+}
+
+#[test]
+fn range_tombstones_are_no_entries() {
+    let (bytes, _) = build(&[(b"k".to_vec(), Tag::new(1, Kind::RangeDelete), vec![])]);
+    let mut plain = Vec::new();
+    let block = Block::decode(&bytes, seed(), &mut plain).expect("sound");
+    let error = block.get(b"k", 0, 5).expect_err("it is elsewhere");
+    assert!(!error.unsupported && error.reason.contains("range tombstone"), "{error:?}");
 }
 
 #[test]

@@ -104,7 +104,18 @@ fn properties() -> Properties {
         hidden: 640,
         dense_windows: 1,
         written_s: 1 << 31,
+        ranges: RangeTombstones::default(),
     }
+}
+
+/// With range tombstones.
+fn with_ranges() -> Properties {
+    let mut ranges = RangeTombstones::default();
+    ranges.insert(b"B", b"c", 9);
+    ranges.insert(b"x", b"zzz\0", 2);
+    let mut properties = properties();
+    properties.add_ranges(&ranges);
+    properties
 }
 
 #[test]
@@ -116,6 +127,28 @@ fn properties_round_trip() {
     }
     let twice = [&bytes[..], &bytes[..14]].concat();
     assert!(Properties::decode(&twice).is_err_and(|error| error.reason.contains("twice")));
+}
+
+#[test]
+fn range_tombstones_are_a_property_that_must_be_understood() {
+    let properties = with_ranges();
+    assert_eq!((&*properties.smallest, &*properties.largest), (&b"B"[..], &b"zzz"[..]));
+    assert_eq!((properties.seq_min, properties.seq_max), (2, SEQ_MAX));
+    let bytes = properties.encode();
+    assert_eq!(Properties::decode(&bytes), Ok(properties.clone()));
+    let value_bytes = ranges::encode(&properties.ranges).len();
+    assert_eq!(bytes[bytes.len() - value_bytes - 6..][..2], [15, 0x80]);
+    // They are within what the table says of itself.
+    for change in [
+        &(|p: &mut Properties| p.smallest = (*b"C").into()) as &dyn Fn(&mut Properties),
+        &|p| p.largest = (*b"zz").into(),
+        &|p| p.seq_min = 3,
+        &|p| p.seq_max = 8,
+    ] {
+        let mut hostile = properties.clone();
+        change(&mut hostile);
+        assert!(Properties::decode(&hostile.encode()).is_err(), "{hostile:?}");
+    }
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
+use crate::base::ranges::RangeTombstones;
 use crate::io::Io;
 use crate::lsm::compaction::Plan;
 use crate::lsm::flush::{BYTES_PER_SLICE, ENTRIES_PER_SLICE, sampled};
-use crate::lsm::keep::{Judgement, Keep, Retain};
+use crate::lsm::keep::{Judgement, Keep, Retain, kept_ranges};
 use crate::lsm::merge::Merge;
 use crate::lsm::output::{Outputs, TablePlace};
 use crate::lsm::run::{RunIter, ahead_bytes};
@@ -34,8 +35,17 @@ pub(crate) async fn compact<I: Io>(
     read_bytes: usize,
 ) -> Result<(Vec<Arc<Table>>, Changes)> {
     let written_s = plan.inputs.iter().map(|(_, table)| table.contents().written_s).max();
-    let mut keep = Keep::new(retain, &plan.older);
-    let mut outputs = Outputs::new(io, place, written_s.unwrap_or_default(), plan.between.len());
+    let of_inputs: Vec<&RangeTombstones> = plan
+        .inputs
+        .iter()
+        .filter_map(|(_, table)| table.ranges())
+        .map(|ranges| &**ranges)
+        .collect();
+    let deleted = RangeTombstones::union(&of_inputs);
+    let ranges = kept_ranges(&deleted, retain, &plan.older);
+    let mut keep = Keep::new(retain, &plan.older, &deleted);
+    let (written_s, reserved) = (written_s.unwrap_or_default(), plan.between.len());
+    let mut outputs = Outputs::new(io, place, hasher, &ranges, written_s, reserved);
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
     let runs = plan.runs();
     let ahead_bytes_max = ahead_bytes(read_bytes, runs.len());
@@ -47,10 +57,11 @@ pub(crate) async fn compact<I: Io>(
         let hash = hasher.hash(key);
         if let Judgement::Keep { is_newest } = keep.judge(key, tag, hash) {
             if !outputs.ends_with(key) {
-                match reach.end_before(key) {
-                    End::Must => outputs.end_table().await?,
-                    End::May => outputs.end_table_early().await?,
-                    End::No => {}
+                while let Some(between) = reach.between_before(Some(key)) {
+                    outputs.end_table_before(between).await?;
+                }
+                if reach.is_far(key) {
+                    outputs.end_table_early().await?;
                 }
             }
             for tombstone in keep.held() {
@@ -71,6 +82,10 @@ pub(crate) async fn compact<I: Io>(
             (entries, bytes) = (0, 0);
             slice_end().await;
         }
+    }
+    // Range tombstones may be left on either side of tables behind the last key.
+    while let Some(between) = reach.between_before(None) {
+        outputs.end_table_before(between).await?;
     }
     let dropped = plan.drops.iter().filter(|_| has_values);
     let sound = dropped.filter_map(|(_, member)| member.sound().ok());
@@ -97,40 +112,35 @@ struct Reach<'a> {
     between: std::slice::Iter<'a, Box<[u8]>>,
 }
 
-/// Whether a table ends before a key.
-enum End {
-    No,
-    /// It would be better.
-    May,
-    Must,
-}
-
 impl<'a> Reach<'a> {
     fn new(plan: &'a Plan, bytes_max: u64) -> Self {
         Self { below: plan.below.iter(), bytes: 0, bytes_max, between: plan.between.iter() }
     }
 
-    /// To be asked of each key, in their order.
-    fn end_before(&mut self, key: &[u8]) -> End {
+    /// The next of the keys that the output must not reach over, if it is before
+    /// `key`, or in any case.
+    fn between_before(&mut self, key: Option<&[u8]>) -> Option<&'a [u8]> {
+        let next = self.between.as_slice().first()?;
+        if key.is_some_and(|key| **next >= *key) {
+            return None;
+        }
+        self.bytes = 0;
+        self.between.next().map(|next| &**next)
+    }
+
+    /// Whether the table had better end before a key. To be asked of each, in
+    /// their order.
+    fn is_far(&mut self, key: &[u8]) -> bool {
         while let Some((end, bytes)) = self.below.as_slice().first()
             && **end < *key
         {
             self.bytes += bytes;
             self.below.next();
         }
-        let mut end = End::No;
-        if self.bytes > self.bytes_max {
-            end = End::May;
-        }
-        while let Some(between) = self.between.as_slice().first()
-            && **between < *key
-        {
-            end = End::Must;
-            self.between.next();
-        }
-        if !matches!(end, End::No) {
+        let is_far = self.bytes > self.bytes_max;
+        if is_far {
             self.bytes = 0;
         }
-        end
+        is_far
     }
 }

@@ -19,9 +19,10 @@ use crate::base::keys::KeyBounds;
 use crate::base::seq::SeqNo;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
-    Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
+    GARBAGE_SHARE, Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
 };
 use crate::lsm::levels::{LEVELS, Levels, Member};
+use crate::sst::Table;
 
 /// Runs of level 0 with which it is merged, if it is large enough for that.
 const NEWEST_RUNS: usize = 12;
@@ -39,10 +40,6 @@ const NEWEST_RUNS_DENSE: usize = 4;
 /// The base level holds as many bytes as so many memtables before there is
 /// another one above it.
 const BASE_MEMTABLES: u64 = 2 * NEWEST_RUNS_MAX as u64;
-
-/// Of the bytes of a shard, one in so many may be garbage when writes have
-/// paused.
-const GARBAGE_SHARE: u64 = 64;
 
 /// Garbage below this is not worth it.
 const GARBAGE_BYTES_MIN: u64 = 16 << 10;
@@ -316,7 +313,8 @@ impl<'a> Picker<'a> {
     }
 }
 
-/// Whether there are long stretches of tombstones in it.
+/// Whether there are long stretches of tombstones in it, or range tombstones.
 fn is_dense(member: &Member) -> bool {
-    matches!(member, Member::Sound(table) if table.contents().dense_windows > 0)
+    let is_dense = |table: &Table| table.contents().dense_windows > 0 || table.ranges().is_some();
+    matches!(member, Member::Sound(table) if is_dense(table))
 }

@@ -25,7 +25,7 @@ pub(crate) use plan::Plan;
 use crate::base::keys::KeyBounds;
 use crate::lsm::keep::Retain;
 use crate::lsm::levels::{LEVELS, Levels, Member};
-use crate::sst::{Compression, Table};
+use crate::sst::{Compression, Table, TableMeta};
 
 /// How the tables of each shard are arranged.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +83,8 @@ pub(crate) struct Situation {
 
 /// What is to be done next, if anything.
 pub(crate) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation) -> Option<Plan> {
-    match hierarchy.strategy {
+    let covered = drop_covered(levels, &situation.retain);
+    let picked = covered.or_else(|| match hierarchy.strategy {
         Strategy::Leveled => leveled::pick(levels, hierarchy, situation),
         Strategy::Tiered => tiered::pick(levels, hierarchy, situation),
         Strategy::Fifo { bytes_max, age_s_max } => fifo::pick(
@@ -91,7 +92,9 @@ pub(crate) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation
             bytes_max,
             age_s_max.map(|age| situation.calendar_s.saturating_sub(age)),
         ),
-    }
+    });
+    let clear = || clear_ranges(levels, hierarchy, &situation.retain);
+    picked.or_else(|| if situation.is_idle { clear() } else { None })
 }
 
 /// What is to be done next so that all entries in `range` come to the deepest
@@ -102,11 +105,46 @@ pub(crate) fn pick_within(
     situation: &Situation,
     range: &KeyBounds,
 ) -> Option<Plan> {
-    match hierarchy.strategy {
+    let covered = drop_covered(levels, &situation.retain);
+    let picked = covered.or_else(|| match hierarchy.strategy {
         Strategy::Leveled => leveled::pick_within(levels, hierarchy, situation, range),
         Strategy::Tiered => tiered::pick_within(levels, hierarchy, range),
         Strategy::Fifo { .. } => None,
+    });
+    picked.or_else(|| clear_ranges(levels, hierarchy, &situation.retain))
+}
+
+/// Drops the tables of which nothing is left: newer range tombstones cover all
+/// of them, and no snapshot sees anything in them. Nothing is read for that.
+fn drop_covered(levels: &Levels, retain: &Retain) -> Option<Plan> {
+    let covers: Vec<_> = levels.tables().filter_map(|(_, member)| member.ranges()).collect();
+    if covers.is_empty() {
+        return None;
     }
+    // Also what a table in it covers is covered by the newest of them.
+    let is_covered = |meta: &TableMeta| {
+        covers
+            .iter()
+            .filter_map(|ranges| ranges.covers(&meta.smallest, &meta.largest))
+            .any(|deleted| deleted > meta.seq_max && !retain.wants(meta.seq_min, deleted))
+    };
+    let sound = levels.tables().filter(|(_, member)| matches!(member, Member::Sound(_)));
+    let covered = sound.filter(|(_, member)| is_covered(member.meta()));
+    let drops: Vec<_> = covered.map(|(level, member)| (level, member.clone())).collect();
+    (!drops.is_empty()).then(|| Plan::drop_tables(drops))
+}
+
+/// Writes a table anew whose range tombstones have nothing left to hide.
+fn clear_ranges(levels: &Levels, hierarchy: &Hierarchy, retain: &Retain) -> Option<Plan> {
+    levels.tables().find_map(|(level, member)| {
+        let Member::Sound(table) = member else {
+            return None;
+        };
+        let is_over = table.ranges().is_some()
+            && !retain.reaches(table.meta().seq_max)
+            && !levels.older_than(level, table).overlaps(table.meta());
+        is_over.then(|| Plan::rewrite(levels, hierarchy, level, table))
+    })
 }
 
 /// In how many seconds something will be due by itself.
@@ -163,6 +201,10 @@ impl Garbage {
     }
 }
 
+/// Of the bytes of a shard, or the entries of a table, one in so many may be
+/// garbage when writes have paused.
+const GARBAGE_SHARE: u64 = 64;
+
 /// What a table with nothing older below it keeps for snapshots that are gone,
 /// as a number of entries.
 fn outlived(table: &Table, retain: &Retain) -> u64 {
@@ -170,6 +212,8 @@ fn outlived(table: &Table, retain: &Retain) -> u64 {
     if retain.reaches(table.meta().seq_max) {
         0
     } else {
-        contents.old_versions + contents.tombstones
+        let garbage = contents.old_versions + contents.tombstones;
+        // Nobody counts what range tombstones cover: it may be all of it.
+        if table.ranges().is_some() { table.meta().entries } else { garbage }
     }
 }

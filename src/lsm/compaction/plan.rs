@@ -87,7 +87,7 @@ impl Plan {
             moves: Vec::new(),
             drops: Vec::new(),
             output_level: level,
-            older: levels.below(level),
+            older: levels.older_than(level, table),
             below: below(levels, level),
             between: Vec::new(),
             compression: hierarchy.compression[usize::from(level)],
@@ -112,7 +112,8 @@ impl Plan {
         let contents = table.contents();
         contents.compression == self.compression
             && contents.old_versions == 0
-            && (contents.tombstones == 0 || self.older.overlaps(table.meta()))
+            && ((contents.tombstones == 0 && table.ranges().is_none())
+                || self.older.overlaps(table.meta()))
     }
 
     /// Bytes of the files to merge.

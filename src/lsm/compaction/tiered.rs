@@ -20,10 +20,17 @@ const GARBAGE_PERCENT_IDLE: u64 = 25;
 /// The same while writes come in.
 const GARBAGE_PERCENT_BUSY: u64 = 100;
 
+/// Tables of level 0 with which it is merged, however few runs they are; a few
+/// more hold up writers.
+const NEWEST_TABLES_MAX: u64 = 24;
+
 pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation) -> Option<Plan> {
     let last = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
     let newest_runs = levels.newest_run_count() as u64;
-    let is_due = newest_runs >= hierarchy.size_ratio;
+    // Keys that come in order make many tables and one run.
+    let newest_tables = levels.level(0).len() as u64;
+    let is_due = newest_runs >= hierarchy.size_ratio
+        || newest_tables >= NEWEST_TABLES_MAX.max(2 * hierarchy.size_ratio);
     let percent = if situation.is_idle { GARBAGE_PERCENT_IDLE } else { GARBAGE_PERCENT_BUSY };
     let wastes = 100 * garbage_bytes(levels, last) > percent * live_bytes(levels, last);
     if wastes && let Some(plan) = merge_from_newest(levels, hierarchy, last, u64::MAX) {

@@ -150,7 +150,7 @@ fn blocks_of_another_table_are_noticed() {
         for (key, tag, value) in &entries {
             writer.add(key, *tag, value, hasher().hash(key)).await?;
         }
-        writer.finish(0).await
+        writer.finish(0, &RangeTombstones::default()).await
     })
     .expect("memory takes everything");
     assert!(open(&other, &other_meta).is_ok());

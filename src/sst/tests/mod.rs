@@ -16,6 +16,7 @@ use super::{
 use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
+use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
 use crate::base::sync::tally::{AtomicU64, Ordering};
 use crate::cache::{Cache, Epochs};
@@ -94,7 +95,7 @@ fn write_with(
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }
-        writer.finish(0).await
+        writer.finish(0, &RangeTombstones::default()).await
     });
     (io, meta.expect("memory takes everything"))
 }
@@ -180,7 +181,7 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
         for _ in 0..versions {
             let kind = if random.below(5) == 0 { Kind::Delete } else { Kind::Put };
             let len = match (kind, random.below(100)) {
-                (Kind::Delete, _) => 0,
+                (Kind::Delete | Kind::RangeDelete, _) => 0,
                 (Kind::Put, 0) => random.below(20_000),
                 (Kind::Put | Kind::Indirect, _) => random.below(300),
             };

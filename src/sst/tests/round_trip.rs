@@ -211,7 +211,7 @@ fn a_failed_write_or_sync_is_told() {
                 io.fail_after(successes as usize);
                 writer.add(key, *tag, value, hasher().hash(key)).await?;
             }
-            writer.finish(0).await
+            writer.finish(0, &RangeTombstones::default()).await
         });
         let error = result.expect_err("a failed request");
         assert_eq!(error.kind(), ErrorKind::Io);

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::base::fault::Finding;
 use crate::base::hash::KeyHasher;
+use crate::base::ranges::RangeTombstones;
 use crate::io::{BufferPool, Inspection};
 use crate::sst::verify::{TableCheck, verify_table};
 
@@ -25,7 +26,7 @@ fn write(entries: &[Entry], hasher: &KeyHasher, compression: Compression) -> (Me
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }
-        writer.finish(0).await
+        writer.finish(0, &RangeTombstones::default()).await
     });
     (io, meta.expect("memory takes everything"))
 }

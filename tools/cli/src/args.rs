@@ -126,6 +126,22 @@ pub(crate) enum Command {
         #[command(flatten)]
         write: Write,
     },
+    /// Remove all keys of a range, however many there are
+    DeleteRange {
+        /// The first key
+        #[arg(long, value_name = "KEY", required_unless_present_any = ["to", "all"])]
+        from: Option<OsString>,
+        /// Where to stop: this key stays
+        #[arg(long, value_name = "KEY")]
+        to: Option<OsString>,
+        /// Every key
+        #[arg(long, conflicts_with_all = ["from", "to"])]
+        all: bool,
+        #[command(flatten)]
+        text: Text,
+        #[command(flatten)]
+        write: Write,
+    },
     /// Print rows in key order
     Scan {
         /// The first key
@@ -216,7 +232,7 @@ impl Command {
             Self::Put { write, create, .. } | Self::Import { write, create, .. } => {
                 (write, Some(create))
             }
-            Self::Delete { write, .. } => (write, None),
+            Self::Delete { write, .. } | Self::DeleteRange { write, .. } => (write, None),
             _ => return options,
         };
         let options = options.durability(write.durability);

@@ -100,6 +100,18 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let key = argument(*text, key)?;
             with_db(&mut |db| Ok(db.delete(&key).wait()?))
         }
+        Command::DeleteRange { from, to, text, .. } => {
+            let optional =
+                |key: &Option<OsString>| key.as_ref().map(|key| argument(*text, key)).transpose();
+            let (from, to) = (optional(from)?, optional(to)?);
+            with_db(&mut |db| {
+                let range = (
+                    from.as_ref().map_or(Bound::Unbounded, Bound::Included),
+                    to.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+                );
+                Ok(db.delete_range(range).wait()?)
+            })
+        }
         Command::Scan { from, to, prefix, text, reverse, limit, keys_only, format } => {
             let optional =
                 |key: &Option<OsString>| key.as_ref().map(|key| argument(*text, key)).transpose();

@@ -25,6 +25,22 @@ fn put_get_delete() {
 }
 
 #[test]
+fn ranges_of_keys_are_deleted() {
+    let place = Place::new();
+    for key in ["a", "b", "c", "d"] {
+        place.ok(&["put", key, "value"]);
+    }
+    assert_eq!(place.ok(&["delete-range", "--from", "b", "--to", "d"]), b"");
+    assert_eq!(place.ok(&["scan", "--keys-only"]), b"a\nd\n");
+    assert_eq!(place.ok(&["delete-range", "--escaped", "--to", "\\x62"]), b"");
+    assert_eq!(place.ok(&["scan", "--keys-only"]), b"d\n");
+    let all = place.run(&["delete-range"]);
+    assert_eq!(all.status.code(), Some(2), "all of them only when that is said");
+    assert_eq!(place.ok(&["delete-range", "--all", "--durability", "process-safe"]), b"");
+    assert_eq!(place.ok(&["scan"]), b"");
+}
+
+#[test]
 fn the_empty_key_and_the_empty_value() {
     let place = Place::new();
     place.ok(&["put", "", ""]);
