@@ -20,6 +20,10 @@ mod common;
 mod crashes;
 #[path = "verify/damage.rs"]
 mod damage;
+#[path = "verify/values.rs"]
+mod values;
+#[path = "verify/witnesses.rs"]
+mod witnesses;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -22,6 +22,12 @@ impl Seed {
         Self(crc32c::crc32c_append(self.0, &number.to_le_bytes()))
     }
 
+    /// This seed, with bytes whose checksum is wanted together with that of what
+    /// follows.
+    pub(crate) fn with_bytes(self, bytes: &[u8]) -> Self {
+        Self(self.checksum(bytes))
+    }
+
     /// The checksum of `bytes` under this seed.
     pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.0, bytes)
@@ -49,5 +55,6 @@ mod tests {
         assert_ne!(a.checksum(b"x"), Seed::of(b"table b").with_u64(4096).checksum(b"x"));
         assert_ne!(a.checksum(b"x"), Seed::of(b"table a").with_u64(8192).checksum(b"x"));
         assert_eq!(a.checksum2(b"ab", b"c"), a.checksum(b"abc"));
+        assert_eq!(a.with_bytes(b"ab").with_bytes(b"c").checksum(b""), a.checksum(b"abc"));
     }
 }

@@ -57,12 +57,13 @@ pub enum Dumped<'a> {
         depth: usize,
         /// Its sequence number.
         seq: u64,
-        /// `put`, `delete` or `range delete`.
+        /// `put`, `delete`, `range delete` or `put in a value file`.
         kind: &'a str,
         /// The key; of a range delete the first one.
         key: &'a [u8],
-        /// The value of a put; where a range delete ends, exclusive, empty for
-        /// nowhere.
+        /// The value of a put; of one in a value file, words that say where it
+        /// is: file, offset, length; where a range delete ends, exclusive, empty
+        /// for nowhere.
         value: Option<&'a [u8]>,
     },
     /// What cannot be read.

@@ -146,6 +146,12 @@ pub struct Verified {
     pub blocks: u64,
     /// Entries in them.
     pub entries: u64,
+    /// Value files that tables or log refer to.
+    pub value_files: u64,
+    /// Sound values in them.
+    pub values: u64,
+    /// Bytes of these values.
+    pub value_bytes: u64,
 }
 
 impl Verified {
@@ -172,6 +178,9 @@ impl Verified {
             ("tables", self.tables),
             ("blocks", self.blocks),
             ("entries", self.entries),
+            ("value_files", self.value_files),
+            ("values", self.values),
+            ("value_bytes", self.value_bytes),
         ]
     }
 }

@@ -16,9 +16,11 @@ use crate::shard;
 /// Reads every byte of the database in `dir` and says what is wrong with it.
 ///
 /// It looks at all there is, also behind damage: identity, manifests, log,
-/// tables; that checksums match, and that what is said in one place agrees with
-/// what is in another: filters, indexes and counts with the entries, the tables
-/// and the log with the manifests, keys with their shards. What `report` is told
+/// tables, and all values that have files of their own; that checksums match, and
+/// that what is said in one place agrees with what is in another: filters, indexes
+/// and counts with the entries, the tables, the log and the value files with the
+/// manifests, keys with their shards. Of a value file only what something refers
+/// to counts. What `report` is told
 /// is a [`Finding`]; it is asked often, and ends the verification by
 /// `ControlFlow::Break`.
 ///
@@ -26,7 +28,8 @@ use crate::shard;
 /// taken, and [`Options::lock_wait`] says how long to wait for it; of the other
 /// options only [`Options::io`] counts. A torn end of the log, which the next
 /// opening will cut, is no fault; how long it is, is among the counts. Memory is
-/// that of one log segment, and of what a shard's manifest says of its tables.
+/// that of one log segment, of what a shard's manifest says of its tables, and of
+/// what all of them say of value files.
 ///
 /// # Errors
 /// `Locked` when somebody else has it open, `NotFound` when there is no

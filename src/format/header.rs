@@ -179,6 +179,7 @@ impl FileType {
             Some((_, "sst")) => Some(Self::Table),
             Some((_, "wal")) => Some(Self::Wal),
             Some((_, "map")) => Some(Self::Map),
+            Some((_, "val")) => Some(Self::Value),
             _ if name.starts_with("MANIFEST-") => Some(Self::Manifest),
             _ if name == "IDENTITY" => Some(Self::Identity),
             _ => None,

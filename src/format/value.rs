@@ -174,6 +174,47 @@ impl<'a> Reference<'a> {
     }
 }
 
+/// Verifies a value that comes in pieces of any length, from front to back.
+pub(crate) struct Verifier<'a> {
+    reference: Reference<'a>,
+    seed: Seed,
+    /// Bytes of the value so far.
+    done: usize,
+    /// The checksum of the chunk so far.
+    sum: Seed,
+}
+
+impl<'a> Verifier<'a> {
+    /// `seed` is that of the file.
+    pub(crate) fn new(reference: Reference<'a>, seed: Seed) -> Self {
+        Self { reference, seed, done: 0, sum: seed }
+    }
+
+    /// Adds the next bytes; says where in the file the chunks start that ended
+    /// with them and are damaged.
+    pub(crate) fn add(&mut self, mut bytes: &[u8]) -> Vec<u64> {
+        let Reference { offset, len, chunk_bytes, sums, .. } = self.reference;
+        assert!(self.done + bytes.len() <= len, "more than the value");
+        let mut damaged = Vec::new();
+        while !bytes.is_empty() {
+            let chunk = self.done / chunk_bytes;
+            let start = chunk * chunk_bytes;
+            if self.done == start {
+                self.sum = self.seed.with_u64(offset + start as u64);
+            }
+            let end = len.min(start + chunk_bytes);
+            let (part, rest) = bytes.split_at(bytes.len().min(end - self.done));
+            self.sum = self.sum.with_bytes(part);
+            self.done += part.len();
+            bytes = rest;
+            if self.done == end && self.sum.checksum(b"") != u32_at(sums, chunk * SUM_BYTES) {
+                damaged.push(offset + start as u64);
+            }
+        }
+        damaged
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +270,25 @@ mod tests {
             let start = chunk * CHUNK_BYTES_MIN;
             assert_eq!(reference.verify(seed, start, &bad[start..]), Err(at));
             reference.verify(seed, start, &value[start..]).unwrap();
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_length_are_verified() {
+        let (bytes, value, extent) = sample(3 * CHUNK_BYTES_MIN + 5);
+        let reference = Reference::decode(&bytes).unwrap();
+        let damage = |value: &[u8], piece: usize| -> Vec<u64> {
+            let mut verifier = Verifier::new(reference, value_seed(DB, extent.file));
+            value.chunks(piece).flat_map(|piece| verifier.add(piece)).collect()
+        };
+        for piece in [1000, UNIT_U64 as usize, CHUNK_BYTES_MIN, 100_000, value.len()] {
+            assert_eq!(damage(&value, piece), []);
+            for chunk in 0..4 {
+                let mut bad = value.clone();
+                bad[chunk * CHUNK_BYTES_MIN + 4] ^= 1;
+                let at = extent.offset + (chunk * CHUNK_BYTES_MIN) as u64;
+                assert_eq!(damage(&bad, piece), [at], "pieces of {piece}");
+            }
         }
     }
 

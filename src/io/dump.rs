@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::{Halt, Inspection, Io};
 use crate::base::dumped::{DumpDetail, Dumped};
 use crate::base::seq::{Kind, Tag};
+use crate::format::value::Reference;
 
 /// Who is told, by the dump itself and by its inspection.
 pub(crate) type Listener<'a> = dyn Fn(Dumped<'_>) -> ControlFlow<()> + 'a;
@@ -52,7 +53,16 @@ impl<'a, I: Io> Dump<'a, I> {
             Some(Kind::Put) => ("put", Some(value)),
             Some(Kind::Delete) => ("delete", None),
             Some(Kind::RangeDelete) => ("range delete", Some(value)),
-            Some(Kind::Indirect) => ("put in a value file", Some(value)),
+            Some(Kind::Indirect) => {
+                let place = match Reference::decode(value) {
+                    Ok(Reference { file, offset, len, .. }) => {
+                        format!("{file}.val offset {offset}, {len} bytes")
+                    }
+                    Err(error) => error.reason.into_owned(),
+                };
+                let (seq, kind, value) = (tag.seq(), "put in a value file", place.as_bytes());
+                return self.tell(Dumped::Entry { depth, seq, kind, key, value: Some(value) });
+            }
             None => ("unknown", Some(value)),
         };
         self.tell(Dumped::Entry { depth, seq: tag.seq(), kind, key, value })

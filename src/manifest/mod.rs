@@ -46,6 +46,9 @@ const PAYLOAD_BYTES: usize = 256 << 10;
 /// The room for records grows by this much at a time.
 const ROOM_BYTES: usize = 4 * UNIT;
 
+/// What a record without a payload takes.
+const MARK_BYTES: usize = round_up(HEADER_BYTES);
+
 /// A manifest grows at least to this length before it is made anew.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
 
@@ -261,11 +264,28 @@ impl Manifest {
     /// A failure to make room changes nothing; any other one poisons the
     /// manifest.
     pub(crate) async fn append<I: Io>(&mut self, io: &I, edits: &[Edit]) -> Result<()> {
+        self.append_edits(io, edits, 0).await
+    }
+
+    /// Appends the edits, and proves to later openings that they were durable:
+    /// for what is about to be relied on, while nothing else would tell that the
+    /// edits are missing.
+    ///
+    /// # Errors
+    /// Those of [`Manifest::append`]: without room for the proof, nothing is
+    /// appended.
+    pub(crate) async fn append_witnessed<I: Io>(&mut self, io: &I, edits: &[Edit]) -> Result<()> {
+        self.append_edits(io, edits, MARK_BYTES).await?;
+        self.witness(io).await
+    }
+
+    /// Makes room for so many bytes more behind the edits, and appends them.
+    async fn append_edits<I: Io>(&mut self, io: &I, edits: &[Edit], behind: usize) -> Result<()> {
         let mut payload = Vec::new();
         for edit in edits {
             edit::encode(edit, &mut payload);
         }
-        self.append_record(io, RecordKind::Edit, &payload).await?;
+        self.append_record(io, RecordKind::Edit, &payload, behind).await?;
         self.unwitnessed = true;
         Ok(())
     }
@@ -273,7 +293,7 @@ impl Manifest {
     /// Proves, to later openings, that the last record was durable.
     pub(crate) async fn witness<I: Io>(&mut self, io: &I) -> Result<()> {
         if self.unwitnessed {
-            self.append_record(io, RecordKind::Mark, &[]).await?;
+            self.append_record(io, RecordKind::Mark, &[], 0).await?;
             self.unwitnessed = false;
         }
         Ok(())
@@ -284,13 +304,14 @@ impl Manifest {
         io: &I,
         kind: RecordKind,
         payload: &[u8],
+        behind: usize,
     ) -> Result<()> {
         if let Some(cause) = &self.poisoned {
             return Err(Error::poisoned(cause));
         }
         let position = round_up_u64(self.end);
         let mut buf = IoBuf::zeroed(round_up(HEADER_BYTES + payload.len()));
-        self.make_room(io, position + buf.len() as u64).await?;
+        self.make_room(io, position + (buf.len() + behind) as u64).await?;
         let len = padded_record(self.seed, kind, self.epoch, position, self.end, payload, &mut buf);
         let (_, written) = io.write(&self.file, position, buf.into(), Harden::Now).await;
         if let Err(error) = written {

@@ -54,3 +54,44 @@ fn no_edit_is_lost_to_a_failed_replacement() {
         }
     }
 }
+
+/// Whichever request fails: an edit that is to be witnessed has its witness, or
+/// was not appended; unless nobody may append any more.
+#[test]
+fn an_edit_with_a_witness_is_not_appended_without_it() {
+    // At the end of the room that there is, and before.
+    for (before, k) in (0..5).flat_map(|before| (1..7).map(move |k| (before, k))) {
+        let sim = Sim::new(k);
+        let (mut manifest, at) = sim.block_on(async {
+            sim.create_dir(dir()).await.expect("a directory");
+            sim.sync_dir(Path::new("/")).await.expect("a durable directory");
+            let id = FileId::new(1, 1);
+            let created = Manifest::create(&sim, dir(), DB, id, &[flushed(1)]).await;
+            let mut manifest = created.expect("a manifest");
+            for seq in 2..2 + before {
+                manifest.append(&sim, &[flushed(seq)]).await.expect("an edit");
+            }
+            let at = round_up_u64(manifest.end);
+            (manifest, at)
+        });
+        sim.set_faults(Faults::default().fail_kth(k, FaultKind::NoSpace, false));
+        let appended = sim.block_on(manifest.append_witnessed(&sim, &[flushed(50)]));
+        sim.set_faults(Faults::default());
+        sim.power_cut();
+        let place = format!("{before} edits before, request {k}");
+        match (appended, manifest.poisoned()) {
+            (Ok(()), _) => {
+                assert_eq!(current(&sim).last(), Some(&flushed(50)), "{place}");
+                let path = manifest.path();
+                let byte = sim.file_bytes(path).expect("a file")[at as usize + 5];
+                sim.overwrite(path, at + 5, &[byte ^ 1]);
+                let loaded = sim.block_on(load(&sim, DB, FileId::new(1, 1), path));
+                assert!(loaded.is_err(), "{place}: the edit is missed");
+            }
+            (Err(_), None) => {
+                assert_eq!(current(&sim).last(), Some(&flushed(1 + before)), "{place}");
+            }
+            (Err(_), Some(_)) => {}
+        }
+    }
+}

@@ -2,8 +2,8 @@
 //! all of it, and without a change.
 //!
 //! The order is that of an opening: identity, root manifest, shards with their
-//! tables, log. What cannot be told because something before it is damaged is
-//! left out; all else is looked at.
+//! tables, log; values as something refers to them. What cannot be told because
+//! something before it is damaged is left out; all else is looked at.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,11 @@ use crate::shard::recover::{
     KnownStream, RootState, Stated, TABLE_SUFFIX, WAL_DIR, check_seq, no_identity, no_root_manifest,
 };
 use crate::sst::{TableCheck, verify_table};
-use crate::wal::{self, Log, MapContent, StreamCheck, verify_files, verify_map, verify_stream};
+use crate::value::{self, Referrer, ValueCheck};
+use crate::wal::{
+    self, Follow, Log, MapContent, RecordPlace, StreamCheck, verify_files, verify_map,
+    verify_stream,
+};
 
 /// Verifies the database in `dir`, whose lock the caller holds.
 pub(crate) async fn verify<I: Io>(
@@ -77,6 +81,16 @@ struct ShardLog {
     next: Option<SeqNo>,
     /// What comes next cannot be told: records, or edits, are missing.
     is_lost: bool,
+    /// What the shard's manifest says of values; `None` without a manifest.
+    values: Option<ShardValues>,
+}
+
+struct ShardValues {
+    check: ValueCheck,
+    /// The manifest, and where its next record would be.
+    manifest: (PathBuf, u64),
+    /// Something says that the manifest may have had more edits.
+    may_lack_edits: bool,
 }
 
 impl<I: Io> Database<'_, '_, I> {
@@ -121,10 +135,10 @@ impl<I: Io> Database<'_, '_, I> {
                 self.inspection.orphan(&dir.join(name))?;
             }
         }
-        match root {
-            Some(root) => self.log(log, &root, &state).await,
-            None => Ok(()),
+        if let Some(root) = root {
+            self.log(log, &root, &state).await?;
         }
+        self.unused_values().await
     }
 
     /// Verifies a shard's manifest and tables.
@@ -135,7 +149,7 @@ impl<I: Io> Database<'_, '_, I> {
         root: &RootState,
     ) -> Result<ShardLog, Halt> {
         let dir = shard_dir(self.dir, shard);
-        let mut log = ShardLog { flushed: 0, next: None, is_lost: false };
+        let mut log = ShardLog { flushed: 0, next: None, is_lost: false, values: None };
         let found = match manifest::find(self.inspection.io, &dir).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if !is_new {
@@ -181,6 +195,11 @@ impl<I: Io> Database<'_, '_, I> {
                 }
             }
         }
+        let mut values = tail.as_ref().map(|(path, ..)| {
+            let ledger = std::mem::take(&mut stated.values);
+            ValueCheck::new(self.identity.db, &dir, path, ledger)
+        });
+        let mut are_whole = true;
         for (_, meta) in stated.tables.values() {
             let check = TableCheck {
                 db: self.identity.db,
@@ -190,7 +209,22 @@ impl<I: Io> Database<'_, '_, I> {
                 meta,
             };
             let path = dir.join(format!("{}{TABLE_SUFFIX}", meta.id));
-            verify_table(self.inspection, &path, &check).await?;
+            let table = verify_table(
+                self.inspection,
+                &path,
+                &check,
+                async |inspection, reference, offset| {
+                    let by = Referrer { path: &path, offset, is_table: true };
+                    match &mut values {
+                        Some(values) => values.value(inspection, reference, by).await.map(drop),
+                        None => Ok(()),
+                    }
+                },
+            );
+            are_whole &= table.await?;
+        }
+        if let Some(values) = values.as_mut().filter(|_| !log.is_lost) {
+            values.compare(self.inspection, are_whole).await?;
         }
         let mut names = self.inspection.io.list(&dir).await?;
         names.sort_unstable();
@@ -201,8 +235,9 @@ impl<I: Io> Database<'_, '_, I> {
         };
         // Tables are removed once others, which the manifest then names, have
         // taken their place.
-        if let Some((path, end, has_tail)) = tail
-            && (has_tail || names.iter().any(unnamed))
+        let may_lack_edits = |has_tail| has_tail || names.iter().any(unnamed);
+        if let Some((path, end, has_tail)) = &tail
+            && may_lack_edits(*has_tail)
             && let Some((_, gone)) = stated.tables.values().find(|(_, meta)| !is_there(meta))
         {
             let reason = format!(
@@ -210,8 +245,12 @@ impl<I: Io> Database<'_, '_, I> {
                  which is gone",
                 gone.id
             );
-            self.inspection.fault(&path, end, reason)?;
+            self.inspection.fault(path, *end, reason)?;
         }
+        log.values = values.zip(tail).map(|(check, (path, end, has_tail))| {
+            let may_lack_edits = may_lack_edits(has_tail);
+            ShardValues { check, manifest: (path, end), may_lack_edits }
+        });
         for name in names.iter().filter(|name| is_known && unnamed(name)) {
             self.inspection.orphan(&dir.join(name))?;
         }
@@ -334,6 +373,27 @@ impl<I: Io> Database<'_, '_, I> {
         Ok(())
     }
 
+    /// Reports value files that neither a manifest nor the log refers to. Where
+    /// something is damaged, it may have been what refers to them.
+    async fn unused_values(&mut self) -> Result<(), Halt> {
+        if self.inspection.counts.faults > 0 {
+            return Ok(());
+        }
+        for (shard, log) in self.logs.iter().enumerate() {
+            let Some(values) = &log.values else { continue };
+            let dir = shard_dir(self.dir, shard as ShardId);
+            let mut names = self.inspection.io.list(&dir).await?;
+            names.sort_unstable();
+            for name in names {
+                let id = name.strip_suffix(value::SUFFIX).and_then(FileId::parse);
+                if id.is_some_and(|id| !values.check.is_in_use(id)) {
+                    self.inspection.orphan(&dir.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Verifies the mapping of a stream: its content, and whether it is of this
     /// boot of the machine.
     async fn map(
@@ -370,20 +430,7 @@ impl<I: Io> Database<'_, '_, I> {
     /// Follows a stream that the root manifest knows.
     async fn stream(&mut self, check: &StreamCheck<'_>) -> Result<(), Halt> {
         let Self { inspection, hasher, logs, .. } = self;
-        verify_stream(inspection, check, |inspection, found| {
-            let Some((record, (path, offset))) = found else {
-                logs.iter_mut().for_each(|log| log.is_lost = true);
-                return Ok(());
-            };
-            match follow(record, hasher, logs) {
-                Ok(writes) => {
-                    inspection.counts.wal_writes += writes;
-                    Ok(())
-                }
-                Err(unusable) => inspection.error(unusable.into_error(path, offset)),
-            }
-        })
-        .await
+        verify_stream(inspection, check, &mut Replay { hasher, logs, references: Vec::new() }).await
     }
 
     /// Looks for records in a stream that the root manifest does not know.
@@ -393,16 +440,12 @@ impl<I: Io> Database<'_, '_, I> {
         segments: &[wal::SegmentFile],
         root: &Root,
     ) -> Result<(), Halt> {
-        let mut records = 0;
+        let mut records = Count(0);
         let (db, cut) = (self.identity.db, None);
         let check =
             StreamCheck { db, key, segments, start: 0, cut, map: None, is_same_boot: false };
-        verify_stream(self.inspection, &check, |_, found| {
-            records += u64::from(found.is_some());
-            Ok(())
-        })
-        .await?;
-        match records {
+        verify_stream(self.inspection, &check, &mut records).await?;
+        match records.0 {
             0 => Ok(()),
             _ => self.not_known(root, &segments[0].path),
         }
@@ -418,35 +461,113 @@ impl<I: Io> Database<'_, '_, I> {
     }
 }
 
-/// Takes in a record of the log; says how many writes it has.
-fn follow(record: &Record<'_>, hasher: &KeyHasher, logs: &mut [ShardLog]) -> Result<u64, Unusable> {
-    match record.header.kind {
-        RecordKind::Write => {}
-        RecordKind::Mark => return Ok(0),
-        RecordKind::Edit => return Err(Unusable::malformed("a manifest's record in the log")),
-    }
-    let mut writes = 0;
-    record.for_each_write(|write| {
-        if write.keyspace != KEYSPACE_DEFAULT {
-            return Err(Unusable::Newer(format!("a write to keyspace {}", write.keyspace)));
-        }
-        let shards = logs.len();
-        let log = logs.get_mut(usize::from(write.shard));
-        let log = log.ok_or_else(|| Unusable::malformed("a write to a shard there is not"))?;
-        // A range has keys of every shard.
-        let is_of_one = write.kind != Kind::RangeDelete;
-        if is_of_one && hasher.hash(write.key).shard(shards) != usize::from(write.shard) {
-            return Err(Unusable::malformed("a write to a shard that its key does not belong to"));
-        }
-        let checked = match log.is_lost {
-            true => Ok(()),
-            false => check_seq(write.shard, log.flushed, log.next, write.seq),
+/// Looks at the writes of the streams that the root manifest knows.
+struct Replay<'a> {
+    hasher: &'a KeyHasher,
+    logs: &'a mut [ShardLog],
+    /// References to values in the current segment, each with its shard and the
+    /// offset of its record.
+    references: Vec<(ShardId, u64, Vec<u8>)>,
+}
+
+impl<I: Io> Follow<I> for Replay<'_> {
+    fn record(
+        &mut self,
+        inspection: &mut Inspection<'_, I>,
+        found: Option<(&Record<'_>, RecordPlace<'_>)>,
+    ) -> Result<(), Halt> {
+        let Some((record, (path, offset))) = found else {
+            self.logs.iter_mut().for_each(|log| log.is_lost = true);
+            return Ok(());
         };
-        (log.next, log.is_lost) = (Some(write.seq + 1), false);
-        writes += 1;
-        checked
-    })?;
-    Ok(writes)
+        match self.writes(record, offset) {
+            Ok(writes) => {
+                inspection.counts.wal_writes += writes;
+                Ok(())
+            }
+            Err(unusable) => inspection.error(unusable.into_error(path, offset)),
+        }
+    }
+
+    async fn segment(
+        &mut self,
+        inspection: &mut Inspection<'_, I>,
+        path: &Path,
+    ) -> Result<(), Halt> {
+        for (shard, offset, reference) in self.references.drain(..) {
+            let log = &mut self.logs[usize::from(shard)];
+            let Some(values) = &mut log.values else { continue };
+            let by = Referrer { path, offset, is_table: false };
+            let is_sound = values.check.value(inspection, &reference, by).await?;
+            if !is_sound && values.may_lack_edits {
+                let (manifest, end) = &values.manifest;
+                let reason = "the manifest's last edits may be missing, or damaged: the log is \
+                              needed for all it does not know to be in tables, and refers to a \
+                              value that is gone";
+                inspection.fault(manifest, *end, reason)?;
+                values.may_lack_edits = false;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replay<'_> {
+    /// Takes in a record; says how many writes it has.
+    fn writes(&mut self, record: &Record<'_>, offset: u64) -> Result<u64, Unusable> {
+        match record.header.kind {
+            RecordKind::Write => {}
+            RecordKind::Mark => return Ok(0),
+            RecordKind::Edit => return Err(Unusable::malformed("a manifest's record in the log")),
+        }
+        let mut writes = 0;
+        record.for_each_write(|write| {
+            if write.keyspace != KEYSPACE_DEFAULT {
+                return Err(Unusable::Newer(format!("a write to keyspace {}", write.keyspace)));
+            }
+            let shards = self.logs.len();
+            let log = self.logs.get_mut(usize::from(write.shard));
+            let log = log.ok_or_else(|| Unusable::malformed("a write to a shard there is not"))?;
+            // A range has keys of every shard.
+            let is_of_one = write.kind != Kind::RangeDelete;
+            let shard = self.hasher.hash(write.key).shard(shards);
+            if is_of_one && shard != usize::from(write.shard) {
+                let reason = "a write to a shard that its key does not belong to";
+                return Err(Unusable::malformed(reason));
+            }
+            let checked = match log.is_lost {
+                true => Ok(()),
+                false => check_seq(write.shard, log.flushed, log.next, write.seq),
+            };
+            (log.next, log.is_lost) = (Some(write.seq + 1), false);
+            // What is in tables refers to its value from there; others may have
+            // been dropped.
+            if write.kind == Kind::Indirect && write.seq > log.flushed {
+                self.references.push((write.shard, offset, write.value.to_vec()));
+            }
+            writes += 1;
+            checked
+        })?;
+        Ok(writes)
+    }
+}
+
+/// Counts records.
+struct Count(u64);
+
+impl<I> Follow<I> for Count {
+    fn record(
+        &mut self,
+        _: &mut Inspection<'_, I>,
+        found: Option<(&Record<'_>, RecordPlace<'_>)>,
+    ) -> Result<(), Halt> {
+        self.0 += u64::from(found.is_some());
+        Ok(())
+    }
+
+    async fn segment(&mut self, _: &mut Inspection<'_, I>, _: &Path) -> Result<(), Halt> {
+        Ok(())
+    }
 }
 
 #[cfg(all(test, feature = "sim"))]

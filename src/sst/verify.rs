@@ -31,21 +31,24 @@ pub(crate) struct TableCheck<'a> {
     pub(crate) meta: &'a TableMeta,
 }
 
-/// Verifies the table in the file at `path`.
+/// Verifies the table in the file at `path`. `refer` is told each reference to
+/// a value, with the offset of its block. Says whether every entry was read.
 pub(crate) async fn verify_table<I: Io>(
     inspection: &mut Inspection<'_, I>,
     path: &Path,
     check: &TableCheck<'_>,
-) -> Result<(), Halt> {
+    refer: impl AsyncFnMut(&mut Inspection<'_, I>, &[u8], u64) -> Result<(), Halt>,
+) -> Result<bool, Halt> {
     let Some((file, len)) = inspection.open(path, "table").await? else {
-        return Ok(());
+        return Ok(false);
     };
     inspection.counts.tables += 1;
     let meta = check.meta;
     if meta.file_bytes < TABLE_BYTES_MIN || !meta.file_bytes.is_multiple_of(UNIT_U64) {
         let reason =
             format!("the manifest speaks of {} bytes, which no table has", meta.file_bytes);
-        return inspection.fault(path, 0, reason);
+        inspection.fault(path, 0, reason)?;
+        return Ok(false);
     }
     if len < meta.file_bytes {
         let reason = format!("the file ends here, the table at byte {}", meta.file_bytes);
@@ -54,16 +57,19 @@ pub(crate) async fn verify_table<I: Io>(
         let reason = format!("the table ends here, the file at byte {len}");
         inspection.fault(path, meta.file_bytes, reason)?;
     }
-    let mut walk = TableWalk::new(inspection, path, file, check);
+    let mut walk = TableWalk::new(inspection, path, file, check, refer);
     walk.header().await?;
     let footer = if len < meta.file_bytes { None } else { walk.footer().await? };
     let Some(footer) = footer else {
         let end = (len.min(meta.file_bytes) / UNIT_U64).max(1);
-        return walk.scan(1..end, true).await;
+        walk.scan(1..end, true).await?;
+        return Ok(false);
     };
     let properties = walk.properties(&footer).await?;
     walk.partitions(&footer).await?;
-    walk.compare(&footer, properties.as_ref())
+    let is_whole = !walk.tally.is_partial && walk.tally.entries == footer.entries;
+    walk.compare(&footer, properties.as_ref())?;
+    Ok(is_whole)
 }
 
 /// What the entries come to.
@@ -93,24 +99,32 @@ struct Open {
     is_denied: bool,
 }
 
-struct TableWalk<'a, 'b, I> {
+struct TableWalk<'a, 'b, I, F> {
     inspection: &'a mut Inspection<'b, I>,
     path: &'a Path,
     file: File,
     check: &'a TableCheck<'a>,
     tally: Tally,
     plain: Vec<u8>,
+    refer: F,
+    /// References of the block that was verified last.
+    references: Vec<Vec<u8>>,
 }
 
-impl<'a, 'b, I: Io> TableWalk<'a, 'b, I> {
+impl<'a, 'b, I, F> TableWalk<'a, 'b, I, F>
+where
+    I: Io,
+    F: AsyncFnMut(&mut Inspection<'_, I>, &[u8], u64) -> Result<(), Halt>,
+{
     fn new(
         inspection: &'a mut Inspection<'b, I>,
         path: &'a Path,
         file: File,
         check: &'a TableCheck<'a>,
+        refer: F,
     ) -> Self {
-        let (tally, plain) = (Tally::default(), Vec::new());
-        Self { inspection, path, file, check, tally, plain }
+        let (tally, plain, references) = (Tally::default(), Vec::new(), Vec::new());
+        Self { inspection, path, file, check, tally, plain, refer, references }
     }
 
     /// What was decoded at `offset`; `None`, and a fault, if it is damaged.
@@ -260,15 +274,29 @@ impl<'a, 'b, I: Io> TableWalk<'a, 'b, I> {
             for number in first..next {
                 let (offset, len) = open.partition.index().extent(number);
                 let extent = &bytes[(offset - start) as usize..][..len];
-                self.block(offset, extent, Some((&mut open, number)))?;
+                self.block(offset, extent, Some((&mut open, number))).await?;
             }
             first = next;
         }
         Ok(())
     }
 
-    /// Verifies one block, as the partition that leads to it has it.
-    fn block(
+    /// Verifies one block, as the partition that leads to it has it, and what it
+    /// refers to.
+    async fn block(
+        &mut self,
+        offset: u64,
+        extent: &[u8],
+        from: Option<(&mut Open, usize)>,
+    ) -> Result<(), Halt> {
+        self.block_alone(offset, extent, from)?;
+        for reference in std::mem::take(&mut self.references) {
+            (self.refer)(self.inspection, &reference, offset).await?;
+        }
+        Ok(())
+    }
+
+    fn block_alone(
         &mut self,
         offset: u64,
         extent: &[u8],
@@ -281,7 +309,7 @@ impl<'a, 'b, I: Io> TableWalk<'a, 'b, I> {
         let before = self.tally.last_tag.map(|tag| (self.tally.largest.clone(), tag));
         let TableCheck { hasher, shards, shard, .. } = *self.check;
         let (mut first, mut denied, mut strayed) = (None, false, false);
-        let tally = &mut self.tally;
+        let (tally, references) = (&mut self.tally, &mut self.references);
         let filter = from.as_ref().and_then(|(open, _)| open.partition.filter.as_ref());
         let checked = Block::decode(extent, seed, &mut plain).and_then(|block| {
             check_padding(extent)?;
@@ -297,6 +325,9 @@ impl<'a, 'b, I: Io> TableWalk<'a, 'b, I> {
                     strayed |= !is_here && tag.kind() != Some(Kind::Delete);
                     denied |= filter.is_some_and(|filter| !filter.may_contain(hash.filter));
                     tally.add(key, tag, value);
+                    if tag.kind() == Some(Kind::Indirect) {
+                        references.push(value.to_vec());
+                    }
                 },
             )
         });
@@ -379,7 +410,7 @@ impl<'a, 'b, I: Io> TableWalk<'a, 'b, I> {
             }
             if block.is_some() {
                 let extent = bytes[..len].to_vec();
-                self.block(at, &extent, None)?;
+                self.block(at, &extent, None).await?;
             }
             at += len as u64;
         }

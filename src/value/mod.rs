@@ -17,18 +17,22 @@
 //! takes no more values, the file is removed.
 
 mod changes;
+mod dump;
 mod growing;
 mod ledger;
 mod pin;
 mod read;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
+mod verify;
 mod write;
 
 pub(crate) use changes::Changes;
+pub(crate) use dump::dump_values;
 pub(crate) use ledger::Ledger;
 pub(crate) use pin::{Garbage, Pin, ValueWork};
 pub(crate) use read::Loaded;
+pub(crate) use verify::{Referrer, ValueCheck};
 pub(crate) use write::Stored;
 
 use std::collections::BTreeMap;

@@ -185,15 +185,29 @@ pub(crate) struct StreamCheck<'a> {
 /// Where a record is: file and offset.
 pub(crate) type RecordPlace<'a> = (&'a Path, u64);
 
-/// Follows a stream and calls `visit` with each sound record; with `None` where
-/// records are missing.
+/// Who looks at what a stream holds.
+pub(crate) trait Follow<I> {
+    /// The next sound record; `None` where records are missing.
+    fn record(
+        &mut self,
+        inspection: &mut Inspection<'_, I>,
+        found: Option<(&Record<'_>, RecordPlace<'_>)>,
+    ) -> Result<(), Halt>;
+
+    /// All records of a segment were there: what takes more than a look is done
+    /// now.
+    async fn segment(
+        &mut self,
+        inspection: &mut Inspection<'_, I>,
+        path: &Path,
+    ) -> Result<(), Halt>;
+}
+
+/// Follows a stream.
 pub(crate) async fn verify_stream<I: Io>(
     inspection: &mut Inspection<'_, I>,
     check: &StreamCheck<'_>,
-    mut visit: impl FnMut(
-        &mut Inspection<'_, I>,
-        Option<(&Record<'_>, RecordPlace<'_>)>,
-    ) -> Result<(), Halt>,
+    follow: &mut impl Follow<I>,
 ) -> Result<(), Halt> {
     let StreamCheck { db, key, segments, start, cut, .. } = *check;
     let seed = stream_seed(db, key.epoch, key.stream);
@@ -223,17 +237,18 @@ pub(crate) async fn verify_stream<I: Io>(
             Step::Record(record) => {
                 inspection.counts.wal_records += 1;
                 let offset = segment.offset(record.header.position);
-                visit(inspection, Some((&record, (&segment.path, offset))))
+                follow.record(inspection, Some((&record, (&segment.path, offset))))
             }
             Step::Missing(place) => {
                 missing.push(place);
-                visit(inspection, None)
+                follow.record(inspection, None)
             }
             Step::Unusable(at, unusable) => {
-                visit(inspection, None)?;
+                follow.record(inspection, None)?;
                 inspection.error(unusable.into_error(&segment.path, segment.offset(at)))
             }
         })?;
+        follow.segment(inspection, &segment.path).await?;
     }
     let reached = walk.reached();
     let watermark = check.map.as_ref().filter(|_| check.is_same_boot).map_or(0, |m| m.watermark);

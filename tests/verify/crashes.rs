@@ -53,6 +53,7 @@ fn session_of(db: &Db, mix: usize) -> Result<(), Error> {
         let key = format!("key-{}", (i * 31 + mix) % 90).into_bytes();
         let value = match i % 7 {
             3 => vec![i as u8; 9000],
+            5 => vec![i as u8; 65_600 + mix * 300],
             _ => value(i, mix),
         };
         db.put(&key, &value).durability(durability(i + mix)).wait()?;

@@ -312,7 +312,12 @@ impl Engine {
         let values = &self.shard(shard).values;
         let mut edits = values.edits(changes);
         edits.extend(removed.chain(moved).chain(made));
-        if let Err(error) = manifest.append(io, &edits).await {
+        // Files go: an opening that did not find this edit would miss them.
+        let appended = match plan.inputs.is_empty() && plan.drops.is_empty() {
+            true => manifest.append(io, &edits).await,
+            false => manifest.append_witnessed(io, &edits).await,
+        };
+        if let Err(error) = appended {
             if let Some(cause) = manifest.poisoned() {
                 owner.stream.poison(cause.clone());
             }

@@ -123,7 +123,9 @@ impl Engine {
         let mut root = self.root.lock().await;
         *owner.map.lock() = Some(place.clone());
         let edit = Edit::StreamMap { stream, map: place };
-        if let Err(error) = self.append_root(&mut root, io, &[edit]).await {
+        // An opening that does not find the edit takes the mapping for one that
+        // was never used: it must be able to tell that the edit is missing.
+        if let Err(error) = self.append_root_witnessed(&mut root, io, &[edit]).await {
             *owner.map.lock() = None;
             if root.manifest.poisoned().is_none() {
                 discard(io, &path).await;

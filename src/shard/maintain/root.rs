@@ -12,6 +12,25 @@ impl Engine {
         io: &I,
         edits: &[Edit],
     ) -> Result<()> {
+        self.make_root_anew_if_long(root, io).await;
+        let appended = root.manifest.append(io, edits).await;
+        self.root_appended(root, appended)
+    }
+
+    /// The same for what is about to be relied on: see
+    /// [`Manifest::append_witnessed`](crate::manifest::Manifest::append_witnessed).
+    pub(super) async fn append_root_witnessed<I: Io>(
+        &self,
+        root: &mut Root,
+        io: &I,
+        edits: &[Edit],
+    ) -> Result<()> {
+        self.make_root_anew_if_long(root, io).await;
+        let appended = root.manifest.append_witnessed(io, edits).await;
+        self.root_appended(root, appended)
+    }
+
+    async fn make_root_anew_if_long<I: Io>(&self, root: &mut Root, io: &I) {
         if root.manifest.wants_rewrite() {
             let (id, snapshot) = (self.new_file_id(), self.root_snapshot(root));
             let replaced = root.manifest.replace(io, &self.dir, self.db, id, &snapshot).await;
@@ -19,7 +38,9 @@ impl Engine {
                 tracing::warn!(%error, "the root manifest could not be made anew");
             }
         }
-        let appended = root.manifest.append(io, edits).await;
+    }
+
+    fn root_appended(&self, root: &Root, appended: Result<()>) -> Result<()> {
         if let Some(cause) = root.manifest.poisoned() {
             for owner in &self.owners {
                 owner.stream.poison(cause.clone());

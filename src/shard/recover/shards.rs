@@ -241,7 +241,7 @@ pub(in crate::shard) struct Stated {
     pub(in crate::shard) tables: BTreeMap<FileId, (u8, TableMeta)>,
     pub(in crate::shard) flushed: SeqNo,
     /// Value files, and what of them was dropped.
-    values: Ledger,
+    pub(in crate::shard) values: Ledger,
 }
 
 impl Stated {

@@ -8,8 +8,9 @@ use crate::base::fault::Finding;
 use crate::base::ids::FileId;
 use crate::db::{Db, IoBackend, Options};
 use crate::format::edit::{Edit, StreamKey, TableMeta};
+use crate::format::value::Extent;
 use crate::io::sim::Sim;
-use crate::manifest::{Identity, Manifest};
+use crate::manifest::{Identity, Manifest, find, load};
 
 fn options(sim: &Sim) -> Options {
     let sim = IoBackend::Sim(sim.clone());
@@ -94,4 +95,73 @@ fn streams_that_cannot_be_there() {
     says("/db", &[Edit::Flushed { seq: 1 }], "a root manifest holds a shard's edit");
     let keyspace = Edit::Keyspace { id: 4, name: "more".to_owned() };
     says("/db", &[keyspace], "keyspace more (4)");
+}
+
+#[test]
+fn values_that_cannot_be_there() {
+    let shard = "/db/shard-000";
+    let id = FileId::new(1, 70);
+    let file = Edit::ValueFile { id, bytes: 3 * 4096 };
+    let stated = faults(shard, &[Edit::Flushed { seq: 0 }, file.clone()]);
+    let unknown = format!("tables refer to 0 bytes of value file {id}, and the manifest says");
+    assert!(stated.iter().any(|fault| fault.contains(&unknown)), "{stated:?}");
+    assert!(stated.iter().any(|fault| fault.contains("the value file is missing")), "{stated:?}");
+    let drop = |bytes| Edit::ValuesDropped {
+        first: 0,
+        extents: vec![Extent { file: id, offset: 4096, bytes }],
+    };
+    says(shard, &[file.clone(), drop(4 * 4096)], "is dropped than was there");
+    says(shard, &[file.clone(), drop(4096), drop(4096)], "have numbers of earlier ones");
+    // What is dropped may be gone already.
+    assert_eq!(faults(shard, &[file, drop(3 * 4096)]), Vec::<String>::new());
+    says("/db", &[drop(4096)], "a root manifest holds a shard's edit");
+}
+
+/// A place that counts as dropped would be given back by the next opening.
+#[test]
+fn a_dropped_value_that_a_table_refers_to() {
+    let sim = Sim::new(3);
+    let db = Db::open("/db", options(&sim)).expect("open");
+    db.put(b"key", &[7; 100_000]).wait().expect("put");
+    db.flush().wait().expect("flush");
+    db.close().expect("close");
+    let dropped = |offset| {
+        sim.block_on(async {
+            let shard = Path::new("/db/shard-000");
+            let identity = Identity::load(&sim, Path::new("/db")).await.expect("an identity");
+            let (id, path) = find(&sim, shard).await.expect("a list").current.expect("a manifest");
+            let loaded = load(&sim, identity.db, id, &path).await.expect("a sound manifest");
+            let is_table = |edit: &Edit| !matches!(edit, Edit::ValuesDropped { .. });
+            let mut edits: Vec<Edit> = loaded.edits.into_iter().filter(is_table).collect();
+            let of = edits.iter().find_map(|edit| match edit {
+                Edit::ValueFile { id, .. } => Some(*id),
+                _ => None,
+            });
+            let file = of.expect("a value file");
+            edits.retain(|edit| !matches!(edit, Edit::ValueFile { bytes: 4096, .. }));
+            edits.push(Edit::ValueFile { id: file, bytes: 4096 });
+            let extents = vec![Extent { file, offset, bytes: 4096 }];
+            edits.push(Edit::ValuesDropped { first: 0, extents });
+            let id = FileId::new(id.epoch(), id.to_u64() as u32 + 1000);
+            Manifest::create(&sim, shard, identity.db, id, &edits).await.expect("a manifest");
+        });
+        let mut faults = Vec::new();
+        crate::db::verify("/db", &options(&sim), |finding| {
+            if let Finding::Fault(fault) = finding {
+                faults.push(fault.to_string());
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("a verdict");
+        faults
+    };
+    let end = 4096 * (1 + 25);
+    assert_eq!(dropped(end), Vec::<String>::new(), "behind it");
+    for offset in [4096, end - 4096] {
+        let faults = dropped(offset);
+        assert!(
+            matches!(&faults[..], [fault] if fault.contains("counts as dropped")),
+            "{faults:?}"
+        );
+    }
 }

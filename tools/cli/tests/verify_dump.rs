@@ -253,6 +253,46 @@ fn logs_manifests_and_identities_are_dumped() {
     assert!(all.contains(" put later\tx\n"), "{all}");
 }
 
+/// Values in files of their own: counted, named when they are damaged, and said
+/// where they are.
+#[test]
+fn long_values_are_verified_and_dumped() {
+    let place = Place::new();
+    let db = Db::open(place.dir(), options()).unwrap();
+    db.put(b"in a table", &[b'v'; 100_000]).wait().unwrap();
+    db.flush().wait().unwrap();
+    db.put(b"in the log", &[b'v'; 70_000]).wait().unwrap();
+    db.close().unwrap();
+    let run = place.run(&["verify"]);
+    assert_eq!(code(&run), Some(0), "{}", stderr(&run));
+    for line in ["value_files: 1", "values: 2", "value_bytes: 170000"] {
+        assert!(stdout(&run).lines().any(|other| other == line), "{line}: {}", stdout(&run));
+    }
+    let path = files(&place, "shard-000", |name| name.ends_with(".val")).remove(0);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let text = |file: &PathBuf| stdout(&dump(&["--entries"], file));
+    let own = text(&path);
+    assert!(own.starts_with("value file, ") && own.contains("and of holes\n"), "{own}");
+    let table = text(&files(&place, "shard-000", |name| name.ends_with(".sst")).remove(0));
+    let says = format!(" put in a value file in a table\t{name} offset 4096, 100000 bytes\n");
+    assert!(table.contains(&says), "{says}: {table}");
+    let segments = files(&place, "wal", |name| name.ends_with(".wal"));
+    let log: String = segments.iter().map(text).collect();
+    let says = format!(" put in a value file in the log\t{name} offset 106496, 70000 bytes\n");
+    assert!(log.contains(&says), "{says}: {log}");
+
+    flip(&path, 4096 + 65_536 + 9);
+    let run = place.run(&["verify"]);
+    assert_eq!(code(&run), Some(3), "{}", stdout(&run));
+    let fault = format!("{} offset {}: the checksum", path.display(), 4096 + 65_536);
+    assert!(stdout(&run).starts_with(&fault), "{}", stdout(&run));
+    assert!(stdout(&run).contains("\nfaults: 1\n"), "{}", stdout(&run));
+    std::fs::remove_file(&path).unwrap();
+    let run = place.run(&["verify"]);
+    assert!(stdout(&run).contains(" offset 0: the value file is missing\n"), "{}", stdout(&run));
+    assert!(stdout(&run).contains("\nfaults: 1\n"), "once for each file: {}", stdout(&run));
+}
+
 #[test]
 fn stats_know_the_levels() {
     let (place, _) = place();

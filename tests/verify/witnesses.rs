@@ -1,0 +1,91 @@
+//! Damage to the last edits of a manifest refuses the opening wherever it would
+//! lose something without a word: what is relied on was witnessed before.
+
+use ourodb::sim::Sim;
+use ourodb::{Db, Durability, ErrorKind};
+
+use super::common::{Model, assert_same};
+use super::{DIR, key, options, verify, write};
+
+const UNIT: usize = 4096;
+
+/// Opens what `make` leaves once for each unit that is used of each manifest, a
+/// byte of it flipped: it is refused, and verification names a fault, or all is
+/// there. How often it was refused.
+fn flip_each_unit_of_manifests(make: fn() -> (Sim, Model)) -> usize {
+    let mut refused = 0;
+    let (sim, model) = make();
+    let is_manifest = |name: &str| name.contains("/MANIFEST-");
+    let manifests = sim.paths().into_iter().filter(|path| is_manifest(&path.to_string_lossy()));
+    for path in manifests {
+        let bytes = sim.file_bytes(&path).expect("a file");
+        for (unit, content) in bytes.chunks_exact(UNIT).enumerate() {
+            if content.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            // What an opening does depends on the boot: made anew each time.
+            let (sim, _) = make();
+            let at = unit * UNIT + 5;
+            sim.overwrite(&path, at as u64, &[content[5] ^ 1]);
+            let place = format!("{} at {at}", path.display());
+            let faults = verify(&sim).faults;
+            match Db::open(DIR, options(&sim)) {
+                Ok(db) => {
+                    assert!(faults.is_empty(), "{place}: {faults:?}");
+                    assert_same(&db, &model);
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corruption, "{place}: {error}");
+                    assert!(!faults.is_empty(), "{place}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    refused
+}
+
+/// The last thing that the root manifest was told is where the mapping is.
+fn with_a_mapping() -> (Sim, Model) {
+    let sim = Sim::new(5);
+    let mut model = Model::new();
+    let db = Db::open(DIR, options(&sim)).expect("open");
+    for round in 0..3 {
+        write(&db, &mut model, 0..20, round, Durability::ProcessSafe);
+        // The first writes ask for the mapping.
+        sim.run_for(50_000_000);
+    }
+    write(&db, &mut model, 0..20, 9, Durability::ProcessSafe);
+    sim.kill();
+    drop(db);
+    (sim, model)
+}
+
+#[test]
+fn the_mapping_that_holds_acknowledged_writes() {
+    // Of each of three manifests the snapshot; and the mappings of two owners.
+    assert!(flip_each_unit_of_manifests(with_a_mapping) >= 5);
+}
+
+/// The last thing that manifests were told is that tables are gone, and so are
+/// their files.
+fn compacted() -> (Sim, Model) {
+    let sim = Sim::new(6);
+    let mut model = Model::new();
+    let db = Db::open(DIR, options(&sim)).expect("open");
+    for round in 0..3 {
+        write(&db, &mut model, 0..100, round, Durability::Durable);
+        db.flush().wait().expect("flush");
+    }
+    db.compact(..).wait().expect("compact");
+    sim.run_for(50_000_000);
+    assert_eq!(db.get(&key(1)).wait().expect("a get").is_some(), model.contains_key(&key(1)));
+    sim.kill();
+    drop(db);
+    (sim, model)
+}
+
+#[test]
+fn the_tables_that_a_compaction_removed() {
+    assert!(flip_each_unit_of_manifests(compacted) >= 5);
+}
