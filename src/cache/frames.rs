@@ -103,10 +103,10 @@ impl Frames {
         assert!(count > 0 && count < u32::MAX, "{count} frames");
         let bytes = count as usize * UNIT;
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        let anywhere = std::ptr::null_mut();
         // SAFETY: the kernel puts a new mapping where the process has no
         // memory yet.
-        let mapped =
-            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, access, flags) };
+        let mapped = unsafe { rustix::mm::mmap_anonymous(anywhere, bytes, access, flags) };
         let base = mapped.map_err(|errno| {
             let message = format!(
                 "cannot allot {bytes} bytes to the block cache: {errno}; open the database with a \
@@ -243,11 +243,11 @@ impl Frames {
 
 impl Drop for Frames {
     fn drop(&mut self) {
+        let (base, bytes) = (self.base.as_ptr().cast(), self.notes.len() * UNIT);
         // SAFETY: this is the whole of what was mapped. Whoever has or sees a
         // frame keeps this alive: buffers and links by an `Arc`, hits through
         // the links they borrow.
-        let unmapped =
-            unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.notes.len() * UNIT) };
+        let unmapped = unsafe { rustix::mm::munmap(base, bytes) };
         if let Err(error) = unmapped {
             tracing::error!(%error, "the memory of a block cache stays mapped");
         }

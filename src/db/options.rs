@@ -307,7 +307,7 @@ impl Options {
         self
     }
 
-    /// Bytes for the caches of blocks of tables, all together, in place of 30 %
+    /// Bytes for the caches of blocks of tables, all together, in place of 25 %
     /// of the memory budget. The owners share them evenly; opening fails with
     /// `InvalidArgument` where that is not even one block each (less than 5 KiB).
     /// With 0 there is no cache: every lookup in a table reads the device.

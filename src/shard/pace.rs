@@ -71,10 +71,7 @@ impl State {
         let newest = self.view.levels.level(0).len();
         let beyond = newest.saturating_sub(limits.newest_tables_behind);
         let is_behind = self.view.frozen.len() >= limits.frozen_max || beyond > 0;
-        // What is damaged is not merged: waiting would not help.
-        let is_damaged = |e: &crate::base::error::Error| e.kind() == ErrorKind::Corruption;
-        let beyond =
-            if self.compaction_error.as_ref().is_some_and(is_damaged) { 0 } else { beyond };
+        let beyond = if self.merges_damage() { 0 } else { beyond };
         // Slowly at first, and the more the nearer it comes to where all wait.
         let room = limits.newest_tables_max - limits.newest_tables_behind;
         let left = room.saturating_sub(beyond) as f64 / room as f64;
@@ -86,9 +83,13 @@ impl State {
 
     /// Whether level 0 takes no more tables for now.
     pub(crate) fn has_too_many_tables(&self, limits: &Limits) -> bool {
-        let is_damaged = |e: &crate::base::error::Error| e.kind() == ErrorKind::Corruption;
-        self.view.levels.level(0).len() >= limits.newest_tables_max
-            && !self.compaction_error.as_ref().is_some_and(is_damaged)
+        self.view.levels.level(0).len() >= limits.newest_tables_max && !self.merges_damage()
+    }
+
+    /// What is damaged is not merged: to wait for that would not help.
+    fn merges_damage(&self) -> bool {
+        let error = self.compaction_error.as_ref();
+        error.is_some_and(|error| error.kind() == ErrorKind::Corruption)
     }
 }
 
