@@ -2,9 +2,9 @@
 //! checksum that binds them to their place.
 //!
 //! A block is one unit, or, when its only entry does not fit one, as many
-//! units as that entry needs. Every sixteenth entry is a *restart point*: its
-//! key is stored whole, so that a search can start there; what follows up to
-//! the next one is its *run*. A hash index leads a lookup of one key to the
+//! units as that entry needs. Some entries are *restart points*: their keys are
+//! stored whole, so that a search can start there; what follows up to the next
+//! one is a *run*, of sixteen entries at most, and of few if they are long. A hash index leads a lookup of one key to the
 //! run with the key's newest version. All of this may be compressed, so that
 //! one unit holds more than its own length. `FORMAT.md` has the bytes.
 //!

@@ -36,8 +36,11 @@ const _: () = assert!(TRIED_BYTES_MIN < CONTENT_BYTES_MAX && CONTENT_BYTES_MAX <
 /// What a writer is free to choose; a reader takes any.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Every so many entries one stores its whole key.
+    /// The most entries of a run.
     pub restart_interval: usize,
+    /// A run takes no further entry once it has so many bytes: whoever looks
+    /// for a key walks over its run, and long entries are a cache miss each.
+    pub run_bytes: usize,
     /// Buckets of the hash index for a hundred keys; 0 for no index.
     pub buckets_percent: usize,
     /// How blocks are compressed that get smaller by it.
@@ -46,7 +49,12 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { restart_interval: 16, buckets_percent: 133, compression: Compression::None }
+        Self {
+            restart_interval: 16,
+            run_bytes: 384,
+            buckets_percent: 133,
+            compression: Compression::None,
+        }
     }
 }
 
@@ -54,6 +62,8 @@ impl Default for Layout {
 #[derive(Clone, Copy)]
 struct Gathered {
     start: u32,
+    /// The number of its run.
+    run: u32,
     /// The newest version of its key in this block.
     is_newest: bool,
     hash: u64,
@@ -65,6 +75,9 @@ pub struct BlockBuilder {
     /// The entries, as they are stored.
     bytes: Vec<u8>,
     gathered: Vec<Gathered>,
+    /// Where the last run starts, and how many entries it has.
+    run_start: usize,
+    run_entries: usize,
     /// How many of them are the newest version of a key.
     keys: usize,
     last_key: Vec<u8>,
@@ -113,6 +126,8 @@ impl BlockBuilder {
             layout,
             bytes: Vec::new(),
             gathered: Vec::new(),
+            run_start: 0,
+            run_entries: 0,
             keys: 0,
             last_key: Vec::new(),
             last_tag: None,
@@ -146,7 +161,9 @@ impl BlockBuilder {
     pub fn add(&mut self, key: &[u8], tag: Tag, value: &[u8], hash: u64) -> bool {
         assert!(key.len() <= KEY_BYTES_MAX && value.len() <= INLINE_VALUE_BYTES_MAX);
         let entries = self.gathered.len();
-        let is_restart = entries.is_multiple_of(self.layout.restart_interval);
+        let is_restart = entries == 0
+            || self.run_entries == self.layout.restart_interval
+            || self.bytes.len() - self.run_start >= self.layout.run_bytes;
         let is_newest = entries == 0 || self.last_key != key;
         let shared = if is_restart { 0 } else { common_prefix(&self.last_key, key) };
         let suffix = &key[shared..];
@@ -154,11 +171,17 @@ impl BlockBuilder {
         let entry_bytes =
             lengths.map(varint::len).iter().sum::<usize>() + TAG_BYTES + suffix.len() + value.len();
         let keys = self.keys + usize::from(is_newest);
-        let content_bytes = self.content_bytes(self.bytes.len() + entry_bytes, entries + 1, keys);
+        let restarts = self.restarts(entries) + usize::from(is_restart);
+        let content_bytes = self.content_bytes(self.bytes.len() + entry_bytes, restarts, keys);
         if content_bytes > self.target_bytes && entries > 0 {
             return false;
         }
-        self.gathered.push(Gathered { start: self.bytes.len() as u32, is_newest, hash });
+        if is_restart {
+            (self.run_start, self.run_entries) = (self.bytes.len(), 0);
+        }
+        self.run_entries += 1;
+        let (start, run) = (self.bytes.len() as u32, restarts as u32 - 1);
+        self.gathered.push(Gathered { start, run, is_newest, hash });
         self.keys = keys;
         for length in lengths {
             let (bytes, used) = varint::encode(length);
@@ -173,24 +196,25 @@ impl BlockBuilder {
         true
     }
 
+    /// Restart points of so many first entries.
     fn restarts(&self, entries: usize) -> usize {
-        entries.div_ceil(self.layout.restart_interval)
+        entries.checked_sub(1).map_or(0, |last| self.gathered[last].run as usize + 1)
     }
 
-    /// Buckets of the hash index of a block with so many entries and distinct
-    /// keys.
-    fn buckets(&self, entries: usize, keys: usize) -> usize {
-        if HASHED_RESTARTS.contains(&self.restarts(entries)) {
+    /// Buckets of the hash index of a block with so many restart points and
+    /// distinct keys.
+    fn buckets(&self, restarts: usize, keys: usize) -> usize {
+        if HASHED_RESTARTS.contains(&restarts) {
             keys * self.layout.buckets_percent / 100
         } else {
             0
         }
     }
 
-    /// The content's length for so many entries, of so many bytes, with so many
-    /// distinct keys.
-    fn content_bytes(&self, entry_bytes: usize, entries: usize, keys: usize) -> usize {
-        entry_bytes + 2 * self.restarts(entries) + self.buckets(entries, keys) + COUNTS_BYTES
+    /// The content's length for entries of so many bytes, with so many restart
+    /// points and distinct keys.
+    fn content_bytes(&self, entry_bytes: usize, restarts: usize, keys: usize) -> usize {
+        entry_bytes + 2 * restarts + self.buckets(restarts, keys) + COUNTS_BYTES
     }
 
     /// Where so many first entries end.
@@ -204,7 +228,7 @@ impl BlockBuilder {
         let mut keys = 0;
         let fits = |i: usize| {
             keys += usize::from(self.gathered[i].is_newest);
-            self.content_bytes(self.end_of(i + 1), i + 1, keys) <= content_bytes_max
+            self.content_bytes(self.end_of(i + 1), self.restarts(i + 1), keys) <= content_bytes_max
         };
         (0..self.gathered.len()).map(fits).take_while(|&fits| fits).count().max(1)
     }
@@ -232,7 +256,8 @@ impl BlockBuilder {
         }
         let entries = gathered_entries(&self.bytes);
         for (cursor, i) in [(&mut self.end, self.taken - 1), (&mut self.next, self.taken)] {
-            let restart = i - i % self.layout.restart_interval;
+            let run = self.gathered[i].run;
+            let restart = self.gathered.partition_point(|entry| entry.run < run);
             let sound = "the builder's own entries are sound";
             cursor.jump(entries, self.gathered[restart].start as usize).expect(sound);
             for _ in restart..i {
@@ -313,16 +338,16 @@ impl BlockBuilder {
         let end = self.end_of(entries);
         self.content.clear();
         self.content.extend_from_slice(&self.bytes[..end]);
-        let interval = self.layout.restart_interval;
         let gathered = &self.gathered[..entries];
-        for restart in gathered.iter().step_by(interval) {
-            self.content.extend_from_slice(&(restart.start as u16).to_le_bytes());
+        let restarts = self.restarts(entries);
+        for run in gathered.chunk_by(|a, b| a.run == b.run) {
+            self.content.extend_from_slice(&(run[0].start as u16).to_le_bytes());
         }
         let keys = gathered.iter().filter(|entry| entry.is_newest).count();
-        let buckets = self.buckets(entries, keys);
-        hash_index(&mut self.content, gathered, interval, buckets);
+        let buckets = self.buckets(restarts, keys);
+        hash_index(&mut self.content, gathered, buckets);
         self.content.extend_from_slice(&(buckets as u16).to_le_bytes());
-        self.content.extend_from_slice(&(self.restarts(entries) as u16).to_le_bytes());
+        self.content.extend_from_slice(&(restarts as u16).to_le_bytes());
     }
 
     /// Goes on to the next block, which starts with the entries that the
@@ -358,18 +383,18 @@ fn gathered_entries(bytes: &[u8]) -> Block<'_> {
 }
 
 /// Appends the buckets of the hash index.
-fn hash_index(bytes: &mut Vec<u8>, entries: &[Gathered], interval: usize, buckets: usize) {
+fn hash_index(bytes: &mut Vec<u8>, entries: &[Gathered], buckets: usize) {
     let start = bytes.len();
     bytes.resize(start + buckets, BUCKET_NONE);
     if buckets == 0 {
         return;
     }
-    for (i, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.is_newest) {
+    for entry in entries.iter().filter(|entry| entry.is_newest) {
         let bucket = &mut bytes[start + bucket_of(entry.hash, buckets)];
-        let restart = (i / interval) as u8;
+        let run = entry.run as u8;
         *bucket = match *bucket {
-            BUCKET_NONE => restart,
-            other if other == restart => restart,
+            BUCKET_NONE => run,
+            other if other == run => run,
             _ => BUCKET_COLLISION,
         };
     }

@@ -77,10 +77,13 @@ proptest! {
     fn answers_as_a_sorted_list_does(
         entries in entries(),
         restart_interval in 1..20usize,
+        run_bytes in 1..600usize,
         buckets_percent in prop_oneof![Just(0), Just(10), Just(133), Just(300)],
     ) {
         compare(Layout::default(), &entries);
-        compare(Layout { restart_interval, buckets_percent, ..Layout::default() }, &entries);
+        let layout =
+            Layout { restart_interval, run_bytes, buckets_percent, ..Layout::default() };
+        compare(layout, &entries);
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
     pub seconds: Duration,
+    /// The same clients work for so many seconds before, with other choices, so that caches fill
+    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub warm_up: Option<Duration>,
     /// Operations a second of all clients together, due at fixed instants
     /// (open loop); with read-while-writing the readers'
     #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]

@@ -98,17 +98,20 @@ impl Places {
         self.0.iter().map(|_| counter()).collect()
     }
 
-    /// The clients of a workload, those in the background last.
+    /// The clients of a workload, those in the background last. Their choices
+    /// follow from `seed`.
     pub fn run(
         &self,
         args: &RunArgs,
+        seed: u64,
         data: &Data,
         counters: &[Arc<RecordCounter>],
     ) -> Result<Vec<(Task, Pace)>, Failure> {
         let (clients, places) = (args.common.clients, self.0.len());
         let task = |mix: Mix, number: usize, place: usize| {
-            let Shape { records, seed, .. } = data.shape;
-            let chooser = RecordChooser::new(mix.choice(), records, data.keys.capacity(), seed);
+            let Shape { records, seed: data_seed, .. } = data.shape;
+            let capacity = data.keys.capacity();
+            let chooser = RecordChooser::new(mix.choice(), records, capacity, data_seed);
             let chooser = chooser.ok_or_else(|| {
                 Failure::Usage(format!(
                     "there are no absent keys: all {records} keys of {} bytes are taken",
@@ -120,7 +123,7 @@ impl Places {
                 chooser,
                 expect_present: mix.choice() != KeyChoice::Absent,
                 inserts: Inserts::Shared(Arc::clone(&counters[place])),
-                seed: client_seed(args.common.seed, number),
+                seed: client_seed(seed, number),
                 own: self.0[place].clone(),
             })
         };

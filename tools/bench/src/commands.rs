@@ -8,6 +8,7 @@ use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::clients::{self, Places};
 use crate::directory::{make_room, read_shape, write_shape};
 use crate::failure::Failure;
+use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
@@ -98,19 +99,32 @@ pub fn run<T: Target>(
     let target = T::open(&common.dir, &options, settings)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
-    let clients = places.run(args, &data, &counters)?;
+    let clients = places.run(args, common.seed, &data, &counters)?;
     if args.fresh.is_some() {
         let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
         let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
         let loaded =
             clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
         bar.finish();
-        if loaded.interrupted || loaded.failure.is_some() {
+        if loaded.ended_early() {
             end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
             return Err(loaded.failure.unwrap_or(Failure::Interrupted));
         }
     } else {
         target.settle()?;
+    }
+    if let Some(duration) = args.warm_up {
+        let clients = places.run(args, !common.seed, &data, &counters)?;
+        let phase = Phase { clients, duration: Some(duration), interrupt };
+        let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
+        let warmed =
+            clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+        bar.finish();
+        if warmed.ended_early() {
+            let records = acknowledged(&warmed, &counters);
+            end(target, common, &Shape { records, ..shape }, &warmed)?;
+            return Err(warmed.failure.unwrap_or(Failure::Interrupted));
+        }
     }
 
     let phase = Phase { clients, duration: Some(args.seconds), interrupt };
@@ -120,10 +134,7 @@ pub fn run<T: Target>(
     let mut outcome =
         clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
     bar.finish();
-    // Owners without clients count too.
-    for counter in &counters {
-        outcome.acknowledged = outcome.acknowledged.min(counter.acknowledged());
-    }
+    outcome.acknowledged = acknowledged(&outcome, &counters);
     let status = target.status();
     let report = Report {
         format: RESULT_FORMAT,
@@ -137,6 +148,7 @@ pub fn run<T: Target>(
             r#loop: if args.rate.is_some() { "open" } else { "closed" },
             rate_ops_per_s: args.rate,
             seconds: Some(args.seconds.as_secs_f64()),
+            warm_up_s: args.warm_up.map(|time| time.as_secs_f64()),
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
@@ -155,6 +167,13 @@ pub fn run<T: Target>(
         )));
     }
     Ok(report)
+}
+
+/// Records below this are in the database after a phase. Owners without clients
+/// count too.
+fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
+    let counted = counters.iter().map(|counter| counter.acknowledged());
+    counted.fold(outcome.acknowledged, u64::min)
 }
 
 /// How to open a database that is there.

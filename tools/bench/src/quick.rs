@@ -98,7 +98,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
-    let args = RunArgs { workload, seconds: plan.run, rate: None, fresh: None, common };
+    let args =
+        RunArgs { workload, seconds: plan.run, warm_up: None, rate: None, fresh: None, common };
     commands::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {

@@ -101,6 +101,8 @@ pub struct Config {
     pub rate_ops_per_s: Option<u64>,
     /// How long the run was to be.
     pub seconds: Option<f64>,
+    /// How long the clients worked before, uncounted.
+    pub warm_up_s: Option<f64>,
     /// Owner threads of the engine.
     pub owners: Option<usize>,
     /// How long those looked out for work before they slept, if it was asked
@@ -146,6 +148,7 @@ impl Config {
             r#loop: "closed",
             rate_ops_per_s: None,
             seconds: None,
+            warm_up_s: None,
             owners: status.owners,
             spin_ns: common.spin.map(|spin| u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX)),
             requests_max: common.requests_max,

@@ -62,6 +62,13 @@ pub struct Outcome {
     pub failure: Option<Failure>,
 }
 
+impl Outcome {
+    /// Whether it was interrupted, or an operation failed.
+    pub(crate) fn ended_early(&self) -> bool {
+        self.interrupted || self.failure.is_some()
+    }
+}
+
 /// Holds the clients back until all are ready.
 #[derive(Default)]
 struct Gate {

@@ -3,8 +3,12 @@
 use super::super::build::Finished;
 use super::*;
 
-const LZ4: Layout =
-    Layout { restart_interval: 16, buckets_percent: 133, compression: Compression::Lz4 };
+const LZ4: Layout = Layout {
+    restart_interval: 16,
+    run_bytes: 384,
+    buckets_percent: 133,
+    compression: Compression::Lz4,
+};
 
 /// Finished blocks, each with its last entry's key and tag and the next one's key.
 type Blocks = Vec<(Vec<u8>, (Vec<u8>, Tag), Option<Vec<u8>>)>;
@@ -96,6 +100,7 @@ proptest! {
     fn all_entries_come_back(
         shapes in proptest::collection::vec((0..60usize, 0..100usize, 0..12u8), 1..400),
         restart_interval in 1..20usize,
+        run_bytes in 1..2000usize,
     ) {
         let mut state = 7;
         let entry = |(i, &(key_bytes, random_percent, long)): (usize, &(usize, usize, u8))| {
@@ -109,7 +114,7 @@ proptest! {
         };
         let mut entries: Vec<Entry> = shapes.iter().enumerate().map(entry).collect();
         entries.sort();
-        check(Layout { restart_interval, ..LZ4 }, &entries);
+        check(Layout { restart_interval, run_bytes, ..LZ4 }, &entries);
     }
 
     #[test]
@@ -148,7 +153,7 @@ fn half_compressible_values_take_little_more_than_half_the_units() {
 
 #[test]
 fn what_does_not_compress_is_stored_as_it_is() {
-    let entries = values(2000, 100, 100);
+    let entries = values(2000, 390, 100);
     let plain = check(Layout::default(), &entries);
     let blocks = blocks_of(LZ4, &entries);
     assert!(blocks.iter().all(|(extent, ..)| !is_compressed(extent)));
