@@ -20,7 +20,7 @@ use crate::runtime::Mailbox;
 use crate::runtime::{
     AsyncMutex, Remote, RuntimeCounters, RuntimeCounts, block_on, is_owner_thread,
 };
-use crate::shard::{Engine, Found, Opening, Row, Scanner, WriteOp, recover};
+use crate::shard::{Engine, Found, Now, Opening, Row, Scanner, WriteOp, recover};
 use crate::value::PIECE_BYTES;
 use crate::wal::Role;
 
@@ -304,7 +304,11 @@ impl Inner {
 
     pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<Option<Row>> {
         check_may_wait()?;
-        wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io)))
+        match scanner.next_in_memory()? {
+            Now::Row(row) => Ok(Some(row)),
+            Now::End => Ok(None),
+            Now::Read => wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io))),
+        }
     }
 
     /// What the owners' threads did, all together; and the requests that

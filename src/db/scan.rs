@@ -30,8 +30,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    pub(super) fn new(db: &Db, (start, end): KeyBounds) -> Self {
-        let range = ScanRange { start, end, direction: Direction::Forward };
+    pub(super) fn new(db: &Db, bounds: KeyBounds) -> Self {
+        let range = ScanRange { bounds, direction: Direction::Forward };
         Self { db: db.clone(), range, limit: usize::MAX }
     }
 

@@ -439,6 +439,16 @@ impl BlockCursor {
         self.value.clone()
     }
 
+    /// Whether the entry it is on is the block's first.
+    pub fn is_first(&self) -> bool {
+        self.start == 0
+    }
+
+    /// Whether the entry it is on is the block's last.
+    pub fn is_last(&self, block: Block<'_>) -> bool {
+        self.value.end == block.shape.entries_end
+    }
+
     /// Moves to the entry at `at`, which follows the current one or is a
     /// restart point (the key being empty then); off the block at its end.
     fn step(&mut self, block: Block<'_>, at: usize) -> Result<(), DecodeError> {

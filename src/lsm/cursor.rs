@@ -5,6 +5,11 @@
 //! The mutable memtable can only be looked at under the shard's lock. It takes
 //! part as a buffer of copied entries, which the floor above refills whenever
 //! [`Cursor::step`] asks for it.
+//!
+//! A row is looked at where it lies: going forward, its source moves on only when
+//! the next row is asked for. Most steps stay within blocks that are in memory,
+//! so [`Cursor::step`] is no future; where a source has to read, it says so, and
+//! [`Cursor::settle`] does it.
 
 mod deletions;
 
@@ -41,13 +46,6 @@ pub(crate) enum Direction {
     Forward,
     /// Keys descend.
     Backward,
-}
-
-/// A key and its value, or the reference to it, as the kind says.
-pub(crate) struct Row {
-    pub(crate) key: Box<[u8]>,
-    pub(crate) kind: Kind,
-    pub(crate) value: Box<[u8]>,
 }
 
 /// Copied entries of the mutable memtable, in the scan's direction.
@@ -88,10 +86,10 @@ impl Mutable {
 }
 
 impl Copied {
-    fn copy(&self) -> Box<[u8]> {
+    fn bytes(&self) -> &[u8] {
         match self {
-            Self::Short(value) => value.clone(),
-            Self::Shared(value) => Box::from(&value[..]),
+            Self::Short(value) => value,
+            Self::Shared(value) => value,
         }
     }
 }
@@ -103,6 +101,7 @@ enum Source {
 }
 
 impl Source {
+    #[inline]
     fn current(&self) -> Option<(&[u8], Tag)> {
         match self {
             Self::Mutable(mutable) => mutable.entries.front().map(|(key, tag, _)| (&key[..], *tag)),
@@ -111,27 +110,41 @@ impl Source {
         }
     }
 
-    fn copy_value(&self) -> Box<[u8]> {
+    /// The value of the entry that it is at.
+    fn value(&self) -> &[u8] {
         match self {
             Self::Mutable(mutable) => {
-                mutable.entries.front().map(|(_, _, value)| value.copy()).unwrap_or_default()
+                mutable.entries.front().map(|(_, _, value)| value.bytes()).unwrap_or_default()
             }
-            Self::Frozen(frozen, at) => {
-                frozen.memtable.entry(*at).map(|e| Box::from(&e.value[..])).unwrap_or_default()
-            }
-            Self::Run(iter) => iter.value().into(),
+            Self::Frozen(frozen, at) => match frozen.memtable.entry(*at).map(|e| e.value) {
+                Some(ValueRef::Inline(value)) => value,
+                Some(ValueRef::Shared(value)) => value,
+                None => &[],
+            },
+            Self::Run(iter) => iter.value(),
         }
     }
 
-    async fn advance<I: Io>(&mut self, io: &I, direction: Direction) -> Result<()> {
+    /// Moves to the next entry, as far as that is in memory; false, and nothing
+    /// has moved, if it is not.
+    #[inline]
+    fn advance_in_memory(&mut self, direction: Direction) -> Result<bool> {
         match (self, direction) {
             (Self::Mutable(mutable), _) => drop(mutable.entries.pop_front()),
             (Self::Frozen(frozen, at), Direction::Forward) => *at = frozen.memtable.next(*at),
             (Self::Frozen(frozen, at), Direction::Backward) => *at = frozen.memtable.prev(*at),
-            (Self::Run(iter), Direction::Forward) => iter.next(io).await?,
-            (Self::Run(iter), Direction::Backward) => iter.prev(io).await?,
+            (Self::Run(iter), Direction::Forward) => return iter.next_in_block(),
+            (Self::Run(iter), Direction::Backward) => return iter.prev_in_block(),
         }
-        Ok(())
+        Ok(true)
+    }
+
+    async fn advance<I: Io>(&mut self, io: &I, direction: Direction) -> Result<()> {
+        match (self, direction) {
+            (Self::Run(iter), Direction::Forward) => iter.next(io).await,
+            (Self::Run(iter), Direction::Backward) => iter.prev(io).await,
+            (source, _) => source.advance_in_memory(direction).map(drop),
+        }
     }
 
     /// Goes on at the first entry from `edge` on, or the last one before it.
@@ -155,11 +168,14 @@ impl Source {
 }
 
 /// What [`Cursor::step`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The next row.
-    Row(Row),
+    /// It is at the next row.
+    Row,
     /// The buffer of the mutable memtable is empty: refill it, or finish it.
     Refill,
+    /// A source has to read: [`Cursor::settle`] comes next.
+    Read,
     /// There are no more rows.
     End,
 }
@@ -176,18 +192,41 @@ pub(crate) struct Cursor {
     passed: Vec<u32>,
     /// The sources that have an entry, the one whose turn it is **last**. The
     /// mutable one, at index 0, is among them only while its buffer is not
-    /// empty.
+    /// empty; one that is to move is not.
     order: Vec<usize>,
-    /// The key whose versions are being passed over (forward), or the newest
-    /// visible version found so far of the current key (backward).
-    pending: Option<Pending>,
+    /// Where the row is that it is at.
+    row: RowPlace,
+    /// A source that is to move, which takes reading, and whether it is to jump
+    /// over what a range tombstone covers.
+    owed: Option<(usize, bool)>,
+    /// The key whose versions are being passed over, or collected (backward);
+    /// meaningless before the first one.
+    key: Vec<u8>,
+    has_key: bool,
+    /// Backward only: the newest visible version so far of that key, unless it is
+    /// deleted: its kind, and its value, which counts only then.
+    found: Option<Kind>,
+    value: Vec<u8>,
+    /// Backward only: the row.
+    collected: Collected,
 }
 
-struct Pending {
-    key: Box<[u8]>,
-    /// Backward only: the newest visible version so far, unless it is a
-    /// tombstone.
-    found: Option<(Kind, Box<[u8]>)>,
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowPlace {
+    /// There is none.
+    Nowhere,
+    /// It is what this source is at.
+    Source(usize, Kind),
+    /// It was collected.
+    Collected(Kind),
+}
+
+/// A row of a walk backward, whose source has moved on.
+#[derive(Default)]
+struct Collected {
+    key: Vec<u8>,
+    value: Vec<u8>,
 }
 
 /// The kind of a version that has a value.
@@ -209,8 +248,9 @@ impl Cursor {
         range: &KeyBounds,
         from: Option<(&[u8], Tag)>,
     ) -> Result<Self> {
-        let runs = view.levels.runs(range)?;
-        let mut sources = Vec::with_capacity(1 + view.frozen.len() + runs.len());
+        let runs = view.levels.runs();
+        let count = runs.clone().count();
+        let mut sources = Vec::with_capacity(1 + view.frozen.len() + count);
         let mut deletions = Deletions::new(direction, bound);
         deletions.add(0, [&mutable.ranges]);
         sources.push(Source::Mutable(mutable));
@@ -227,10 +267,12 @@ impl Cursor {
             deletions.add(sources.len(), [memtable.ranges()]);
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
-        let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, runs.len());
+        let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, count);
         for run in runs {
-            deletions.add(sources.len(), run.iter().filter_map(|table| table.ranges()));
-            let mut iter = RunIter::new(run, ahead_bytes_max);
+            let Some(mut iter) = RunIter::within(run, range, ahead_bytes_max) else {
+                continue;
+            };
+            deletions.add(sources.len(), run.ranges());
             match (direction, from) {
                 (Direction::Forward, None) => iter.seek_to_first(io).await?,
                 (Direction::Forward, Some((key, tag))) => iter.seek(io, key, tag).await?,
@@ -243,8 +285,21 @@ impl Cursor {
         }
         let order = Vec::with_capacity(sources.len());
         let passed = vec![0; sources.len()];
-        let mut cursor =
-            Self { direction, bound, sources, deletions, passed, order, pending: None };
+        let mut cursor = Self {
+            direction,
+            bound,
+            sources,
+            deletions,
+            passed,
+            order,
+            row: RowPlace::Nowhere,
+            owed: None,
+            key: Vec::new(),
+            has_key: false,
+            found: None,
+            value: Vec::new(),
+            collected: Collected::default(),
+        };
         for source in 0..cursor.sources.len() {
             cursor.enqueue(source);
         }
@@ -289,63 +344,150 @@ impl Cursor {
         self.order.insert(at, source);
     }
 
+    /// The key of the row that it is at.
+    ///
+    /// # Panics
+    /// Unless [`Cursor::step`] just came to a row; as the two below.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self.row {
+            RowPlace::Source(source, _) => {
+                let (key, _) = self.sources[source].current().expect("it stays at the row");
+                key
+            }
+            RowPlace::Collected(_) => &self.collected.key,
+            RowPlace::Nowhere => panic!("the cursor is at no row"),
+        }
+    }
+
+    /// Whether the row has its value, or a reference to it.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.row {
+            RowPlace::Source(_, kind) | RowPlace::Collected(kind) => kind,
+            RowPlace::Nowhere => panic!("the cursor is at no row"),
+        }
+    }
+
+    /// The row's value, or the reference to it.
+    pub(crate) fn value(&self) -> &[u8] {
+        match self.row {
+            RowPlace::Source(source, _) => self.sources[source].value(),
+            RowPlace::Collected(_) => &self.collected.value,
+            RowPlace::Nowhere => panic!("the cursor is at no row"),
+        }
+    }
+
+    /// Moves a source that has to read for it.
+    pub(crate) async fn settle<I: Io>(&mut self, io: &I) -> Result<()> {
+        let Some((source, jumps)) = self.owed else {
+            return Ok(());
+        };
+        match self.deletions.edge().filter(|_| jumps) {
+            Some(edge) => self.sources[source].jump(io, &edge, self.direction).await?,
+            None => self.sources[source].advance(io, self.direction).await?,
+        }
+        self.owed = None;
+        self.enqueue(source);
+        Ok(())
+    }
+
+    /// Moves a source on, if that is in memory; whether it was.
+    #[inline]
+    fn move_on(&mut self, source: usize) -> Result<bool> {
+        let has_moved = self.sources[source].advance_in_memory(self.direction)?;
+        if has_moved {
+            self.enqueue(source);
+        } else {
+            self.owed = Some((source, false));
+        }
+        Ok(has_moved)
+    }
+
     /// Moves on to the next row.
-    pub(crate) async fn step<I: Io>(&mut self, io: &I) -> Result<Step> {
+    pub(crate) fn step(&mut self) -> Result<Step> {
+        if self.owed.is_some() {
+            return Ok(Step::Read);
+        }
+        if let RowPlace::Source(source, _) = std::mem::replace(&mut self.row, RowPlace::Nowhere) {
+            let (key, _) = self.sources[source].current().expect("it stays at the row");
+            self.key.clear();
+            self.key.extend_from_slice(key);
+            self.has_key = true;
+            if !self.move_on(source)? {
+                return Ok(Step::Read);
+            }
+        }
         loop {
             let mutable = self.mutable();
             if mutable.entries.is_empty() && !mutable.end {
                 return Ok(Step::Refill);
             }
             let Some(source) = self.order.pop() else {
-                return Ok(self.take_pending().map_or(Step::End, Step::Row));
+                self.has_key = false;
+                self.collect();
+                let is_row = self.row != RowPlace::Nowhere;
+                return Ok(if is_row { Step::Row } else { Step::End });
             };
             let (key, tag) = self.sources[source].current().expect("it has an entry");
-            let same_key = self.pending.as_ref().is_some_and(|p| *p.key == *key);
-            let visible = tag.seq() <= self.bound;
+            let is_same_key = self.has_key && self.key == key;
+            let is_visible = tag.seq() <= self.bound;
             let deletion = self.deletions.of(key).filter(|deletion| tag.seq() < deletion.seq);
             let kind = value_kind(tag).filter(|_| deletion.is_none());
             // What is older than the range tombstone is so wherever that reaches.
             let is_older = deletion.is_some_and(|deletion| deletion.source < source);
-            let mut row = None;
+            self.passed[source] = if is_older { self.passed[source] + 1 } else { 0 };
             match self.direction {
-                Direction::Forward if visible && !same_key => {
-                    self.pending = Some(Pending { key: key.into(), found: None });
+                Direction::Forward if is_visible && !is_same_key => {
                     if let Some(kind) = kind {
-                        let value = self.sources[source].copy_value();
-                        row = Some(Row { key: Box::from(key), kind, value });
+                        self.row = RowPlace::Source(source, kind);
+                        return Ok(Step::Row);
                     }
+                    self.key.clear();
+                    self.key.extend_from_slice(key);
+                    self.has_key = true;
                 }
                 Direction::Forward => {}
                 Direction::Backward => {
-                    let key = (!same_key).then(|| Box::from(key));
-                    if let Some(key) = key {
-                        row = self.take_pending();
-                        self.pending = Some(Pending { key, found: None });
+                    if !is_same_key {
+                        self.collect();
+                        let (key, _) = self.sources[source].current().expect("it has an entry");
+                        self.key.clear();
+                        self.key.extend_from_slice(key);
+                        self.has_key = true;
                     }
-                    if visible && let Some(pending) = &mut self.pending {
-                        let source = &self.sources[source];
-                        pending.found = kind.map(|kind| (kind, source.copy_value()));
+                    if is_visible {
+                        self.found = kind;
+                        self.value.clear();
+                        if kind.is_some() {
+                            self.value.extend_from_slice(self.sources[source].value());
+                        }
                     }
                 }
             }
-            self.passed[source] = if is_older { self.passed[source] + 1 } else { 0 };
-            if self.passed[source] <= PASSED_MAX {
-                self.sources[source].advance(io, self.direction).await?;
-                self.enqueue(source);
-            } else if let Some(edge) = self.deletions.edge() {
-                self.sources[source].jump(io, &edge, self.direction).await?;
-                self.enqueue(source);
+            let has_moved = if self.passed[source] > PASSED_MAX && self.deletions.edge().is_some() {
+                self.owed = Some((source, true));
+                false
+            } else if self.passed[source] > PASSED_MAX {
+                // It is deleted to its end.
+                true
+            } else {
+                self.move_on(source)?
+            };
+            if self.row != RowPlace::Nowhere {
+                return Ok(Step::Row);
             }
-            if let Some(row) = row {
-                return Ok(Step::Row(row));
+            if !has_moved {
+                return Ok(Step::Read);
             }
         }
     }
 
-    /// Backward: the row of the key that was passed completely.
-    fn take_pending(&mut self) -> Option<Row> {
-        let pending = self.pending.take()?;
-        let (kind, value) = pending.found?;
-        Some(Row { key: pending.key, kind, value })
+    /// Backward: the key that was passed completely becomes the row, if it has a
+    /// visible value.
+    fn collect(&mut self) {
+        if let Some(kind) = self.found.take() {
+            std::mem::swap(&mut self.collected.key, &mut self.key);
+            std::mem::swap(&mut self.collected.value, &mut self.value);
+            self.row = RowPlace::Collected(kind);
+        }
     }
 }

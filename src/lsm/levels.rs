@@ -6,6 +6,7 @@
 //! a key is in one of them at most. All of a level is newer than all of the
 //! next, for any one key.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
@@ -16,6 +17,7 @@ use crate::base::ranges::{RangeTombstones, is_before, successor};
 use crate::base::seq::{SeqNo, Tag};
 use crate::format::edit::TableMeta;
 use crate::io::Io;
+use crate::lsm::run::Run;
 use crate::sst::{Looked, Lookup, Table, TableEntry};
 
 /// How many levels there are.
@@ -52,20 +54,26 @@ impl Member {
     }
 
     /// Whether the table's range of keys reaches into the given one.
-    pub(crate) fn overlaps(&self, (start, end): &KeyBounds) -> bool {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let meta = self.meta();
-        let below = match end {
-            Included(end) => meta.smallest <= *end,
-            Excluded(end) => meta.smallest < *end,
-            Unbounded => true,
-        };
-        let above = match start {
-            Included(start) => meta.largest >= *start,
-            Excluded(start) => meta.largest > *start,
-            Unbounded => true,
-        };
-        below && above
+    pub(crate) fn overlaps(&self, range: &KeyBounds) -> bool {
+        !self.is_before(range) && !self.is_behind(range)
+    }
+
+    /// Whether all its keys are before the range.
+    pub(super) fn is_before(&self, (start, _): &KeyBounds) -> bool {
+        match start {
+            Bound::Included(start) => self.meta().largest < *start,
+            Bound::Excluded(start) => self.meta().largest <= *start,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Whether all its keys are behind the range.
+    pub(super) fn is_behind(&self, (_, end): &KeyBounds) -> bool {
+        match end {
+            Bound::Included(end) => self.meta().smallest > *end,
+            Bound::Excluded(end) => self.meta().smallest >= *end,
+            Bound::Unbounded => false,
+        }
     }
 
     pub(super) fn sound(&self) -> Result<Arc<Table>> {
@@ -181,6 +189,20 @@ impl Older {
     }
 }
 
+/// The runs of level 0, of which these are the tables: neighbours in age that
+/// have no keys in common make one, as they do when keys are written in order.
+fn newest_runs(members: &[Member]) -> Arc<[Run]> {
+    let mut runs: Vec<Vec<&Member>> = Vec::new();
+    for member in members {
+        let place = runs.last().and_then(|run| gap(run.iter().map(|m| m.meta()), member.meta()));
+        match (place, runs.last_mut()) {
+            (Some(at), Some(run)) => run.insert(at, member),
+            _ => runs.push(vec![member]),
+        }
+    }
+    runs.into_iter().map(|run| Run::new(run.into_iter().cloned().collect())).collect()
+}
+
 /// What a look into what is in memory of the tables came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum InLevels {
@@ -203,11 +225,18 @@ pub(crate) struct Place {
 /// The levels. Never changed: flushes and compactions make new ones, which share
 /// what stays as it is.
 #[derive(Clone)]
-pub(crate) struct Levels([Arc<[Member]>; LEVELS]);
+pub(crate) struct Levels {
+    /// Those of level 0 newest first, of all others in the order of their keys.
+    members: [Arc<[Member]>; LEVELS],
+    /// The same tables as sorted runs, newest first: level 0 has several, each
+    /// other level one, if it has tables.
+    runs: [Arc<[Run]>; LEVELS],
+}
 
 impl Default for Levels {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Arc::default()))
+        let members = std::array::from_fn(|_| Arc::default());
+        Self { members, runs: std::array::from_fn(|_| Arc::default()) }
     }
 }
 
@@ -222,7 +251,7 @@ impl Levels {
         value: &mut Vec<u8>,
     ) -> Result<InLevels> {
         let first = after.map_or(0, |place| place.level);
-        for (level, members) in self.0.iter().enumerate().skip(first) {
+        for (level, members) in self.members.iter().enumerate().skip(first) {
             let of_key = match level {
                 0 => after.map_or(0, |place| place.at + 1)..members.len(),
                 _ if after.is_some_and(|place| place.level == level) => continue,
@@ -261,7 +290,7 @@ impl Levels {
     ) -> Result<Option<TableEntry>> {
         let mut missing = missing;
         loop {
-            let member = &self.0[missing.level][missing.at];
+            let member = &self.members[missing.level][missing.at];
             let Member::Sound(table) = member else {
                 unreachable!("no block of a damaged table is missed");
             };
@@ -283,14 +312,14 @@ impl Levels {
 
     /// All tables, level by level.
     pub(crate) fn tables(&self) -> impl Iterator<Item = (u8, &Member)> {
-        let levels = self.0.iter().enumerate();
+        let levels = self.members.iter().enumerate();
         levels.flat_map(|(number, level)| level.iter().map(move |member| (number as u8, member)))
     }
 
     /// The tables of one level: of level 0 the newest first, of all others in
     /// the order of their keys.
     pub(crate) fn level(&self, level: u8) -> &[Member] {
-        &self.0[usize::from(level)]
+        &self.members[usize::from(level)]
     }
 
     /// The tables of a level below 0 whose range shares keys with the member's.
@@ -302,66 +331,48 @@ impl Levels {
         &tables[start..end.max(start)]
     }
 
-    /// Sorted runs with keys in `range`, newest first, each of tables without
-    /// common keys in their order.
-    ///
-    /// # Errors
-    /// When one of the tables is damaged.
-    pub(crate) fn runs(&self, range: &KeyBounds) -> Result<Vec<Vec<Arc<Table>>>> {
-        let mut runs = self.newest_runs(|member| member.overlaps(range))?;
-        for level in &self.0[1..] {
-            let run = level.iter().filter(|member| member.overlaps(range)).map(Member::sound);
-            let run = run.collect::<Result<Vec<_>>>()?;
-            if !run.is_empty() {
-                runs.push(run);
-            }
-        }
-        Ok(runs)
+    /// Sorted runs, newest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> + Clone {
+        self.runs.iter().flat_map(|runs| runs.iter())
     }
 
-    /// The runs of level 0: neighbours in age that have no keys in common make
-    /// one, as they do when keys are written in order.
-    fn newest_runs(&self, is_wanted: impl Fn(&Member) -> bool) -> Result<Vec<Vec<Arc<Table>>>> {
-        let mut runs: Vec<Vec<Arc<Table>>> = Vec::new();
-        for member in self.0[0].iter().filter(|member| is_wanted(member)) {
-            let table = member.sound()?;
-            let place = runs.last().and_then(|run| gap(run.iter().map(|t| t.meta()), table.meta()));
-            match (place, runs.last_mut()) {
-                (Some(at), Some(run)) => run.insert(at, table),
-                _ => runs.push(vec![table]),
-            }
-        }
-        Ok(runs)
+    /// Fails when a table with keys in the range is damaged.
+    pub(crate) fn check_sound(&self, range: &KeyBounds) -> Result<()> {
+        let mut within = self.tables().filter(|(_, member)| member.overlaps(range));
+        within.try_for_each(|(_, member)| member.sound().map(drop))
     }
 
     /// How many runs level 0 has.
     pub(crate) fn newest_run_count(&self) -> usize {
-        let mut runs: Vec<Vec<&TableMeta>> = Vec::new();
-        for meta in self.0[0].iter().map(Member::meta) {
-            let place = runs.last().and_then(|run| gap(run.iter().copied(), meta));
-            match (place, runs.last_mut()) {
-                (Some(at), Some(run)) => run.insert(at, meta),
-                _ => runs.push(vec![meta]),
-            }
-        }
-        runs.len()
+        self.runs[0].len()
+    }
+
+    /// Exchanges the tables of a level.
+    fn set(&mut self, level: usize, members: Vec<Member>) {
+        let members: Arc<[Member]> = members.into();
+        self.runs[level] = match level {
+            0 => newest_runs(&members),
+            _ if members.is_empty() => Arc::default(),
+            _ => Arc::new([Run::new(Arc::clone(&members))]),
+        };
+        self.members[level] = members;
     }
 
     /// All that is older than a memtable.
     pub(crate) fn older_than_memtables(&self) -> Older {
-        Older { newest: Arc::clone(&self.0[0]), levels: self.0[1..].to_vec() }
+        Older { newest: Arc::clone(&self.members[0]), levels: self.members[1..].to_vec() }
     }
 
     /// All that is older than the first `newest` tables of level 0.
     pub(crate) fn older_than_newest(&self, newest: usize) -> Older {
-        Older { newest: self.0[0][newest..].into(), levels: self.0[1..].to_vec() }
+        Older { newest: self.members[0][newest..].into(), levels: self.members[1..].to_vec() }
     }
 
     /// All that is older than a table of this level, as far as they have keys in
     /// common.
     pub(crate) fn older_than(&self, level: u8, table: &Table) -> Older {
         let is_it = |member: &Member| member.meta().id == table.meta().id;
-        match self.0[0].iter().position(is_it).filter(|_| level == 0) {
+        match self.members[0].iter().position(is_it).filter(|_| level == 0) {
             Some(at) => self.older_than_newest(at + 1),
             None => self.below(level),
         }
@@ -369,7 +380,7 @@ impl Levels {
 
     /// All on levels below this one.
     pub(crate) fn below(&self, level: u8) -> Older {
-        Older { newest: Arc::default(), levels: self.0[usize::from(level) + 1..].to_vec() }
+        Older { newest: Arc::default(), levels: self.members[usize::from(level) + 1..].to_vec() }
     }
 
     /// The levels after a table was flushed.
@@ -381,7 +392,7 @@ impl Levels {
 
     /// Adds a table. Why it cannot be so, if it cannot.
     pub(crate) fn add(&mut self, level: u8, member: Member) -> Result<(), String> {
-        let tables = self.0.get_mut(usize::from(level));
+        let tables = self.members.get(usize::from(level));
         let tables = tables.ok_or_else(|| format!("there is no level {level}"))?;
         let meta = member.meta();
         let at = if level == 0 {
@@ -405,18 +416,18 @@ impl Levels {
         };
         let mut list = tables.to_vec();
         list.insert(at, member);
-        *tables = list.into();
+        self.set(usize::from(level), list);
         Ok(())
     }
 
     /// Takes a table out. Why that cannot be, if it cannot.
     pub(crate) fn remove(&mut self, level: u8, id: FileId) -> Result<Member, String> {
         let missing = || format!("table {id} is removed from level {level}, and is not there");
-        let tables = self.0.get_mut(usize::from(level)).ok_or_else(missing)?;
+        let tables = self.members.get(usize::from(level)).ok_or_else(missing)?;
         let at = tables.iter().position(|member| member.meta().id == id).ok_or_else(missing)?;
         let mut list = tables.to_vec();
         let removed = list.remove(at);
-        *tables = list.into();
+        self.set(usize::from(level), list);
         Ok(removed)
     }
 }

@@ -17,7 +17,7 @@ mod view;
 pub(crate) use compaction::{
     Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick, pick_within,
 };
-pub(crate) use cursor::{Cursor, Direction, Mutable, Row, Step};
+pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
 pub(crate) use flush::write_table;
 pub(crate) use keep::Retain;
 pub(crate) use levels::{InLevels, LEVELS, Levels, Member, Place};

@@ -1,18 +1,56 @@
-//! Walks over a sorted run: tables without common keys, one after the other.
+//! Sorted runs: tables without common keys, in their order; and walks over them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::error::Result;
+use crate::base::keys::KeyBounds;
+use crate::base::ranges::RangeTombstones;
 use crate::base::seq::Tag;
 use crate::io::Io;
+use crate::lsm::levels::Member;
 use crate::sst::{Table, TableIter};
 
-/// A walk over tables that are in the order of their keys, and share none.
+/// A sorted run. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Run {
+    /// In the order of their keys, of which they have none in common.
+    members: Arc<[Member]>,
+    /// Those of them that have some.
+    ranges: Arc<[Arc<RangeTombstones>]>,
+}
+
+impl Run {
+    pub(super) fn new(members: Arc<[Member]>) -> Self {
+        let ranges = members.iter().filter_map(|member| member.ranges().cloned()).collect();
+        Self { members, ranges }
+    }
+
+    pub(super) fn of_tables(tables: Vec<Arc<Table>>) -> Self {
+        Self::new(tables.into_iter().map(Member::Sound).collect())
+    }
+
+    /// Its range tombstones, in their order.
+    pub(super) fn ranges(&self) -> &[Arc<RangeTombstones>] {
+        &self.ranges
+    }
+
+    /// The tables that may have keys in the range.
+    fn within(&self, range: &KeyBounds) -> Range<usize> {
+        let start = self.members.partition_point(|member| member.is_before(range));
+        let end = self.members.partition_point(|member| !member.is_behind(range));
+        start..end.max(start)
+    }
+}
+
+/// A walk over a run, or the part of it that may have keys in a range.
 pub(crate) struct RunIter {
-    tables: Vec<Arc<Table>>,
-    /// The table that `iter` is in.
-    at: usize,
-    iter: TableIter,
+    members: Arc<[Member]>,
+    /// The tables it walks over; at least one.
+    within: Range<usize>,
+    /// The table that it is in, and the walk over that; `None` before the first
+    /// seek.
+    current: Option<(usize, TableIter)>,
     /// Bytes it reads at once, at most.
     ahead_bytes_max: usize,
     /// Has nothing to do with the cache.
@@ -29,44 +67,54 @@ pub(super) fn ahead_bytes(all_bytes: usize, runs: usize) -> usize {
 const AHEAD_BYTES_MIN: usize = 16 << 10;
 
 impl RunIter {
-    /// A walk that is nowhere yet, over at least one table, and reads at most so
-    /// many bytes at once.
-    pub(crate) fn new(tables: Vec<Arc<Table>>, ahead_bytes_max: usize) -> Self {
-        let iter = TableIter::new(Arc::clone(&tables[0]), ahead_bytes_max);
-        Self { tables, at: 0, iter, ahead_bytes_max, is_bypassing: false }
+    /// A walk that is nowhere yet and reads at most so many bytes at once; `None`
+    /// when no table of the run may have keys in the range.
+    pub(crate) fn within(run: &Run, range: &KeyBounds, ahead_bytes_max: usize) -> Option<Self> {
+        let within = run.within(range);
+        if within.is_empty() {
+            return None;
+        }
+        let members = Arc::clone(&run.members);
+        Some(Self { members, within, current: None, ahead_bytes_max, is_bypassing: false })
     }
 
-    /// The same, of [`TableIter::bypassing`].
-    pub(crate) fn bypassing(tables: Vec<Arc<Table>>, ahead_bytes_max: usize) -> Self {
-        let iter = TableIter::bypassing(Arc::clone(&tables[0]), ahead_bytes_max);
-        Self { tables, at: 0, iter, ahead_bytes_max, is_bypassing: true }
+    /// A walk over all of a run with at least one table, made of
+    /// [`TableIter::bypassing`].
+    pub(crate) fn bypassing(run: &Run, ahead_bytes_max: usize) -> Self {
+        let (members, within) = (Arc::clone(&run.members), 0..run.members.len());
+        assert!(!within.is_empty(), "a run has tables");
+        Self { members, within, current: None, ahead_bytes_max, is_bypassing: true }
     }
 
     /// Where it is; `None` before the first entry and behind the last.
+    #[inline]
     pub(crate) fn current(&self) -> Option<(&[u8], Tag)> {
-        self.iter.valid().then(|| (self.iter.key(), self.iter.tag()))
+        let (_, iter) = self.current.as_ref()?;
+        iter.valid().then(|| (iter.key(), iter.tag()))
     }
 
     /// The value of the entry that it is at.
     pub(crate) fn value(&self) -> &[u8] {
-        self.iter.value()
+        let (_, iter) = self.current.as_ref().expect("it is at an entry");
+        iter.value()
     }
 
     pub(crate) async fn seek_to_first<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.enter(0);
-        self.iter.seek_to_first(io).await
+        let first = self.within.start;
+        self.enter(first)?.seek_to_first(io).await
     }
 
     pub(crate) async fn seek_to_last<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.enter(self.tables.len() - 1);
-        self.iter.seek_to_last(io).await
+        let last = self.within.end - 1;
+        self.enter(last)?.seek_to_last(io).await
     }
 
     /// To the first entry at or after (key, tag).
     pub(crate) async fn seek<I: Io>(&mut self, io: &I, key: &[u8], tag: Tag) -> Result<()> {
-        let at = self.tables.partition_point(|table| *table.meta().largest < *key);
-        self.enter(at.min(self.tables.len() - 1));
-        self.iter.seek(io, key, tag).await?;
+        let Range { start, end } = self.within;
+        let ahead = |member: &Member| *member.meta().largest < *key;
+        let at = start + self.members[start..end].partition_point(ahead);
+        self.enter(at.min(end - 1))?.seek(io, key, tag).await?;
         self.go_on(io).await
     }
 
@@ -77,49 +125,75 @@ impl RunIter {
         key: &[u8],
         tag: Tag,
     ) -> Result<()> {
-        let at = self.tables.partition_point(|table| *table.meta().smallest <= *key);
-        self.enter(at.saturating_sub(1));
-        self.iter.seek_for_prev(io, key, tag).await?;
+        let Range { start, end } = self.within;
+        let reached = |member: &Member| *member.meta().smallest <= *key;
+        let at = start + self.members[start..end].partition_point(reached).saturating_sub(1);
+        self.enter(at)?.seek_for_prev(io, key, tag).await?;
         self.go_back(io).await
     }
 
+    /// Moves to the next entry, if that is in the same block; false, and nothing
+    /// has moved, if it is not.
+    #[inline]
+    pub(crate) fn next_in_block(&mut self) -> Result<bool> {
+        self.moving().next_in_block()
+    }
+
+    /// The same for the entry before.
+    pub(crate) fn prev_in_block(&mut self) -> Result<bool> {
+        self.moving().prev_in_block()
+    }
+
     pub(crate) async fn next<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.iter.next(io).await?;
+        self.moving().next(io).await?;
         self.go_on(io).await
     }
 
     pub(crate) async fn prev<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.iter.prev(io).await?;
+        self.moving().prev(io).await?;
         self.go_back(io).await
     }
 
     /// Behind the end of a table: to the beginning of the next.
     async fn go_on<I: Io>(&mut self, io: &I) -> Result<()> {
-        while !self.iter.valid() && self.at + 1 < self.tables.len() {
-            self.enter(self.at + 1);
-            self.iter.seek_to_first(io).await?;
+        while let Some((at, iter)) = &self.current
+            && !iter.valid()
+            && at + 1 < self.within.end
+        {
+            let next = at + 1;
+            self.enter(next)?.seek_to_first(io).await?;
         }
         Ok(())
     }
 
     /// Before the beginning of a table: to the end of the one before.
     async fn go_back<I: Io>(&mut self, io: &I) -> Result<()> {
-        while !self.iter.valid() && self.at > 0 {
-            self.enter(self.at - 1);
-            self.iter.seek_to_last(io).await?;
+        while let Some((at, iter)) = &self.current
+            && !iter.valid()
+            && *at > self.within.start
+        {
+            let before = at - 1;
+            self.enter(before)?.seek_to_last(io).await?;
         }
         Ok(())
     }
 
-    fn enter(&mut self, at: usize) {
-        if at != self.at {
-            self.at = at;
-            let table = Arc::clone(&self.tables[at]);
-            self.iter = if self.is_bypassing {
-                TableIter::bypassing(table, self.ahead_bytes_max)
-            } else {
-                TableIter::new(table, self.ahead_bytes_max)
-            };
+    fn moving(&mut self) -> &mut TableIter {
+        let (_, iter) = self.current.as_mut().expect("a walk begins with a seek");
+        iter
+    }
+
+    /// The walk over one of the tables, which is to be moved.
+    ///
+    /// # Errors
+    /// When the table is damaged.
+    fn enter(&mut self, at: usize) -> Result<&mut TableIter> {
+        if self.current.as_ref().is_none_or(|(current, _)| *current != at) {
+            self.current = None;
+            let table = self.members[at].sound()?;
+            let new = if self.is_bypassing { TableIter::bypassing } else { TableIter::new };
+            self.current = Some((at, new(table, self.ahead_bytes_max)));
         }
+        Ok(self.moving())
     }
 }

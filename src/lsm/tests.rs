@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::levels::{InLevels, Levels, Member, Older};
-use super::run::RunIter;
+use super::run::{Run, RunIter};
 use super::{
-    Cursor, Direction, FileIds, Lookup, Mutable, Retain, Row, Step, TablePlace, View, write_table,
+    Cursor, Direction, FileIds, Lookup, Mutable, Retain, Step, TablePlace, View, write_table,
 };
 use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
-use crate::base::seq::{Kind, SEQ_MAX, Tag};
+use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag};
 use crate::cache::{Cache, Epochs};
 use crate::io::sim::Sim;
 use crate::io::{BufferPool, Io};
@@ -143,22 +143,37 @@ fn hasher() -> KeyHasher {
     KeyHasher::new(&[9; 16])
 }
 
-/// The rows of a walk, up to some number of them.
-fn rows(sim: &Sim, view: &View, direction: Direction, from: Option<&[u8]>) -> Vec<Vec<u8>> {
+/// The rows of a walk over immutable memtables and tables.
+pub(super) fn walk(
+    sim: &Sim,
+    view: &View,
+    direction: Direction,
+    bound: SeqNo,
+    from: Option<&[u8]>,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let unbounded = (Bound::Unbounded, Bound::Unbounded);
     let mut nothing = Mutable::default();
     nothing.finish();
     sim.block_on(async {
         let from = from.map(|key| (key, Tag::visible_at(SEQ_MAX)));
-        let cursor = Cursor::new(sim, view, nothing, direction, SEQ_MAX, &unbounded, from);
+        let cursor = Cursor::new(sim, view, nothing, direction, bound, &unbounded, from);
         let mut cursor = cursor.await.expect("sound tables");
         let mut rows = Vec::new();
-        while let Step::Row(Row { key, value, .. }) = cursor.step(sim).await.expect("sound tables")
-        {
-            rows.push([&key[..], &value[..]].concat());
+        loop {
+            match cursor.step().expect("sound tables") {
+                Step::Row => rows.push((cursor.key().to_vec(), cursor.value().to_vec())),
+                Step::Read => cursor.settle(sim).await.expect("sound tables"),
+                Step::Refill => unreachable!("there is nothing to refill"),
+                Step::End => break rows,
+            }
         }
-        rows
     })
+}
+
+/// Keys and values, joined.
+fn rows(sim: &Sim, view: &View, direction: Direction, from: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let rows = walk(sim, view, direction, SEQ_MAX, from);
+    rows.into_iter().map(|(key, value)| [key, value].concat()).collect()
 }
 
 /// Out of the cache as far as that goes, and from there on by reading.
@@ -220,7 +235,9 @@ fn a_run_may_turn_round_between_tables() {
     let tables = vec![maker.table(0..3), maker.table(5..6), maker.table(8..10)];
     let sim = maker.sim.clone();
     sim.block_on(async {
-        let mut run = RunIter::new(tables, 1 << 20);
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let run = RunIter::within(&Run::of_tables(tables), &all, 1 << 20);
+        let mut run = run.expect("there are tables");
         let at = |run: &RunIter| run.current().map(|(key, _)| key.to_vec());
         run.seek(&sim, &key(4), Tag::visible_at(SEQ_MAX)).await.expect("sound");
         assert_eq!(at(&run), Some(key(5)));

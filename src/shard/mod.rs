@@ -25,6 +25,6 @@ pub(crate) use engine::{Engine, Limits};
 pub(crate) use maintain::Job;
 pub(crate) use read::{Fetched, Found, InMemory};
 pub(crate) use recover::{Opening, recover};
-pub(crate) use scan::{Row, ScanRange, Scanner};
+pub(crate) use scan::{Now, Row, ScanRange, Scanner};
 pub(crate) use verify::verify;
 pub(crate) use write::{Staged, WriteOp, is_long, log_bytes};

@@ -5,17 +5,19 @@
 //! mutable memtable at a time. When that memtable was rotated meanwhile, the
 //! cursor is made anew behind the last key returned: the snapshot sees to it
 //! that everything it may see is still there.
+//!
+//! Each cursor stays at its next row until that was returned, and copied, and the
+//! row after it is asked for.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
+use crate::base::keys::KeyBounds;
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::io::Io;
-use crate::lsm::{Cursor, Direction, Mutable, Row as Unread, Step, View};
+use crate::lsm::{Cursor, Direction, Mutable, Step, View};
 use crate::memtable::{Memtable, ValueRef};
 use crate::shard::clock::Snapshot;
 use crate::shard::engine::Engine;
@@ -38,8 +40,7 @@ const AFTER_ALL: Tag = Tag::from_u64(0);
 /// What to scan.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanRange {
-    pub(crate) start: Bound<Box<[u8]>>,
-    pub(crate) end: Bound<Box<[u8]>>,
+    pub(crate) bounds: KeyBounds,
     pub(crate) direction: Direction,
 }
 
@@ -47,8 +48,8 @@ impl ScanRange {
     /// The internal key to start at.
     fn from(&self) -> Option<(&[u8], Tag)> {
         let (bound, included, excluded) = match self.direction {
-            Direction::Forward => (&self.start, BEFORE_ALL, AFTER_ALL),
-            Direction::Backward => (&self.end, AFTER_ALL, BEFORE_ALL),
+            Direction::Forward => (&self.bounds.0, BEFORE_ALL, AFTER_ALL),
+            Direction::Backward => (&self.bounds.1, AFTER_ALL, BEFORE_ALL),
         };
         match bound {
             Bound::Included(key) => Some((key, included)),
@@ -67,7 +68,8 @@ impl ScanRange {
 
     /// Whether `key` lies beyond the range's far end.
     fn is_past(&self, key: &[u8]) -> bool {
-        match (self.direction, &self.start, &self.end) {
+        let (start, end) = &self.bounds;
+        match (self.direction, start, end) {
             (Direction::Forward, _, Bound::Included(end)) => key > &end[..],
             (Direction::Forward, _, Bound::Excluded(end)) => key >= &end[..],
             (Direction::Backward, Bound::Included(start), _) => key < &start[..],
@@ -86,9 +88,12 @@ pub(crate) struct Scanner {
     snapshot: Snapshot,
     range: ScanRange,
     shards: Vec<ShardScan>,
-    /// The next row of each shard that has one.
-    heads: BinaryHeap<Head>,
-    started: bool,
+    /// How many of them were begun.
+    begun: usize,
+    /// Those that are at a row, the one whose turn it is **last**.
+    order: Vec<usize>,
+    /// The one whose row was returned last, and that is to move on.
+    behind: Option<usize>,
     ended: bool,
 }
 
@@ -100,42 +105,22 @@ struct ShardScan {
     cursor: Option<Cursor>,
     /// Keeps the long values that the cursor comes by.
     values: Option<Arc<Pin>>,
-    /// The last key this shard returned.
-    last: Option<Box<[u8]>>,
+    /// The key of the last row, if there was one.
+    last: Option<Vec<u8>>,
     /// The last entry copied out of the mutable memtable.
     copied: Option<(Box<[u8]>, Tag)>,
     copies: usize,
 }
 
-/// Sorts the row that is next in the scan's direction highest.
-struct Head {
-    row: Unread,
-    direction: Direction,
-    index: usize,
+/// What of a scan is in memory.
+pub(crate) enum Now {
+    /// The next row.
+    Row(Row),
+    /// There are no more.
+    End,
+    /// Something has to be read first: [`Scanner::next`] does it.
+    Read,
 }
-
-impl Ord for Head {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match self.direction {
-            Direction::Forward => other.row.key.cmp(&self.row.key),
-            Direction::Backward => self.row.key.cmp(&other.row.key),
-        }
-    }
-}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Head {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Head {}
 
 impl Scanner {
     /// A scan of this moment.
@@ -156,8 +141,9 @@ impl Scanner {
             snapshot,
             range,
             shards: shards.collect(),
-            heads: BinaryHeap::new(),
-            started: false,
+            begun: 0,
+            order: Vec::new(),
+            behind: None,
             ended: false,
         }
     }
@@ -165,49 +151,105 @@ impl Scanner {
     /// The next row. After an error the scan is over. `ios` are those of the
     /// owners, whose number they come by, or one for all.
     pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
-        if self.ended {
-            return Ok(None);
-        }
-        let next = self.advance(ios).await;
-        self.ended = !matches!(next, Ok(Some(_)));
-        next
-    }
-
-    async fn advance<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
-        if !std::mem::replace(&mut self.started, true) {
-            for index in 0..self.shards.len() {
-                self.pull(ios, index).await?;
+        loop {
+            match self.next_in_memory()? {
+                Now::Row(row) => return Ok(Some(row)),
+                Now::End => return Ok(None),
+                Now::Read => {}
+            }
+            match self.read(ios).await {
+                Ok(None) => {}
+                Ok(row) => return Ok(row),
+                Err(error) => {
+                    self.ended = true;
+                    return Err(error);
+                }
             }
         }
-        let Some(head) = self.heads.pop() else {
-            return Ok(None);
+    }
+
+    /// The next row, as far as that goes without reading. After an error the scan
+    /// is over.
+    pub(crate) fn next_in_memory(&mut self) -> Result<Now> {
+        if self.ended {
+            return Ok(Now::End);
+        }
+        let now = self.advance();
+        self.ended = !matches!(now, Ok(Now::Row(_) | Now::Read));
+        now
+    }
+
+    fn advance(&mut self) -> Result<Now> {
+        if self.begun < self.shards.len() {
+            return Ok(Now::Read);
+        }
+        if let Some(index) = self.behind {
+            let Some(is_at_row) = self.shards[index].advance(&self.engine, &self.range)? else {
+                return Ok(Now::Read);
+            };
+            self.moved(index, is_at_row);
+        }
+        let Some(&index) = self.order.last() else {
+            return Ok(Now::End);
         };
-        // Before the shard's cursor, and what it keeps, may be exchanged.
-        let row = self.read(ios, head.index, head.row).await?;
-        self.pull(ios, head.index).await?;
+        let cursor = self.shards[index].at_row();
+        if cursor.kind() == Kind::Indirect {
+            return Ok(Now::Read);
+        }
+        let row = (Box::from(cursor.key()), Loaded::Own(Box::from(cursor.value())));
+        self.order.pop();
+        self.behind = Some(index);
+        Ok(Now::Row(row))
+    }
+
+    /// Reads what the next row depends on. The row, if that was its value.
+    async fn read<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
+        let Self { engine, range, snapshot, shards, .. } = self;
+        let io_of = |shard: ShardId| &ios[engine.owner_of(shard) % ios.len()];
+        if self.begun < shards.len() {
+            let (index, scan) = (self.begun, &mut shards[self.begun]);
+            let is_at_row = loop {
+                match scan.advance(engine, range)? {
+                    Some(is_at_row) => break is_at_row,
+                    None => scan.read(io_of(scan.shard), engine, range, snapshot.at).await?,
+                }
+            };
+            self.begun += 1;
+            self.moved(index, is_at_row);
+            return Ok(None);
+        }
+        if let Some(index) = self.behind {
+            let scan = &mut shards[index];
+            scan.read(io_of(scan.shard), engine, range, snapshot.at).await?;
+            return Ok(None);
+        }
+        let &index = self.order.last().expect("without a row there is nothing to read");
+        let (scan, cursor) = (&shards[index], shards[index].at_row());
+        let values = &engine.shard(scan.shard).values;
+        let value = values.load(io_of(scan.shard), cursor.value()).await?;
+        let row = (Box::from(cursor.key()), value);
+        self.order.pop();
+        self.behind = Some(index);
         Ok(Some(row))
     }
 
-    /// The row with its value.
-    async fn read<I: Io>(&self, ios: &[I], index: usize, row: Unread) -> Result<Row> {
-        let Unread { key, kind, value } = row;
-        if kind != Kind::Indirect {
-            return Ok((key, Loaded::Own(value)));
+    /// A shard that was behind is at its next row, or has none.
+    fn moved(&mut self, index: usize, is_at_row: bool) {
+        self.behind = None;
+        if !is_at_row {
+            return;
         }
-        let shard = self.engine.shard(self.shards[index].shard);
-        let io = &ios[self.engine.owner_of(shard.id) % ios.len()];
-        Ok((key, shard.values.load(io, &value).await?))
-    }
-
-    /// Takes the next row of a shard into the heads.
-    async fn pull<I: Io>(&mut self, ios: &[I], index: usize) -> Result<()> {
-        let (engine, range) = (&self.engine, &self.range);
-        let scan = &mut self.shards[index];
-        let io = &ios[engine.owner_of(scan.shard) % ios.len()];
-        if let Some(row) = scan.next(io, engine, range, self.snapshot.at).await? {
-            self.heads.push(Head { row, direction: range.direction, index });
-        }
-        Ok(())
+        let key = self.shards[index].at_row().key();
+        let direction = self.range.direction;
+        let is_later = |&other: &usize| {
+            let other = self.shards[other].at_row().key();
+            match direction {
+                Direction::Forward => other > key,
+                Direction::Backward => other < key,
+            }
+        };
+        let at = self.order.iter().rposition(is_later).map_or(0, |at| at + 1);
+        self.order.insert(at, index);
     }
 }
 
@@ -218,30 +260,46 @@ impl Drop for Scanner {
 }
 
 impl ShardScan {
-    async fn next<I: Io>(
+    /// The cursor, which is at a row.
+    fn at_row(&self) -> &Cursor {
+        self.cursor.as_ref().expect("a shard at a row has a cursor")
+    }
+
+    /// Moves to the next row; whether there is one. `None` when something has to
+    /// be read first.
+    fn advance(&mut self, engine: &Engine, range: &ScanRange) -> Result<Option<bool>> {
+        loop {
+            let Some(cursor) = &mut self.cursor else {
+                return Ok(None);
+            };
+            match cursor.step()? {
+                Step::Read => return Ok(None),
+                Step::Row if !range.is_past(cursor.key()) => {
+                    let last = self.last.get_or_insert_default();
+                    last.clear();
+                    last.extend_from_slice(cursor.key());
+                    return Ok(Some(true));
+                }
+                Step::Refill => self.refill(engine, range)?,
+                Step::Row | Step::End => {
+                    self.cursor = None;
+                    return Ok(Some(false));
+                }
+            }
+        }
+    }
+
+    /// Reads what the next row depends on.
+    async fn read<I: Io>(
         &mut self,
         io: &I,
         engine: &Engine,
         range: &ScanRange,
         at: u64,
-    ) -> Result<Option<Unread>> {
-        loop {
-            let Some(cursor) = &mut self.cursor else {
-                self.open(io, engine, range, at).await?;
-                continue;
-            };
-            match cursor.step(io).await? {
-                Step::End => return Ok(None),
-                Step::Row(row) if range.is_past(&row.key) => {
-                    self.cursor = None;
-                    return Ok(None);
-                }
-                Step::Row(row) => {
-                    self.last = Some(row.key.clone());
-                    return Ok(Some(row));
-                }
-                Step::Refill => self.refill(engine, range)?,
-            }
+    ) -> Result<()> {
+        match &mut self.cursor {
+            Some(cursor) => cursor.settle(io).await,
+            None => self.open(io, engine, range, at).await,
         }
     }
 
@@ -272,9 +330,8 @@ impl ShardScan {
             Arc::clone(&state.view)
         };
         self.values = Some(Arc::clone(&view.values));
-        let keys = (range.start.clone(), range.end.clone());
         let (direction, bound) = (range.direction, self.bound);
-        let cursor = Cursor::new(io, &view, mutable, direction, bound, &keys, from).await?;
+        let cursor = Cursor::new(io, &view, mutable, direction, bound, &range.bounds, from).await?;
         self.cursor = Some(cursor);
         Ok(())
     }

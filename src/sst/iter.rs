@@ -183,6 +183,24 @@ impl TableIter {
         self.place(BlockCursor::seek_to_last)
     }
 
+    /// Moves to the next entry, if that is in the same block; false, and nothing
+    /// has moved, if it is not.
+    #[inline]
+    pub(crate) fn next_in_block(&mut self) -> Result<bool> {
+        if self.cursor.is_last(self.loaded.block()) {
+            return Ok(false);
+        }
+        self.place(BlockCursor::next).map(|()| true)
+    }
+
+    /// The same for the entry before.
+    pub(crate) fn prev_in_block(&mut self) -> Result<bool> {
+        if self.cursor.is_first() {
+            return Ok(false);
+        }
+        self.place(BlockCursor::prev).map(|()| true)
+    }
+
     /// Moves to the next entry, or off the end.
     pub(crate) async fn next<I: Io>(&mut self, io: &I) -> Result<()> {
         self.place(BlockCursor::next)?;

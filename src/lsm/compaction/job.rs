@@ -11,7 +11,7 @@ use crate::lsm::flush::{BYTES_PER_SLICE, ENTRIES_PER_SLICE, sampled};
 use crate::lsm::keep::{Judgement, Keep, Retain, kept_ranges};
 use crate::lsm::merge::Merge;
 use crate::lsm::output::{Outputs, TablePlace};
-use crate::lsm::run::{RunIter, ahead_bytes};
+use crate::lsm::run::{Run, RunIter, ahead_bytes};
 use crate::runtime::slice_end;
 use crate::sst::Table;
 use crate::value::Changes;
@@ -49,7 +49,7 @@ pub(crate) async fn compact<I: Io>(
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
     let runs = plan.runs();
     let ahead_bytes_max = ahead_bytes(read_bytes, runs.len());
-    let runs = runs.into_iter().map(|run| RunIter::bypassing(run, ahead_bytes_max)).collect();
+    let runs = runs.iter().map(|run| RunIter::bypassing(run, ahead_bytes_max)).collect();
     let mut merge = Merge::new(io, runs).await?;
     let mut values = Changes::default();
     let (mut entries, mut bytes) = (0, 0);
@@ -90,7 +90,7 @@ pub(crate) async fn compact<I: Io>(
     let dropped = plan.drops.iter().filter(|_| has_values);
     let sound = dropped.filter_map(|(_, member)| member.sound().ok());
     for table in sound {
-        let mut iter = RunIter::bypassing(vec![table], read_bytes);
+        let mut iter = RunIter::bypassing(&Run::of_tables(vec![table]), read_bytes);
         iter.seek_to_first(io).await?;
         while let Some((_, tag)) = iter.current() {
             values.dropped(tag, iter.value()).map_err(|error| error.at(&place.dir, 0))?;

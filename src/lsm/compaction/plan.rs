@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::base::ids::FileId;
 use crate::lsm::compaction::Hierarchy;
 use crate::lsm::levels::{LEVELS, Levels, Member, Older};
+use crate::lsm::run::Run;
 use crate::sst::{Compression, Table};
 
 /// One compaction: what it merges, moves and drops. Nothing else changes these
@@ -129,7 +130,7 @@ impl Plan {
     }
 
     /// The tables to merge, as few sorted runs.
-    pub(super) fn runs(&self) -> Vec<Vec<Arc<Table>>> {
+    pub(super) fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Vec<Arc<Table>>> = Vec::new();
         // In the order of their smallest keys: each goes to a run that has ended.
         let mut tables: Vec<_> = self.inputs.iter().map(|(_, table)| table).collect();
@@ -143,7 +144,7 @@ impl Plan {
                 None => runs.push(vec![Arc::clone(table)]),
             }
         }
-        runs
+        runs.into_iter().map(Run::of_tables).collect()
     }
 
     /// The levels after the plan was carried out, and merging made `outputs`.

@@ -173,7 +173,7 @@ impl Engine {
         for shard in &self.shards {
             // One that is damaged cannot be merged, and says so.
             let view = Arc::clone(&shard.lock().view);
-            view.levels.runs(range)?;
+            view.levels.check_sound(range)?;
         }
         let mut targets = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {

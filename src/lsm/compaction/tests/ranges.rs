@@ -1,12 +1,12 @@
 //! The same with range tombstones.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::*;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::ranges::successor;
-use crate::lsm::{Cursor, Direction, Frozen, Mutable, Step, View};
+use crate::lsm::tests::walk;
+use crate::lsm::{Direction, Frozen, View};
 
 impl Tree {
     fn delete_range(&mut self, memtable: &mut Memtable, start: Vec<u8>, end: Vec<u8>) {
@@ -46,22 +46,9 @@ impl Tree {
     /// Walks over everything, at each bound somebody may ask for.
     fn check_walks(&self, frozen: Vec<Arc<Frozen>>) {
         let view = View { frozen, levels: self.levels.clone(), ..View::default() };
-        let unbounded = (Bound::Unbounded, Bound::Unbounded);
         for bound in self.snapshots.iter().copied().chain([SEQ_MAX]) {
             for direction in [Direction::Forward, Direction::Backward] {
-                let mut mutable = Mutable::default();
-                mutable.finish();
-                let rows = self.sim.block_on(async {
-                    let sim = &self.sim;
-                    let cursor =
-                        Cursor::new(sim, &view, mutable, direction, bound, &unbounded, None);
-                    let mut cursor = cursor.await.expect("sound tables");
-                    let mut rows = Vec::new();
-                    while let Step::Row(row) = cursor.step(sim).await.expect("sound") {
-                        rows.push((row.key.into_vec(), row.value.into_vec()));
-                    }
-                    rows
-                });
+                let rows = walk(&self.sim, &view, direction, bound, None);
                 let expected = self.model.keys();
                 let expected = expected.filter_map(|k| Some((k.clone(), self.expected(k, bound)?)));
                 let mut expected: Vec<_> = expected.collect();
