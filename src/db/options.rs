@@ -23,7 +23,7 @@ const MEMORY_MIN: u64 = 4 * MIB;
 const SEGMENT_FIRST_BYTES: u64 = MIB;
 
 /// Immutable memtables a shard may have before its writers wait.
-const FROZEN_MAX: usize = 2;
+const FROZEN_MAX: usize = 1;
 
 /// Buffers of a stream's mapping: while one is written, others fill up.
 const MAP_SLOTS: usize = 8;
@@ -296,7 +296,7 @@ impl Options {
 
     /// The bytes at which a shard's memtable is flushed, in place of what the
     /// memory budget gives: 40 % of it over all shards, each with one memtable
-    /// that is written to and two on their way into tables.
+    /// that is written to and one on its way into a table.
     ///
     /// ```
     /// let options = ourodb::Options::default().memtable_bytes(16 << 20);
@@ -322,7 +322,7 @@ impl Options {
     }
 
     /// The largest log segment in bytes, a multiple of 4096 and at least 8192,
-    /// in place of a sixteenth of the memory budget (1 to 64 MiB). Segments
+    /// in place of a 64th of the memory budget (1 to 64 MiB). Segments
     /// start at 1 MiB and double up to this. A batch fits in the first segment.
     ///
     /// ```
@@ -539,7 +539,7 @@ impl Options {
             }
         }
         let max_bytes = match self.wal_segment_bytes {
-            None => round_up_u64((memory / 16).clamp(MIB, 64 * MIB)),
+            None => round_up_u64((memory / 64).clamp(MIB, 64 * MIB)),
             Some(bytes)
                 if bytes.is_multiple_of(UNIT_U64)
                     && (2 * UNIT_U64..=SEGMENT_BYTES_MAX).contains(&bytes) =>

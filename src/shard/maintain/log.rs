@@ -16,8 +16,10 @@ use crate::wal::{
     Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
 };
 
-/// Free segments that wait to be used again.
-const FREE_SEGMENTS_MAX: usize = 2;
+/// Free segments that wait to be used again, at least. There may be as many as
+/// hold log: that grows and shrinks with every flush, and each segment that is
+/// made anew is written once before.
+const FREE_SEGMENTS_MIN: usize = 2;
 
 impl Engine {
     pub(super) async fn log_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
@@ -211,12 +213,17 @@ impl Engine {
             // stream's first segment starts.
             owner.stream.drop_oldest(below.len());
         }
-        for segment in below {
-            if owner.maker.is_full_size(&segment) && free.len() < FREE_SEGMENTS_MAX {
-                free.push(segment);
-            } else {
-                discard(io, segment.file.path()).await;
-            }
+        free.extend(below);
+        let (live, _) = owner.stream.segment_counts();
+        let free_max = live.max(FREE_SEGMENTS_MIN);
+        let mut kept = 0;
+        let is_needless = |segment: &mut Arc<Segment>| {
+            let is_kept = owner.maker.is_full_size(segment) && kept < free_max;
+            kept += usize::from(is_kept);
+            !is_kept
+        };
+        for segment in free.extract_if(.., is_needless) {
+            discard(io, segment.file.path()).await;
         }
         self.free_old_streams(io).await
     }
