@@ -15,10 +15,11 @@
 //! * *retired*: the link is cleared, but readers that are pinned may still be
 //!   there, until their pins have ended (see [`super::epoch`]).
 //!
-//! Whoever publishes a block may *hold* it ([`Held`]), without a pin and for as
-//! long as it likes. Holds are counted, and only a hold gives another one, so
-//! that there are none any more once the last is gone. A retired block is free
-//! when its pins and its holds have ended, whichever is last.
+//! Whoever publishes or finds a block may *hold* it ([`Held`]), without a pin and
+//! for as long as it likes. Holds are counted, and only a pin or a hold gives
+//! another one, so that there are none any more once the last of both is gone. A
+//! retired block is free when its pins and its holds have ended, whichever is
+//! last.
 //!
 //! The frames of a block do not lie side by side: a device reads into one frame
 //! at a time, and longer blocks are copied into theirs.
@@ -500,7 +501,7 @@ impl fmt::Debug for Links {
 
 /// The bytes of a block that nobody writes for 'a.
 struct Parts<'a> {
-    frames: &'a Frames,
+    frames: &'a Arc<Frames>,
     first: u32,
     bytes: usize,
 }
@@ -508,7 +509,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Frame by frame.
     fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (frames, mut left) = (self.frames, self.bytes);
+        let (frames, mut left) = (&**self.frames, self.bytes);
         frames.chain(self.first).map(move |number| {
             let bytes = left.min(UNIT);
             left -= bytes;
@@ -550,6 +551,13 @@ impl<'a> Hit<'a> {
         self.parts.gather(into);
     }
 
+    /// Holds the block, also when the guard is gone.
+    pub(crate) fn hold(&self) -> Held {
+        // The pin keeps the block from being free before it is held. Relaxed: who
+        // reclaims it sees that the pin has ended, and with that the hold.
+        Held::another(self.parts.frames, self.parts.first)
+    }
+
     /// The block, frame by frame.
     #[cfg(test)]
     pub(super) fn parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -565,6 +573,13 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// One more hold of a block that a pin or a hold keeps meanwhile.
+    fn another(frames: &Arc<Frames>, first: u32) -> Self {
+        let before = frames.note(first).holds.fetch_add(1, Ordering::Relaxed);
+        assert!(before & !UNSEEN < UNSEEN / 2, "a block is held too often");
+        Self { frames: Arc::clone(frames), first }
+    }
+
     fn parts(&self) -> Parts<'_> {
         let bytes = self.frames.note(self.first).bytes.load(Ordering::Relaxed) as usize;
         Parts { frames: &self.frames, first: self.first, bytes }
@@ -584,9 +599,7 @@ impl Held {
 impl Clone for Held {
     fn clone(&self) -> Self {
         // Relaxed: this hold keeps the block meanwhile.
-        let before = self.frames.note(self.first).holds.fetch_add(1, Ordering::Relaxed);
-        assert!(before & !UNSEEN < UNSEEN / 2, "a block is held too often");
-        Self { frames: Arc::clone(&self.frames), first: self.first }
+        Self::another(&self.frames, self.first)
     }
 }
 

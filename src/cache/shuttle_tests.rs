@@ -78,6 +78,14 @@ fn use_block(table: &CachedTable, uid: u64, block: u32, bytes: usize) {
             let parts = hit.parts();
             thread::yield_now();
             assert!(parts.eq(expected.chunks(UNIT)), "block {block} of table {uid}");
+            if choose(2) == 0 {
+                let held = hit.hold();
+                drop(guard);
+                thread::yield_now();
+                let mut bytes = Vec::new();
+                held.gather(&mut bytes);
+                assert_eq!(bytes, expected, "held block {block} of table {uid}");
+            }
         }
         None => {
             drop(guard);

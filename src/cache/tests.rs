@@ -196,6 +196,26 @@ fn a_block_that_is_held_stays_when_it_leaves_the_cache() {
 }
 
 #[test]
+fn whoever_finds_a_block_may_hold_it() {
+    let cache = cache(4);
+    let table = cache.register(1, 100);
+    assert!(table.insert(0, &content(1, 0, UNIT)));
+    let held = {
+        let guard = cache.epochs().pin();
+        table.get(&guard, 0).expect("it was put in").hold()
+    };
+    for block in 1..100 {
+        assert!(table.insert(block, &content(1, block, UNIT)));
+    }
+    assert!(!table.contains(0));
+    assert_eq!(held.whole(), Some(&content(1, 0, UNIT)[..]));
+    drop(table);
+    assert!(cache.frames.take(4 * UNIT).is_none());
+    drop(held);
+    assert!(cache.frames.take(4 * UNIT).is_some());
+}
+
+#[test]
 fn what_is_read_into_a_frame_stays_there() {
     let cache = cache(4);
     let table = cache.register(1, 3);
