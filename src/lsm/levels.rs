@@ -68,7 +68,7 @@ impl Member {
         below && above
     }
 
-    pub(super) fn sound(&self) -> Result<Arc<Table>> {
+    pub(crate) fn sound(&self) -> Result<Arc<Table>> {
         match self {
             Self::Sound(table) => Ok(Arc::clone(table)),
             Self::Damaged { error, .. } => Err(error.clone()),
