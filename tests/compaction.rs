@@ -230,10 +230,82 @@ fn a_damaged_table_is_not_merged_and_all_other_keys_are_there() {
         db.compact(..).wait().expect_err("a block of an input is damaged")
     };
     assert_eq!(error.kind(), ErrorKind::Corruption);
+    // Who asks again is told soon: writers would wait for as long.
+    let asked_ns = sim.now_ns();
+    let again = db.compact(..).wait().expect_err("it still is");
+    assert_eq!(again.kind(), ErrorKind::Corruption);
+    assert!(sim.now_ns() - asked_ns < 10 * SECOND_NS);
     assert!(check(&db, &model) <= lost_first);
     // Writes go on, however many tables that makes.
     write(&db, &mut model, &mut rng, 300, 4000);
     check(&db, &model);
+}
+
+/// A manifest whose last write failed takes no more tables: none are made for it.
+#[test]
+fn nothing_is_merged_for_a_poisoned_manifest() {
+    let mut poisoned = 0;
+    for k in 1.. {
+        let sim = Sim::new(k);
+        let (mut model, mut rng) = (Model::new(), Rng(4));
+        let db = open(&sim);
+        write(&db, &mut model, &mut rng, 100, 600);
+        db.flush().wait().expect("a flush");
+        sim.set_faults(Faults::default().fail_kth(k, FaultKind::Io, false));
+        let compacted = db.compact(..).wait();
+        let injected = sim.faults_injected();
+        sim.set_faults(Faults::default());
+        if injected == 0 {
+            break;
+        }
+        if compacted.is_ok() || db.put(b"key", b"value").wait().is_ok() {
+            continue;
+        }
+        poisoned += 1;
+        let error = db.compact(..).wait().expect_err("nothing can be put in place");
+        assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
+        // What was merged before goes.
+        sim.run_for(SECOND_NS);
+        let (files, reads) = (table_files(&sim), db.stats().device_read_bytes);
+        sim.run_for(300 * SECOND_NS);
+        assert_eq!(table_files(&sim), files);
+        assert_eq!(db.stats().device_read_bytes, reads);
+        assert_same(&db, &model);
+        drop(db);
+        sim.kill();
+        let db = open(&sim);
+        db.compact(..).wait().expect("a compaction");
+        assert_same(&db, &model);
+    }
+    assert!(poisoned > 1);
+}
+
+/// A table that was found damaged when it was opened keeps all of level 0 from
+/// being merged, and nobody is told by a merging that fails.
+#[test]
+fn writers_do_not_wait_for_what_a_damaged_table_keeps_from_being_merged() {
+    for compaction in [Compaction::Leveled, Compaction::Tiered] {
+        let sim = Sim::new(9);
+        let options = || options(&sim).shards(1).compaction(compaction);
+        let (mut model, mut rng) = (Model::new(), Rng(9));
+        let db = Db::open("/db", options()).expect("an opening");
+        write(&db, &mut model, &mut rng, 300, 600);
+        db.compact(..).wait().expect("a compaction");
+        db.close().expect("a close");
+        let paths = sim.paths();
+        let is_table = |path: &&std::path::PathBuf| path.extension().is_some_and(|e| e == "sst");
+        let table = paths.iter().find(is_table).expect("there is a table");
+        let bytes = sim.file_bytes(table).expect("it is there").len() as u64;
+        sim.overwrite(table, bytes - 4000, b"damage to the footer");
+        let db = Db::open("/db", options()).expect("an opening");
+        assert_eq!(db.stats().damaged_tables, 1);
+        let mut written = Model::new();
+        write(&db, &mut written, &mut rng, 300, 3000);
+        assert!(db.stats().tables > 100, "{compaction:?}: nothing can be merged");
+        for (key, value) in &written {
+            assert_eq!(db.get(key).wait().expect("a newer table").as_deref(), Some(&value[..]));
+        }
+    }
 }
 
 #[test]

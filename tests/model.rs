@@ -3,37 +3,56 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use common::{Model, assert_same, tiny};
+use common::{Model, Rng, assert_same, tiny};
 use ourodb::sim::{Faults, Sim};
-use ourodb::{Batch, Db, Durability, Options};
+use ourodb::{Batch, Compaction, Compression, Db, Durability, Options};
 use proptest::prelude::*;
 
 /// A put or a delete.
 type Op = (Vec<u8>, Option<Vec<u8>>);
 
+/// Any bounds, also of no keys.
+type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+fn is_in((start, end): &Range, key: &[u8]) -> bool {
+    let is_behind_start = match start {
+        Bound::Included(start) => key >= &start[..],
+        Bound::Excluded(start) => key > &start[..],
+        Bound::Unbounded => true,
+    };
+    is_behind_start
+        && match end {
+            Bound::Included(end) => key <= &end[..],
+            Bound::Excluded(end) => key < &end[..],
+            Bound::Unbounded => true,
+        }
+}
+
 #[derive(Clone)]
 enum Action {
     Put(Vec<u8>, Vec<u8>, Durability),
     Delete(Vec<u8>, Durability),
-    /// Deletes what lies between, and including, two keys.
-    DeleteRange(Vec<u8>, Vec<u8>, Durability),
+    /// Deletes what lies between two keys.
+    DeleteRange(Range, Durability),
     /// Puts and deletes that are applied together, by WAL stream.
     Batch(Vec<Op>, Durability),
     /// Time passes.
     Rest(u64),
     Flush,
+    Compact(Range),
     /// Compares everything.
     Check,
-    /// A scan of a part, forward or backward, while writes go on.
+    /// A scan of a part, forward or backward, while other things happen, one
+    /// before each row.
     Scan {
-        from: Vec<u8>,
-        to: Vec<u8>,
+        range: Range,
         reverse: bool,
-        writes: Vec<(Vec<u8>, Vec<u8>)>,
+        meanwhile: Vec<Action>,
     },
     /// Closes and opens with this many owners.
     Reopen(usize),
@@ -45,13 +64,14 @@ impl std::fmt::Debug for Action {
     /// Short enough to read a failing history.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let short = |key: &[u8]| key[..key.len().min(8)].escape_ascii().to_string();
+        let bound = |bound: &Bound<Vec<u8>>| format!("{:?}", bound.as_ref().map(|key| short(key)));
         match self {
             Self::Put(key, value, how) => {
                 write!(f, "Put({}, {}, {how:?})", short(key), value.len())
             }
             Self::Delete(key, how) => write!(f, "Delete({}, {how:?})", short(key)),
-            Self::DeleteRange(from, to, how) => {
-                write!(f, "DeleteRange({}, {}, {how:?})", short(from), short(to))
+            Self::DeleteRange((from, to), how) => {
+                write!(f, "DeleteRange({}, {}, {how:?})", bound(from), bound(to))
             }
             Self::Batch(ops, how) => {
                 let ops = ops.iter().map(|(k, v)| (short(k), v.as_ref().map(Vec::len)));
@@ -59,11 +79,10 @@ impl std::fmt::Debug for Action {
             }
             Self::Rest(ms) => write!(f, "Rest({ms} ms)"),
             Self::Flush => write!(f, "Flush"),
+            Self::Compact((from, to)) => write!(f, "Compact({}, {})", bound(from), bound(to)),
             Self::Check => write!(f, "Check"),
-            Self::Scan { from, to, reverse, writes } => {
-                let writes = writes.iter().map(|(k, v)| (short(k), v.len()));
-                let writes: Vec<_> = writes.collect();
-                write!(f, "Scan({}, {}, {reverse}, {writes:?})", short(from), short(to))
+            Self::Scan { range: (from, to), reverse, meanwhile } => {
+                write!(f, "Scan({}, {}, {reverse}, {meanwhile:?})", bound(from), bound(to))
             }
             Self::Reopen(owners) => write!(f, "Reopen({owners})"),
             Self::CrashAfter(n, power_cut) => write!(f, "CrashAfter({n}, {power_cut})"),
@@ -86,6 +105,8 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         6 => proptest::collection::vec(any::<u8>(), 0..60),
         2 => (any::<u8>(), 200..900usize).prop_map(|(byte, len)| vec![byte; len]),
         1 => (any::<u8>(), 4000..6000usize).prop_map(|(byte, len)| vec![byte; len]),
+        // In tables, which a few of these split.
+        1 => (any::<u64>(), 6000..11_000usize).prop_map(|(seed, len)| Rng(seed).bytes(len)),
         // In value files.
         1 => (any::<u8>(), 65_537..80_000usize).prop_map(|(byte, len)| vec![byte; len]),
         // Not too often: in a file of its own.
@@ -102,21 +123,49 @@ fn durability() -> impl Strategy<Value = Durability> {
     ]
 }
 
-fn action(crashes: bool) -> impl Strategy<Value = Action> {
-    let write = (key(), proptest::option::weighted(0.7, value()));
+fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+    prop_oneof![
+        4 => key().prop_map(Bound::Included),
+        3 => key().prop_map(Bound::Excluded),
+        1 => Just(Bound::Unbounded),
+    ]
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    // Now and then the wrong way round: such a range has no keys.
+    (bound(), bound(), 0..8u8).prop_map(|(one, other, chance)| {
+        let key = |bound: &Bound<Vec<u8>>| match bound {
+            Bound::Included(key) | Bound::Excluded(key) => Some(key.clone()),
+            Bound::Unbounded => None,
+        };
+        match (key(&one), key(&other)) {
+            (Some(a), Some(b)) if a > b && chance > 0 => (other, one),
+            _ => (one, other),
+        }
+    })
+}
+
+/// What may also happen while a scan is open.
+fn step() -> impl Strategy<Value = Action> {
     prop_oneof![
         20 => (key(), value(), durability()).prop_map(|(k, v, how)| Action::Put(k, v, how)),
         6 => (key(), durability()).prop_map(|(k, how)| Action::Delete(k, how)),
-        2 => (key(), key(), durability())
-            .prop_map(|(from, to, how)| Action::DeleteRange(from, to, how)),
+        3 => (range(), durability()).prop_map(|(range, how)| Action::DeleteRange(range, how)),
+        1 => (1..2000u64).prop_map(Action::Rest),
+        2 => Just(Action::Flush),
+        1 => range().prop_map(Action::Compact),
+    ]
+}
+
+fn action(crashes: bool) -> impl Strategy<Value = Action> {
+    let write = (key(), proptest::option::weighted(0.7, value()));
+    prop_oneof![
+        32 => step(),
         5 => (proptest::collection::vec(write, 0..20), durability())
             .prop_map(|(ops, how)| Action::Batch(ops, how)),
-        1 => (1..400u64).prop_map(Action::Rest),
-        2 => Just(Action::Flush),
         2 => Just(Action::Check),
-        3 => (key(), key(), any::<bool>(),
-              proptest::collection::vec((key(), value()), 0..12))
-            .prop_map(|(from, to, reverse, writes)| Action::Scan { from, to, reverse, writes }),
+        3 => (range(), any::<bool>(), proptest::collection::vec(step(), 0..16))
+            .prop_map(|(range, reverse, meanwhile)| Action::Scan { range, reverse, meanwhile }),
         2 => (1..4usize).prop_map(Action::Reopen),
         if crashes { 5 } else { 0 } =>
             (0..60u64, any::<bool>()).prop_map(|(n, cut)| Action::CrashAfter(n, cut)),
@@ -295,17 +344,16 @@ impl World<'_> {
 
     /// Each WAL stream deletes its part of the range at one moment, one stream
     /// after the other.
-    fn delete_range(&mut self, from: &[u8], to: &[u8], how: Durability) {
-        let (from, to) = if from <= to { (from, to) } else { (to, from) };
+    fn delete_range(&mut self, range: &Range, how: Durability) {
         let db = self.db.as_ref().expect("open");
-        let within = self.keys.iter().filter(|key| from <= &key[..] && &key[..] <= to);
+        let within = self.keys.iter().filter(|key| is_in(range, key));
         let mut ops: BTreeMap<usize, Vec<Op>> = BTreeMap::new();
         for key in within {
             ops.entry(db.stream_of(key)).or_default().push((key.clone(), None));
         }
         let ops: Vec<Vec<Op>> = ops.into_values().collect();
         let streams: Vec<usize> = ops.iter().map(|ops| self.begin(ops, how)).collect();
-        let range = (Bound::Included(from.to_vec()), Bound::Included(to.to_vec()));
+        let range = range.clone();
         let delete = |db: &Db| db.delete_range(range).durability(how).wait().expect("a delete");
         if self.alive(delete).is_some() {
             for stream in streams {
@@ -314,29 +362,25 @@ impl World<'_> {
         }
     }
 
-    fn scan(&mut self, from: &[u8], to: &[u8], reverse: bool, writes: &[(Vec<u8>, Vec<u8>)]) {
-        let mut expected: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-        let (from, to) = if from <= to { (from, to) } else { (to, from) };
-        let bounds = (Bound::Excluded(from.to_vec()), Bound::Included(to.to_vec()));
-        if from != to {
-            expected.extend(self.model.range(bounds.clone()).map(|(k, v)| (k.clone(), v.clone())));
-        }
+    fn scan(&mut self, range: &Range, reverse: bool, meanwhile: &[Action]) {
+        let within = self.model.iter().filter(|(key, _)| is_in(range, key));
+        let mut expected: Vec<_> = within.map(|(k, v)| (k.clone(), v.clone())).collect();
         if reverse {
             expected.reverse();
         }
         let Some(mut rows) = self.alive(|db| {
-            let scan = db.scan(bounds.clone());
+            let scan = db.scan(range.clone());
             if reverse { scan.reverse().iter() } else { scan.iter() }
         }) else {
             return;
         };
         let mut found = Vec::new();
-        let mut writes = writes.iter();
+        let mut meanwhile = meanwhile.iter();
         loop {
             // What is written from here on must not be seen.
-            if let Some((key, value)) = writes.next() {
+            if let Some(action) = meanwhile.next() {
                 let before = self.openings;
-                self.write(&[(key.clone(), Some(value.clone()))], Durability::ProcessSafe);
+                self.act(action);
                 if self.openings != before {
                     return;
                 }
@@ -354,7 +398,7 @@ impl World<'_> {
         match action {
             Action::Put(key, value, how) => self.write(&[(key.clone(), Some(value.clone()))], *how),
             Action::Delete(key, how) => self.write(&[(key.clone(), None)], *how),
-            Action::DeleteRange(from, to, how) => self.delete_range(from, to, *how),
+            Action::DeleteRange(range, how) => self.delete_range(range, *how),
             Action::Batch(ops, how) => {
                 let streams: Vec<usize> = {
                     let db = self.db.as_ref().expect("open");
@@ -389,7 +433,10 @@ impl World<'_> {
                 let model = self.model.clone();
                 self.alive(|db| assert_same(db, &model));
             }
-            Action::Scan { from, to, reverse, writes } => self.scan(from, to, *reverse, writes),
+            Action::Compact(range) => {
+                self.alive(|db| db.compact(range.clone()).wait().expect("a compaction"));
+            }
+            Action::Scan { range, reverse, meanwhile } => self.scan(range, *reverse, meanwhile),
             Action::Reopen(owners) => {
                 if self.alive(|db| db.close().expect("a close")).is_some() {
                     // All of it is durable now.
@@ -405,6 +452,18 @@ impl World<'_> {
     }
 }
 
+/// The keys that are ever written.
+fn keys_of(actions: &[Action], keys: &mut Vec<Vec<u8>>) {
+    for action in actions {
+        match action {
+            Action::Put(key, ..) | Action::Delete(key, _) => keys.push(key.clone()),
+            Action::Batch(ops, _) => keys.extend(ops.iter().map(|op| op.0.clone())),
+            Action::Scan { meanwhile, .. } => keys_of(meanwhile, keys),
+            _ => {}
+        }
+    }
+}
+
 fn run(
     open: &dyn Fn(usize) -> Db,
     run: Run<'_>,
@@ -414,15 +473,7 @@ fn run(
     actions: &[Action],
 ) {
     let mut keys = Vec::new();
-    for action in actions {
-        match action {
-            Action::Put(key, ..) | Action::Delete(key, _) => keys.push(key.clone()),
-            Action::DeleteRange(from, to, _) => keys.extend([from.clone(), to.clone()]),
-            Action::Batch(ops, _) => keys.extend(ops.iter().map(|op| op.0.clone())),
-            Action::Scan { writes, .. } => keys.extend(writes.iter().map(|w| w.0.clone())),
-            _ => {}
-        }
-    }
+    keys_of(actions, &mut keys);
     let mut world = World {
         open,
         run,
@@ -451,11 +502,32 @@ fn run(
     world.act(&Action::Check);
 }
 
+/// What may be different from one opening to the next, drawn anew for each.
+fn varied(options: Options, rng: &mut Rng) -> Options {
+    let compaction = match rng.below(5) {
+        0 | 1 => Compaction::Tiered,
+        // Nothing is ever beyond it.
+        2 => Compaction::Fifo { max_bytes: Some(1 << 40), max_age: None },
+        _ => Compaction::Leveled,
+    };
+    let from = rng.below(8) as u8;
+    options
+        .compaction(compaction)
+        .levels(2 + rng.below(6) as u8)
+        .size_ratio(2 + rng.below(9) as u32)
+        .table_bytes(64 << 10)
+        .compression_from(from, Compression::Lz4)
+        .cache_bytes([0, 18 << 10, 48 << 10, 1 << 20][rng.below(4) as usize])
+}
+
 fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
     let sim = Sim::new(seed);
     sim.set_faults(faults.clone());
-    let open =
-        |owners| Db::open("/db", tiny(&sim).shards(shards).owners(owners)).expect("an opening");
+    let rng = RefCell::new(Rng(seed));
+    let open = |owners| {
+        let options = varied(tiny(&sim), &mut rng.borrow_mut());
+        Db::open("/db", options.shards(shards).owners(owners)).expect("an opening")
+    };
     let alive = |work: &mut dyn FnMut()| {
         sim.until_crash(work);
     };
@@ -467,7 +539,7 @@ fn on_simulator(seed: u64, shards: usize, actions: &[Action], faults: &Faults) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200,
+        cases: 120,
         failure_persistence: None,
         rng_seed: proptest::test_runner::RngSeed::Fixed(20_261_120),
         ..ProptestConfig::default()
@@ -515,6 +587,7 @@ proptest! {
         actions in proptest::collection::vec(action(false), 1..60),
     ) {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let rng = RefCell::new(Rng(actions.len() as u64));
         let open = |owners| {
             let io = if blocking { ourodb::IoBackend::Blocking } else { ourodb::IoBackend::Ring };
             let options = Options::default()
@@ -523,6 +596,7 @@ proptest! {
                 .owners(owners)
                 .memtable_bytes(4096)
                 .wal_segment_bytes(16 << 10);
+            let options = varied(options, &mut rng.borrow_mut());
             Db::open(dir.path(), options).expect("an opening")
         };
         let alive = |work: &mut dyn FnMut()| work();

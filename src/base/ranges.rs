@@ -115,6 +115,8 @@ pub(crate) enum Place<'a> {
 pub(crate) struct RangeTombstones {
     fragments: Vec<Fragment>,
     bytes: usize,
+    /// Sequence numbers of all fragments together.
+    numbers: usize,
 }
 
 impl RangeTombstones {
@@ -133,7 +135,8 @@ impl RangeTombstones {
         let is_apart = |pair: &[Fragment]| !pair[0].end.is_empty() && pair[0].end <= pair[1].start;
         assert!(joined.windows(2).all(is_apart), "fragments are disjoint and in order");
         let bytes = joined.iter().map(Fragment::bytes).sum();
-        Self { fragments: joined, bytes }
+        let numbers = joined.iter().map(|fragment| fragment.seqs.len()).sum();
+        Self { fragments: joined, bytes, numbers }
     }
 
     /// All of these, which may overlap.
@@ -216,6 +219,8 @@ impl RangeTombstones {
         let old = &self.fragments[first..first + count];
         self.bytes -= old.iter().map(Fragment::bytes).sum::<usize>();
         self.bytes += pieces.iter().map(Fragment::bytes).sum::<usize>();
+        self.numbers -= old.iter().map(|fragment| fragment.seqs.len()).sum::<usize>();
+        self.numbers += pieces.iter().map(|fragment| fragment.seqs.len()).sum::<usize>();
         self.fragments.splice(first..first + count, pieces);
     }
 
@@ -226,6 +231,11 @@ impl RangeTombstones {
     /// How many fragments there are.
     pub(crate) fn len(&self) -> usize {
         self.fragments.len()
+    }
+
+    /// How many sequence numbers they have, all together.
+    pub(crate) fn numbers(&self) -> usize {
+        self.numbers
     }
 
     pub(crate) fn fragments(&self) -> &[Fragment] {

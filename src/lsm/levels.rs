@@ -76,7 +76,7 @@ impl Member {
         }
     }
 
-    pub(super) fn sound(&self) -> Result<Arc<Table>> {
+    pub(crate) fn sound(&self) -> Result<Arc<Table>> {
         match self {
             Self::Sound(table) => Ok(Arc::clone(table)),
             Self::Damaged { error, .. } => Err(error.clone()),

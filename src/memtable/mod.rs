@@ -84,6 +84,10 @@ pub struct Position {
 /// takes tens of microseconds.
 const RANGES_MAX: usize = 512;
 
+/// The same of their sequence numbers: the same range may be deleted again and
+/// again, and each time all of them are copied.
+const RANGE_NUMBERS_MAX: usize = 8192;
+
 /// The ordered map; see the module's text.
 pub struct Memtable {
     pool: Arc<ArenaPool>,
@@ -159,7 +163,7 @@ impl Memtable {
     /// Whether it has so many range tombstones that it had better be replaced:
     /// while a scan holds them, the next one is added to a copy.
     pub(crate) fn has_many_ranges(&self) -> bool {
-        self.ranges.len() >= RANGES_MAX
+        self.ranges.len() >= RANGES_MAX || self.ranges.numbers() >= RANGE_NUMBERS_MAX
     }
 
     /// The range tombstones.

@@ -580,3 +580,15 @@ fn range_tombstones_stand_beside_the_entries() {
     }
     assert!(memtable.has_many_ranges());
 }
+
+#[test]
+fn the_same_range_deleted_again_and_again_fills_a_memtable() {
+    let mut memtable = Memtable::new(&ArenaPool::new(1 << 20));
+    let mut deletes = 0;
+    while !memtable.has_many_ranges() && deletes < 100_000 {
+        deletes += 1;
+        let tag = Tag::new(deletes, Kind::RangeDelete);
+        memtable.insert(b"a", tag, Payload::Inline(b"b"));
+    }
+    assert_eq!((deletes, memtable.ranges().len()), (super::RANGE_NUMBERS_MAX as SeqNo, 1));
+}

@@ -243,16 +243,17 @@ impl Io for Remote {
     }
 
     /// Sleeps on the owner; dropping the future ends that. Returns early when
-    /// the owner is gone.
+    /// the owner is gone. Takes no slot meanwhile: writes that are slowed down
+    /// must not keep others from reading.
     async fn sleep(&self, nanos: u64) {
         let Ok(permit) = self.mailbox.reserve().await else {
             return;
         };
         let (mut reply, answer) = oneshot::channel();
         permit.send(Message::Run(Box::new(move |spawner, io, slot| {
+            drop(slot);
             spawner.spawn("sleep", async move {
                 first_of(io.sleep(nanos), poll_fn(|cx| reply.poll_unwanted(cx))).await;
-                drop(slot);
                 reply.send(());
             });
         })));

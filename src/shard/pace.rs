@@ -18,6 +18,10 @@ const SLACK_NS: u64 = 1_000_000;
 /// Nobody waits for less: sleeping takes about as long.
 const WAIT_NS_MIN: u64 = 50_000;
 
+/// Nor for longer: by then it may be another rate. Who comes faster than that is
+/// held up once memtables are full.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
+
 /// Of the rate at which memtables are flushed.
 const FLUSH_PERCENT: u64 = 95;
 
@@ -49,7 +53,8 @@ impl Pace {
         };
         let now_ns = now_ns();
         let cost_ns = (bytes as u128 * 1_000_000_000 / u128::from(bytes_per_s)) as u64;
-        self.free_at_ns = self.free_at_ns.max(now_ns.saturating_sub(SLACK_NS)) + cost_ns;
+        let free_at_ns = self.free_at_ns.max(now_ns.saturating_sub(SLACK_NS)) + cost_ns;
+        self.free_at_ns = free_at_ns.min(now_ns + WAIT_NS_MAX);
         let wait_ns = self.free_at_ns.saturating_sub(now_ns);
         if wait_ns < WAIT_NS_MIN { 0 } else { wait_ns }
     }
@@ -186,6 +191,17 @@ mod tests {
         assert_eq!(waits[39], 3_000_000);
         assert_eq!(pace.take(100, || now_ns + 1_000_000_000), 0, "after a rest");
         assert_eq!(Pace::default().take(1 << 30, || unreachable!("no clock is needed")), 0);
+    }
+
+    #[test]
+    fn nobody_waits_long_for_a_rate_of_the_past() {
+        let mut pace = Pace { bytes_per_s: Some(BYTES_PER_S_MIN), ..Pace::default() };
+        let now_ns = 5_000_000_000;
+        for _ in 0..100 {
+            assert!(pace.take(64 << 10, || now_ns) <= WAIT_NS_MAX);
+        }
+        pace.bytes_per_s = Some(1 << 30);
+        assert!(pace.take(100, || now_ns + WAIT_NS_MAX) < WAIT_NS_MIN);
     }
 
     #[test]

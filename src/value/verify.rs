@@ -168,8 +168,9 @@ impl ValueCheck {
     ///
     /// A commit says in one record which tables there are, what they refer to
     /// more, and what is dropped; so the two agree after any crash. They cease to
-    /// only when a table goes that could not be read (damaged, and too old for
-    /// FIFO): what it referred to stays in the ledger, and its space is lost.
+    /// only when a table is dropped that cannot be read (damaged, and too old for
+    /// FIFO, or deleted by a range): what it referred to stays in the ledger, and
+    /// its space is lost.
     pub(crate) async fn compare<I: Io>(
         &mut self,
         inspection: &mut Inspection<'_, I>,

@@ -121,3 +121,38 @@ fn a_missing_cut_or_exchanged_file_refuses_its_keys_alone() {
         },
     );
 }
+
+/// What else would the oldest table, which cannot be read, keep for ever.
+#[test]
+fn a_damaged_table_is_dropped_and_leaves_its_values_behind() {
+    let sim = Sim::new(2);
+    let fifo = Compaction::Fifo { max_bytes: Some(200 << 10), max_age: None };
+    let sim_io = || IoBackend::Sim(sim.clone());
+    let options = || options(sim_io()).shards(1).memtable_bytes(4096).compaction(fifo);
+    let db = Db::open("/db", options()).unwrap();
+    db.put(b"long", &value(70 * KIB, 1)).wait().unwrap();
+    db.close().unwrap();
+    let tables = |sim: &Sim| {
+        let is_one = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
+        sim.paths().into_iter().filter(is_one).collect::<Vec<_>>()
+    };
+    let db = Db::open("/db", options()).unwrap();
+    db.flush().wait().unwrap();
+    db.close().unwrap();
+    let [path] = &tables(&sim)[..] else { panic!("one table") };
+    sim.overwrite(path, 4096 + 10, b"damage");
+    let db = Db::open("/db", options()).unwrap();
+    corrupt(&db, b"long", &path.display().to_string());
+    for i in 0..1000u32 {
+        db.put(&i.to_be_bytes(), &[7; 300]).wait().unwrap();
+    }
+    sim.run_for(1000 * MS);
+    assert!(db.stats().table_bytes <= 200 << 10);
+    assert!(!tables(&sim).contains(path));
+    assert_eq!(db.get(b"long").wait().unwrap(), None);
+    // The value stays: nobody could say that it was there.
+    assert_eq!(db.stats().value_files, 1);
+    db.close().unwrap();
+    let db = Db::open("/db", options()).unwrap();
+    assert_eq!(db.get(&999u32.to_be_bytes()).wait().unwrap().unwrap(), [7; 300][..]);
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Result;
+use crate::base::error::{ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ranges::RangeTombstones;
 use crate::io::Io;
@@ -90,15 +90,33 @@ pub(crate) async fn compact<I: Io>(
     let dropped = plan.drops.iter().filter(|_| has_values);
     let sound = dropped.filter_map(|(_, member)| member.sound().ok());
     for table in sound {
-        let mut iter = RunIter::bypassing(&Run::of_tables(vec![table]), read_bytes);
-        iter.seek_to_first(io).await?;
-        while let Some((_, tag)) = iter.current() {
-            values.dropped(tag, iter.value()).map_err(|error| error.at(&place.dir, 0))?;
-            iter.next(io).await?;
-            slice_end().await;
+        match drop_values(io, table, read_bytes, place, &mut values).await {
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                // It goes all the same: damage must not keep what is older.
+                tracing::warn!(%error, "a table that is dropped leaves long values behind");
+            }
+            read => read?,
         }
     }
     Ok((outputs.finish().await?, values))
+}
+
+/// Says which long values a table refers to that is dropped.
+async fn drop_values<I: Io>(
+    io: &I,
+    table: Arc<Table>,
+    read_bytes: usize,
+    place: &TablePlace,
+    values: &mut Changes,
+) -> Result<()> {
+    let mut iter = RunIter::bypassing(&Run::of_tables(vec![table]), read_bytes);
+    iter.seek_to_first(io).await?;
+    while let Some((_, tag)) = iter.current() {
+        values.dropped(tag, iter.value()).map_err(|error| error.at(&place.dir, 0))?;
+        iter.next(io).await?;
+        slice_end().await;
+    }
+    Ok(())
 }
 
 /// How far the current table reaches.

@@ -152,7 +152,7 @@ pub(crate) fn due_in_s(levels: &Levels, hierarchy: &Hierarchy, calendar_s: u64) 
     match hierarchy.strategy {
         Strategy::Fifo { age_s_max: Some(age), .. } => {
             let oldest = fifo::oldest_written_s(levels)?;
-            Some((oldest + age + 1).saturating_sub(calendar_s))
+            Some(oldest.saturating_add(age).saturating_add(1).saturating_sub(calendar_s))
         }
         _ => None,
     }

@@ -5,7 +5,7 @@ mod ranges;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Hierarchy, Plan, Situation, Strategy, bytes, compact, pick};
+use super::{Hierarchy, Plan, Situation, Strategy, bytes, compact, due_in_s, pick};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::DbId;
 use crate::base::ranges::is_before;
@@ -420,6 +420,10 @@ fn first_in_first_out() {
     }
     let left: Vec<bool> = (0..4).map(|i| tree.get(&key(i), SEQ_MAX).is_some()).collect();
     assert_eq!(left, [false, false, false, true]);
+    // As good as never.
+    let strategy = Strategy::Fifo { bytes_max: None, age_s_max: Some(u64::MAX) };
+    let due = due_in_s(&tree.levels, &Hierarchy { strategy, ..leveled }, 1000);
+    assert_eq!(due, Some(u64::MAX - 1000));
 }
 
 #[test]

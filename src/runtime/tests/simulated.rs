@@ -89,6 +89,19 @@ fn a_future_may_be_dropped_at_every_poll() {
 }
 
 #[test]
+fn who_sleeps_holds_nobody_up() {
+    let m = machine(1);
+    let waker = CountingWaker::new();
+    let mut sleeps = Box::pin(m.remote.sleep(1000 * LONG_NS));
+    assert!(poll_once(&mut sleeps, &waker).is_none());
+    let (buf, read) = m.sim.block_on(m.remote.read(&m.file, 0, IoBuf::zeroed(UNIT)));
+    assert_eq!((read.unwrap(), buf[0]), (UNIT, 3));
+    assert!(m.sim.now_ns() < LONG_NS && poll_once(&mut sleeps, &waker).is_none());
+    m.sim.run_for(1000 * LONG_NS);
+    assert!(poll_once(&mut sleeps, &waker).is_some());
+}
+
+#[test]
 fn a_full_mailbox_holds_requests_back_until_one_completes() {
     let m = machine(2);
     let wakers: Vec<_> = (0..3).map(|_| CountingWaker::new()).collect();

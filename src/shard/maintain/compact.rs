@@ -62,8 +62,8 @@ impl Engine {
                     if let Err(error) = done {
                         tracing::warn!(%error, shard, "a compaction failed and will be tried again");
                         let retry_ns = match error.kind() {
-                            // Damage does not mend itself.
-                            ErrorKind::Corruption => DAMAGED_RETRY_NS,
+                            // Neither mends itself.
+                            ErrorKind::Corruption | ErrorKind::Poisoned => HOPELESS_RETRY_NS,
                             _ => self.limits.retry_ns,
                         };
                         pulses[at].not_before_ns = io.now_ns() + retry_ns;
@@ -113,16 +113,18 @@ impl Engine {
         let mut urgent: Option<(usize, usize)> = None;
         let mut tidy = None;
         for (at, (&shard, pulse)) in owner.shards.iter().zip(pulses).enumerate() {
-            let (view, writes, retain) = {
+            let (view, writes, retain, has_failed) = {
                 let state = self.shard(shard).lock();
                 let retain = state.published.retain(&self.clock);
-                (Arc::clone(&state.view), state.counts.writes, retain)
+                let has_failed = state.compaction_error.is_some();
+                (Arc::clone(&state.view), state.counts.writes, retain, has_failed)
             };
             if !pulse.is_known || pulse.writes != writes {
                 *pulse = Pulse { writes, since_ns: now_ns, is_known: true, ..*pulse };
             }
             let mut look_in = |ns: u64| later_ns = Some(later_ns.map_or(ns, |at| at.min(ns)));
-            if now_ns < pulse.not_before_ns {
+            // Unless somebody asked for it meanwhile.
+            if has_failed && now_ns < pulse.not_before_ns {
                 look_in(pulse.not_before_ns - now_ns);
                 continue;
             }
@@ -142,6 +144,7 @@ impl Engine {
                 }
                 continue;
             }
+            self.note_blocked(shard, &view);
             if urgent.is_some() {
                 continue;
             }
@@ -166,6 +169,19 @@ impl Engine {
         }
     }
 
+    /// Nothing is due. If there are many tables on level 0 all the same, and a
+    /// damaged one is why, writers are not to wait for them to be merged.
+    fn note_blocked(&self, shard: ShardId, view: &View) {
+        if view.levels.level(0).len() < self.limits.newest_tables_behind {
+            return;
+        }
+        let damage = view.levels.tables().find_map(|(_, member)| member.sound().err());
+        if let Some(error) = damage {
+            self.shard(shard).lock().compaction_error = Some(error);
+            self.shard(shard).wake_stalled();
+        }
+    }
+
     /// Returns when all that was acknowledged before the call, as far as it is
     /// in the range, is on the deepest level of its shard.
     pub(crate) async fn compact_all(&self, range: &KeyBounds) -> Result<()> {
@@ -187,6 +203,7 @@ impl Engine {
             self.owners[self.owner_of(shard.id)].retired.work.set();
         }
         for (shard, target) in targets {
+            let owner = &self.owners[self.owner_of(shard.id)];
             loop {
                 let seen = {
                     let state = shard.lock();
@@ -195,6 +212,9 @@ impl Engine {
                     }
                     if state.closed {
                         return Err(Error::closed());
+                    }
+                    if let Some(cause) = owner.stream.poisoned() {
+                        return Err(Error::poisoned(&cause));
                     }
                     if let Some(error) = &state.compaction_error {
                         return Err(error.clone());
@@ -217,6 +237,11 @@ impl Engine {
         io: &I,
         background: &Background,
     ) -> Result<()> {
+        // A poisoned manifest poisons the stream, too: what it would make could
+        // not be put in place, and would stay.
+        if let Some(cause) = owner.stream.poisoned() {
+            return Err(Error::poisoned(&cause));
+        }
         let shard = owner.shards[at];
         let limits = &self.limits.hierarchy;
         let plan = Arc::new(plan);
@@ -254,6 +279,12 @@ impl Engine {
             table.cache_in(owner.cache.as_ref());
         }
         let mut manifest = owner.manifests[at].lock().await;
+        if let Some(cause) = manifest.poisoned() {
+            // By a flush meanwhile: it does not name these tables.
+            let error = Error::poisoned(cause);
+            discard_all(io, &place).await;
+            return Err(error);
+        }
         let installed =
             self.install(owner, shard, &plan, (&outputs, changes), &mut manifest, io).await;
         if let Err(error) = installed {
@@ -299,9 +330,6 @@ impl Engine {
         manifest: &mut Manifest,
         io: &I,
     ) -> Result<()> {
-        if let Some(cause) = manifest.poisoned() {
-            return Err(Error::poisoned(cause));
-        }
         // Only who holds the manifest changes the levels.
         let view = Arc::clone(&self.shard(shard).lock().view);
         let levels = plan.applied(&view.levels, outputs).expect("nobody else changed the inputs");
@@ -380,8 +408,9 @@ impl Engine {
     }
 }
 
-/// A compaction that met damage is not tried again for so long.
-const DAMAGED_RETRY_NS: u64 = 60_000_000_000;
+/// A compaction that met damage, or whose result cannot be put in place, is not
+/// tried again for so long.
+const HOPELESS_RETRY_NS: u64 = 60_000_000_000;
 
 /// Removes the files that a failed job has begun.
 pub(super) async fn discard_all<I: Io>(io: &I, place: &TablePlace) {
