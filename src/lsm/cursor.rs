@@ -43,7 +43,8 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// A key and its value, or the reference to it, as the kind says.
+/// A key and its value, or the reference to it, as the kind says; where only
+/// keys are wanted, no value.
 pub(crate) struct Row {
     pub(crate) key: Box<[u8]>,
     pub(crate) kind: Kind,
@@ -58,6 +59,8 @@ pub(crate) struct Mutable {
     end: bool,
     /// The memtable's range tombstones. Later ones are not for this scan.
     ranges: Arc<RangeTombstones>,
+    /// Nobody wants values: neither these nor those of other sources are copied.
+    keys_only: bool,
 }
 
 /// A value taken out of a memtable under the lock: long ones are shared.
@@ -67,9 +70,15 @@ enum Copied {
 }
 
 impl Mutable {
+    /// An empty buffer, of a walk that copies no values if these are not wanted.
+    pub(crate) fn new(keys_only: bool) -> Self {
+        Self { keys_only, ..Self::default() }
+    }
+
     /// Adds an entry behind those that are there.
     pub(crate) fn push(&mut self, entry: &Entry<'_>) {
         let value = match &entry.value {
+            _ if self.keys_only => Copied::Short(Box::default()),
             ValueRef::Inline(value) => Copied::Short((*value).into()),
             ValueRef::Shared(value) => Copied::Shared(Arc::clone(value)),
         };
@@ -168,6 +177,7 @@ pub(crate) enum Step {
 pub(crate) struct Cursor {
     direction: Direction,
     bound: SeqNo,
+    keys_only: bool,
     /// Newest first: for any one key, all of one is newer than all of the next.
     sources: Vec<Source>,
     deletions: Deletions,
@@ -199,7 +209,8 @@ impl Cursor {
     /// A walk over `view` and a mutable memtable's buffer, from the first entry
     /// at or after (forward), or the last one strictly before (backward), the
     /// internal key `from`; `None` is the very beginning or end. Tables without
-    /// keys in `range` are left out.
+    /// keys in `range` are left out. Values are copied unless the buffer says
+    /// otherwise.
     pub(crate) async fn new<I: Io>(
         io: &I,
         view: &View,
@@ -210,6 +221,7 @@ impl Cursor {
         from: Option<(&[u8], Tag)>,
     ) -> Result<Self> {
         let runs = view.levels.runs(range)?;
+        let keys_only = mutable.keys_only;
         let mut sources = Vec::with_capacity(1 + view.frozen.len() + runs.len());
         let mut deletions = Deletions::new(direction, bound);
         deletions.add(0, [&mutable.ranges]);
@@ -244,7 +256,7 @@ impl Cursor {
         let order = Vec::with_capacity(sources.len());
         let passed = vec![0; sources.len()];
         let mut cursor =
-            Self { direction, bound, sources, deletions, passed, order, pending: None };
+            Self { direction, bound, keys_only, sources, deletions, passed, order, pending: None };
         for source in 0..cursor.sources.len() {
             cursor.enqueue(source);
         }
@@ -311,7 +323,7 @@ impl Cursor {
                 Direction::Forward if visible && !same_key => {
                     self.pending = Some(Pending { key: key.into(), found: None });
                     if let Some(kind) = kind {
-                        let value = self.sources[source].copy_value();
+                        let value = self.copy_value(source);
                         row = Some(Row { key: Box::from(key), kind, value });
                     }
                 }
@@ -322,9 +334,11 @@ impl Cursor {
                         row = self.take_pending();
                         self.pending = Some(Pending { key, found: None });
                     }
-                    if visible && let Some(pending) = &mut self.pending {
-                        let source = &self.sources[source];
-                        pending.found = kind.map(|kind| (kind, source.copy_value()));
+                    if visible {
+                        let found = kind.map(|kind| (kind, self.copy_value(source)));
+                        if let Some(pending) = &mut self.pending {
+                            pending.found = found;
+                        }
                     }
                 }
             }
@@ -340,6 +354,11 @@ impl Cursor {
                 return Ok(Step::Row(row));
             }
         }
+    }
+
+    /// The value that a source is at, if anybody wants it.
+    fn copy_value(&self, source: usize) -> Box<[u8]> {
+        if self.keys_only { Box::default() } else { self.sources[source].copy_value() }
     }
 
     /// Backward: the row of the key that was passed completely.

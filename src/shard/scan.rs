@@ -41,6 +41,9 @@ pub(crate) struct ScanRange {
     pub(crate) start: Bound<Box<[u8]>>,
     pub(crate) end: Bound<Box<[u8]>>,
     pub(crate) direction: Direction,
+    /// Rows come without their values, which are neither copied nor read from
+    /// value files.
+    pub(crate) keys_only: bool,
 }
 
 impl ScanRange {
@@ -77,7 +80,7 @@ impl ScanRange {
     }
 }
 
-/// A key and its value.
+/// A key and its value; none where only keys are wanted.
 pub(crate) type Row = (Box<[u8]>, Loaded);
 
 /// A scan under way.
@@ -191,7 +194,7 @@ impl Scanner {
     /// The row with its value.
     async fn read<I: Io>(&self, ios: &[I], index: usize, row: Unread) -> Result<Row> {
         let Unread { key, kind, value } = row;
-        if kind != Kind::Indirect {
+        if kind != Kind::Indirect || self.range.keys_only {
             return Ok((key, Loaded::Own(value)));
         }
         let shard = self.engine.shard(self.shards[index].shard);
@@ -258,7 +261,7 @@ impl ShardScan {
             Some(key) => Some(range.after(key)),
             None => range.from(),
         };
-        let mut mutable = Mutable::default();
+        let mut mutable = Mutable::new(range.keys_only);
         let view: Arc<View> = {
             let state = engine.shard(self.shard).lock();
             if state.closed {
@@ -336,7 +339,9 @@ impl ShardScan {
             looked += 1;
             if entry.tag.seq() <= self.bound {
                 bytes += entry.key.len();
-                if let ValueRef::Inline(value) = &entry.value {
+                if let ValueRef::Inline(value) = &entry.value
+                    && !range.keys_only
+                {
                     bytes += value.len();
                 }
                 out.push(&entry);
