@@ -120,20 +120,20 @@ fn rows(c: &mut Criterion) {
 #[derive(Clone, Copy)]
 enum Deleted {
     /// A tombstone for each key, in memtables: the keys' entries are in tables.
-    ByKeyInMemory,
+    KeysInMemory,
     /// The same, once compaction has come to rest.
-    ByKey,
+    Keys,
     /// One range tombstone in each shard's memtable.
-    ByRange,
+    Range,
 }
 
 /// The row behind a stretch of deleted keys.
 fn deleted(c: &mut Criterion) {
     let mut group = c.benchmark_group("scan of a row behind a million deleted");
     for (name, deleted) in [
-        ("tombstones in memtables", Deleted::ByKeyInMemory),
-        ("tombstones, compacted", Deleted::ByKey),
-        ("delete_range", Deleted::ByRange),
+        ("tombstones in memtables", Deleted::KeysInMemory),
+        ("tombstones, compacted", Deleted::Keys),
+        ("delete_range", Deleted::Range),
     ] {
         let dir = tempfile::tempdir().expect("a temporary directory");
         // Memtables with room for all the tombstones.
@@ -144,16 +144,16 @@ fn deleted(c: &mut Criterion) {
         });
         settle(&db);
         match deleted {
-            Deleted::ByKeyInMemory | Deleted::ByKey => {
+            Deleted::KeysInMemory | Deleted::Keys => {
                 write(&db, 0..DELETED, |batch, i| {
                     batch.delete(&key(i));
                 });
             }
-            Deleted::ByRange => {
+            Deleted::Range => {
                 db.delete_range(key(0)..key(DELETED)).wait().expect("a range delete");
             }
         }
-        if matches!(deleted, Deleted::ByKey) {
+        if matches!(deleted, Deleted::Keys) {
             settle(&db);
         }
         group.sample_size(10);
