@@ -23,9 +23,9 @@ pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, DeleteRange, Flush, Get, GetFuture, GetWith,
-    GetWithFuture, IoBackend, KeyRange, LevelStats, MultiGet, MultiGetFuture, OnShard, Options,
-    Put, Scan, ScanIter, ScanStream, Settings, Shard, Stats, Value, Write, WriteFuture, dump,
-    verify,
+    GetWithFuture, IoBackend, KeyIter, KeyRange, KeyStream, LevelStats, MultiGet, MultiGetFuture,
+    OnShard, Options, Put, Scan, ScanIter, ScanKeys, ScanStream, Settings, Shard, Stats, Value,
+    Write, WriteFuture, dump, verify,
 };
 pub use format::block::Compression;
 

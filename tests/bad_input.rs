@@ -10,6 +10,8 @@ mod child;
 mod damage;
 #[path = "bad_input/directory.rs"]
 mod directory;
+#[path = "bad_input/keys.rs"]
+mod keys;
 #[path = "bad_input/limits.rs"]
 mod limits;
 #[path = "bad_input/newer.rs"]

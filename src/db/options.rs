@@ -460,7 +460,9 @@ impl Options {
         self
     }
 
-    /// How tables of all levels are compressed: not at all by default.
+    /// How tables of all levels are compressed: not at all by default. With
+    /// [`Compression::Zstd`] opening fails as `Unsupported` unless this crate was
+    /// built with its feature `zstd`.
     ///
     /// ```
     /// use ourodb::{Compression, Options};
@@ -578,6 +580,9 @@ impl Options {
             return Err(Error::invalid(format!(
                 "tables of {bytes} bytes; {TABLE_BYTES_MIN} to {TABLE_BYTES_MAX} are allowed"
             )));
+        }
+        for compression in self.compression {
+            compression.check().map_err(Error::unsupported)?;
         }
         if matches!(self.compaction, Compaction::Fifo { max_bytes: None, max_age: None }) {
             return Err(Error::invalid(
@@ -774,5 +779,18 @@ mod tests {
         refused(Options::default().owners(4).cache_bytes(16 << 10));
         refused(Options::default().wal_segment_bytes(4096));
         refused(Options::default().wal_segment_bytes(10_000));
+    }
+
+    #[test]
+    fn zstd_is_refused_unless_it_was_built_in() {
+        for level in [0, LEVELS as u8 - 1] {
+            let options = Options::default().compression_from(level, Compression::Zstd);
+            let refused = options.derive(2).err();
+            assert_eq!(refused.is_none(), cfg!(feature = "zstd"));
+            if let Some(error) = refused {
+                assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+                assert!(error.to_string().contains("feature `zstd`"), "{error}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 
 use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
-use crate::db::{Db, ScanStream, Value};
+use crate::db::{Db, ScanKeys, ScanStream, Value};
 use crate::lsm::Direction;
 use crate::shard::{ScanRange, Scanner};
 
@@ -31,7 +31,7 @@ pub struct Scan {
 
 impl Scan {
     pub(super) fn new(db: &Db, bounds: KeyBounds) -> Self {
-        let range = ScanRange { bounds, direction: Direction::Forward };
+        let range = ScanRange { bounds, direction: Direction::Forward, keys_only: false };
         Self { db: db.clone(), range, limit: usize::MAX }
     }
 
@@ -62,6 +62,23 @@ impl Scan {
     pub fn limit(mut self, rows: usize) -> Self {
         self.limit = rows;
         self
+    }
+
+    /// A scan of the same keys that gives these alone: no value is copied, and no
+    /// file of long values is read.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"a", b"1").wait()?;
+    /// for key in db.scan(..).keys() {
+    ///     assert_eq!(key?, *b"a");
+    /// }
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn keys(mut self) -> ScanKeys {
+        self.range.keys_only = true;
+        ScanKeys::new(self)
     }
 
     /// Begins the scan: what the iterator sees is the database of this moment.

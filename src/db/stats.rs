@@ -21,6 +21,9 @@ use crate::lsm::LEVELS;
 pub struct LevelStats {
     /// Tables.
     pub tables: u64,
+    /// Sorted runs, over all shards: below level 0 one for each shard with tables
+    /// there. A lookup asks at most one table of each run of its shard.
+    pub runs: u64,
     /// Bytes of their files.
     pub bytes: u64,
     /// Entries: versions of keys.
@@ -63,6 +66,15 @@ pub struct Stats {
     /// Bytes of them that are in use: by values that are there, or were replaced
     /// and may still be read; rounded up to 4,096 for each.
     pub value_bytes: u64,
+    /// Bytes of tables that hold what nobody can read any more: deleted and
+    /// overwritten entries, and the deletes themselves. An estimate, from what each
+    /// table says of itself since it was written, so that it is there right after
+    /// an opening: who writes a table looks for a sample of its keys in the filters
+    /// of older ones. What was deleted by ranges is not in it.
+    pub garbage_bytes: u64,
+    /// Bytes of tables that compaction will merge next, once writes have
+    /// paused for a second; 0 when it has nothing left to do.
+    pub compaction_debt_bytes: u64,
     /// Bytes of memory that filters and indexes of tables take, with what leads
     /// to their cached blocks.
     pub pinned_bytes: u64,
@@ -124,9 +136,6 @@ pub struct Stats {
     pub compaction_written_bytes: u64,
     /// Tables that were moved as they were.
     pub tables_moved: u64,
-    /// Bytes of tables that compaction will merge next, once writes have
-    /// paused for a second; 0 when it has nothing left to do.
-    pub compaction_debt_bytes: u64,
     /// Times a write waited because memtables were full.
     pub write_stalls: u64,
     /// Writes that waited a little because flushes or compactions were behind,
@@ -196,15 +205,20 @@ pub struct Stats {
 }
 
 /// What [`Stats::fields`] calls the counts of each level.
-const LEVEL_NAMES: [[&str; 4]; LEVELS] = [
-    ["level_0_tables", "level_0_bytes", "level_0_entries", "level_0_tombstones"],
-    ["level_1_tables", "level_1_bytes", "level_1_entries", "level_1_tombstones"],
-    ["level_2_tables", "level_2_bytes", "level_2_entries", "level_2_tombstones"],
-    ["level_3_tables", "level_3_bytes", "level_3_entries", "level_3_tombstones"],
-    ["level_4_tables", "level_4_bytes", "level_4_entries", "level_4_tombstones"],
-    ["level_5_tables", "level_5_bytes", "level_5_entries", "level_5_tombstones"],
-    ["level_6_tables", "level_6_bytes", "level_6_entries", "level_6_tombstones"],
+const LEVEL_NAMES: [[&str; 5]; LEVELS] = [
+    ["level_0_tables", "level_0_runs", "level_0_bytes", "level_0_entries", "level_0_tombstones"],
+    ["level_1_tables", "level_1_runs", "level_1_bytes", "level_1_entries", "level_1_tombstones"],
+    ["level_2_tables", "level_2_runs", "level_2_bytes", "level_2_entries", "level_2_tombstones"],
+    ["level_3_tables", "level_3_runs", "level_3_bytes", "level_3_entries", "level_3_tombstones"],
+    ["level_4_tables", "level_4_runs", "level_4_bytes", "level_4_entries", "level_4_tombstones"],
+    ["level_5_tables", "level_5_runs", "level_5_bytes", "level_5_entries", "level_5_tombstones"],
+    ["level_6_tables", "level_6_runs", "level_6_bytes", "level_6_entries", "level_6_tombstones"],
 ];
+
+/// `None` for nothing in relation to nothing.
+fn ratio(a: u64, b: u64) -> Option<f64> {
+    (b > 0).then(|| a as f64 / b as f64)
+}
 
 impl Stats {
     pub(super) fn of(inner: &Inner) -> Self {
@@ -219,12 +233,15 @@ impl Stats {
             damaged_tables: stats.damaged_tables,
             levels: stats.levels.map(|level| LevelStats {
                 tables: level.tables,
+                runs: level.runs,
                 bytes: level.bytes,
                 entries: level.entries,
                 tombstones: level.tombstones,
             }),
             value_files: stats.value_files,
             value_bytes: stats.value_bytes,
+            garbage_bytes: stats.garbage_bytes,
+            compaction_debt_bytes: stats.compaction_debt_bytes,
             pinned_bytes: stats.pinned_bytes,
             wal_segments: stats.wal_segments,
             wal_bytes: stats.wal_bytes,
@@ -254,7 +271,6 @@ impl Stats {
             compaction_read_bytes: stats.shard.compaction_read_bytes,
             compaction_written_bytes: stats.shard.compaction_written_bytes,
             tables_moved: stats.shard.tables_moved,
-            compaction_debt_bytes: stats.compaction_debt_bytes,
             write_stalls: stats.shard.stalls,
             writes_delayed: stats.slow_writes.delayed,
             write_delay_ns: stats.slow_writes.delayed_ns,
@@ -298,12 +314,96 @@ impl Stats {
     /// ```
     #[must_use]
     pub fn cache_hit_ratio(&self) -> Option<f64> {
-        let looked_for = self.cache_hits + self.cache_misses;
-        (looked_for > 0).then(|| self.cache_hits as f64 / looked_for as f64)
+        ratio(self.cache_hits, self.cache_hits + self.cache_misses)
     }
 
-    /// Names and values, in the order of the fields; levels come last, down to
-    /// the lowest with a table.
+    /// Bytes written to the device for each byte of keys and values that was put
+    /// since the database was opened: the log with its padding and the preparation
+    /// of its segments, flushes, compactions, value files, manifests. `None` when
+    /// nothing was put. It is what a workload costs once that has run for a
+    /// while: right after an opening the log's preparation is most of it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// assert_eq!(db.stats().write_amplification(), None);
+    /// db.put(b"key", b"value").wait()?;
+    /// assert!(db.stats().write_amplification() > Some(1.0));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn write_amplification(&self) -> Option<f64> {
+        ratio(self.device_write_bytes, self.put_bytes)
+    }
+
+    /// How many sorted runs a lookup may have to ask, in the mean over all
+    /// shards; `None` without tables. Memtables are not counted.
+    ///
+    /// That bounds the tables asked, of which filters let hardly any be read in
+    /// vain: a lookup takes as many blocks of tables as
+    /// [`filter_false_positives`](Self::filter_false_positives), and one for a key
+    /// that is there. Of those blocks as many are reads of the device as are not
+    /// cached: 1 less [`cache_hit_ratio`](Self::cache_hit_ratio). A scan reads all
+    /// runs that have keys of its range.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), ourodb::Options::default().shards(1))?;
+    /// db.put(b"key", b"value").wait()?;
+    /// assert_eq!(db.stats().read_amplification(), None);
+    /// db.flush().wait()?;
+    /// assert_eq!(db.stats().read_amplification(), Some(1.0));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn read_amplification(&self) -> Option<f64> {
+        let runs = self.levels.iter().map(|level| level.runs).sum();
+        ratio(runs, self.shards as u64).filter(|_| runs > 0)
+    }
+
+    /// Bytes of tables and value files for each byte of them that holds what can
+    /// be read: 1 where there is no garbage; `None` where nothing is. It is as
+    /// good an estimate as [`garbage_bytes`](Self::garbage_bytes). Long
+    /// values count as readable for as long as a table refers to them. The log is
+    /// not counted: it is bounded by the memory budget.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// db.flush().wait()?;
+    /// assert_eq!(db.stats().space_amplification(), Some(1.0));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn space_amplification(&self) -> Option<f64> {
+        let bytes = self.table_bytes + self.value_bytes;
+        ratio(bytes, bytes.saturating_sub(self.garbage_bytes))
+    }
+
+    /// Names and values of what is no count: those that there are.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// let names: Vec<_> = db.stats().ratios().into_iter().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["write_amplification"]);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ratios(&self) -> Vec<(&'static str, f64)> {
+        let ratios = [
+            ("read_amplification", self.read_amplification()),
+            ("space_amplification", self.space_amplification()),
+            ("write_amplification", self.write_amplification()),
+            ("cache_hit_ratio", self.cache_hit_ratio()),
+        ];
+        ratios.into_iter().filter_map(|(name, ratio)| Some((name, ratio?))).collect()
+    }
+
+    /// Names and values: what the database holds first, its levels down to the
+    /// lowest with a table, then what it did since it was opened.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -323,6 +423,15 @@ impl Stats {
             ("damaged_tables", self.damaged_tables),
             ("value_files", self.value_files),
             ("value_bytes", self.value_bytes),
+            ("garbage_bytes", self.garbage_bytes),
+            ("compaction_debt_bytes", self.compaction_debt_bytes),
+        ];
+        let lowest = self.levels.iter().rposition(|level| level.tables > 0).unwrap_or(0);
+        for (names, level) in LEVEL_NAMES.iter().zip(&self.levels[..=lowest]) {
+            let LevelStats { tables, runs, bytes, entries, tombstones } = *level;
+            fields.extend(names.iter().copied().zip([tables, runs, bytes, entries, tombstones]));
+        }
+        fields.extend([
             ("pinned_bytes", self.pinned_bytes),
             ("wal_segments", self.wal_segments),
             ("wal_bytes", self.wal_bytes),
@@ -352,7 +461,6 @@ impl Stats {
             ("compaction_read_bytes", self.compaction_read_bytes),
             ("compaction_written_bytes", self.compaction_written_bytes),
             ("tables_moved", self.tables_moved),
-            ("compaction_debt_bytes", self.compaction_debt_bytes),
             ("write_stalls", self.write_stalls),
             ("writes_delayed", self.writes_delayed),
             ("write_delay_ns", self.write_delay_ns),
@@ -382,27 +490,28 @@ impl Stats {
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),
-        ];
-        let lowest = self.levels.iter().rposition(|level| level.tables > 0).unwrap_or(0);
-        for (names, level) in LEVEL_NAMES.iter().zip(&self.levels[..=lowest]) {
-            let counts = [level.tables, level.bytes, level.entries, level.tombstones];
-            fields.extend(names.iter().copied().zip(counts));
-        }
+        ]);
         fields
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ratios = self.ratios();
         for (i, (name, value)) in self.fields().into_iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
             }
             write!(f, "{name}: {value}")?;
-            if name == "cache_misses"
-                && let Some(ratio) = self.cache_hit_ratio()
-            {
-                write!(f, "\ncache_hit_ratio: {ratio:.4}")?;
+            // Each behind what it is made of.
+            let behind: &[&str] = match name {
+                "compaction_debt_bytes" => &["read_amplification", "space_amplification"],
+                "put_bytes" => &["write_amplification"],
+                "cache_misses" => &["cache_hit_ratio"],
+                _ => &[],
+            };
+            for (name, ratio) in ratios.iter().filter(|(name, _)| behind.contains(name)) {
+                write!(f, "\n{name}: {ratio:.4}")?;
             }
         }
         Ok(())

@@ -19,6 +19,8 @@
 mod build;
 mod check;
 mod compress;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 use std::cmp::Ordering;
 use std::ops::{Range, RangeInclusive};
@@ -189,8 +191,8 @@ impl<'a> Block<'a> {
                 let reason = "a block that is not compressed has two lengths";
                 return Err(DecodeError::corrupt(trailer_at + 8, reason));
             }
-            Compression::Lz4 => {
-                compress::decompress(stored, plain, content_bytes)?;
+            Compression::Lz4 | Compression::Zstd => {
+                compress::decompress(compression, stored, plain, content_bytes)?;
                 &plain[..]
             }
         };

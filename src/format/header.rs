@@ -56,6 +56,11 @@ impl DecodeError {
         Self { offset: offset as u64, reason, unsupported: true }
     }
 
+    /// For bytes that this build leaves out; `reason` says what to do.
+    pub(crate) fn left_out(offset: usize, reason: &'static str) -> Self {
+        Self { offset: offset as u64, reason: reason.into(), unsupported: true }
+    }
+
     /// The error of the engine for bytes that start at `start` of `file`.
     pub(crate) fn at(&self, file: &Path, start: u64) -> Error {
         let offset = start.saturating_add(self.offset);

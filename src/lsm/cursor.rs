@@ -56,6 +56,8 @@ pub(crate) struct Mutable {
     end: bool,
     /// The memtable's range tombstones. Later ones are not for this scan.
     ranges: Arc<RangeTombstones>,
+    /// Nobody wants values: neither these nor those of other sources are copied.
+    keys_only: bool,
 }
 
 /// A value taken out of a memtable under the lock: long ones are shared.
@@ -65,9 +67,15 @@ enum Copied {
 }
 
 impl Mutable {
+    /// An empty buffer, of a walk that copies no values if these are not wanted.
+    pub(crate) fn new(keys_only: bool) -> Self {
+        Self { keys_only, ..Self::default() }
+    }
+
     /// Adds an entry behind those that are there.
     pub(crate) fn push(&mut self, entry: &Entry<'_>) {
         let value = match &entry.value {
+            _ if self.keys_only => Copied::Short(Box::default()),
             ValueRef::Inline(value) => Copied::Short((*value).into()),
             ValueRef::Shared(value) => Copied::Shared(Arc::clone(value)),
         };
@@ -184,6 +192,7 @@ pub(crate) enum Step {
 pub(crate) struct Cursor {
     direction: Direction,
     bound: SeqNo,
+    keys_only: bool,
     /// Newest first: for any one key, all of one is newer than all of the next.
     sources: Vec<Source>,
     deletions: Deletions,
@@ -238,7 +247,8 @@ impl Cursor {
     /// A walk over `view` and a mutable memtable's buffer, from the first entry
     /// at or after (forward), or the last one strictly before (backward), the
     /// internal key `from`; `None` is the very beginning or end. Tables without
-    /// keys in `range` are left out.
+    /// keys in `range` are left out. There are values unless the buffer says
+    /// otherwise.
     pub(crate) async fn new<I: Io>(
         io: &I,
         view: &View,
@@ -250,6 +260,7 @@ impl Cursor {
     ) -> Result<Self> {
         let runs = view.levels.runs();
         let count = runs.clone().count();
+        let keys_only = mutable.keys_only;
         let mut sources = Vec::with_capacity(1 + view.frozen.len() + count);
         let mut deletions = Deletions::new(direction, bound);
         deletions.add(0, [&mutable.ranges]);
@@ -288,6 +299,7 @@ impl Cursor {
         let mut cursor = Self {
             direction,
             bound,
+            keys_only,
             sources,
             deletions,
             passed,
@@ -367,9 +379,11 @@ impl Cursor {
         }
     }
 
-    /// The row's value, or the reference to it.
+    /// The row's value, or the reference to it; nothing where only keys are
+    /// wanted.
     pub(crate) fn value(&self) -> &[u8] {
         match self.row {
+            _ if self.keys_only => &[],
             RowPlace::Source(source, _) => self.sources[source].value(),
             RowPlace::Collected(_) => &self.collected.value,
             RowPlace::Nowhere => panic!("the cursor is at no row"),
@@ -457,7 +471,7 @@ impl Cursor {
                     if is_visible {
                         self.found = kind;
                         self.value.clear();
-                        if kind.is_some() {
+                        if kind.is_some() && !self.keys_only {
                             self.value.extend_from_slice(self.sources[source].value());
                         }
                     }

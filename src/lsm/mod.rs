@@ -5,6 +5,7 @@
 mod compaction;
 mod cursor;
 mod flush;
+mod garbage;
 mod keep;
 mod levels;
 mod merge;
@@ -19,6 +20,7 @@ pub(crate) use compaction::{
 };
 pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
 pub(crate) use flush::write_table;
+pub(crate) use garbage::garbage_bytes;
 pub(crate) use keep::Retain;
 pub(crate) use levels::{InLevels, LEVELS, Levels, Member, Place};
 pub(crate) use output::{FileIds, TablePlace};

@@ -14,7 +14,7 @@ use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, CacheStats};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
-use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, pick};
+use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, garbage_bytes, pick};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
 use crate::runtime::{AsyncMutex, Event};
@@ -240,6 +240,11 @@ impl Engine {
             let situation = Situation { is_idle: true, retain, calendar_s: 0 };
             let next = pick(&view.levels, &self.limits.hierarchy, &situation);
             stats.compaction_debt_bytes += next.map_or(0, |plan| plan.input_bytes());
+            stats.garbage_bytes += garbage_bytes(&view.levels);
+            stats.levels[0].runs += view.levels.newest_run_count() as u64;
+            for (number, level) in stats.levels.iter_mut().enumerate().skip(1) {
+                level.runs += u64::from(!view.levels.level(number as u8).is_empty());
+            }
             let ValueCounts { files, bytes } = shard.values.counts();
             stats.value_files += files;
             stats.value_bytes += bytes;
@@ -319,6 +324,8 @@ pub(crate) fn shard_snapshot(levels: &Levels, flushed: SeqNo, values: Vec<Edit>)
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LevelCounts {
     pub(crate) tables: u64,
+    /// Sorted runs.
+    pub(crate) runs: u64,
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     /// Of the tables that are not damaged.
@@ -343,6 +350,7 @@ pub(crate) struct EngineStats {
     pub(crate) table_bytes: u64,
     pub(crate) damaged_tables: u64,
     pub(crate) compaction_debt_bytes: u64,
+    pub(crate) garbage_bytes: u64,
     pub(crate) value_files: u64,
     pub(crate) value_bytes: u64,
     pub(crate) pinned_bytes: u64,

@@ -42,6 +42,9 @@ const AFTER_ALL: Tag = Tag::from_u64(0);
 pub(crate) struct ScanRange {
     pub(crate) bounds: KeyBounds,
     pub(crate) direction: Direction,
+    /// Rows come without their values, which are neither copied nor read from
+    /// value files.
+    pub(crate) keys_only: bool,
 }
 
 impl ScanRange {
@@ -79,7 +82,7 @@ impl ScanRange {
     }
 }
 
-/// A key and its value.
+/// A key and its value; none where only keys are wanted.
 pub(crate) type Row = (Box<[u8]>, Loaded);
 
 /// A scan under way.
@@ -193,7 +196,7 @@ impl Scanner {
             return Ok(Now::End);
         };
         let cursor = self.shards[index].at_row();
-        if cursor.kind() == Kind::Indirect {
+        if cursor.kind() == Kind::Indirect && !self.range.keys_only {
             return Ok(Now::Read);
         }
         let row = (Box::from(cursor.key()), Loaded::Own(Box::from(cursor.value())));
@@ -316,7 +319,7 @@ impl ShardScan {
             Some(key) => Some(range.after(key)),
             None => range.from(),
         };
-        let mut mutable = Mutable::default();
+        let mut mutable = Mutable::new(range.keys_only);
         let view: Arc<View> = {
             let state = engine.shard(self.shard).lock();
             if state.closed {
@@ -393,7 +396,9 @@ impl ShardScan {
             looked += 1;
             if entry.tag.seq() <= self.bound {
                 bytes += entry.key.len();
-                if let ValueRef::Inline(value) = &entry.value {
+                if let ValueRef::Inline(value) = &entry.value
+                    && !range.keys_only
+                {
                     bytes += value.len();
                 }
                 out.push(&entry);

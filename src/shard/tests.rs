@@ -327,7 +327,8 @@ async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mut
 
 /// For each writer, what one scan sees on the shards: the same on all of them.
 async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[u32; 5]> {
-    let range = ScanRange { bounds: (Bound::Unbounded, Bound::Unbounded), direction };
+    let bounds = (Bound::Unbounded, Bound::Unbounded);
+    let range = ScanRange { bounds, direction, keys_only: false };
     let mut scanner = Scanner::new(engine, range);
     let mut seen = [Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     while let Some((key, value)) = scanner.next(std::slice::from_ref(sim)).await? {

@@ -31,7 +31,7 @@ pub(crate) async fn dump_table<I: Io>(
     let Some(footer) = dump.inspection.sound(footer)? else { return Ok(()) };
     let (entries, compression) = (footer.entries, footer.compression);
     let id = u128::from_be_bytes(table_id);
-    dump.text(1, &format!("table {id:032x}: {entries} entries, compression {compression:?}"))?;
+    dump.text(1, &format!("table {id:032x}: {entries} entries, compression {compression}"))?;
     let regions = [
         ("partitions", &footer.partitions),
         ("top index", &footer.top_index),

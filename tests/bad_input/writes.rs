@@ -7,7 +7,7 @@ const LIMIT: usize = 4 << 20;
 
 const _: () = assert!(LIMIT < VALUE_BYTES_MAX);
 
-use super::{assert_holds, options, put, refused};
+use super::{SAMPLE, assert_holds, image, options, put, refused, sample};
 
 #[test]
 fn a_long_key_or_value_is_refused_and_the_longest_is_not() {
@@ -36,6 +36,63 @@ fn a_long_key_or_value_is_refused_and_the_longest_is_not() {
     assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(value));
     db.delete(key).wait().expect("delete");
     assert_holds(&db, 0..3);
+}
+
+/// What a value is stored as changes at these lengths: above 64 KiB it has a
+/// file, and from 1 MiB on a file of its own.
+#[test]
+fn values_of_every_length_that_makes_a_difference_come_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || Db::open(dir.path(), options()).expect("open");
+    let lengths = [0, 1, 4095, 4096, 65_535, 65_536, 65_537, (1 << 20) - 1, 1 << 20, LIMIT];
+    let check = |db: &Db| {
+        for (i, len) in lengths.into_iter().enumerate() {
+            let found = db.get(&[i as u8]).wait().expect("a get").expect("it is there");
+            assert!(found.len() == len && found.iter().all(|byte| *byte == i as u8), "{len}");
+        }
+        let found = db.scan(..).iter().map(|row| row.expect("a row").1.len());
+        assert!(found.eq(lengths));
+    };
+    let db = open();
+    for (i, len) in lengths.into_iter().enumerate() {
+        db.put(&[i as u8], &vec![i as u8; len]).wait().expect("a put");
+    }
+    check(&db);
+    db.close().expect("close");
+    drop(db);
+    let db = open();
+    check(&db);
+    db.flush().wait().expect("a flush");
+    check(&db);
+    db.compact(..).wait().expect("a compaction");
+    check(&db);
+}
+
+#[test]
+fn a_budget_too_small_is_refused_and_the_smallest_works() {
+    let dir = tempfile::tempdir().expect("a directory");
+    sample(dir.path());
+    let before = image(dir.path());
+    for bytes in [0, 1, (4 << 20) - 1] {
+        for options in [options(), options().shards(64).owners(64)] {
+            let says = [&format!("{bytes} bytes is too small")[..], "at least 4194304"];
+            let opened = Db::open(dir.path(), options.memory(bytes));
+            refused(opened, ErrorKind::InvalidArgument, &says);
+        }
+    }
+    assert!(image(dir.path()) == before, "something was changed");
+
+    let smallest = || options().memory(4 << 20);
+    let db = Db::open(dir.path(), smallest()).expect("open");
+    assert_holds(&db, SAMPLE);
+    // Many memtables, and more than the cache has room for.
+    put(&db, 30..9000);
+    assert!(db.stats().flushes > 3, "{}", db.stats());
+    refused(db.put(b"k", &vec![0; (1 << 20) + 1]).wait(), ErrorKind::InvalidArgument, &["1048576"]);
+    assert_holds(&db, 0..9000);
+    db.close().expect("close");
+    drop(db);
+    assert_holds(&Db::open(dir.path(), smallest()).expect("open"), 0..9000);
 }
 
 #[test]

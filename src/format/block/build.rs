@@ -133,10 +133,10 @@ impl BlockBuilder {
             last_tag: None,
             target_bytes: match layout.compression {
                 Compression::None => UNIT_CONTENT_BYTES,
-                Compression::Lz4 => TRIED_BYTES_MIN,
+                Compression::Lz4 | Compression::Zstd => TRIED_BYTES_MIN,
             },
             plain_blocks: 0,
-            compressor: Compressor::default(),
+            compressor: Compressor::new(layout.compression),
             content: Vec::new(),
             taken: 0,
             end: BlockCursor::new(),
@@ -242,7 +242,7 @@ impl BlockBuilder {
         let content_bytes = self.content.len();
         let extent = match compression {
             Compression::None => &mut self.content,
-            Compression::Lz4 => self.compressor.packed(),
+            Compression::Lz4 | Compression::Zstd => self.compressor.packed(),
         };
         seal(extent, content_bytes, compression, seed);
         assert!(extent.len() <= BLOCK_BYTES_MAX);
@@ -280,10 +280,10 @@ impl BlockBuilder {
                 self.gather(self.gathered.len());
                 Compression::None
             }
-            Compression::Lz4 => {
+            compression @ (Compression::Lz4 | Compression::Zstd) => {
                 let plain = self.entries_within(UNIT_CONTENT_BYTES);
                 if self.compress_more_than(plain) {
-                    return Compression::Lz4;
+                    return compression;
                 }
                 self.gather(plain);
                 Compression::None

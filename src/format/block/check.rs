@@ -1,8 +1,8 @@
 //! Everything that lookups take for granted of a block, verified.
 
 use super::{
-    BLOCK_BYTES_MAX, BUCKET_COLLISION, BUCKET_NONE, Block, BlockCursor, TRAILER_BYTES, TYPE_DATA,
-    bucket_of,
+    BLOCK_BYTES_MAX, BUCKET_COLLISION, BUCKET_NONE, Block, BlockCursor, Compression, TRAILER_BYTES,
+    TYPE_DATA, bucket_of,
 };
 use crate::base::limits::UNIT;
 use crate::base::seq::{Tag, compare_internal};
@@ -97,9 +97,9 @@ pub(crate) fn plausible_lengths(bytes: &[u8]) -> impl Iterator<Item = usize> {
 /// A verified block in words: how it is stored, and what leads to its entries.
 pub(crate) fn describe(block: &Block<'_>, extent: &[u8]) -> String {
     let trailer = &extent[extent.len() - TRAILER_BYTES..];
-    let compression = match trailer[5] {
-        0 => "not compressed",
-        _ => "lz4",
+    let compression = match Compression::from_id(trailer[5], 0) {
+        Ok(Compression::None) | Err(_) => "not compressed",
+        Ok(compression) => compression.name(),
     };
     format!(
         "{} bytes, {compression}, {} bytes of content, {} restart points, {} buckets",

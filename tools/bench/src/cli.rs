@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::size::parse_size;
 use crate::workload::Workload;
-use ourodb::Durability;
+use ourodb::{Compression, Durability};
 
 /// Of a key, unless `load` is told otherwise.
 pub const KEY_BYTES: usize = 24;
@@ -138,6 +138,10 @@ pub struct LoadArgs {
     /// Shards of the new database [default: the engine's choice]
     #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     pub shards: Option<usize>,
+    /// How tables are compressed, also by each run on them: none, lz4, or zstd
+    /// (which a build with --features zstd has)
+    #[arg(long, value_name = "C", default_value_t)]
+    pub compression: Compression,
     /// Flags that `run` has too.
     #[command(flatten)]
     pub common: CommonArgs,

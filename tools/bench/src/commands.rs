@@ -33,11 +33,12 @@ pub fn load<T: Target>(
     let common = &args.common;
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
+    let shape = Shape { compression: args.compression, ..shape };
     if args.value_bytes as u64 > common.memory / VALUE_SHARE {
         let reason = "--value-bytes must be at most a quarter of --memory";
         return Err(Failure::Usage(reason.to_owned()));
     }
-    let options = OpenOptions { create: true, shards: args.shards, ..options(common) };
+    let options = OpenOptions { create: true, shards: args.shards, ..options(common, &shape) };
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
@@ -83,14 +84,14 @@ pub fn run<T: Target>(
     interrupt: &AtomicBool,
 ) -> Result<Report, Failure> {
     let common = &args.common;
-    let options = OpenOptions { create: args.fresh.is_some(), ..options(common) };
     clients::check::<T>(common)?;
-    T::check(&options, settings)?;
     let shape = match args.fresh {
         Some(records) => Shape::new(records, KEY_BYTES, VALUE_BYTES, common.seed),
         None => Ok(read_shape(&common.dir)?),
     };
     let shape = shape.map_err(Failure::Usage)?;
+    let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
+    T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
     if args.fresh.is_some() {
         make_room::<T>(&common.dir, &shape, true, common.lock_wait)?;
@@ -176,8 +177,8 @@ fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
     counted.fold(outcome.acknowledged, u64::min)
 }
 
-/// How to open a database that is there.
-fn options(common: &CommonArgs) -> OpenOptions {
+/// How to open a database that is there, with data of this shape.
+fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
     OpenOptions {
         create: false,
         memory_bytes: common.memory,
@@ -188,6 +189,7 @@ fn options(common: &CommonArgs) -> OpenOptions {
         spin: common.spin,
         requests_max: common.requests_max,
         io: common.io,
+        compression: shape.compression,
     }
 }
 

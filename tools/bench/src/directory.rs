@@ -177,6 +177,7 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
         )));
     }
     Shape::new(shape.records, shape.key_bytes, shape.value_bytes, shape.seed)
+        .map(|checked| Shape { compression: shape.compression, ..checked })
         .map_err(|e| not_ours(&e))
 }
 

@@ -6,7 +6,8 @@ use crate::engine::OuroDb;
 const NO_WAIT: Duration = Duration::ZERO;
 
 fn shape(records: u64) -> Shape {
-    Shape { format: FORMAT, records, key_bytes: 24, value_bytes: 400, seed: 1 }
+    let compression = ourodb::Compression::Lz4;
+    Shape { format: FORMAT, records, key_bytes: 24, value_bytes: 400, seed: 1, compression }
 }
 
 /// A directory as a load leaves it.

@@ -46,6 +46,7 @@ impl Target for OuroDb {
             .memory(options.memory_bytes)
             .lock_wait(options.lock_wait)
             .durability(options.durability)
+            .compression(options.compression)
             .io(options.io.into());
         if let Some(shards) = options.shards {
             chosen = chosen.shards(shards);
@@ -154,7 +155,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use ourodb::Durability;
+    use ourodb::{Compression, Durability};
 
     #[test]
     fn a_handle_does_what_its_names_say() {
@@ -169,6 +170,7 @@ mod tests {
             spin: None,
             requests_max: None,
             io: Io::Blocking,
+            compression: Compression::Lz4,
         };
         OuroDb::check(&options, &()).unwrap();
         let target = OuroDb::open(dir.path(), &options, &()).unwrap();

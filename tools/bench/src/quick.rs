@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::grouped;
 use crate::workload::Workload;
-use ourodb::Durability;
+use ourodb::{Compression, Durability};
 
 /// How big the first look is.
 #[derive(Clone, Debug)]
@@ -82,6 +82,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         value_bytes: VALUE_BYTES,
         overwrite: true,
         shards: None,
+        compression: Compression::None,
         common: common.clone(),
     };
     let loaded = commands::load::<OuroDb>(&load, &(), Some(plan.load), interrupt)?;

@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::cli::{ClientKind, CommonArgs, Io};
 use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
-use crate::shape::Shape;
+use crate::shape::{Shape, by_name};
 use crate::target::{Device, Status, Target};
 use crate::workload::{OpKind, Workload};
-use ourodb::Durability;
+use ourodb::{Compression, Durability};
 
 /// The format of result files.
 pub const RESULT_FORMAT: u32 = 1;
@@ -120,6 +120,9 @@ pub struct Config {
     pub durability: Durability,
     /// How the owners did I/O.
     pub io: Option<Io>,
+    /// How tables were compressed.
+    #[serde(serialize_with = "by_name")]
+    pub compression: Compression,
 }
 
 impl Config {
@@ -156,6 +159,7 @@ impl Config {
             memory_bytes: common.memory,
             durability: common.durability,
             io: status.io,
+            compression: shape.compression,
         })
     }
 }
@@ -201,10 +205,6 @@ pub struct Measured {
     pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
-}
-
-fn by_name<S: Serializer>(durability: &Durability, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(durability)
 }
 
 /// One kind of operation.

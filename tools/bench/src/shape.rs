@@ -2,7 +2,9 @@
 //! `ouro-bench.json` and `run` reads, and the keys and values that follow from
 //! it.
 
-use serde::{Deserialize, Serialize};
+use ourodb::Compression;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::keys::{self, KEY_BYTES_MIN, KeySpace};
 use crate::values::ValueSource;
@@ -23,10 +25,26 @@ pub struct Shape {
     pub value_bytes: usize,
     /// Chooses the order of keys and the bytes of values.
     pub seed: u64,
+    /// How its tables are compressed.
+    #[serde(default, serialize_with = "by_name", deserialize_with = "from_name")]
+    pub compression: Compression,
+}
+
+/// Writes what has a name as that.
+pub fn by_name<T: std::fmt::Display, S: Serializer>(
+    named: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(named)
+}
+
+fn from_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
 impl Shape {
-    /// Checks what a user asked for. The message says what would do.
+    /// Checks what a user asked for; without compression. The message says what
+    /// would do.
     pub fn new(
         records: u64,
         key_bytes: usize,
@@ -47,7 +65,8 @@ impl Shape {
                  have room for more"
             ));
         }
-        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed })
+        let compression = Compression::None;
+        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed, compression })
     }
 
     /// Bytes of one key and its value.

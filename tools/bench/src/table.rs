@@ -45,9 +45,13 @@ fn setting(report: &Report) -> String {
             format!("{} {} client{plural} of depth {}", config.clients, kind.name(), config.depth)
         }
     };
+    let compression = match config.compression {
+        ourodb::Compression::None => String::new(),
+        compression => format!("; {compression}"),
+    };
     let unknown = || "unknown".to_owned();
     let facts = format!(
-        "{clients}, {pace}; {}; {} records of {} + {} bytes; memory {}; {} on {}",
+        "{clients}, {pace}; {}; {} records of {} + {} bytes{compression}; memory {}; {} on {}",
         config.durability,
         grouped(report.result.records),
         config.key_bytes,
@@ -195,7 +199,7 @@ mod tests {
     use crate::report::{Config, Latency, Versions};
     use crate::target::Device;
     use crate::workload::Workload;
-    use ourodb::Durability;
+    use ourodb::{Compression, Durability};
 
     #[test]
     fn durations_have_three_digits() {
@@ -253,6 +257,7 @@ mod tests {
                 r#loop: "open",
                 rate_ops_per_s: Some(1_000_000_000),
                 seconds: Some(60.0),
+                warm_up_s: None,
                 owners: Some(2),
                 spin_ns: Some(20_000),
                 requests_max: Some(1024),
@@ -260,6 +265,7 @@ mod tests {
                 memory_bytes: 256 << 20,
                 durability: Durability::Relaxed { within: Duration::from_millis(99_999) },
                 io: Some(Io::Blocking),
+                compression: Compression::Zstd,
             },
             machine: Machine::look(Path::new("/")),
             result: Measured {

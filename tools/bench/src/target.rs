@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::failure::Failure;
-use ourodb::Durability;
+use ourodb::{Compression, Durability};
 
 /// A database under load.
 pub trait Target: Sized + Sync {
@@ -100,6 +100,8 @@ pub struct OpenOptions {
     pub requests_max: Option<usize>,
     /// How they do I/O.
     pub io: Io,
+    /// How tables are compressed that are written from now on.
+    pub compression: Compression,
 }
 
 /// What a target says of itself; `None` is what its engine does not have, or

@@ -355,6 +355,40 @@ fn wrong_reads_are_counted_and_exit_with_7() {
     done(&run(dir.path(), "c", &[]));
 }
 
+/// A load says how tables are compressed, and runs on it keep to that.
+#[test]
+fn the_compression_of_a_load_is_in_the_results() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let compression = |output: &Output| {
+        done(output);
+        json(&stdout(output))["config"]["compression"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(compression(&run(dir.path(), "c", &["--json", "-"])), "none");
+    let with = |name: &str| {
+        let mut arguments = LOAD.to_vec();
+        arguments.extend(["--compression", name, "--json", "-"]);
+        bench(dir.path(), &arguments)
+    };
+    assert_eq!(compression(&with("lz4")), "lz4");
+    let output = run(dir.path(), "a", &["--json", "-"]);
+    assert!(stderr(&output).contains("records of 24 + 100 bytes; lz4"), "{}", stderr(&output));
+    assert_eq!(compression(&output), "lz4");
+    // A marker of before there was a choice.
+    let marker = dir.path().join("db/ouro-bench.json");
+    let mut old = json(&fs::read_to_string(&marker).unwrap());
+    old.as_object_mut().unwrap().remove("compression").unwrap();
+    fs::write(&marker, old.to_string()).unwrap();
+    assert_eq!(compression(&run(dir.path(), "c", &["--json", "-"])), "none");
+
+    if cfg!(feature = "zstd") {
+        assert_eq!(compression(&with("zstd")), "zstd");
+    } else {
+        refused(&with("zstd"), 6, "cargo feature `zstd`");
+    }
+    refused(&with("gzip"), 2, "none, lz4, or zstd");
+}
+
 /// What the engine refuses of the arguments is a usage error as well.
 #[test]
 fn a_memory_budget_too_small_exits_with_2() {

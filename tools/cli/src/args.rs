@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use ourodb::{Durability, IoBackend, Options};
+use ourodb::{Compression, Durability, IoBackend, Options};
 
 use crate::escape::{BadEscape, unescape_into};
 use crate::rows::Format;
@@ -235,7 +235,7 @@ impl Command {
             Self::Delete { write, .. } | Self::DeleteRange { write, .. } => (write, None),
             _ => return options,
         };
-        let options = options.durability(write.durability);
+        let options = options.durability(write.durability).compression(write.compression);
         match create {
             Some(Create { shards: Some(shards) }) => options.create(true).shards(*shards),
             Some(Create { shards: None }) => options.create(true),
@@ -271,6 +271,10 @@ pub(crate) struct Write {
     /// after that time
     #[arg(long, value_name = "D", default_value_t)]
     durability: Durability,
+    /// How the tables that this makes are compressed: none, lz4, or zstd (which
+    /// a build with --features zstd has)
+    #[arg(long, value_name = "C", default_value_t)]
+    compression: Compression,
 }
 
 #[derive(Args, Debug)]

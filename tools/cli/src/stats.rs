@@ -7,5 +7,6 @@ use serde_json::{Map, Value};
 pub(crate) fn to_json(stats: &Stats) -> Value {
     let counters = stats.fields().into_iter().map(|(name, count)| (name.to_owned(), count.into()));
     let format = ("format".to_owned(), Value::from(1));
-    Value::Object(std::iter::once(format).chain(counters).collect::<Map<_, _>>())
+    let ratios = stats.ratios().into_iter().map(|(name, ratio)| (name.to_owned(), ratio.into()));
+    Value::Object(std::iter::once(format).chain(counters).chain(ratios).collect::<Map<_, _>>())
 }

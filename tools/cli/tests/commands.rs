@@ -145,11 +145,61 @@ fn stats_for_people_and_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&place.ok(&["stats", "--json"])).unwrap();
     assert_eq!(json["format"], 1);
     assert_eq!(json["shards"], 2);
-    assert!(json.as_object().unwrap().values().all(serde_json::Value::is_u64), "{json}");
+    assert!(json.as_object().unwrap().values().all(serde_json::Value::is_number), "{json}");
+    assert!(json["level_0_runs"].is_u64() && json["garbage_bytes"].is_u64(), "{json}");
     let in_text = text.lines().map(|line| line.split_once(": ").unwrap().0);
     let in_text: BTreeSet<&str> = in_text.chain(["format"]).collect();
     let in_json = json.as_object().unwrap().keys();
     assert_eq!(in_json.map(String::as_str).collect::<BTreeSet<_>>(), in_text);
+}
+
+/// What is there, right after an opening: levels and amplification.
+#[test]
+fn stats_of_a_database_that_was_just_opened_tell_what_it_consists_of() {
+    let place = Place::new();
+    let rows: String = (0..3000).map(|i| format!("{i:05}\t{i:0300}\n")).collect();
+    for _ in 0..2 {
+        let flags = ["import", "--shards", "1", "--memory", "4MiB", "-"];
+        succeeded(place.run_with(&flags, rows.as_bytes()));
+    }
+    let text = String::from_utf8(place.ok(&["stats"])).unwrap();
+    let number = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+    };
+    let runs: f64 = (0..7)
+        .filter(|level| text.contains(&format!("level_{level}_runs")))
+        .map(|level| number(&format!("level_{level}_runs")))
+        .sum();
+    assert!(runs >= 1.0 && number("read_amplification") == runs, "{text}");
+    assert!(number("space_amplification") >= 1.0, "{text}");
+    assert!(number("garbage_bytes") < number("table_bytes"), "{text}");
+    assert!(!text.contains("write_amplification"), "nothing was put: {text}");
+}
+
+#[test]
+fn tables_are_compressed_as_asked() {
+    let rows: String = (0..3000).map(|i| format!("{i:05}\t{i:0300}\n")).collect();
+    let zstd = if cfg!(feature = "zstd") { (0, "") } else { (6, "cargo feature `zstd`") };
+    for (compression, (code, says)) in
+        [("none", (0, "")), ("lz4", (0, "")), ("zstd", zstd), ("gzip", (2, "none, lz4, or zstd"))]
+    {
+        let place = Place::new();
+        let flags =
+            ["import", "--shards", "1", "--memory", "4MiB", "--compression", compression, "-"];
+        let run = place.run_with(&flags, rows.as_bytes());
+        assert_eq!(run.status.code(), Some(code), "{}", stderr(&run));
+        assert!(stderr(&run).contains(says), "{}", stderr(&run));
+        if code > 0 {
+            continue;
+        }
+        let is_table = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "sst");
+        let files = std::fs::read_dir(place.dir().join("shard-000")).unwrap();
+        let table = files.map(|file| file.unwrap().path()).find(is_table).unwrap();
+        let dump = place.ok(&["dump", table.to_str().unwrap()]);
+        let words = format!("compression {compression}");
+        assert!(String::from_utf8(dump).unwrap().contains(&words), "{words}");
+    }
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn needs_load(args: &AlternateArgs, engine: Engine, round: u32) -> Result<bool, 
     let load = &args.load;
     let wanted = Shape::new(load.records, load.key_bytes, load.value_bytes, load.common.seed)
         .map_err(Failure::Usage)?;
+    let wanted = Shape { compression: load.compression, ..wanted };
     // Whatever else is there, the load refuses to replace.
     Ok(read_shape(&directory(args, engine)).ok() != Some(wanted))
 }

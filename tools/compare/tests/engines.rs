@@ -55,6 +55,7 @@ fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Setti
         spin: None,
         requests_max: None,
         io: Io::Blocking,
+        compression: ourodb::Compression::None,
     };
     T::check(&options, settings).unwrap();
     let target = T::open(dir.path(), &options, settings).unwrap();

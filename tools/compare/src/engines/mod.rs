@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ouro_bench::failure::Failure;
 use ouro_bench::target::{Device, OpenOptions, Status};
-use ourodb::Durability;
+use ourodb::{Compression, Durability};
 
 /// A write buffer is not larger than this: the default of both engines.
 const WRITE_BUFFER_BYTES_MAX: u64 = 64 << 20;
@@ -41,6 +41,10 @@ impl Memory {
 fn check_options(options: &OpenOptions) -> Result<(), Failure> {
     if options.memory_bytes < MEMORY_BYTES_MIN {
         return Err(Failure::Usage("--memory must be at least 8MiB".to_owned()));
+    }
+    if options.compression != Compression::None {
+        let reason = "--compression is for OuroDB; the others do not compress here";
+        return Err(Failure::Usage(reason.to_owned()));
     }
     match options.durability {
         Durability::Durable | Durability::ProcessSafe => Ok(()),
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_other_engines_cannot_do_is_refused() {
-        let code = |memory_bytes, durability: &str| {
+        let compressed = |memory_bytes, durability: &str, compression| {
             let options = OpenOptions {
                 create: true,
                 memory_bytes,
@@ -132,9 +136,12 @@ mod tests {
                 spin: None,
                 requests_max: None,
                 io: Io::Ring,
+                compression,
             };
             check_options(&options).map_or_else(|failure| failure.exit_code(), |()| 0)
         };
+        let code = |memory_bytes, durability| compressed(memory_bytes, durability, Compression::None);
+        assert_eq!(compressed(8 << 20, "durable", Compression::Lz4), 2);
         assert_eq!(code(8 << 20, "durable"), 0);
         assert_eq!(code(8 << 20, "process-safe"), 0);
         assert_eq!(code((8 << 20) - 1, "durable"), 2);

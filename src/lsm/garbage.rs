@@ -1,0 +1,27 @@
+//! How much of a shard's tables nobody can read any more: an estimate, from what
+//! the tables say of themselves.
+
+use crate::lsm::levels::{Levels, Member};
+
+/// Bytes of table files that merging everything would free, about.
+///
+/// In entries: tombstones; what older tables have under their keys, and under
+/// those of newer versions, as their writers estimated (`Contents::hidden`); and
+/// versions that were kept for snapshots (`Contents::old_versions`). Each is
+/// taken to be as long as the shard's average entry. What only range tombstones
+/// cover, and damaged tables, count as used.
+pub(crate) fn garbage_bytes(levels: &Levels) -> u64 {
+    let (mut bytes, mut entries, mut garbage) = (0, 0, 0);
+    for (_, member) in levels.tables() {
+        if let Member::Sound(table) = member {
+            let contents = table.contents();
+            bytes += table.meta().file_bytes;
+            entries += table.meta().entries;
+            // Each tombstone is there since it hides something.
+            let hidden = contents.hidden.max(contents.tombstones);
+            garbage += hidden + contents.tombstones + contents.old_versions;
+        }
+    }
+    let share = u128::from(bytes) * u128::from(garbage.min(entries));
+    share.checked_div(u128::from(entries)).unwrap_or(0) as u64
+}
