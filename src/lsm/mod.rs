@@ -5,6 +5,7 @@
 mod compaction;
 mod cursor;
 mod flush;
+mod hidden;
 mod keep;
 mod levels;
 mod merge;
