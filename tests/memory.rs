@@ -9,7 +9,7 @@ fn filters_and_indexes_take_from_memtables_and_give_back() {
     let options = Options::default().memory(memory).owners(1).durability(Durability::ProcessSafe);
     let db = Db::open(dir.path(), options).expect("an opening");
     let settings = db.options();
-    let share = settings.pinned_bytes.expect("memtables follow from the memory");
+    let share = settings.pinned_bytes_free.expect("memtables follow from the memory");
     assert_eq!(settings.memory, memory);
     assert_eq!(db.stats().memtable_bytes_max, settings.memtable_bytes as u64);
     for start in (0..400_000u32).step_by(1000) {

@@ -1,5 +1,5 @@
 //! Floor 4: the block cache, which takes the place of the operating system's
-//! page cache for tables.
+//! page cache for tables; and a cache for what leads to their blocks.
 //!
 //! * [`Cache`]: one for each owner. All its memory is allotted when it is made.
 //! * [`CachedTable`]: an open table's share in it, with a link for each block:
@@ -8,6 +8,8 @@
 //! * [`Epochs`], [`Guard`]: a reader is pinned while it looks at blocks; what is
 //!   evicted is used for other blocks only after the pins of that time.
 //! * [`Flights`]: who misses a block while somebody is reading it shares the read.
+//! * [`PartitionCache`]: filters and indexes of tables that do not keep all of
+//!   theirs in memory. It has nothing to do with the others.
 //!
 //! The way of a lookup: pin ([`Epochs::pin`]), [`CachedTable::get`], use the
 //! bytes where they lie ([`Hit`]), unpin. The way of a miss: unpin, join the
@@ -24,6 +26,7 @@ mod epoch;
 mod flights;
 mod frames;
 mod ghosts;
+mod partitions;
 pub(crate) mod policy;
 pub(crate) mod s3fifo;
 #[cfg(all(test, feature = "shuttle"))]
@@ -32,10 +35,11 @@ mod shuttle_tests;
 mod tests;
 
 pub(crate) use epoch::{Epochs, Guard};
-pub(crate) use flights::{Flights, Join};
 #[cfg(test)]
-pub(crate) use flights::{Follow, Lead};
+pub(crate) use flights::Follow;
+pub(crate) use flights::{Flights, Join, Lead};
 pub(crate) use frames::{Held, Hit};
+pub(crate) use partitions::{PartitionCache, PartitionCacheStats, PartitionShare};
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::epoch::{Epochs, Retired};
 use super::frames::{Frames, Links};
 use super::tests::{cache, content};
-use super::{CachedTable, Flights, Join};
+use super::{CachedTable, Flights, Join, PartitionCache, PartitionShare};
 use crate::base::limits::UNIT;
 use crate::base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, thread};
@@ -181,6 +181,48 @@ fn a_block_that_is_held_is_free_once_pins_and_holds_have_ended() {
             holder.join().expect("no panic");
         }
         assert!(frames.take(2 * UNIT).is_some());
+    });
+}
+
+#[test]
+fn partitions_come_and_go_and_all_are_freed() {
+    const BYTES: usize = 10;
+    explore(3000, || {
+        // There is room for two of three.
+        let cache = PartitionCache::new(2 * BYTES);
+        let table: Arc<PartitionShare<usize>> = Arc::new(cache.register(3));
+        let all: Vec<Arc<usize>> = (0..3).map(Arc::new).collect();
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (cache, table, all) = (Arc::clone(&cache), Arc::clone(&table), all.clone());
+                thread::spawn(move || {
+                    for _ in 0..3 {
+                        let number = choose(3);
+                        match table.get(number) {
+                            Some(held) => {
+                                thread::yield_now();
+                                assert_eq!(*held, number);
+                            }
+                            None => table.insert(number, Arc::clone(&all[number]), BYTES),
+                        }
+                        match choose(6) {
+                            0 => table.clear(),
+                            // A table that comes and goes.
+                            1 => cache.register(1).insert(0, Arc::clone(&all[0]), BYTES),
+                            _ => {}
+                        }
+                        assert!(cache.stats().bytes <= 2 * BYTES as u64);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        let resident = (0..3).filter(|&number| table.contains(number)).count();
+        let stats = cache.stats();
+        assert_eq!((stats.partitions, stats.bytes), (resident as u64, (resident * BYTES) as u64));
+        drop(table);
+        assert_eq!((cache.stats().partitions, cache.stats().bytes), (0, 0));
+        assert!(all.iter().all(|partition| Arc::strong_count(partition) == 1));
     });
 }
 

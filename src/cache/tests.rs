@@ -2,6 +2,7 @@
 
 mod flights;
 mod many_threads;
+mod partitions;
 
 use super::frames::{BLOCK_FRAMES_MAX, Frames};
 use super::*;

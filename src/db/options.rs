@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::lsm::{Hierarchy, LEVELS, Strategy};
 use crate::runtime::OwnerConfig;
 use crate::shard::Limits;
-use crate::sst::Compression;
+use crate::sst::{Compression, PinLimits};
 use crate::value::PIECE_BYTES;
 use crate::wal::{MapSizes, SEGMENT_BYTES_MAX, SegmentSizes};
 
@@ -42,6 +42,24 @@ const COMPACTION_PERCENT: u64 = 4;
 
 const _: () = assert!(
     MEMTABLES_PERCENT + CACHE_PERCENT + PINNED_PERCENT + COMPACTION_PERCENT + 2 * 100 / 16 <= 97
+);
+
+/// What filters and indexes take at most, most of it from memtables: those that
+/// stay in memory, and those that are cached.
+const PINNED_MAX_PERCENT: u64 = 24;
+const PARTITION_CACHE_PERCENT: u64 = 6;
+
+/// Of what may stay in memory, those of the oldest data may have two of three
+/// parts, so that those of young tables, which all lookups ask, find room.
+const OLDEST_PARTS: u64 = 2;
+const PINNED_PARTS: u64 = 3;
+
+/// What a cache of filters and indexes has at least: room for one or two.
+const PARTITION_CACHE_BYTES_MIN: u64 = 128 << 10;
+
+const _: () = assert!(
+    PINNED_MAX_PERCENT + PARTITION_CACHE_PERCENT - PINNED_PERCENT <= MEMTABLES_PERCENT * 3 / 4,
+    "memtables give no more than three quarters"
 );
 
 /// What compactions of one owner read ahead, at least and at most.
@@ -165,6 +183,7 @@ pub struct Options {
     io: IoBackend,
     memtable_bytes: Option<usize>,
     cache_bytes: Option<u64>,
+    pinned_bytes: Option<u64>,
     wal_segment_bytes: Option<u64>,
     durability: Durability,
     requests_max: usize,
@@ -189,6 +208,7 @@ impl Default for Options {
             io: IoBackend::default(),
             memtable_bytes: None,
             cache_bytes: None,
+            pinned_bytes: None,
             wal_segment_bytes: None,
             durability: Durability::default(),
             requests_max: REQUESTS_MAX,
@@ -209,8 +229,11 @@ impl Options {
     /// memtables, 25 % for the caches of blocks of tables, which take it as they
     /// fill up, 12 % for filters and indexes of tables (about 2 % of the data),
     /// the rest for mappings of the log, and buffers. Filters and indexes that
-    /// need more take it from memtables, up to 30 % of the budget; more data than
-    /// some 20 times the budget go beyond it.
+    /// need more take it from memtables, up to 30 % of the budget. With more data
+    /// than some 10 times the budget not all of them stay in memory (see
+    /// [`Options::pinned_bytes`]): a lookup in the rest may read the device once
+    /// more. What must stay of all tables is about 0.1 % of the data, so that more
+    /// data than some 200 times the budget go beyond it.
     ///
     /// Not counted: threads' stacks and the program itself, and the read-ahead
     /// of open scans, up to 1 MiB a shard for each.
@@ -318,6 +341,23 @@ impl Options {
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes that filters and indexes of tables may take for good, in place of 24 %
+    /// of the memory budget; at most all of it. A table whose filters and indexes
+    /// would go beyond that (beyond two thirds of it, where nothing older has keys in
+    /// its range) has them read as they are needed, some 20 to 60 KiB at a time, and
+    /// cached in another 6 % of the budget: a lookup that finds neither there reads
+    /// the device twice, and one of an absent key once. They come to stay once there
+    /// is room. With 0 no table has them stay.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().pinned_bytes(128 << 20);
+    /// ```
+    #[must_use]
+    pub fn pinned_bytes(mut self, bytes: u64) -> Self {
+        self.pinned_bytes = Some(bytes);
         self
     }
 
@@ -540,6 +580,14 @@ impl Options {
                 )));
             }
         }
+        if let Some(bytes) = self.pinned_bytes
+            && bytes > memory
+        {
+            return Err(Error::invalid(format!(
+                "{bytes} pinned bytes of filters and indexes; at most the memory budget, {memory}, \
+                 is allowed"
+            )));
+        }
         let max_bytes = match self.wal_segment_bytes {
             None => round_up_u64((memory / 64).clamp(MIB, 64 * MIB)),
             Some(bytes)
@@ -596,6 +644,7 @@ impl Options {
             memory,
             memtable_bytes: self.memtable_bytes,
             cache_bytes: self.cache_bytes,
+            pinned_bytes: self.pinned_bytes,
             shards,
             owners,
             segments: SegmentSizes { first_bytes, max_bytes },
@@ -618,6 +667,7 @@ pub(super) struct Derived {
     memory: u64,
     memtable_bytes: Option<usize>,
     cache_bytes: Option<u64>,
+    pinned_bytes: Option<u64>,
     pub(super) shards: usize,
     pub(super) owners: usize,
     pub(super) segments: SegmentSizes,
@@ -669,6 +719,9 @@ impl Derived {
                 None => Some(self.memory / 100 * PINNED_PERCENT),
                 Some(_) => None,
             },
+            pins: self.pins(),
+            partition_cache_bytes: (self.memory / 100 * PARTITION_CACHE_PERCENT / owners as u64)
+                .max(PARTITION_CACHE_BYTES_MIN) as usize,
             compaction_read_bytes: (self.memory / 100 * COMPACTION_PERCENT / owners as u64)
                 .clamp(COMPACTION_BYTES_MIN, COMPACTION_BYTES_MAX)
                 as usize,
@@ -704,6 +757,13 @@ impl Derived {
             memtable_bytes,
             compression: self.compression,
         }
+    }
+
+    /// What filters and indexes may take for good.
+    fn pins(&self) -> PinLimits {
+        let share = self.memory / 100 * PINNED_MAX_PERCENT;
+        let bytes_max = self.pinned_bytes.unwrap_or(share);
+        PinLimits { bytes_max, oldest_bytes_max: bytes_max / PINNED_PARTS * OLDEST_PARTS }
     }
 
     /// The cache of each of so many owners.
@@ -747,6 +807,9 @@ mod tests {
             assert!(memtables as u64 <= derived.memory * 4 / 10);
             let caches = limits.cache_bytes * derived.owners.min(derived.shards);
             assert!(caches as u64 <= derived.memory / 4 && caches > 60 << 20);
+            let partitions = limits.partition_cache_bytes * derived.owners.min(derived.shards);
+            assert!(limits.pins.bytes_max + partitions as u64 <= derived.memory * 3 / 10);
+            assert!(limits.pins.oldest_bytes_max < limits.pins.bytes_max);
         }
     }
 
@@ -777,6 +840,7 @@ mod tests {
         refused(Options::default().requests_max(0));
         refused(Options::default().cache_bytes(4096));
         refused(Options::default().owners(4).cache_bytes(16 << 10));
+        refused(Options::default().memory(4 << 20).pinned_bytes((4 << 20) + 1));
         refused(Options::default().wal_segment_bytes(4096));
         refused(Options::default().wal_segment_bytes(10_000));
     }

@@ -41,9 +41,14 @@ pub struct Settings {
     pub immutable_memtables_max: usize,
     /// Block caches of all owners.
     pub cache_bytes: usize,
-    /// What filters and indexes may take before memtables get smaller; `None`
-    /// when the length of memtables was set. Follows from the memory.
-    pub pinned_bytes: Option<u64>,
+    /// What filters and indexes may take for good.
+    pub pinned_bytes: u64,
+    /// What they may take before memtables get smaller; `None` when the length of
+    /// memtables was set. Follows from the memory.
+    pub pinned_bytes_free: Option<u64>,
+    /// Caches of all owners for filters and indexes that do not stay in memory.
+    /// Follows from the memory.
+    pub partition_cache_bytes: usize,
     /// The largest log segment.
     pub wal_segment_bytes: u64,
     /// The log that each owner may keep before memtables are flushed to free
@@ -86,7 +91,9 @@ impl Settings {
             memtable_bytes: limits.memtable_bytes,
             immutable_memtables_max: limits.frozen_max,
             cache_bytes: limits.cache_bytes * owners,
-            pinned_bytes: limits.pinned_bytes_free,
+            pinned_bytes: limits.pins.bytes_max,
+            pinned_bytes_free: limits.pinned_bytes_free,
+            partition_cache_bytes: limits.partition_cache_bytes * owners,
             wal_segment_bytes: engine.owners[0].maker.sizes.max_bytes,
             wal_bytes_max: limits.wal_bytes_max,
             wal_map_bytes: u64::from(limits.map.slot_bytes) * u64::from(limits.map.slots),
@@ -118,10 +125,12 @@ impl fmt::Display for Settings {
         writeln!(f, "memtable_bytes: {}", self.memtable_bytes)?;
         writeln!(f, "immutable_memtables_max: {}", self.immutable_memtables_max)?;
         writeln!(f, "cache_bytes: {}", self.cache_bytes)?;
-        match self.pinned_bytes {
-            Some(bytes) => writeln!(f, "pinned_bytes: {bytes}")?,
-            None => writeln!(f, "pinned_bytes: unbounded")?,
+        writeln!(f, "pinned_bytes: {}", self.pinned_bytes)?;
+        match self.pinned_bytes_free {
+            Some(bytes) => writeln!(f, "pinned_bytes_free: {bytes}")?,
+            None => writeln!(f, "pinned_bytes_free: all")?,
         }
+        writeln!(f, "partition_cache_bytes: {}", self.partition_cache_bytes)?;
         writeln!(f, "wal_segment_bytes: {}", self.wal_segment_bytes)?;
         writeln!(f, "wal_bytes_max: {}", self.wal_bytes_max)?;
         writeln!(f, "wal_map_bytes: {}", self.wal_map_bytes)?;

@@ -75,9 +75,13 @@ pub struct Stats {
     /// Bytes of tables that compaction will merge next, once writes have
     /// paused for a second; 0 when it has nothing left to do.
     pub compaction_debt_bytes: u64,
-    /// Bytes of memory that filters and indexes of tables take, with what leads
-    /// to their cached blocks.
+    /// Bytes of memory that tables take for good: filters and indexes that stay
+    /// there, what leads to the others, and to cached blocks.
     pub pinned_bytes: u64,
+    /// Tables whose filters and indexes do not stay in memory, as they would take
+    /// more than their share of it: a lookup may have to read a part of them, a
+    /// *partition*, before it reads a block.
+    pub partitioned_tables: u64,
     /// Log segments of this opening.
     pub wal_segments: u64,
     /// Bytes of their files.
@@ -196,6 +200,21 @@ pub struct Stats {
     pub cache_bytes: u64,
     /// Bytes of blocks that the caches have room for.
     pub cache_capacity_bytes: u64,
+    /// Partitions (parts of filters and indexes that do not stay in memory) that
+    /// lookups and scans found in the caches for them.
+    pub partition_hits: u64,
+    /// Partitions that they looked for there, and did not find.
+    pub partition_misses: u64,
+    /// Partitions that were read and put into the caches.
+    pub partition_inserted: u64,
+    /// Partitions that left the caches to make room for others.
+    pub partition_evicted: u64,
+    /// Partitions that were not cached, because they are larger than a cache.
+    pub partition_refused: u64,
+    /// Bytes of memory that cached partitions take.
+    pub partition_cache_bytes: u64,
+    /// Bytes of memory that they may take.
+    pub partition_cache_capacity_bytes: u64,
     /// Lookups that asked a table's filter.
     pub filter_probes: u64,
     /// Those it answered with "certainly not here".
@@ -243,6 +262,7 @@ impl Stats {
             garbage_bytes: stats.garbage_bytes,
             compaction_debt_bytes: stats.compaction_debt_bytes,
             pinned_bytes: stats.pinned_bytes,
+            partitioned_tables: stats.partitioned_tables,
             wal_segments: stats.wal_segments,
             wal_bytes: stats.wal_bytes,
             wal_map_bytes: stats.wal_map_bytes,
@@ -297,6 +317,13 @@ impl Stats {
             cache_blocks: stats.cache.blocks,
             cache_bytes: stats.cache.bytes,
             cache_capacity_bytes: stats.cache.capacity_bytes,
+            partition_hits: stats.partitions.hits,
+            partition_misses: stats.partitions.misses,
+            partition_inserted: stats.partitions.inserted,
+            partition_evicted: stats.partitions.evicted,
+            partition_refused: stats.partitions.refused,
+            partition_cache_bytes: stats.partitions.bytes,
+            partition_cache_capacity_bytes: stats.partitions.capacity_bytes,
             filter_probes: stats.filters.probes,
             filter_negatives: stats.filters.negatives,
             filter_false_positives: stats.filters.false_positives,
@@ -433,6 +460,7 @@ impl Stats {
         }
         fields.extend([
             ("pinned_bytes", self.pinned_bytes),
+            ("partitioned_tables", self.partitioned_tables),
             ("wal_segments", self.wal_segments),
             ("wal_bytes", self.wal_bytes),
             ("wal_map_bytes", self.wal_map_bytes),
@@ -487,6 +515,13 @@ impl Stats {
             ("cache_blocks", self.cache_blocks),
             ("cache_bytes", self.cache_bytes),
             ("cache_capacity_bytes", self.cache_capacity_bytes),
+            ("partition_hits", self.partition_hits),
+            ("partition_misses", self.partition_misses),
+            ("partition_inserted", self.partition_inserted),
+            ("partition_evicted", self.partition_evicted),
+            ("partition_refused", self.partition_refused),
+            ("partition_cache_bytes", self.partition_cache_bytes),
+            ("partition_cache_capacity_bytes", self.partition_cache_capacity_bytes),
             ("filter_probes", self.filter_probes),
             ("filter_negatives", self.filter_negatives),
             ("filter_false_positives", self.filter_false_positives),

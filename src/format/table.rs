@@ -10,9 +10,11 @@ mod heads;
 mod index;
 mod partition;
 mod ranges;
+mod top;
 
 pub(crate) use index::{Index, IndexBuilder};
-pub(crate) use partition::{Partition, PartitionBuilder, Partitions, seal as seal_partition};
+pub(crate) use partition::{Partition, PartitionBuilder, seal as seal_partition};
+pub(crate) use top::TopIndex;
 
 use super::block::{Compression, TRAILER_BYTES};
 use super::header::{ByteReader, DecodeError};
@@ -196,6 +198,8 @@ pub(crate) struct Properties {
     /// Seconds since 1970 when the newest of the entries was written to a
     /// table.
     pub(crate) written_s: u64,
+    /// How many blocks each partition has, in their order.
+    pub(crate) partition_blocks: Vec<u32>,
     /// What the table says of whole stretches of keys. Smallest and largest key
     /// and number are theirs, too, but they are no entries.
     pub(crate) ranges: RangeTombstones,
@@ -224,8 +228,9 @@ mod property {
     pub(super) const DENSE_WINDOWS: u16 = 13;
     pub(super) const WRITTEN_S: u16 = 14;
     pub(super) const RANGES: u16 = 15;
+    pub(super) const PARTITION_BLOCKS: u16 = 16;
     /// One more than the largest of them.
-    pub(super) const COUNT: usize = 16;
+    pub(super) const COUNT: usize = 17;
 }
 
 impl Properties {
@@ -250,6 +255,9 @@ impl Properties {
         put(property::HIDDEN, &self.hidden.to_le_bytes());
         put(property::DENSE_WINDOWS, &self.dense_windows.to_le_bytes());
         put(property::WRITTEN_S, &self.written_s.to_le_bytes());
+        let blocks: Vec<u8> =
+            self.partition_blocks.iter().flat_map(|blocks| blocks.to_le_bytes()).collect();
+        put(property::PARTITION_BLOCKS, &blocks);
         if !self.ranges.is_empty() {
             put(property::RANGES | MUST_UNDERSTAND, &ranges::encode(&self.ranges));
         }
@@ -299,6 +307,7 @@ impl Properties {
             hidden: u64::from_le_bytes(field(property::HIDDEN)?.array()?),
             dense_windows: u64::from_le_bytes(field(property::DENSE_WINDOWS)?.array()?),
             written_s: u64::from_le_bytes(field(property::WRITTEN_S)?.array()?),
+            partition_blocks: field(property::PARTITION_BLOCKS)?.numbers()?,
             ranges,
         };
         let sound = properties.entries > 0
@@ -308,6 +317,8 @@ impl Properties {
             && properties.smallest <= properties.largest
             && properties.seq_min <= properties.seq_max
             && properties.seq_max <= SEQ_MAX
+            && !properties.partition_blocks.is_empty()
+            && !properties.partition_blocks.contains(&0)
             && properties.has_its_ranges();
         if !sound {
             return Err(DecodeError::corrupt(0, "the table's properties contradict each other"));
@@ -364,6 +375,15 @@ impl Field<'_> {
             let reason = format!("a property of {} bytes, not {N}", self.value.len());
             DecodeError::corrupt(self.at, reason)
         })
+    }
+
+    fn numbers(self) -> Result<Vec<u32>, DecodeError> {
+        let (numbers, rest) = self.value.as_chunks::<4>();
+        if !rest.is_empty() {
+            let reason = format!("a property of {} bytes, not of whole numbers", self.value.len());
+            return Err(DecodeError::corrupt(self.at, reason));
+        }
+        Ok(numbers.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
     }
 
     fn key(self) -> Result<Box<[u8]>, DecodeError> {

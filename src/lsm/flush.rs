@@ -50,7 +50,7 @@ pub(crate) async fn write_table<I: Io>(
 ) -> Result<(Option<Arc<Table>>, Changes)> {
     let mut keep = Keep::new(retain, older, memtable.ranges());
     let ranges = kept_ranges(memtable.ranges(), retain, older);
-    let mut outputs = Outputs::new(io, place, hasher, &ranges, io.calendar_s(), 0);
+    let mut outputs = Outputs::new(io, place, hasher, &ranges, older, io.calendar_s(), 0);
     let mut values = Changes::default();
     let mut at = memtable.first();
     let (mut entries, mut bytes) = (0, 0);
@@ -65,7 +65,7 @@ pub(crate) async fn write_table<I: Io>(
             outputs.add(key, entry.tag, &entry.value, hash).await?;
             let stands_for = if is_newest { sampled(hash, entry.value.len()) } else { 0 };
             if stands_for > 0 {
-                outputs.asked(stands_for, older.ask(key, hash));
+                outputs.ask_older(key, hash, stands_for).await;
             }
         } else {
             let known = values.dropped(entry.tag, &entry.value);

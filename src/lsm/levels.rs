@@ -18,7 +18,7 @@ use crate::base::seq::{SeqNo, Tag};
 use crate::format::edit::TableMeta;
 use crate::io::Io;
 use crate::lsm::run::Run;
-use crate::sst::{Looked, Lookup, Table, TableEntry};
+use crate::sst::{Holds, Looked, Lookup, Missing, Table, TableEntry};
 
 /// How many levels there are.
 pub(crate) const LEVELS: usize = 7;
@@ -45,11 +45,13 @@ impl Member {
         *self.meta().smallest <= *key && *key <= *self.meta().largest
     }
 
-    /// Whether it may have a version of the key.
-    fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
+    /// Whether it has a version of the key, as far as that is known without
+    /// reading.
+    fn holds(&self, key: &[u8], hash: KeyHash) -> Holds {
         match self {
-            Self::Sound(table) => table.may_hold(key, hash),
-            Self::Damaged { .. } => self.covers(key),
+            Self::Sound(table) => table.holds(key, hash),
+            Self::Damaged { .. } if self.covers(key) => Holds::Maybe,
+            Self::Damaged { .. } => Holds::No,
         }
     }
 
@@ -129,10 +131,10 @@ pub(crate) struct Older {
 }
 
 /// What older tables say of a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    /// One of them may have a version of it.
-    pub(crate) may_hold: bool,
+    /// Whether one of them has a version of it.
+    pub(crate) holds: Holds,
     /// How many filters were asked. Each says yes by mistake now and then.
     pub(crate) asked: u64,
 }
@@ -148,22 +150,50 @@ impl Older {
         newest.filter(move |member| member.covers(key))
     }
 
-    /// Whether one of them may have a version of the key.
+    /// Whether one of them may have a version of the key. Where that is not known
+    /// without reading, it may.
     pub(crate) fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
-        self.covering(key).any(|member| member.may_hold(key, hash))
+        self.covering(key).any(|member| member.holds(key, hash) != Holds::No)
     }
 
-    /// The same, and how many filters were asked.
+    /// The same, what is not known being told, and how many filters were asked.
     pub(crate) fn ask(&self, key: &[u8], hash: KeyHash) -> Answer {
-        let mut answer = Answer::default();
+        let mut answer = Answer { holds: Holds::No, asked: 0 };
         for member in self.covering(key) {
-            answer.asked += 1;
-            if member.may_hold(key, hash) {
-                answer.may_hold = true;
-                break;
+            match member.holds(key, hash) {
+                Holds::Unknown => answer.holds = Holds::Unknown,
+                Holds::No => answer.asked += 1,
+                Holds::Maybe => {
+                    return Answer { holds: Holds::Maybe, asked: answer.asked + 1 };
+                }
             }
         }
         answer
+    }
+
+    /// The same, what is not known being read, past all caches: a filter of each
+    /// table of which it is not.
+    pub(crate) async fn ask_reading<I: Io>(
+        &self,
+        io: &I,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Result<Answer> {
+        let mut answer = Answer { holds: Holds::No, asked: 0 };
+        for member in self.covering(key) {
+            answer.asked += 1;
+            let holds = match (member.holds(key, hash), member) {
+                (Holds::Unknown, Member::Sound(table)) => {
+                    table.holds_by_reading(io, key, hash).await?
+                }
+                (holds, _) => holds != Holds::No,
+            };
+            if holds {
+                answer.holds = Holds::Maybe;
+                break;
+            }
+        }
+        Ok(answer)
     }
 
     /// The smallest key from `start` on and the largest one before `end` that
@@ -210,16 +240,16 @@ pub(crate) enum InLevels {
     Found(Tag),
     /// There is none, or a range tombstone is newer.
     Absent,
-    /// It depends on a block that is not in memory.
+    /// It depends on something that is not in memory.
     Missing(Place),
 }
 
-/// A block of one of the tables.
+/// A partition or a block of one of the tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     level: usize,
     at: usize,
-    block: usize,
+    missing: Missing,
 }
 
 /// The levels. Never changed: flushes and compactions make new ones, which share
@@ -272,8 +302,8 @@ impl Levels {
                     Looked::Found(tag) => return Ok(InLevels::Found(tag)),
                     Looked::Absent if deleted.is_some() => return Ok(InLevels::Absent),
                     Looked::Absent => {}
-                    Looked::Missing(block) => {
-                        return Ok(InLevels::Missing(Place { level, at, block }));
+                    Looked::Missing(missing) => {
+                        return Ok(InLevels::Missing(Place { level, at, missing }));
                     }
                 }
             }
@@ -281,7 +311,7 @@ impl Levels {
         Ok(InLevels::Absent)
     }
 
-    /// Goes on looking where [`Levels::look`] missed a block.
+    /// Goes on looking where [`Levels::look`] missed something.
     pub(crate) async fn get<I: Io>(
         &self,
         io: &I,
@@ -292,10 +322,10 @@ impl Levels {
         loop {
             let member = &self.members[missing.level][missing.at];
             let Member::Sound(table) = member else {
-                unreachable!("no block of a damaged table is missed");
+                unreachable!("nothing of a damaged table is missed");
             };
             let deleted = member.deleted(lookup);
-            let entry = table.get(io, missing.block, lookup).await?;
+            let entry = table.get(io, missing.missing, lookup).await?;
             if entry.is_some() || deleted.is_some() {
                 return Ok(entry.filter(|entry| Some(entry.tag.seq()) >= deleted));
             }

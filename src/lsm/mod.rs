@@ -6,6 +6,7 @@ mod compaction;
 mod cursor;
 mod flush;
 mod garbage;
+mod hidden;
 mod keep;
 mod levels;
 mod merge;

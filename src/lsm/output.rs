@@ -12,12 +12,9 @@ use crate::base::ranges::{Fragment, RangeTombstones, is_before, successor};
 use crate::base::seq::{Kind, Tag};
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::io::{BufferPool, File, Io, OpenMode};
-use crate::lsm::levels::Answer;
-use crate::sst::{Compression, NewTable, Table, TableMeta, TableWriter};
-
-/// Of so many filters that do not have a key, one says that it may: fingerprints
-/// have eight bits.
-const MISTAKES_SHARE: u64 = 256;
+use crate::lsm::hidden::Hidden;
+use crate::lsm::levels::Older;
+use crate::sst::{Compression, NewTable, Pins, Table, TableMeta, TableWriter};
 
 /// File ids that were set aside for one job.
 #[derive(Clone)]
@@ -69,6 +66,8 @@ pub(crate) struct TablePlace {
     pub(crate) compression: Compression,
     /// A table ends behind the key with which its data reach so many bytes.
     pub(crate) table_bytes: u64,
+    /// Memory for partitions that stay there.
+    pub(crate) pins: Arc<Pins>,
 }
 
 impl TablePlace {
@@ -100,15 +99,15 @@ pub(super) struct Outputs<'a, I: Io> {
     reserved: u32,
     written_s: u64,
     current: Option<(File, TableWriter<'a, I>)>,
-    /// Entries of the current table, by a sample, that hide an older one
-    /// according to filters, and how many filters were asked for that.
-    hiding: u64,
-    asked: u64,
+    /// What is older than the new tables.
+    older: &'a Older,
+    /// What entries of the current table hide of that.
+    hidden: Hidden,
     made: Vec<(File, TableMeta)>,
 }
 
 impl<'a, I: Io> Outputs<'a, I> {
-    /// `written_s` is when the newest entry was first written to a table, in
+    /// The tables are newer than `older`. `written_s` is when the newest entry was first written to a table, in
     /// seconds since 1970. So many of the ids are reserved for tables that end
     /// where the caller says.
     pub(super) fn new(
@@ -116,6 +115,7 @@ impl<'a, I: Io> Outputs<'a, I> {
         place: &'a TablePlace,
         hasher: &'a KeyHasher,
         ranges: &RangeTombstones,
+        older: &'a Older,
         written_s: u64,
         reserved: usize,
     ) -> Self {
@@ -128,8 +128,8 @@ impl<'a, I: Io> Outputs<'a, I> {
             reserved,
             written_s,
             current: None,
-            hiding: 0,
-            asked: 0,
+            older,
+            hidden: Hidden::default(),
             made: Vec::new(),
         }
     }
@@ -162,13 +162,10 @@ impl<'a, I: Io> Outputs<'a, I> {
         writer.add(key, tag, value, hash).await
     }
 
-    /// What older tables said of the key that was added last, which stands for
-    /// so many entries.
-    pub(super) fn asked(&mut self, entries: u64, answer: Answer) {
-        if answer.may_hold {
-            self.hiding += entries;
-        }
-        self.asked += entries * answer.asked;
+    /// Looks for the key that was added last in older tables. It stands for so
+    /// many entries.
+    pub(super) async fn ask_older(&mut self, key: &[u8], hash: KeyHash, entries: u64) {
+        self.hidden.ask(self.io, self.older, key, hash, entries).await;
     }
 
     /// Whether the entry added last to the current table has this key.
@@ -237,8 +234,7 @@ impl<'a, I: Io> Outputs<'a, I> {
 
     /// Ends the current table, with these range tombstones.
     async fn end_table(&mut self, ranges: Vec<Fragment>) -> Result<()> {
-        let hiding = std::mem::take(&mut self.hiding);
-        let mistaken = std::mem::take(&mut self.asked) / MISTAKES_SHARE;
+        let hidden = std::mem::take(&mut self.hidden).estimate();
         if let Some(first) = ranges.first().filter(|_| self.current.is_none()) {
             // A table has at least one entry. This one says nothing new.
             let (file, mut writer) = self.begin_table().await?;
@@ -248,7 +244,7 @@ impl<'a, I: Io> Outputs<'a, I> {
         }
         if let Some((file, writer)) = self.current.take() {
             let ranges = RangeTombstones::new(ranges);
-            let meta = writer.finish(hiding.saturating_sub(mistaken), &ranges).await?;
+            let meta = writer.finish(hidden, &ranges).await?;
             self.made.push((file, meta));
         }
         Ok(())
@@ -264,7 +260,9 @@ impl<'a, I: Io> Outputs<'a, I> {
         self.io.sync_dir(&self.place.dir).await?;
         let mut tables = Vec::with_capacity(self.made.len());
         for (file, meta) in self.made {
-            tables.push(Arc::new(Table::open(self.io, file, self.place.db, meta).await?));
+            let share = self.place.pins.share(!self.older.overlaps(&meta));
+            let table = Table::open(self.io, file, self.place.db, meta, &share).await?;
+            tables.push(Arc::new(table));
         }
         Ok(tables)
     }

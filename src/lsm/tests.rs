@@ -14,11 +14,11 @@ use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag};
-use crate::cache::{Cache, Epochs};
+use crate::cache::{Cache, Epochs, PartitionCache};
 use crate::io::sim::Sim;
 use crate::io::{BufferPool, Io};
 use crate::memtable::{ArenaPool, Memtable, Payload};
-use crate::sst::{Compression, ReadCounters, Table, TableMeta};
+use crate::sst::{Compression, Partition, PinLimits, Pins, ReadCounters, Table, TableMeta};
 
 const KEYS: u64 = 400;
 
@@ -46,6 +46,8 @@ struct Maker {
     next_seq: u64,
     next_id: u32,
     cache: Option<Arc<Cache>>,
+    partitions: Arc<PartitionCache<Partition>>,
+    pins: Arc<Pins>,
     /// What is older than the next table.
     older: Older,
 }
@@ -58,8 +60,12 @@ impl Maker {
         // With every other seed a cache that is too small for all blocks.
         let cache = (seed % 2 == 1).then(|| Cache::new(&Epochs::new(), 24 << 10));
         let cache = cache.map(|cache| cache.expect("there is memory"));
+        // With every third seed no partitions stay in memory, with another some.
+        let partitions = PartitionCache::new(2 << 10);
+        let bytes_max = [u64::MAX, 0, 10 << 10][seed as usize % 3];
+        let pins = Pins::new(PinLimits { bytes_max, oldest_bytes_max: bytes_max });
         let (model, older) = (Model::new(), anything());
-        Self { sim, random, model, next_seq: 1, next_id: 0, cache, older }
+        Self { sim, random, model, next_seq: 1, next_id: 0, cache, partitions, pins, older }
     }
 
     /// A table of some of the keys of a range.
@@ -89,12 +95,13 @@ impl Maker {
             pool: BufferPool::new(64 << 10, 1),
             compression: Compression::None,
             table_bytes: u64::MAX,
+            pins: Arc::clone(&self.pins),
         };
         let (sim, retain, hasher) = (&self.sim, Retain::All, hasher());
         let older = self.older.clone();
         let table = sim.block_on(write_table(sim, &memtable, &retain, &older, &hasher, &place));
         let table = table.expect("a table").0.expect("entries");
-        table.cache_in(self.cache.as_ref());
+        table.cache_in(self.cache.as_ref(), &self.partitions);
         table
     }
 

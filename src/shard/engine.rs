@@ -11,7 +11,7 @@ use crate::base::limits::UNIT;
 use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
-use crate::cache::{Cache, CacheStats};
+use crate::cache::{Cache, CacheStats, PartitionCache, PartitionCacheStats};
 use crate::format::edit::{Edit, MapPlace, StreamKey};
 use crate::io::{IoCounters, IoCounts};
 use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, garbage_bytes, pick};
@@ -21,7 +21,7 @@ use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::pace::{SlowWriteCounts, SlowWrites};
 use crate::shard::state::{Shard, ShardCounts};
-use crate::sst::{FilterCounts, ReadCounters, Retired};
+use crate::sst::{FilterCounts, Partition, PinLimits, Pins, ReadCounters, Retired, Table};
 use crate::value::{ValueCounts, ValueWork};
 use crate::wal::{MapSizes, SegmentMaker, Stream, StreamCounts};
 
@@ -36,6 +36,11 @@ pub(crate) struct Limits {
     /// Bytes that filters and indexes may take before memtables get smaller;
     /// `None` when memtables have a fixed length.
     pub(crate) pinned_bytes_free: Option<u64>,
+    /// Bytes that they may take before those of further tables do not stay in
+    /// memory.
+    pub(crate) pins: PinLimits,
+    /// Memory for filters and indexes that do not stay there, of each owner.
+    pub(crate) partition_cache_bytes: usize,
     /// Bytes that a compaction may read ahead.
     pub(crate) compaction_read_bytes: usize,
     /// Immutable memtables a shard may have before its writers wait.
@@ -84,6 +89,8 @@ pub(crate) struct Engine {
     pub(crate) arenas: Arc<ArenaPool>,
     pub(crate) io_counters: Arc<IoCounters>,
     pub(crate) read_counters: ReadCounters,
+    /// What open tables take in memory.
+    pub(crate) pins: Arc<Pins>,
     pub(crate) slow_writes: SlowWrites,
     /// See [`Engine::share_memory`].
     pub(crate) memtable_bytes: AtomicUsize,
@@ -114,6 +121,8 @@ pub(crate) struct Owner {
     pub(crate) maker: SegmentMaker,
     /// Blocks of its shards' tables.
     pub(crate) cache: Option<Arc<Cache>>,
+    /// Their partitions, as far as they do not stay in memory.
+    pub(crate) partitions: Arc<PartitionCache<Partition>>,
     /// The stream's mapping, once it has one.
     pub(crate) map: Mutex<Option<MapPlace>>,
     /// The manifest of each of `shards`.
@@ -127,6 +136,14 @@ pub(crate) struct Owner {
     /// Set when there is something to do for the value files of its shards.
     pub(crate) value_work: ValueWork,
     pub(crate) stopping: AtomicBool,
+}
+
+impl Owner {
+    /// From now on what is read of the table, which is one of its shards', is
+    /// cached.
+    pub(crate) fn cache(&self, table: &Table) {
+        table.cache_in(self.cache.as_ref(), &self.partitions);
+    }
 }
 
 impl Engine {
@@ -169,12 +186,14 @@ impl Engine {
         let pinned = |shard: &Shard| {
             let view = Arc::clone(&shard.lock().view);
             let sound = view.levels.tables().filter_map(|(_, member)| match member {
-                Member::Sound(table) => Some(table.pinned_bytes() as u64),
+                Member::Sound(table) => Some(table.pinned_bytes()),
                 Member::Damaged { .. } => None,
             });
             sound.sum::<u64>()
         };
-        let beyond = self.shards.iter().map(pinned).sum::<u64>().saturating_sub(free);
+        let cached = |owner: &Owner| owner.partitions.stats().bytes;
+        let all = self.shards.iter().map(pinned).chain(self.owners.iter().map(cached));
+        let beyond = all.sum::<u64>().saturating_sub(free);
         let memtables = (self.shards.len() * (1 + self.limits.frozen_max)) as u64;
         let full = self.limits.memtable_bytes;
         let taken = usize::try_from(beyond / memtables).unwrap_or(usize::MAX);
@@ -261,7 +280,8 @@ impl Engine {
                 level.entries += table.meta().entries;
                 match table {
                     Member::Sound(table) => {
-                        stats.pinned_bytes += table.pinned_bytes() as u64;
+                        stats.pinned_bytes += table.pinned_bytes();
+                        stats.partitioned_tables += u64::from(!table.is_pinned());
                         level.tombstones += table.contents().tombstones;
                     }
                     Member::Damaged { .. } => stats.damaged_tables += 1,
@@ -279,6 +299,7 @@ impl Engine {
             if let Some(cache) = &owner.cache {
                 stats.cache.add(&cache.stats());
             }
+            stats.partitions.add(&owner.partitions.stats());
         }
         stats
     }
@@ -339,6 +360,7 @@ pub(crate) struct EngineStats {
     pub(crate) filters: FilterCounts,
     pub(crate) slow_writes: SlowWriteCounts,
     pub(crate) cache: CacheStats,
+    pub(crate) partitions: PartitionCacheStats,
     pub(crate) shard: ShardCounts,
     pub(crate) stream: StreamCounts,
     pub(crate) memtable_bytes: u64,
@@ -354,6 +376,7 @@ pub(crate) struct EngineStats {
     pub(crate) value_files: u64,
     pub(crate) value_bytes: u64,
     pub(crate) pinned_bytes: u64,
+    pub(crate) partitioned_tables: u64,
     pub(crate) wal_segments: u64,
     pub(crate) wal_bytes: u64,
     pub(crate) wal_map_bytes: u64,

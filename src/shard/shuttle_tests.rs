@@ -17,6 +17,7 @@ use crate::runtime::{Background, Budget, block_on, join_all};
 use crate::shard::clock::{Clock, Published, Timestamp};
 use crate::shard::read::Found;
 use crate::shard::{Engine, Job, Limits, Opening, WriteOp, recover};
+use crate::sst::PinLimits;
 use crate::wal::{MapSizes, Role, SegmentSizes};
 
 const SHARDS: usize = 2;
@@ -40,6 +41,8 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         newest_tables_behind: 24,
         newest_tables_max: 48,
         pinned_bytes_free: None,
+        pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
+        partition_cache_bytes: 64 << 10,
         compaction_read_bytes: 1 << 20,
     };
     let opening = Opening {

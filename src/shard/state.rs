@@ -262,6 +262,7 @@ mod tests {
     use crate::base::seq::{Kind, Tag};
     use crate::lsm::Hierarchy;
     use crate::memtable::Payload;
+    use crate::sst::PinLimits;
     use crate::wal::MapSizes;
 
     fn limits() -> Limits {
@@ -279,6 +280,8 @@ mod tests {
             newest_tables_behind: 24,
             newest_tables_max: 48,
             pinned_bytes_free: None,
+            pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
+            partition_cache_bytes: 64 << 10,
             compaction_read_bytes: 1 << 20,
             cache_bytes: 0,
             value_bytes_max: 1 << 20,

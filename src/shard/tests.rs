@@ -22,7 +22,7 @@ use crate::runtime::{
     slice_end, yield_now,
 };
 use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, Staged, WriteOp, recover};
-use crate::sst::Compression;
+use crate::sst::{Compression, PinLimits};
 use crate::wal::{Goal, MapSizes, Role, SegmentSizes};
 
 const MS: u64 = 1_000_000;
@@ -45,6 +45,8 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         newest_tables_behind: 24,
         newest_tables_max: 48,
         pinned_bytes_free: None,
+        pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
+        partition_cache_bytes: 64 << 10,
         compaction_read_bytes: 1 << 20,
     };
     Opening {
@@ -489,6 +491,7 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
                 pool: BufferPool::new(64 << 10, 1),
                 compression: Compression::None,
                 table_bytes: u64::MAX,
+                pins: Arc::clone(&engine.pins),
             };
             let (_, path) = place.new_file().expect("an id");
             block_on(calls.open(&path, OpenMode::CreateNew)).unwrap();

@@ -9,10 +9,12 @@
 use std::sync::Arc;
 
 use super::Table;
-use crate::base::error::{Error, ErrorKind, Result};
+use super::shared_read::read_shared;
+use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
-use crate::cache::{BLOCK_BYTES_MAX, Cache, CachedTable, Flights, Held, Join};
+use crate::cache::{BLOCK_BYTES_MAX, Cache, CachedTable, Flights, Held, Lead};
 use crate::format::block::Block;
+use crate::format::table::Partition;
 use crate::io::{DetachedRead, Io, IoBuf};
 
 /// A table's share in the cache.
@@ -25,6 +27,22 @@ impl Cached {
     pub(super) fn new(cache: &Arc<Cache>, table: u64, blocks: usize) -> Self {
         let blocks = u32::try_from(blocks).expect("a table is far shorter than 16 TiB");
         Self { table: cache.register(table, blocks), flights: Flights::new() }
+    }
+}
+
+/// A block of a table: its number, and where in the file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BlockPlace {
+    pub(super) block: usize,
+    pub(super) offset: u64,
+    pub(super) len: usize,
+}
+
+impl BlockPlace {
+    /// Of a block of the partition.
+    pub(super) fn of(partition: &Partition, block: usize) -> Self {
+        let (offset, len) = partition.extent(block);
+        Self { block, offset, len }
     }
 }
 
@@ -85,19 +103,18 @@ impl Table {
         self.cached().filter(|_| len <= BLOCK_BYTES_MAX)
     }
 
-    /// Whether the block may go into the cache.
-    pub(super) fn is_cacheable(&self, block: usize) -> bool {
-        self.cached_for(self.index().extent(block).1).is_some()
+    /// Whether a block of `len` bytes may go into the cache.
+    pub(super) fn is_cacheable(&self, len: usize) -> bool {
+        self.cached_for(len).is_some()
     }
 
     /// Copies a block's content out of the cache, if it is there.
-    pub(super) fn copy_cached(&self, block: usize, into: &mut Vec<u8>) -> bool {
-        let (_, len) = self.index().extent(block);
-        let Some(Cached { table, .. }) = self.cached_for(len) else {
+    pub(super) fn copy_cached(&self, place: BlockPlace, into: &mut Vec<u8>) -> bool {
+        let Some(Cached { table, .. }) = self.cached_for(place.len) else {
             return false;
         };
         let guard = table.cache().epochs().pin();
-        let hit = table.get(&guard, block as u32);
+        let hit = table.get(&guard, place.block as u32);
         hit.is_some_and(|hit| {
             hit.gather(into);
             true
@@ -105,79 +122,45 @@ impl Table {
     }
 
     /// Reads a block that was not cached when the caller looked; `None` when it
-    /// is now. A read that fails is tried once more.
-    ///
-    /// Whoever leads a flight here hands the lead to the request itself, and
-    /// follows like everybody else: its future may be dropped, or never polled
-    /// again.
+    /// is now. All who miss it at once share its read. A read that fails is tried
+    /// once more.
     pub(super) async fn bring<I: Io>(
         self: &Arc<Self>,
         io: &I,
-        block: usize,
+        place: BlockPlace,
     ) -> Result<Option<Content>> {
-        let (offset, len) = self.index().extent(block);
+        let BlockPlace { block, offset, len } = place;
         let Some(Cached { table, flights }) = self.cached_for(len) else {
             let buf = self.read(io, offset, IoBuf::zeroed(len)).await?;
-            return self.verified(block, buf).map(Some);
+            return self.verified(place, buf).map(Some);
         };
-        let mut has_failed = false;
-        loop {
-            let landed = match flights.follow(block as u32) {
-                Some(follow) => follow.await,
-                None => {
-                    let mut joined = None;
-                    let begin = || match flights.join(block as u32) {
-                        Join::Follow(follow) => {
-                            joined = Some(follow);
-                            None
-                        }
-                        // A flight that has just landed put it in before.
-                        Join::Lead(_) if table.contains(block as u32) => None,
-                        Join::Lead(lead) => {
-                            joined = Some(lead.follow());
-                            let this = Arc::clone(self);
-                            let frame = if len == UNIT { table.frame() } else { None };
-                            Some(DetachedRead {
-                                file: self.file().clone(),
-                                offset,
-                                buf: frame.unwrap_or_else(|| IoBuf::zeroed(len)),
-                                done: move |buf, result| {
-                                    lead.land(this.take_in(block, buf, result));
-                                },
-                            })
-                        }
-                    };
-                    io.read_detached(begin).await?;
-                    match joined {
-                        Some(follow) => follow.await,
-                        None => return Ok(None),
-                    }
-                }
-            };
-            match landed {
-                Some(Err(error)) if error.kind() == ErrorKind::Io && !has_failed => {
-                    has_failed = true;
-                }
-                Some(read) => return read.map(Some),
-                // Whoever read it is gone.
-                None => {}
+        let request = |lead: Lead<Content>| {
+            let this = Arc::clone(self);
+            let frame = if len == UNIT { table.frame() } else { None };
+            DetachedRead {
+                file: self.file().clone(),
+                offset,
+                buf: frame.unwrap_or_else(|| IoBuf::zeroed(len)),
+                done: move |buf, result| lead.land(this.take_in(place, buf, result)),
             }
-        }
+        };
+        let is_there = || table.contains(block as u32);
+        read_shared(io, flights, block as u32, is_there, request).await
     }
 
     /// Verifies a block that was read, and puts it into the cache.
-    fn take_in(&self, block: usize, buf: IoBuf, result: Result<usize>) -> Result<Content> {
+    fn take_in(&self, place: BlockPlace, buf: IoBuf, result: Result<usize>) -> Result<Content> {
         let bytes = result?;
         if bytes < buf.len() {
-            return Err(self.cut(self.index().extent(block).0 + bytes as u64));
+            return Err(self.cut(place.offset + bytes as u64));
         }
-        self.verified(block, buf)
+        self.verified(place, buf)
     }
 
     /// Verifies a block that was read, and puts it into the cache, if it may go
     /// there.
-    fn verified(&self, block: usize, buf: IoBuf) -> Result<Content> {
-        let (offset, len) = self.index().extent(block);
+    fn verified(&self, place: BlockPlace, buf: IoBuf) -> Result<Content> {
+        let BlockPlace { block, offset, len } = place;
         let mut plain = Vec::new();
         let bytes = self
             .decode(&buf, offset, &mut plain)
@@ -206,22 +189,21 @@ impl Table {
         Ok(Content::Own(Arc::new(own)))
     }
 
-    /// The block at `block` in a window of a walk, verified; its content goes
+    /// The block at `place` in a window of a walk, verified; its content goes
     /// into the cache if `is_kept`.
     pub(super) fn enter<'a>(
         &self,
-        block: usize,
+        place: BlockPlace,
         extent: &'a [u8],
         plain: &'a mut Vec<u8>,
         is_kept: bool,
     ) -> Result<Block<'a>> {
-        let (offset, len) = self.index().extent(block);
-        let entered = self.decode(extent, offset, plain);
-        let entered = entered.map_err(|error| self.damage(offset, &error))?;
-        if let Some(Cached { table, .. }) = self.cached_for(len)
+        let entered = self.decode(extent, place.offset, plain);
+        let entered = entered.map_err(|error| self.damage(place.offset, &error))?;
+        if let Some(Cached { table, .. }) = self.cached_for(place.len)
             && is_kept
         {
-            table.insert(block as u32, entered.content());
+            table.insert(place.block as u32, entered.content());
         }
         Ok(entered)
     }

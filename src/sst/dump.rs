@@ -78,7 +78,7 @@ impl<I: Io> TableDump<'_, '_, I> {
         let Some(p) = self.sound(footer.properties.offset, decoded)? else { return Ok(()) };
         let text = format!(
             "shard {}, epoch {}; {} entries, {} of them deletes, {} old versions; sequence numbers {} to {}; keys of \
-             {} bytes, values of {} bytes together",
+             {} bytes, values of {} bytes together; blocks of each partition: {:?}",
             p.shard,
             p.epoch,
             p.entries,
@@ -87,7 +87,8 @@ impl<I: Io> TableDump<'_, '_, I> {
             p.seq_min,
             p.seq_max,
             p.key_bytes,
-            p.value_bytes
+            p.value_bytes,
+            p.partition_blocks
         );
         self.dump.text(1, &text)?;
         self.dump.key(1, "smallest key", &p.smallest)?;

@@ -5,6 +5,9 @@
 //! up to a bound; after a seek, or a turn, it starts with one block again. A
 //! block in the window is not read again; each is verified when it is entered.
 //!
+//! It is in one *partition* of the table at a time, which it holds unless all are
+//! pinned, and no window reaches over the end of one.
+//!
 //! Blocks that are cached are taken from there, and those of the first reads
 //! after a seek or a turn go there: short scans live in the cache, long ones
 //! pass it by.
@@ -17,7 +20,9 @@ use crate::base::limits::UNIT;
 use crate::base::seq::Tag;
 use crate::format::block::{BLOCK_BYTES_MAX, Block, BlockCursor, BlockShape};
 use crate::format::header::DecodeError;
+use crate::format::table::Partition;
 use crate::io::{Io, IoBuf};
+use crate::sst::blocks::BlockPlace;
 use crate::sst::{REQUEST_BYTES_MAX, Table};
 
 /// Blocks of windows up to this length go into the cache.
@@ -38,6 +43,9 @@ enum Direction {
 /// entries; a seek makes it usable again.
 pub(crate) struct TableIter {
     table: Arc<Table>,
+    /// The partition of the current block, and of what is sought; `None` before
+    /// the first seek.
+    partition: Option<(usize, Source)>,
     loaded: Loaded,
     cursor: BlockCursor,
     /// The bound of the latest read since the latest seek or turn, in bytes.
@@ -49,6 +57,13 @@ pub(crate) struct TableIter {
     /// It neither looks into the cache nor puts anything there, and reads long
     /// windows from the start.
     is_bypassing: bool,
+}
+
+/// Where a partition is in memory.
+enum Source {
+    /// Among those that the table has pinned.
+    Pinned,
+    Held(Arc<Partition>),
 }
 
 /// What is in memory.
@@ -70,7 +85,7 @@ struct Window {
 }
 
 struct Current {
-    block: usize,
+    block: BlockPlace,
     /// Where in the window the block is, if it was entered there.
     place: Range<usize>,
     shape: BlockShape,
@@ -88,7 +103,7 @@ impl Loaded {
     }
 
     /// Makes the block current whose content is in `plain`.
-    fn enter_plain(&mut self, block: usize) -> Result<(), DecodeError> {
+    fn enter_plain(&mut self, block: BlockPlace) -> Result<(), DecodeError> {
         let shape = Block::of_verified(&self.plain)?.shape();
         self.current = Some(Current { block, place: 0..0, shape });
         Ok(())
@@ -101,6 +116,7 @@ impl TableIter {
     pub(crate) fn new(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         Self {
             table,
+            partition: None,
             loaded: Loaded::default(),
             cursor: BlockCursor::new(),
             ahead_bytes: 0,
@@ -145,7 +161,8 @@ impl TableIter {
     /// Moves to the first entry at or after (key, tag).
     pub(crate) async fn seek<I: Io>(&mut self, io: &I, key: &[u8], tag: Tag) -> Result<()> {
         self.start_over();
-        let Some(block) = self.table.index().find(key, tag) else {
+        self.enter_partition(io, self.table.top.partition_of(key, tag)).await?;
+        let Some(block) = self.partition().find(key, tag) else {
             return Ok(());
         };
         self.enter(io, block).await?;
@@ -161,7 +178,8 @@ impl TableIter {
         tag: Tag,
     ) -> Result<()> {
         self.start_over();
-        let Some(block) = self.table.index().find(key, tag) else {
+        self.enter_partition(io, self.table.top.partition_of(key, tag)).await?;
+        let Some(block) = self.partition().find(key, tag) else {
             return self.seek_to_last(io).await;
         };
         self.enter(io, block).await?;
@@ -172,6 +190,7 @@ impl TableIter {
     /// Moves to the first entry.
     pub(crate) async fn seek_to_first<I: Io>(&mut self, io: &I) -> Result<()> {
         self.start_over();
+        self.enter_partition(io, 0).await?;
         self.enter(io, 0).await?;
         self.place(BlockCursor::seek_to_first)
     }
@@ -179,7 +198,8 @@ impl TableIter {
     /// Moves to the last entry.
     pub(crate) async fn seek_to_last<I: Io>(&mut self, io: &I) -> Result<()> {
         self.start_over();
-        self.enter(io, self.table.index().blocks() - 1).await?;
+        self.enter_partition(io, self.table.top.partitions() - 1).await?;
+        self.enter(io, self.table.top.blocks() - 1).await?;
         self.place(BlockCursor::seek_to_last)
     }
 
@@ -205,7 +225,7 @@ impl TableIter {
     pub(crate) async fn next<I: Io>(&mut self, io: &I) -> Result<()> {
         self.place(BlockCursor::next)?;
         match &self.loaded.current {
-            Some(current) if !self.valid() => self.enter_after(io, current.block).await,
+            Some(current) if !self.valid() => self.enter_after(io, current.block.block).await,
             _ => Ok(()),
         }
     }
@@ -214,18 +234,18 @@ impl TableIter {
     pub(crate) async fn prev<I: Io>(&mut self, io: &I) -> Result<()> {
         self.place(BlockCursor::prev)?;
         match &self.loaded.current {
-            Some(current) if !self.valid() => self.enter_before(io, current.block).await,
+            Some(current) if !self.valid() => self.enter_before(io, current.block.block).await,
             _ => Ok(()),
         }
     }
 
     /// Moves to the first entry behind `block`, or off the end.
     async fn enter_after<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
-        if block + 1 == self.table.index().blocks() {
+        if block + 1 == self.table.top.blocks() {
             return Ok(());
         }
         self.heading(Direction::Forward);
-        self.enter(io, block + 1).await?;
+        self.enter_beside(io, block + 1).await?;
         self.place(BlockCursor::seek_to_first)
     }
 
@@ -235,8 +255,18 @@ impl TableIter {
             return Ok(());
         };
         self.heading(Direction::Backward);
-        self.enter(io, before).await?;
+        self.enter_beside(io, before).await?;
         self.place(BlockCursor::seek_to_last)
+    }
+
+    /// Makes a block the current one that may be in the partition beside this
+    /// one.
+    async fn enter_beside<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
+        if !self.partition().blocks().contains(&block) {
+            self.cursor.clear();
+            self.enter_partition(io, self.table.top.partition_with(block)).await?;
+        }
+        self.enter(io, block).await
     }
 
     /// Moves the cursor within the current block.
@@ -246,7 +276,7 @@ impl TableIter {
     ) -> Result<()> {
         let Self { table, loaded, cursor, .. } = self;
         step(cursor, loaded.block()).map_err(|error| {
-            let offset = loaded.current.as_ref().map_or(0, |c| table.index().extent(c.block).0);
+            let offset = loaded.current.as_ref().map_or(0, |current| current.block.offset);
             table.damage(offset, &error)
         })
     }
@@ -269,53 +299,81 @@ impl TableIter {
         self.direction = Some(direction);
     }
 
-    /// Makes `block` the current one.
+    /// The partition that it is in.
+    fn partition(&self) -> &Partition {
+        match &self.partition {
+            Some((number, Source::Pinned)) => {
+                &self.table.pinned().expect("what is pinned stays so")[*number]
+            }
+            Some((_, Source::Held(partition))) => partition,
+            None => unreachable!("every move begins in a partition"),
+        }
+    }
+
+    /// Sees to it that the partition is in memory.
+    async fn enter_partition<I: Io>(&mut self, io: &I, number: usize) -> Result<()> {
+        if self.partition.as_ref().is_some_and(|(current, _)| *current == number) {
+            return Ok(());
+        }
+        // It is not here before it is read, whatever becomes of that.
+        self.partition = None;
+        self.loaded.current = None;
+        let source = if self.table.is_pinned() {
+            Source::Pinned
+        } else if self.is_bypassing {
+            Source::Held(Arc::new(self.table.read_partition(io, number).await?))
+        } else {
+            Source::Held(self.table.partition(io, number).await?)
+        };
+        self.partition = Some((number, source));
+        Ok(())
+    }
+
+    /// Makes `block` the current one. It is in the current partition.
     async fn enter<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
         self.cursor.clear();
-        if self.loaded.current.as_ref().is_some_and(|current| current.block == block) {
+        if self.loaded.current.as_ref().is_some_and(|current| current.block.block == block) {
             return Ok(());
         }
         self.loaded.current = None;
+        let place = BlockPlace::of(self.partition(), block);
         let held = self.loaded.window.as_ref().is_some_and(|w| w.blocks.contains(&block));
         if !held {
-            if !self.is_bypassing && self.table.copy_cached(block, &mut self.loaded.plain) {
-                return self.enter_plain(block);
+            if !self.is_bypassing && self.table.copy_cached(place, &mut self.loaded.plain) {
+                return self.enter_plain(place);
             }
-            self.fill(io, block).await?;
+            self.fill(io, place).await?;
             if self.loaded.current.is_some() {
                 return Ok(());
             }
         }
         let Some(window) = &self.loaded.window else { panic!("the window was filled") };
-        let (offset, len) = self.table.index().extent(block);
-        let start = (offset - window.offset) as usize;
-        let place = start..start + len;
+        let start = (place.offset - window.offset) as usize;
+        let within = start..start + place.len;
         let is_kept = !self.is_bypassing && window.buf.len() <= KEPT_WINDOW_BYTES;
-        let extent = &window.buf[place.clone()];
-        let shape = self.table.enter(block, extent, &mut self.loaded.plain, is_kept)?.shape();
-        self.loaded.current = Some(Current { block, place, shape });
+        let extent = &window.buf[within.clone()];
+        let shape = self.table.enter(place, extent, &mut self.loaded.plain, is_kept)?.shape();
+        self.loaded.current = Some(Current { block: place, place: within, shape });
         Ok(())
     }
 
     /// Makes the block current whose content was copied.
-    fn enter_plain(&mut self, block: usize) -> Result<()> {
-        self.loaded.enter_plain(block).map_err(|error| {
-            let (offset, _) = self.table.index().extent(block);
-            self.table.damage(offset, &error)
-        })
+    fn enter_plain(&mut self, block: BlockPlace) -> Result<()> {
+        let entered = self.loaded.enter_plain(block);
+        entered.map_err(|error| self.table.damage(block.offset, &error))
     }
 
     /// Reads a window with `block` at its near end. A single block that may go
     /// into the cache is made current instead.
-    async fn fill<I: Io>(&mut self, io: &I, block: usize) -> Result<()> {
+    async fn fill<I: Io>(&mut self, io: &I, block: BlockPlace) -> Result<()> {
         self.ahead_bytes = (2 * self.ahead_bytes).min(self.ahead_bytes_max);
         let blocks = self.ahead(block);
-        let index = self.table.index();
-        let (offset, _) = index.extent(blocks.start);
-        let (last_offset, last_len) = index.extent(blocks.end - 1);
+        let partition = self.partition();
+        let (offset, _) = partition.extent(blocks.start);
+        let (last_offset, last_len) = partition.extent(blocks.end - 1);
         let len = (last_offset - offset) as usize + last_len;
-        self.ahead_bytes = self.ahead_bytes.max(index.extent(block).1);
-        if blocks.len() == 1 && !self.is_bypassing && self.table.is_cacheable(block) {
+        self.ahead_bytes = self.ahead_bytes.max(block.len);
+        if blocks.len() == 1 && !self.is_bypassing && self.table.is_cacheable(block.len) {
             loop {
                 if let Some(content) = self.table.bring(io, block).await? {
                     content.copy(&mut self.loaded.plain);
@@ -337,18 +395,19 @@ impl TableIter {
     }
 
     /// As many blocks from `block` on, in the direction of travel, as
-    /// `ahead_bytes` have room for; at least that one.
-    fn ahead(&self, block: usize) -> Range<usize> {
-        let index = self.table.index();
-        let mut blocks = block..block + 1;
-        let mut bytes = index.extent(block).1;
+    /// `ahead_bytes` and the partition have room for; at least that one.
+    fn ahead(&self, block: BlockPlace) -> Range<usize> {
+        let partition = self.partition();
+        let all = partition.blocks();
+        let mut blocks = block.block..block.block + 1;
+        let mut bytes = block.len;
         loop {
             let next = match self.direction {
                 Some(Direction::Backward) => blocks.start.checked_sub(1),
-                _ => Some(blocks.end).filter(|&next| next < index.blocks()),
+                _ => Some(blocks.end),
             };
-            let Some(next) = next else { return blocks };
-            bytes += index.extent(next).1;
+            let Some(next) = next.filter(|next| all.contains(next)) else { return blocks };
+            bytes += partition.extent(next).1;
             if bytes > self.ahead_bytes {
                 return blocks;
             }

@@ -4,15 +4,20 @@
 //! The bytes are those of [`crate::format::table`] and
 //! [`crate::format::block`]; here is the I/O around them. A table is written
 //! once, in one pass, and never changed. An open one keeps its partitions (index
-//! and filter) in memory, so that a lookup costs one read at most, and none when
-//! the block is in the cache. Nothing that was read is used before its checksum
-//! was verified.
+//! and filter) in memory, if all tables' together are not too many: then a lookup
+//! costs one read at most, and none when the block is in the cache. Otherwise they
+//! are read as they are needed, and cached. Nothing that was read is used before
+//! its checksum was verified.
 
 mod blocks;
 mod dump;
 mod iter;
+mod open;
+mod partitions;
+mod pins;
 mod reader;
 mod retired;
+mod shared_read;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -20,13 +25,15 @@ mod writer;
 
 pub(crate) use dump::dump_table;
 pub(crate) use iter::TableIter;
-pub(crate) use reader::{Looked, Lookup, Table, TableEntry};
+pub(crate) use pins::{PinLimits, PinShare, Pins};
+pub(crate) use reader::{Holds, Looked, Lookup, Missing, Table, TableEntry};
 pub(crate) use retired::Retired;
 pub(crate) use verify::{TableCheck, verify_table};
 pub(crate) use writer::{NewTable, TableWriter};
 
 pub(crate) use crate::format::block::Compression;
 pub(crate) use crate::format::edit::TableMeta;
+pub(crate) use crate::format::table::Partition;
 
 use crate::base::sync::tally::{AtomicU64, Ordering};
 

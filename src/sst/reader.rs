@@ -1,39 +1,48 @@
-//! An open table: opening it, and looking one key up.
+//! An open table: what is in memory of it, and looking one key up.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
-use crate::base::ids::DbId;
-use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
+use crate::base::sync::atomic::AtomicBool;
 use crate::base::sync::tally::Ordering;
-use crate::cache::Cache;
+use crate::cache::{Cache, PartitionCache};
 use crate::format::block::{self, Block, Compression};
-use crate::format::header::{DecodeError, FileType, Header};
-use crate::format::table::{
-    Footer, Index, Partition, Partitions, Properties, Region, TABLE_BYTES_MIN, seed_at,
-};
+use crate::format::header::DecodeError;
+use crate::format::table::{Partition, TopIndex, seed_at};
 use crate::io::{File, Io, IoBuf};
-use crate::sst::blocks::Cached;
-use crate::sst::{REQUEST_BYTES_MAX, ReadCounters, Retired, TableMeta, retired};
+use crate::sst::blocks::{BlockPlace, Cached};
+use crate::sst::partitions::CachedPartitions;
+use crate::sst::pins::Claim;
+use crate::sst::{ReadCounters, Retired, TableMeta, open, retired};
 
-/// An open table. Its partitions are in memory, its blocks in the cache, if at
-/// all.
+/// An open table. Its top index is in memory. Its partitions are, too, if they
+/// are pinned; otherwise they come and go by the partition cache, as its blocks do
+/// by the block cache, if there is one.
 pub(crate) struct Table {
-    file: File,
-    meta: TableMeta,
-    contents: Contents,
-    partitions: Partitions,
+    pub(super) file: File,
+    pub(super) meta: TableMeta,
+    pub(super) contents: Contents,
+    pub(super) top: TopIndex,
+    /// All of them, once they are pinned.
+    pub(super) pinned: OnceLock<Box<[Partition]>>,
     /// `None` where there is no cache, and as long as it is only being made.
-    cached: OnceLock<Cached>,
+    pub(super) cached: OnceLock<Cached>,
+    /// `None` as long as it is only being made, and when the partitions were
+    /// pinned by then.
+    pub(super) partition_cache: OnceLock<CachedPartitions>,
+    /// Pinning them was tried, and they could not be read.
+    pub(super) pin_failed: AtomicBool,
+    /// What all this takes in memory, apart from what is in caches.
+    pub(super) claim: Claim,
     /// `None` when there are none.
-    ranges: Option<Arc<RangeTombstones>>,
+    pub(super) ranges: Option<Arc<RangeTombstones>>,
     /// Set once the table is taken out of the tree.
-    retired: retired::Place,
+    pub(super) retired: retired::Place,
 }
 
 impl Drop for Table {
@@ -80,8 +89,36 @@ pub(crate) enum Looked {
     Found(Tag),
     /// The table has none.
     Absent,
-    /// It can only be in this block, which is not in memory.
-    Missing(usize),
+    /// It depends on this, which is not in memory.
+    Missing(Missing),
+}
+
+/// What must be read before a lookup can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The partition with this number.
+    Partition(usize),
+    /// A block: the only one that the version can be in.
+    Block(MissingBlock),
+}
+
+/// See [`Missing::Block`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MissingBlock {
+    pub(super) place: BlockPlace,
+    /// A filter said that it may be there: by mistake, if it is not.
+    is_filtered: bool,
+}
+
+/// What a table knows about a key without reading anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// It has no version of it.
+    No,
+    /// It surely has one, but for mistakes of the filter.
+    Maybe,
+    /// That depends on a partition that is not pinned.
+    Unknown,
 }
 
 /// The version of a key that was found.
@@ -91,82 +128,28 @@ pub(crate) struct TableEntry {
 }
 
 impl Table {
-    /// Opens the table in `file`, which must be what `meta` says it is, in the
-    /// database `db`.
-    pub(crate) async fn open<I: Io>(io: &I, file: File, db: DbId, meta: TableMeta) -> Result<Self> {
-        let file_bytes = io.len(&file).await?;
-        let damaged = |offset, reason: String| Error::corruption(file.path(), offset, reason);
-        if file_bytes < meta.file_bytes {
-            let reason =
-                format!("the file ends before byte {}, where the table does", meta.file_bytes);
-            return Err(damaged(file_bytes, reason));
-        }
-        if file_bytes > meta.file_bytes
-            || file_bytes < TABLE_BYTES_MIN
-            || !file_bytes.is_multiple_of(UNIT_U64)
-        {
-            let reason = format!(
-                "the file has {file_bytes} bytes, and the manifest speaks of {}",
-                meta.file_bytes
-            );
-            return Err(damaged(meta.file_bytes, reason));
-        }
-
-        let buf = read(io, &file, 0, IoBuf::zeroed(UNIT), "the header").await?;
-        let header =
-            Header::decode(&buf, FileType::Table).map_err(|error| error.at(file.path(), 0))?;
-        header.check_belongs(db, meta.id).map_err(|error| error.at(file.path(), 0))?;
-
-        let footer_at = file_bytes - UNIT_U64;
-        let buf = read(io, &file, footer_at, buf, "the footer").await?;
-        let footer = Footer::decode(&buf, &meta.table_id, footer_at)
-            .map_err(|error| error.at(file.path(), footer_at))?;
-        drop(buf);
-
-        let regions = Regions::read(io, &file, footer.partitions.offset..footer_at).await?;
-        let part = |region: &Region| regions.verified(&file, &meta.table_id, region);
-        let located = |region: &Region, error: DecodeError| error.at(file.path(), region.offset);
-        let properties = Properties::decode(part(&footer.properties)?)
-            .map_err(|error| located(&footer.properties, error))?;
-        if !agree(&meta, &footer, &properties) {
-            let reason = "the table and the manifest say different things about its contents";
-            return Err(damaged(footer.properties.offset, reason.to_owned()));
-        }
-        let units = footer.partitions.offset / UNIT_U64..footer.partitions.end() / UNIT_U64;
-        let top = Index::decode(part(&footer.top_index)?, units)
-            .map_err(|error| located(&footer.top_index, error))?;
-        let mut all = Vec::with_capacity(top.blocks());
-        for i in 0..top.blocks() {
-            let (offset, len) = top.extent(i);
-            let partition =
-                Partition::decode(regions.at(offset, len), seed_at(&meta.table_id, offset));
-            all.push(partition.map_err(|error| error.at(file.path(), offset))?);
-        }
-        drop(regions);
-        let contents = Contents {
-            bytes: properties.key_bytes.saturating_add(properties.value_bytes),
-            tombstones: properties.tombstones,
-            old_versions: properties.old_versions,
-            hidden: properties.hidden,
-            dense_windows: properties.dense_windows,
-            written_s: properties.written_s,
-            compression: footer.compression,
-        };
-        let partitions =
-            Partitions::new(top, all).map_err(|error| located(&footer.partitions, error))?;
-        let ranges = Some(properties.ranges).filter(|ranges| !ranges.is_empty()).map(Arc::new);
-        let (cached, retired) = (OnceLock::new(), retired::Place::new());
-        Ok(Self { file, meta, contents, partitions, ranges, cached, retired })
-    }
-
-    /// From now on the table's blocks go into `cache`, if there is one.
+    /// From now on the table's blocks go into `blocks`, if there is such a cache,
+    /// and its partitions into `partitions`, unless they are pinned.
     ///
-    /// That takes the cache's lock, which lookups wait for, and so does dropping
-    /// the table from then on: neither is for a thread of the idle class.
-    pub(crate) fn cache_in(&self, cache: Option<&Arc<Cache>>) {
-        if let Some(cache) = cache {
-            let (id, blocks) = (self.meta.id.to_u64(), self.partitions.blocks());
-            let first = self.cached.set(Cached::new(cache, id, blocks)).is_ok();
+    /// That takes the block cache's lock, which lookups wait for, and dropping the
+    /// table takes those of both from then on: neither is for a thread of the idle
+    /// class.
+    pub(crate) fn cache_in(
+        &self,
+        blocks: Option<&Arc<Cache>>,
+        partitions: &Arc<PartitionCache<Partition>>,
+    ) {
+        if let Some(cache) = blocks {
+            let (id, blocks) = (self.meta.id.to_u64(), self.top.blocks());
+            let cached = Cached::new(cache, id, blocks);
+            self.claim.add(cached.table.links_bytes() as u64);
+            let first = self.cached.set(cached).is_ok();
+            assert!(first, "a table is in one cache");
+        }
+        if !self.is_pinned() {
+            let cached = CachedPartitions::new(partitions, self.top.partitions());
+            self.claim.add(cached.bytes() as u64);
+            let first = self.partition_cache.set(cached).is_ok();
             assert!(first, "a table is in one cache");
         }
     }
@@ -197,157 +180,196 @@ impl Table {
         self.ranges.as_ref()
     }
 
-    /// Whether the table may have a version of the key: surely, if it has one,
-    /// and hardly ever, if it has not.
-    pub(crate) fn may_hold(&self, key: &[u8], hash: KeyHash) -> bool {
-        if *key < *self.meta.smallest || *key > *self.meta.largest {
-            return false;
+    /// Whether the table has a version of the key, as far as what is pinned of it
+    /// tells. Takes no lock.
+    pub(crate) fn holds(&self, key: &[u8], hash: KeyHash) -> Holds {
+        if !self.covers(key) {
+            return Holds::No;
         }
-        // Of the partitions that may have versions of the key, the first: each
-        // has the key in its filter.
-        let partition = self.partitions.partition_of(key, Tag::visible_at(SEQ_MAX));
-        partition.filter.as_ref().is_none_or(|filter| filter.may_contain(hash.filter))
+        let Some(all) = self.pinned() else { return Holds::Unknown };
+        match passes(&all[self.first_partition_of(key)], hash) {
+            true => Holds::Maybe,
+            false => Holds::No,
+        }
     }
 
-    /// Bytes the open table takes in memory.
-    pub(crate) fn pinned_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.meta.smallest.len()
-            + self.meta.largest.len()
-            + self.partitions.bytes()
-            + self.ranges.as_ref().map_or(0, |ranges| ranges.bytes())
-            + self.cached().map_or(0, |cached| cached.table.links_bytes())
+    /// The same when that is unknown: one read, past all caches. Whether it may
+    /// have one.
+    pub(crate) async fn holds_by_reading<I: Io>(
+        &self,
+        io: &I,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Result<bool> {
+        let partition = self.read_partition(io, self.first_partition_of(key)).await?;
+        Ok(passes(&partition, hash))
+    }
+
+    fn covers(&self, key: &[u8]) -> bool {
+        *self.meta.smallest <= *key && *key <= *self.meta.largest
+    }
+
+    /// Of the partitions that may have versions of the key, the first: each has
+    /// the key in its filter.
+    fn first_partition_of(&self, key: &[u8]) -> usize {
+        self.top.partition_of(key, Tag::visible_at(SEQ_MAX))
+    }
+
+    /// Bytes the open table takes in memory, apart from what is in caches.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.claim.bytes()
     }
 
     pub(super) fn file(&self) -> &File {
         &self.file
     }
 
-    pub(super) fn index(&self) -> &Partitions {
-        &self.partitions
+    /// Looks into filter, index and cache. The value that is found is copied
+    /// into `value`; otherwise that holds anything.
+    pub(crate) fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
+        if !self.covers(lookup.key) {
+            return Ok(Looked::Absent);
+        }
+        let number = self.top.partition_of(lookup.key, Tag::visible_at(lookup.bound));
+        if let Some(all) = self.pinned() {
+            return self.look_in(&all[number], lookup, value);
+        }
+        match self.resident(number) {
+            Some(partition) => self.look_in(&partition, lookup, value),
+            None => Ok(Looked::Missing(Missing::Partition(number))),
+        }
     }
 
-    /// The block that holds what is looked for, if the table has it; `None` when
-    /// range or filter exclude the key.
+    /// Looks into the one partition that can have the version.
     ///
     /// One block is always enough: no separator of the index lies between the
     /// version that is sought and where it would be, also when versions of one
     /// key are in several blocks.
-    fn block_of(&self, lookup: &Lookup<'_>) -> Option<usize> {
+    fn look_in(
+        &self,
+        partition: &Partition,
+        lookup: &Lookup<'_>,
+        value: &mut Vec<u8>,
+    ) -> Result<Looked> {
         let Lookup { counters, key, hash, bound } = *lookup;
-        if key < &self.meta.smallest[..] || key > &self.meta.largest[..] {
-            return None;
-        }
-        let partition = self.partitions.partition_of(key, Tag::visible_at(bound));
-        if let Some(filter) = &partition.filter {
+        if partition.filter.is_some() {
             counters.filter_probes.fetch_add(1, Ordering::Relaxed);
-            if !filter.may_contain(hash.filter) {
+            if !passes(partition, hash) {
                 counters.filter_negatives.fetch_add(1, Ordering::Relaxed);
-                return None;
+                return Ok(Looked::Absent);
             }
         }
         // There is none when the key is the table's largest, and every version
         // of it newer.
-        partition.find(key, Tag::visible_at(bound))
+        let Some(block) = partition.find(key, Tag::visible_at(bound)) else {
+            return Ok(Looked::Absent);
+        };
+        let found = self
+            .look_in_cache(block, lookup, value)
+            .map_err(|error| self.damage(partition.extent(block).0, &error))?;
+        let is_filtered =
+            || partition.filter.is_some() && !self.is_newer_before(partition, block, key);
+        Ok(match found {
+            Some(found) => judged(found, lookup, is_filtered),
+            None => {
+                let place = BlockPlace::of(partition, block);
+                let is_filtered = is_filtered();
+                Looked::Missing(Missing::Block(MissingBlock { place, is_filtered }))
+            }
+        })
     }
 
-    /// Looks into filter, index and cache. The value that is found is copied
-    /// into `value`; otherwise that holds anything.
-    pub(crate) fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
-        match self.block_of(lookup) {
-            Some(block) => self.look_in_cache(block, lookup, value),
-            None => Ok(Looked::Absent),
-        }
+    /// Whether the block before this one ends with a version of the key.
+    fn is_newer_before(&self, partition: &Partition, block: usize, key: &[u8]) -> bool {
+        partition.newer_before(block, key).unwrap_or_else(|| {
+            let before = self.top.partition_with(block).checked_sub(1);
+            before.is_some_and(|before| self.top.ends_with(before, key))
+        })
     }
 
+    /// `None` when the block is not in the cache.
     fn look_in_cache(
         &self,
         block: usize,
         lookup: &Lookup<'_>,
         value: &mut Vec<u8>,
-    ) -> Result<Looked> {
+    ) -> Result<Option<block::Lookup>, DecodeError> {
         let Some(Cached { table, .. }) = self.cached() else {
-            return Ok(Looked::Missing(block));
+            return Ok(None);
         };
         let guard = table.cache().epochs().pin();
         let Some(hit) = table.get(&guard, block as u32) else {
-            return Ok(Looked::Missing(block));
+            return Ok(None);
         };
         let found = if let Some(content) = hit.whole() {
-            let found = self.find_in(content, block, lookup)?;
-            if let Some((_, place)) = &found {
+            let found = find_in(content, lookup)?;
+            if let block::Lookup::Found { value: place, .. } = &found {
                 value.clear();
                 value.extend_from_slice(&content[place.clone()]);
             }
             found
         } else {
             hit.gather(value);
-            let found = self.find_in(value, block, lookup)?;
-            if let Some((_, place)) = &found {
-                value.truncate(place.end);
-                value.drain(..place.start);
+            let found = find_in(value, lookup)?;
+            if let block::Lookup::Found { value: Range { start, end }, .. } = found {
+                value.truncate(end);
+                value.drain(..start);
             }
             found
         };
-        Ok(found.map_or(Looked::Absent, |(tag, _)| Looked::Found(tag)))
+        Ok(Some(found))
     }
 
-    /// Looks up in a block that [`Table::look`] missed: one read at most, unless
-    /// it fails.
+    /// Goes on where [`Table::look`] missed something: one read at most for a
+    /// partition and one for a block, unless they fail.
     pub(crate) async fn get<I: Io>(
         self: &Arc<Self>,
         io: &I,
-        block: usize,
+        missing: Missing,
         lookup: &Lookup<'_>,
     ) -> Result<Option<TableEntry>> {
+        let mut missing = missing;
+        let mut value = Vec::new();
         loop {
-            if let Some(content) = self.bring(io, block).await? {
-                let mut scratch = Vec::new();
-                let content = content.bytes(&mut scratch);
-                let found = self.find_in(content, block, lookup)?;
-                return Ok(
-                    found.map(|(tag, place)| TableEntry { tag, value: Box::from(&content[place]) })
-                );
-            }
-            let mut value = Vec::new();
-            match self.look_in_cache(block, lookup, &mut value)? {
+            let looked = match missing {
+                Missing::Partition(number) => {
+                    let partition = self.bring_partition(io, number).await?;
+                    self.look_in(&partition, lookup, &mut value)?
+                }
+                Missing::Block(MissingBlock { place, is_filtered }) => {
+                    let damage = |error: DecodeError| self.damage(place.offset, &error);
+                    let found = match self.bring(io, place).await? {
+                        Some(content) => {
+                            let mut scratch = Vec::new();
+                            let content = content.bytes(&mut scratch);
+                            let found = find_in(content, lookup).map_err(damage)?;
+                            if let block::Lookup::Found { value: place, .. } = &found {
+                                value.extend_from_slice(&content[place.clone()]);
+                            }
+                            Some(found)
+                        }
+                        None => {
+                            self.look_in_cache(place.block, lookup, &mut value).map_err(damage)?
+                        }
+                    };
+                    match found {
+                        Some(found) => judged(found, lookup, || is_filtered),
+                        // It has left again.
+                        None => Looked::Missing(missing),
+                    }
+                }
+            };
+            match looked {
                 Looked::Found(tag) => return Ok(Some(TableEntry { tag, value: value.into() })),
                 Looked::Absent => return Ok(None),
-                // It has left again.
-                Looked::Missing(_) => {}
+                Looked::Missing(next) => missing = next,
             }
         }
-    }
-
-    /// Finds the version in the content of its block: its tag, and where its
-    /// value is.
-    fn find_in(
-        &self,
-        content: &[u8],
-        block: usize,
-        lookup: &Lookup<'_>,
-    ) -> Result<Option<(Tag, Range<usize>)>> {
-        let Lookup { counters, key, hash, bound } = *lookup;
-        let found = Block::of_verified(content)
-            .and_then(|found| found.get(key, hash.filter, bound))
-            .map_err(|error| self.damage(self.partitions.extent(block).0, &error))?;
-        match found {
-            block::Lookup::Found { tag, value } => return Ok(Some((tag, value))),
-            block::Lookup::OnlyNewer => {}
-            block::Lookup::Absent => {
-                let partition = self.partitions.partition_of(key, Tag::visible_at(bound));
-                let newer_before = block > 0 && self.partitions.ends_with(block - 1, key);
-                if partition.filter.is_some() && !newer_before {
-                    counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Fills `buf` with blocks, which nobody has verified yet.
     pub(super) async fn read<I: Io>(&self, io: &I, offset: u64, buf: IoBuf) -> Result<IoBuf> {
-        read(io, &self.file, offset, buf, "a data block").await
+        open::read(io, &self.file, offset, buf, "a data block").await
     }
 
     /// Verifies the block that was read from `offset`, and decompresses it into
@@ -369,67 +391,30 @@ impl Table {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Table({}, {} blocks)", self.file.path().display(), self.partitions.blocks())
+        write!(f, "Table({}, {} blocks)", self.file.path().display(), self.top.blocks())
     }
 }
 
-/// Whether the table itself and the manifest say the same.
-fn agree(meta: &TableMeta, footer: &Footer, properties: &Properties) -> bool {
-    footer.entries == meta.entries
-        && properties.entries == meta.entries
-        && properties.smallest == meta.smallest
-        && properties.largest == meta.largest
-        && properties.seq_min == meta.seq_min
-        && properties.seq_max == meta.seq_max
-        && properties.epoch == meta.id.epoch()
+/// Whether the filter of the partition, if it has one, lets the key pass.
+fn passes(partition: &Partition, hash: KeyHash) -> bool {
+    partition.filter.as_ref().is_none_or(|filter| filter.may_contain(hash.filter))
 }
 
-/// Partitions, top index and properties as they are on disk.
-struct Regions {
-    offset: u64,
-    bytes: Vec<u8>,
+/// Finds the version in the content of its block.
+fn find_in(content: &[u8], lookup: &Lookup<'_>) -> Result<block::Lookup, DecodeError> {
+    Block::of_verified(content)?.get(lookup.key, lookup.hash.filter, lookup.bound)
 }
 
-impl Regions {
-    async fn read<I: Io>(io: &I, file: &File, place: Range<u64>) -> Result<Self> {
-        let mut bytes = Vec::with_capacity((place.end - place.start) as usize);
-        let mut offset = place.start;
-        while offset < place.end {
-            let len = (place.end - offset).min(REQUEST_BYTES_MAX as u64);
-            let what = "filter, index and properties";
-            let buf = read(io, file, offset, IoBuf::zeroed(len as usize), what).await?;
-            bytes.extend_from_slice(&buf);
-            offset += len;
+/// What finding a version in its block, or not, comes to.
+fn judged(found: block::Lookup, lookup: &Lookup<'_>, is_filtered: impl FnOnce() -> bool) -> Looked {
+    match found {
+        block::Lookup::Found { tag, .. } => return Looked::Found(tag),
+        block::Lookup::OnlyNewer => {}
+        block::Lookup::Absent => {
+            if is_filtered() {
+                lookup.counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        Ok(Self { offset: place.start, bytes })
     }
-
-    /// So many bytes from `offset` on, which nobody has verified yet.
-    fn at(&self, offset: u64, len: usize) -> &[u8] {
-        &self.bytes[(offset - self.offset) as usize..][..len]
-    }
-
-    /// The bytes of one region, verified.
-    fn verified(&self, file: &File, table_id: &[u8; 16], region: &Region) -> Result<&[u8]> {
-        let padded = self.at(region.offset, round_up_u64(region.bytes) as usize);
-        if seed_at(table_id, region.offset).checksum(padded) != region.crc {
-            let reason = "the checksum of top index or properties does not match";
-            return Err(Error::corruption(file.path(), region.offset, reason));
-        }
-        Ok(&padded[..region.bytes as usize])
-    }
-}
-
-/// Fills the whole of `buf`. A read that fails is tried once more.
-async fn read<I: Io>(io: &I, file: &File, offset: u64, buf: IoBuf, what: &str) -> Result<IoBuf> {
-    let (mut buf, mut result) = io.read(file, offset, buf).await;
-    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
-        (buf, result) = io.read(file, offset, buf).await;
-    }
-    let bytes = result?;
-    if bytes < buf.len() {
-        let reason = format!("the file ends before the end of {what}");
-        return Err(Error::corruption(file.path(), offset + bytes as u64, reason));
-    }
-    Ok(buf)
+    Looked::Absent
 }

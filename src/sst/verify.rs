@@ -66,7 +66,7 @@ pub(crate) async fn verify_table<I: Io>(
         return Ok(false);
     };
     let properties = walk.properties(&footer).await?;
-    walk.partitions(&footer).await?;
+    walk.partitions(&footer, properties.as_ref()).await?;
     let is_whole = !walk.tally.is_partial && walk.tally.entries == footer.entries;
     walk.compare(&footer, properties.as_ref())?;
     Ok(is_whole)
@@ -185,7 +185,11 @@ where
     }
 
     /// Verifies the partitions, and the data that each leads to.
-    async fn partitions(&mut self, footer: &Footer) -> Result<(), Halt> {
+    async fn partitions(
+        &mut self,
+        footer: &Footer,
+        properties: Option<&Properties>,
+    ) -> Result<(), Halt> {
         let (start, end) = (footer.partitions.offset, footer.partitions.end());
         let top = match self.region(&footer.top_index, "top index").await? {
             None => None,
@@ -194,6 +198,14 @@ where
                 self.sound(footer.top_index.offset, Index::decode(&bytes, units))?
             }
         };
+        let stated = properties.map_or(&[][..], |properties| &properties.partition_blocks);
+        if let (Some(top), Some(_)) = (&top, properties)
+            && top.blocks() != stated.len()
+        {
+            let (own, other) = (stated.len(), top.blocks());
+            let reason = format!("the properties know {own} partitions, the top index {other}");
+            self.inspection.fault(self.path, footer.properties.offset, reason)?;
+        }
         // Up to here data was verified, or given up.
         let mut data_unit = 1;
         let mut is_lost = false;
@@ -235,6 +247,15 @@ where
                 self.scan(data_unit..data.start, false).await?;
             }
             if let Some(top) = &top {
+                let blocks = partition.index().blocks();
+                if stated.get(number).is_some_and(|&stated| stated as usize != blocks) {
+                    let reason = format!(
+                        "the partition at offset {offset} has {blocks} blocks, and the properties \
+                         say {}",
+                        stated[number]
+                    );
+                    self.inspection.fault(self.path, footer.properties.offset, reason)?;
+                }
                 let last = partition.index().separator(partition.index().blocks() - 1);
                 if last != top.separator(number) {
                     let reason = "the top index has another separator than the partition";

@@ -81,6 +81,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
                 hidden: 0,
                 dense_windows: 0,
                 written_s,
+                partition_blocks: Vec::new(),
                 ranges: RangeTombstones::default(),
             },
             window_tombstones: 0,
@@ -150,6 +151,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         let units = finished.extent.len() / UNIT;
         self.partition.add(finished.last, next, units, finished.hashes());
         if self.partition.is_full() || next.is_none() {
+            self.properties.partition_blocks.push(self.partition.blocks());
             let partition = self.partition.finish();
             self.top_index.add(finished.last, next, partition.len() / UNIT);
             self.partitions.push(partition);

@@ -14,6 +14,10 @@ pub(super) struct Heads {
 }
 
 impl Heads {
+    /// What the levels take beside a sixteenth and a bit of the numbers, at most:
+    /// there are eight of them, for four billion numbers.
+    pub(super) const BYTES_MORE: usize = 8 * (size_of::<Box<[u64]>>() + size_of::<u64>());
+
     /// `heads` must be sorted.
     pub(super) fn new(heads: Vec<u64>) -> Self {
         let mut levels = vec![heads.into_boxed_slice()];

@@ -30,6 +30,8 @@ const ENTRY_BYTES_MIN: usize = 8 + 1 + 1;
 /// What it takes without its separator's bytes at most: tag and two lengths.
 const ENTRY_BYTES_BARE: usize = 8 + 1 + 3;
 
+const _: () = assert!(8 + 1 + 8 + 4 + 4 <= Index::BLOCK_BYTES_MORE + ENTRY_BYTES_MIN as u64);
+
 /// A separator between two blocks, kept apart: where its key ends, its tag,
 /// and the units of its block.
 type Entry = (usize, Tag, usize);
@@ -62,6 +64,11 @@ impl IndexBuilder {
             }
         }
         assert!(self.keys.len() <= MAX && self.entries.len() < MAX);
+    }
+
+    /// How many blocks were added.
+    pub(crate) fn blocks(&self) -> usize {
+        self.entries.len()
     }
 
     /// At least as many bytes as [`IndexBuilder::encode`] makes.
@@ -141,6 +148,13 @@ fn head(key: &[u8]) -> u64 {
 }
 
 impl Index {
+    /// What each block takes in memory beyond its bytes in the file, at most: head,
+    /// tag, end, units, and its part of what is above the heads.
+    pub(super) const BLOCK_BYTES_MORE: u64 = 16;
+
+    /// What it takes beside that.
+    pub(super) const BYTES_MORE: usize = size_of::<Self>() + Heads::BYTES_MORE + size_of::<u32>();
+
     /// Decodes the index of blocks, one after the other, that take these units
     /// of the file. Allocates in proportion to `bytes`.
     pub(crate) fn decode(bytes: &[u8], data: Range<u64>) -> Result<Self, DecodeError> {

@@ -1,7 +1,6 @@
 //! Partitions: filter and index of consecutive data blocks, in one extent, so
 //! that a reader that does not keep all of them in memory gets both with one
-//! read. A *top index* leads to the partition of an internal key as an index
-//! leads to its block; most tables have one partition.
+//! read. The [top index](super::TopIndex) leads to the partition of a key.
 
 use std::ops::Range;
 
@@ -56,6 +55,11 @@ impl PartitionBuilder {
         self.data.is_empty()
     }
 
+    /// Blocks of the current partition.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.index.blocks() as u32
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.index.bytes_max() >= INDEX_BYTES || self.hashes.len() >= KEYS
     }
@@ -89,9 +93,9 @@ pub(crate) fn seal(extent: &mut [u8], seed: Seed) {
 /// A partition of an open table.
 pub(crate) struct Partition {
     /// The number of its first block in the table.
-    first_block: usize,
+    pub(super) first_block: usize,
     /// The units of its data.
-    data: Range<u64>,
+    pub(super) data: Range<u64>,
     /// `None` when every key may be in it.
     pub(crate) filter: Option<Filter>,
     index: Index,
@@ -153,106 +157,62 @@ impl Partition {
         Some(round_up(len)).filter(|&len| len <= bytes.len().min(BLOCK_BYTES_MAX))
     }
 
+    /// Its blocks, by their numbers in the table.
+    pub(crate) fn blocks(&self) -> Range<usize> {
+        self.first_block..self.first_block + self.index.blocks()
+    }
+
     /// As [`Index::find`], with the table's numbers of blocks.
     pub(crate) fn find(&self, key: &[u8], tag: Tag) -> Option<usize> {
         self.index.find(key, tag).map(|block| self.first_block + block)
     }
 
-    fn bytes(&self) -> usize {
-        self.filter.as_ref().map_or(0, Filter::bytes) + self.index.bytes()
-    }
-}
-
-/// All partitions of a table, pinned in memory.
-pub(crate) struct Partitions {
-    top: Index,
-    all: Box<[Partition]>,
-}
-
-impl Partitions {
-    /// The partitions that `top` names, of data from unit 1 up to where the
-    /// first of them starts.
-    pub(crate) fn new(top: Index, mut all: Vec<Partition>) -> Result<Self, DecodeError> {
-        assert_eq!(top.blocks(), all.len());
-        let mut first_block = 0;
-        let mut unit = 1;
-        for partition in &mut all {
-            if partition.data.start != unit {
-                let reason =
-                    format!("a partition starts at unit {}, not {unit}", partition.data.start);
-                return Err(DecodeError::corrupt(0, reason));
-            }
-            partition.first_block = first_block;
-            first_block += partition.index.blocks();
-            unit = partition.data.end;
-        }
-        if unit * UNIT as u64 != top.extent(0).0 {
-            let reason = format!("the partitions' data end at unit {unit}, not before them");
-            return Err(DecodeError::corrupt(0, reason));
-        }
-        Ok(Self { top, all: all.into() })
-    }
-
-    /// How many there are; at least one.
-    #[cfg(test)]
-    pub(crate) fn partitions(&self) -> usize {
-        self.all.len()
-    }
-
-    /// How many blocks the table has; at least one.
-    pub(crate) fn blocks(&self) -> usize {
-        self.all.last().map_or(0, |last| last.first_block + last.index.blocks())
-    }
-
-    /// The one partition that can hold (key, tag).
-    pub(crate) fn partition_of(&self, key: &[u8], tag: Tag) -> &Partition {
-        let i = self.top.find(key, tag).unwrap_or(self.all.len() - 1);
-        &self.all[i]
-    }
-
-    /// As [`Index::find`], over all of the table's blocks.
-    pub(crate) fn find(&self, key: &[u8], tag: Tag) -> Option<usize> {
-        self.partition_of(key, tag).find(key, tag)
-    }
-
     /// As [`Index::extent`].
     pub(crate) fn extent(&self, block: usize) -> (u64, usize) {
-        let (partition, block) = self.locate(block);
-        partition.index.extent(block)
+        self.index.extent(block - self.first_block)
     }
 
-    /// As [`Index::ends_with`].
-    pub(crate) fn ends_with(&self, block: usize, key: &[u8]) -> bool {
-        let (partition, block) = self.locate(block);
-        partition.index.ends_with(block, key)
-    }
-
-    fn locate(&self, block: usize) -> (&Partition, usize) {
-        let i = self.all.partition_point(|partition| partition.first_block <= block) - 1;
-        (&self.all[i], block - self.all[i].first_block)
+    /// As [`Index::ends_with`], of the block before this one; `None` when that
+    /// is in the partition before.
+    pub(crate) fn newer_before(&self, block: usize, key: &[u8]) -> Option<bool> {
+        let before = (block - self.first_block).checked_sub(1)?;
+        Some(self.index.ends_with(before, key))
     }
 
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&self.all[..])
-            + self.top.bytes()
-            + self.all.iter().map(Partition::bytes).sum::<usize>()
+        size_of::<Self>() + self.filter.as_ref().map_or(0, Filter::bytes) + self.index.bytes()
+    }
+
+    /// Bytes in memory, at most, of partitions that take so many bytes of a
+    /// file, and lead to so many units of data.
+    pub(crate) fn bytes_max(file_bytes: u64, data_units: u64) -> u64 {
+        let partitions = file_bytes / UNIT as u64;
+        file_bytes + data_units * Index::BLOCK_BYTES_MORE + partitions * PARTITION_BYTES_MORE
     }
 }
 
+/// What a partition takes in memory beyond its bytes in the file, at most, apart
+/// from what its blocks do.
+const PARTITION_BYTES_MORE: u64 = 640;
+
+const _: () = assert!(
+    size_of::<Partition>() + size_of::<Filter>() + Index::BYTES_MORE
+        <= PARTITION_BYTES_MORE as usize
+);
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::base::limits::UNIT_U64;
     use crate::base::seq::Kind;
 
-    fn seed(i: usize) -> Seed {
+    pub(in crate::format::table) fn seed(i: usize) -> Seed {
         Seed::of(b"a table").with_u64(i as u64)
     }
 
     /// Partitions of so many blocks each, of two units, and their top index;
     /// block and key `i` have the key `i`, big-endian.
-    fn build(blocks: &[u32]) -> (Vec<Vec<u8>>, Vec<u8>, u64) {
+    pub(in crate::format::table) fn build(blocks: &[u32]) -> (Vec<Vec<u8>>, Vec<u8>, u64) {
         let mut builder = PartitionBuilder::new(1);
         let mut top = IndexBuilder::new();
         let (mut extents, mut i) = (Vec::new(), 0u32);
@@ -274,48 +234,8 @@ mod tests {
         (extents, top.encode(), 1 + 2 * u64::from(i))
     }
 
-    fn put() -> Tag {
+    pub(in crate::format::table) fn put() -> Tag {
         Tag::new(9, Kind::Put)
-    }
-
-    fn open(extents: &[Vec<u8>], top: &[u8], at: u64) -> Result<Partitions, DecodeError> {
-        let units = extents.iter().map(|extent| extent.len() as u64 / UNIT_U64).sum::<u64>();
-        let top = Index::decode(top, at..at + units)?;
-        let decode = |(i, extent): (usize, &Vec<u8>)| Partition::decode(extent, seed(i));
-        let all = extents.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
-        Partitions::new(top, all)
-    }
-
-    #[test]
-    fn every_key_is_in_one_partition() {
-        for blocks in [&[1][..], &[5, 1, 300, 2]] {
-            let (extents, top, at) = build(blocks);
-            let partitions = open(&extents, &top, at).expect("sound");
-            assert_eq!(partitions.partitions(), blocks.len());
-            assert_eq!(partitions.blocks(), blocks.iter().sum::<u32>() as usize);
-            for i in 0..partitions.blocks() {
-                let key = (i as u32).to_be_bytes();
-                assert_eq!(partitions.find(&key, put()), Some(i));
-                assert_eq!(partitions.extent(i), ((1 + 2 * i as u64) * UNIT_U64, 2 * UNIT));
-                let partition = partitions.partition_of(&key, put());
-                let filter = partition.filter.as_ref().expect("a filter");
-                assert!(filter.may_contain((i as u64) << 40));
-            }
-            assert_eq!(partitions.find(&[0xff; 5], put()), None);
-        }
-    }
-
-    #[test]
-    fn partitions_that_do_not_follow_one_another_are_refused() {
-        let (extents, top, at) = build(&[3, 3]);
-        assert!(open(&extents, &top, at + 1).is_err());
-        let (mut swapped, ..) = build(&[3, 3]);
-        swapped.swap(0, 1);
-        assert!(open(&swapped, &top, at).is_err(), "checksums of other places");
-        for i in [0, 1] {
-            seal(&mut swapped[i], seed(i));
-        }
-        assert!(open(&swapped, &top, at).is_err_and(|error| error.reason.contains("starts at")));
     }
 
     #[test]
@@ -332,6 +252,7 @@ mod tests {
                 seal(&mut hostile, seed(0));
                 if let Ok(partition) = Partition::decode(&hostile, seed(0)) {
                     partition.find(&[0; 4], put());
+                    assert!(partition.bytes() as u64 <= Partition::bytes_max(UNIT as u64, 40));
                 }
             }
         }

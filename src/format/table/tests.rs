@@ -109,6 +109,7 @@ fn properties() -> Properties {
         hidden: 640,
         dense_windows: 1,
         written_s: 1 << 31,
+        partition_blocks: vec![3, 1, 70_000],
         ranges: RangeTombstones::default(),
     }
 }
@@ -195,6 +196,8 @@ fn hostile_properties() {
         &|p| p.seq_min = SEQ_MAX + 1,
         &|p| p.seq_max = SEQ_MAX + 1,
         &|p| p.largest = vec![0xff; KEY_BYTES_MAX + 1].into(),
+        &|p| p.partition_blocks.clear(),
+        &|p| p.partition_blocks[1] = 0,
     ] {
         let mut hostile = properties();
         change(&mut hostile);

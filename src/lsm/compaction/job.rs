@@ -45,7 +45,8 @@ pub(crate) async fn compact<I: Io>(
     let ranges = kept_ranges(&deleted, retain, &plan.older);
     let mut keep = Keep::new(retain, &plan.older, &deleted);
     let (written_s, reserved) = (written_s.unwrap_or_default(), plan.between.len());
-    let mut outputs = Outputs::new(io, place, hasher, &ranges, written_s, reserved);
+    let older = &plan.older;
+    let mut outputs = Outputs::new(io, place, hasher, &ranges, older, written_s, reserved);
     let mut reach = Reach::new(plan, REACH_MAX * place.table_bytes);
     let runs = plan.runs();
     let ahead_bytes_max = ahead_bytes(read_bytes, runs.len());
@@ -70,7 +71,7 @@ pub(crate) async fn compact<I: Io>(
             outputs.add(key, tag, value, hash).await?;
             let stands_for = if is_newest { sampled(hash, value.len()) } else { 0 };
             if stands_for > 0 {
-                outputs.asked(stands_for, plan.older.ask(key, hash));
+                outputs.ask_older(key, hash, stands_for).await;
             }
         } else {
             values.dropped(tag, value).map_err(|error| error.at(&place.dir, 0))?;

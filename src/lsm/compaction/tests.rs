@@ -4,6 +4,7 @@ mod ranges;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Hierarchy, Plan, Situation, Strategy, bytes, compact, due_in_s, pick};
 use crate::base::hash::KeyHasher;
@@ -19,7 +20,7 @@ use crate::lsm::levels::{Levels, Member};
 use crate::lsm::output::{FileIds, TablePlace};
 use crate::lsm::tests::get;
 use crate::memtable::{ArenaPool, Memtable, Payload};
-use crate::sst::{Compression, ReadCounters};
+use crate::sst::{Compression, PinLimits, Pins, ReadCounters};
 
 const MEMTABLE_BYTES: u64 = 16 << 10;
 
@@ -41,6 +42,7 @@ struct Tree {
     sim: Sim,
     hierarchy: Hierarchy,
     levels: Levels,
+    pins: Arc<Pins>,
     model: BTreeMap<Vec<u8>, Versions>,
     /// Ranges that were deleted: start, end, and when.
     deleted: Vec<(Vec<u8>, Vec<u8>, SeqNo)>,
@@ -69,6 +71,7 @@ impl Tree {
             sim,
             hierarchy,
             levels: Levels::default(),
+            pins: Pins::new(PinLimits::UNBOUNDED),
             model: BTreeMap::new(),
             deleted: Vec::new(),
             next_seq: 1,
@@ -94,6 +97,7 @@ impl Tree {
             pool: BufferPool::new(64 << 10, 1),
             compression: plan.map_or(Compression::None, |plan| plan.compression),
             table_bytes: plan.map_or(u64::MAX, |_| self.hierarchy.table_bytes),
+            pins: Arc::clone(&self.pins),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Compaction, as a job of an owner: it asks for the next plan of each of its
 //! shards, has it carried out in the background, and puts the result in place.
-//! It also removes the files of tables that nobody reads any more.
+//! It also removes the files of tables that nobody reads any more, and pins the
+//! filters and indexes of others when there is room for them.
 
 use std::sync::Arc;
 
@@ -48,7 +49,12 @@ impl Engine {
         let owner = &self.owners[number];
         let mut pulses = vec![Pulse::default(); owner.shards.len()];
         while !owner.is_stopping() {
-            self.remove_retired(owner, io).await;
+            if self.remove_retired(owner, io).await {
+                // What they took may be of use to any owner.
+                let others = self.owners.iter().enumerate().filter(|(other, _)| *other != number);
+                others.for_each(|(_, other)| other.retired.work.set());
+            }
+            self.pin_what_fits(owner, io).await;
             match self.next_compaction(owner, &mut pulses, io) {
                 Next::Do(at, plan, retain) => {
                     let shard = owner.shards[at];
@@ -77,10 +83,40 @@ impl Engine {
         }
     }
 
-    /// Removes the files of tables that nobody reads any more.
-    pub(super) async fn remove_retired<I: Io>(&self, owner: &Owner, io: &I) {
-        for path in owner.retired.take() {
-            discard(io, &path).await;
+    /// Removes the files of tables that nobody reads any more. Whether there
+    /// were any.
+    pub(super) async fn remove_retired<I: Io>(&self, owner: &Owner, io: &I) -> bool {
+        let paths = owner.retired.take();
+        for path in &paths {
+            discard(io, path).await;
+        }
+        !paths.is_empty()
+    }
+
+    /// Pins filters and indexes of the owner's tables that found no room when they
+    /// were opened, as far as there is some now; the youngest tables come first.
+    async fn pin_what_fits<I: Io>(&self, owner: &Owner, io: &I) {
+        if !self.pins.has_room() {
+            return;
+        }
+        let mut has_pinned = false;
+        for &shard in &owner.shards {
+            let view = Arc::clone(&self.shard(shard).lock().view);
+            for (level, member) in view.levels.tables() {
+                let Member::Sound(table) = member else { continue };
+                if table.is_pinned() || owner.is_stopping() {
+                    continue;
+                }
+                let is_oldest = !view.levels.older_than(level, table).overlaps(table.meta());
+                match table.pin(io, &self.pins.share(is_oldest)).await {
+                    Ok(is_pinned) => has_pinned |= is_pinned,
+                    // Whoever wants one of its keys is told.
+                    Err(error) => tracing::warn!(%error, "a table's filters stay on the device"),
+                }
+            }
+        }
+        if has_pinned {
+            self.share_memory();
         }
     }
 
@@ -253,6 +289,7 @@ impl Engine {
             pool: Arc::clone(&owner.maker.pool),
             compression: plan.compression,
             table_bytes: limits.table_bytes,
+            pins: Arc::clone(&self.pins),
         };
         let (mut outputs, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.
@@ -276,7 +313,7 @@ impl Engine {
             };
         }
         for table in &outputs {
-            table.cache_in(owner.cache.as_ref());
+            owner.cache(table);
         }
         let mut manifest = owner.manifests[at].lock().await;
         if let Some(cause) = manifest.poisoned() {

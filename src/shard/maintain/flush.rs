@@ -106,6 +106,7 @@ impl Engine {
                 pool: Arc::clone(&owner.maker.pool),
                 compression: self.limits.hierarchy.compression[0],
                 table_bytes: u64::MAX,
+                pins: Arc::clone(&self.pins),
             };
             let to = place.clone();
             let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
@@ -122,7 +123,7 @@ impl Engine {
         let (table, changes) = match written.and_then(|(made, ..)| made) {
             Ok((table, changes)) => {
                 if let Some(table) = &table {
-                    table.cache_in(owner.cache.as_ref());
+                    owner.cache(table);
                 }
                 (table, changes)
             }

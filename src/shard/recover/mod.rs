@@ -29,7 +29,7 @@ use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
-use crate::cache::{Cache, Epochs};
+use crate::cache::{Cache, Epochs, PartitionCache};
 use crate::format::edit::{Edit, StreamKey};
 use crate::io::{BufferPool, Io};
 use crate::manifest::{self, IDENTITY, Identity, Manifest};
@@ -39,7 +39,7 @@ use crate::shard::clock::Clock;
 use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapshot};
 use crate::shard::pace::SlowWrites;
 use crate::shard::state::Shard;
-use crate::sst::ReadCounters;
+use crate::sst::{Partition, Pins, ReadCounters, Table};
 use crate::value::ValueWork;
 use crate::wal::{SegmentMaker, SegmentSizes, Stream, discard, find_streams};
 
@@ -101,6 +101,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     // More owners than shards would have nothing to do.
     let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
     let caches = make_caches(limits.cache_bytes, owner_count)?;
+    let partition_caches: Vec<_> =
+        (0..owner_count).map(|_| PartitionCache::new(limits.partition_cache_bytes)).collect();
+    let pins = Pins::new(limits.pins);
     let value_work = (0..owner_count).map(|_| ValueWork::default()).collect();
     let recovery = Recovery {
         io,
@@ -109,6 +112,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         epoch,
         limits,
         caches: &caches,
+        partition_caches: &partition_caches,
+        pins: &pins,
         value_work,
     };
 
@@ -185,12 +190,13 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let mut owners: Vec<Owner> = made
         .into_iter()
         .zip(recovery.value_work)
-        .zip(caches)
-        .map(|(((stream, maker), value_work), cache)| Owner {
+        .zip(caches.iter().cloned().zip(partition_caches.iter().cloned()))
+        .map(|(((stream, maker), value_work), (cache, partitions))| Owner {
             stream,
             shards: Vec::new(),
             maker,
             cache,
+            partitions,
             manifests: Vec::new(),
             map: Mutex::default(),
             flush_work: Event::default(),
@@ -225,6 +231,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         slow_writes: SlowWrites::default(),
         memtable_bytes: AtomicUsize::new(limits.memtable_bytes),
         read_counters: ReadCounters::default(),
+        pins,
         dir: opening.dir,
     };
     engine.share_memory();
@@ -328,12 +335,16 @@ struct Recovery<'a, I> {
     limits: Limits,
     /// Of each owner.
     caches: &'a [Option<Arc<Cache>>],
+    partition_caches: &'a [Arc<PartitionCache<Partition>>],
+    /// What open tables take in memory.
+    pins: &'a Arc<Pins>,
     value_work: Vec<ValueWork>,
 }
 
 impl<I> Recovery<'_, I> {
-    /// The cache for the tables of a shard.
-    fn cache_of(&self, shard: ShardId) -> Option<&Arc<Cache>> {
-        self.caches[usize::from(shard) % self.caches.len()].as_ref()
+    /// From now on what is read of a shard's table is cached.
+    fn cache(&self, shard: ShardId, table: &Table) {
+        let owner = usize::from(shard) % self.caches.len();
+        table.cache_in(self.caches[owner].as_ref(), &self.partition_caches[owner]);
     }
 }

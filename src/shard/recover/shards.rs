@@ -1,5 +1,6 @@
 //! Opening: the shards, their manifests and tables.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,8 +76,13 @@ impl<I: Io> Recovery<'_, I> {
                 let stated = Stated::of(loaded.edits).map_err(unsound)?;
                 flushed = stated.flushed;
                 ledger = stated.values;
-                for (level, meta) in stated.tables.into_values() {
-                    let member = self.open_table(id, &dir, meta).await?;
+                // The youngest first: they are asked most, and stay in memory.
+                let mut tables: Vec<(u8, TableMeta)> = stated.tables.into_values().collect();
+                tables.sort_by_key(|(level, meta)| (*level, Reverse(meta.seq_max)));
+                let is_oldest: Vec<bool> =
+                    tables.iter().map(|(level, meta)| is_oldest(*level, meta, &tables)).collect();
+                for ((level, meta), is_oldest) in tables.into_iter().zip(is_oldest) {
+                    let member = self.open_table(id, &dir, meta, is_oldest).await?;
                     levels.add(level, member).map_err(unsound)?;
                 }
                 let stated = root.flushed.get(&id).copied().unwrap_or(0);
@@ -105,10 +111,17 @@ impl<I: Io> Recovery<'_, I> {
 
     /// Opens a table. One that is damaged or missing does not keep the rest of
     /// the database from being read.
-    async fn open_table(&self, shard: ShardId, dir: &Path, meta: TableMeta) -> Result<Member> {
+    async fn open_table(
+        &self,
+        shard: ShardId,
+        dir: &Path,
+        meta: TableMeta,
+        is_oldest: bool,
+    ) -> Result<Member> {
+        let share = self.pins.share(is_oldest);
         let path = dir.join(format!("{}{TABLE_SUFFIX}", meta.id));
         let opened = match self.io.open(&path, OpenMode::Read).await {
-            Ok(file) => Table::open(self.io, file, self.identity.db, meta.clone()).await,
+            Ok(file) => Table::open(self.io, file, self.identity.db, meta.clone(), &share).await,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the table is missing"))
             }
@@ -116,7 +129,7 @@ impl<I: Io> Recovery<'_, I> {
         };
         match opened {
             Ok(table) => {
-                table.cache_in(self.cache_of(shard));
+                self.cache(shard, &table);
                 Ok(Member::Sound(Arc::new(table)))
             }
             Err(error) if error.kind() == ErrorKind::Corruption => {
@@ -158,6 +171,7 @@ impl<I: Io> Recovery<'_, I> {
             pool: Arc::clone(&self.opening.pool),
             compression: self.limits.hierarchy.compression[0],
             table_bytes: u64::MAX,
+            pins: Arc::clone(self.pins),
         };
         let hasher = KeyHasher::new(&self.identity.hash_key);
         let retain = Retain::Bounds(Vec::new());
@@ -166,7 +180,7 @@ impl<I: Io> Recovery<'_, I> {
         let (table, changes) = match made {
             Ok((table, changes)) => {
                 if let Some(table) = &table {
-                    table.cache_in(self.cache_of(shard.id));
+                    self.cache(shard.id, table);
                 }
                 (table, changes)
             }
@@ -213,6 +227,17 @@ impl<I: Io> Recovery<'_, I> {
         }
         Ok(())
     }
+}
+
+/// Whether no older one of `tables`, which are those of a shard and their levels,
+/// has keys in the range of this one.
+fn is_oldest(level: u8, meta: &TableMeta, tables: &[(u8, TableMeta)]) -> bool {
+    let is_older = |(other_level, other): &(u8, TableMeta)| {
+        *other_level > level || (level == 0 && *other_level == 0 && other.seq_max < meta.seq_max)
+    };
+    let overlaps =
+        |other: &TableMeta| other.smallest <= meta.largest && meta.smallest <= other.largest;
+    !tables.iter().any(|other| is_older(other) && overlaps(&other.1))
 }
 
 /// Whether a write with this sequence number may follow in the log of a shard:

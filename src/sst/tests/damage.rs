@@ -53,7 +53,8 @@ fn every_damaged_byte_is_noticed() {
     let (entries, io, meta) = small_table();
     let data = UNIT..6 * UNIT;
     let table = open(&io, &meta).expect("sound");
-    let in_block = |e: &&Entry, block| table.index().find(&e.0, e.1) == Some(block);
+    let partition = &table.pinned().expect("pinned")[0];
+    let in_block = |e: &&Entry, block| partition.find(&e.0, e.1) == Some(block);
     let targets: Vec<&Entry> =
         (0..4).filter_map(|block| entries.iter().find(|e| in_block(e, block))).collect();
     for at in 0..io.bytes().len() {
@@ -175,7 +176,8 @@ fn blocks_of_another_table_are_noticed() {
 #[test]
 fn a_table_is_only_opened_as_what_it_is() {
     let (_, io, meta) = small_table();
-    let error = now(Table::open(&io, io.file(), DbId([0; 16]), meta.clone()));
+    let share = Kept::Pinned.pins().share(true);
+    let error = now(Table::open(&io, io.file(), DbId([0; 16]), meta.clone(), &share));
     assert!(error.expect_err("another database").to_string().contains("belongs to database"));
     for change in [
         &(|meta: &mut TableMeta| meta.id = FileId::new(3, 15)) as &dyn Fn(&mut TableMeta),
@@ -221,21 +223,23 @@ fn hostile_regions_under_right_checksums() {
                 }
                 footer.encode(&mut hostile[footer_at..], &TABLE_ID);
                 let io = Memory::of(hostile);
-                let Ok(table) = open(&io, &meta) else {
-                    continue;
-                };
-                opened += 1;
-                // Answers may be wrong now: nothing tells these bytes from
-                // ones the engine wrote. They must not be fatal.
-                let counters = ReadCounters::default();
-                for (key, ..) in entries.iter().step_by(9) {
-                    if let Err(error) = get(&io, &table, &counters, key, SEQ_MAX) {
+                for kept in [Kept::Pinned, Kept::Cached(1 << 20)] {
+                    let Ok(table) = open_as(kept, &io, &meta, None) else {
+                        continue;
+                    };
+                    opened += 1;
+                    // Answers may be wrong now: nothing tells these bytes from
+                    // ones the engine wrote. They must not be fatal.
+                    let counters = ReadCounters::default();
+                    for (key, ..) in entries.iter().step_by(9) {
+                        if let Err(error) = get(&io, &table, &counters, key, SEQ_MAX) {
+                            assert_damage(&error);
+                        }
+                    }
+                    let mut iter = walk(table);
+                    if let Err(error) = collect(&io, &mut iter) {
                         assert_damage(&error);
                     }
-                }
-                let mut iter = walk(table);
-                if let Err(error) = collect(&io, &mut iter) {
-                    assert_damage(&error);
                 }
             }
         }

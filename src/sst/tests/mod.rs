@@ -3,6 +3,7 @@
 mod cached;
 mod damage;
 mod memory;
+mod partitioned;
 mod round_trip;
 mod verify;
 mod walks;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use self::memory::{Memory, now};
 use super::{
-    Compression, Looked, Lookup, NewTable, ReadCounters, Table, TableIter, TableMeta, TableWriter,
+    Compression, Looked, Lookup, NewTable, Partition, PinLimits, Pins, ReadCounters, Table,
+    TableIter, TableMeta, TableWriter,
 };
 use crate::base::error::Result;
 use crate::base::hash::KeyHasher;
@@ -19,7 +21,7 @@ use crate::base::ids::{DbId, FileId};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
 use crate::base::sync::tally::{AtomicU64, Ordering};
-use crate::cache::{Cache, Epochs};
+use crate::cache::{Cache, Epochs, PartitionCache};
 use crate::io::BufferPool;
 
 const DB: DbId = DbId([0xdb; 16]);
@@ -100,13 +102,46 @@ fn write_with(
     (io, meta.expect("memory takes everything"))
 }
 
+/// Where partitions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Pinned,
+    /// In a cache of so many bytes.
+    Cached(usize),
+}
+
+impl Kept {
+    /// What tables are tested with: pinned partitions, ones that are all cached,
+    /// and ones for which there is no room.
+    const ALL: [Self; 3] = [Self::Pinned, Self::Cached(16 << 20), Self::Cached(0)];
+
+    fn pins(self) -> Arc<Pins> {
+        Pins::new(match self {
+            Self::Pinned => PinLimits::UNBOUNDED,
+            Self::Cached(_) => PinLimits { bytes_max: 0, oldest_bytes_max: 0 },
+        })
+    }
+}
+
 fn open(io: &Memory, meta: &TableMeta) -> Result<Arc<Table>> {
     open_with(io, meta, None)
 }
 
 fn open_with(io: &Memory, meta: &TableMeta, cache: Option<&Arc<Cache>>) -> Result<Arc<Table>> {
-    let table = now(Table::open(io, io.file(), DB, meta.clone()))?;
-    table.cache_in(cache);
+    open_as(Kept::Pinned, io, meta, cache)
+}
+
+fn open_as(
+    kept: Kept,
+    io: &Memory,
+    meta: &TableMeta,
+    cache: Option<&Arc<Cache>>,
+) -> Result<Arc<Table>> {
+    let share = kept.pins().share(false);
+    let table = now(Table::open(io, io.file(), DB, meta.clone(), &share))?;
+    assert_eq!(table.is_pinned(), kept == Kept::Pinned);
+    let bytes = if let Kept::Cached(bytes) = kept { bytes } else { 0 };
+    table.cache_in(cache, &PartitionCache::new(bytes));
     Ok(Arc::new(table))
 }
 
@@ -126,8 +161,8 @@ fn get(
     match table.look(&lookup, &mut value)? {
         Looked::Found(tag) => Ok(Some((tag, value))),
         Looked::Absent => Ok(None),
-        Looked::Missing(block) => {
-            let found = now(table.get(io, block, &lookup))?;
+        Looked::Missing(missing) => {
+            let found = now(table.get(io, missing, &lookup))?;
             Ok(found.map(|entry| (entry.tag, entry.value.into_vec())))
         }
     }

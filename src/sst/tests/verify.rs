@@ -6,12 +6,14 @@ use std::path::Path;
 
 use super::memory::{Memory, now};
 use super::{
-    Compression, DB, Entry, NewTable, Random, TableMeta, TableWriter, hasher, new_table,
-    random_entries, sorted,
+    Compression, DB, Entry, Kept, NewTable, Random, ReadCounters, SEQ_MAX, TableMeta, TableWriter,
+    get, hasher, new_table, open_as, random_entries, sorted,
 };
 use crate::base::fault::Finding;
 use crate::base::hash::KeyHasher;
+use crate::base::limits::UNIT;
 use crate::base::ranges::RangeTombstones;
+use crate::format::table::{Footer, Properties, seed_at};
 use crate::io::{BufferPool, Inspection};
 use crate::sst::verify::{TableCheck, verify_table};
 
@@ -105,4 +107,52 @@ fn a_manifest_that_says_otherwise() {
     says(&|meta| meta.file_bytes -= 4096, "the table ends here");
     says(&|meta| meta.file_bytes = 0, "which no table has");
     says(&|meta| meta.id = crate::base::ids::FileId::new(9, 9), "another epoch");
+}
+
+/// Properties that know other numbers of blocks than the partitions have.
+#[test]
+fn other_numbers_of_blocks_than_there_are() {
+    let key = |i: u32| (i.to_be_bytes().to_vec(), super::put(u64::from(i) + 1), vec![0; 10]);
+    let entries: Vec<Entry> = (0..40_000).map(key).collect();
+    let (io, meta) = write(&entries, &hasher(), Compression::None);
+    let bytes = io.bytes();
+    let footer_at = bytes.len() - UNIT;
+    let footer =
+        Footer::decode(&bytes[footer_at..], &meta.table_id, footer_at as u64).expect("sound");
+    let region = footer.properties.offset as usize..footer.properties.end() as usize;
+    let properties = Properties::decode(&bytes[region.clone()][..footer.properties.bytes as usize]);
+    let properties = properties.expect("sound");
+    assert_eq!(properties.partition_blocks.len(), 3);
+    let with_blocks = |change: &dyn Fn(&mut Vec<u32>)| {
+        let (mut other, mut bytes, mut footer) =
+            (properties.clone(), bytes.clone(), footer.clone());
+        change(&mut other.partition_blocks);
+        let encoded = other.encode();
+        footer.properties.bytes = encoded.len() as u64;
+        let stored = &mut bytes[region.clone()];
+        stored.fill(0);
+        stored[..encoded.len()].copy_from_slice(&encoded);
+        footer.properties.crc = seed_at(&meta.table_id, footer.properties.offset).checksum(stored);
+        footer.encode(&mut bytes[footer_at..], &meta.table_id);
+        Memory::of(bytes)
+    };
+    let says = |io: &Memory, faults: usize, reason: &str| {
+        let (reasons, entries_seen) = verify(io, &meta, 1);
+        assert_eq!((reasons.len(), entries_seen), (faults, 40_000), "{reasons:?}");
+        assert!(reasons.iter().all(|other| other.contains(reason)), "{reason}: {reasons:?}");
+        assert!(open_as(Kept::Pinned, io, &meta, None).is_err());
+    };
+    says(&with_blocks(&|blocks| blocks.truncate(2)), 1, "the properties know 2 partitions");
+    // As many all told: only who reads the partitions can tell.
+    let moved = with_blocks(&|blocks| {
+        blocks[1] += 1;
+        blocks[2] -= 1;
+    });
+    says(&moved, 2, "and the properties say");
+    let table = open_as(Kept::Cached(1 << 20), &moved, &meta, None).expect("nothing was read");
+    let counters = ReadCounters::default();
+    for (i, is_sound) in [(0u32, true), (20_000, false), (39_999, false)] {
+        let found = get(&moved, &table, &counters, &i.to_be_bytes(), SEQ_MAX);
+        assert_eq!(found.is_ok(), is_sound, "{i}");
+    }
 }

@@ -13,12 +13,14 @@ fn iter_over(entries: &[Entry]) -> (Memory, TableIter) {
     (io, walk(table))
 }
 
-/// One whose table is compressed, or not, and cached, or not, as the seed says.
+/// One whose table is compressed, or not, and cached, or not, and keeps its
+/// partitions where the seed says.
 fn iter_by(seed: u64, entries: &[Entry]) -> (Memory, TableIter) {
     let (io, meta) = write_with(ALTERNATING[seed as usize % 2], entries, 256 << 10);
     let small = cache(100 << 10);
     let cache = (seed % 4 < 2).then_some(&small);
-    let table = open_with(&io, &meta, cache).expect("a sound table");
+    let kept = Kept::ALL[seed as usize % 3];
+    let table = open_as(kept, &io, &meta, cache).expect("a sound table");
     (io, if seed % 8 == 7 { TableIter::bypassing(table, READ_BYTES) } else { walk(table) })
 }
 
