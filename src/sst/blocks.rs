@@ -73,15 +73,20 @@ impl Own {
 impl Content {
     /// The content; gathered in `scratch` if it lies in pieces.
     pub(super) fn bytes<'a>(&'a self, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        match self.whole() {
+            Some(whole) => whole,
+            None => {
+                self.copy(scratch);
+                scratch
+            }
+        }
+    }
+
+    /// The content in place, unless it lies in pieces.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
         match self {
-            Self::Own(own) => own.bytes(),
-            Self::Held(held) => match held.whole() {
-                Some(whole) => whole,
-                None => {
-                    held.gather(scratch);
-                    scratch
-                }
-            },
+            Self::Own(own) => Some(own.bytes()),
+            Self::Held(held) => held.whole(),
         }
     }
 
@@ -108,17 +113,12 @@ impl Table {
         self.cached_for(len).is_some()
     }
 
-    /// Copies a block's content out of the cache, if it is there.
-    pub(super) fn copy_cached(&self, place: BlockPlace, into: &mut Vec<u8>) -> bool {
-        let Some(Cached { table, .. }) = self.cached_for(place.len) else {
-            return false;
-        };
+    /// A block's content, if it is in the cache.
+    pub(super) fn hold_cached(&self, place: BlockPlace) -> Option<Content> {
+        let Cached { table, .. } = self.cached_for(place.len)?;
         let guard = table.cache().epochs().pin();
         let hit = table.get(&guard, place.block as u32);
-        hit.is_some_and(|hit| {
-            hit.gather(into);
-            true
-        })
+        hit.map(|hit| Content::Held(hit.hold()))
     }
 
     /// Reads a block that was not cached when the caller looked; `None` when it

@@ -8,9 +8,9 @@
 //! It is in one *partition* of the table at a time, which it holds unless all are
 //! pinned, and no window reaches over the end of one.
 //!
-//! Blocks that are cached are taken from there, and those of the first reads
-//! after a seek or a turn go there: short scans live in the cache, long ones
-//! pass it by.
+//! Blocks that are cached are looked at there, and held for so long; those of the
+//! first reads after a seek or a turn go there: short scans live in the cache,
+//! long ones pass it by.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::format::block::{BLOCK_BYTES_MAX, Block, BlockCursor, BlockShape};
 use crate::format::header::DecodeError;
 use crate::format::table::Partition;
 use crate::io::{Io, IoBuf};
-use crate::sst::blocks::BlockPlace;
+use crate::sst::blocks::{BlockPlace, Content};
 use crate::sst::{REQUEST_BYTES_MAX, Table};
 
 /// Blocks of windows up to this length go into the cache.
@@ -72,8 +72,8 @@ struct Loaded {
     window: Option<Window>,
     /// The block the cursor is in, which is in the window and verified.
     current: Option<Current>,
-    /// The content of the current block, if it is not as it was read: what it
-    /// decompressed to, or what was copied out of the cache. Else empty.
+    /// What the current block decompressed to, or its content gathered from
+    /// several frames of the cache.
     plain: Vec<u8>,
 }
 
@@ -86,26 +86,44 @@ struct Window {
 
 struct Current {
     block: BlockPlace,
-    /// Where in the window the block is, if it was entered there.
-    place: Range<usize>,
+    lies: Lies,
     shape: BlockShape,
+}
+
+/// Where the current block is.
+enum Lies {
+    /// In the window, at this place.
+    InWindow(Range<usize>),
+    /// In `Loaded::plain`.
+    InPlain,
+    /// In memory of the cache, or of its own.
+    Held(Content),
 }
 
 impl Loaded {
     /// The current block.
     fn block(&self) -> Block<'_> {
         let current = self.current.as_ref().expect("a block was entered");
-        let block = match &self.window {
-            Some(window) if self.plain.is_empty() => &window.buf[current.place.clone()],
+        let bytes = match (&current.lies, &self.window) {
+            (Lies::InWindow(place), Some(window)) => &window.buf[place.clone()],
+            (Lies::Held(content), _) => content.whole().expect("it lies in one piece"),
             _ => &self.plain,
         };
-        Block::verified(block, current.shape)
+        Block::verified(bytes, current.shape)
     }
 
-    /// Makes the block current whose content is in `plain`.
-    fn enter_plain(&mut self, block: BlockPlace) -> Result<(), DecodeError> {
-        let shape = Block::of_verified(&self.plain)?.shape();
-        self.current = Some(Current { block, place: 0..0, shape });
+    /// Makes the block current that has this content.
+    fn enter_content(&mut self, block: BlockPlace, content: Content) -> Result<(), DecodeError> {
+        let (lies, bytes) = match content.whole() {
+            Some(whole) => (true, whole),
+            None => {
+                content.copy(&mut self.plain);
+                (false, &self.plain[..])
+            }
+        };
+        let shape = Block::of_verified(bytes)?.shape();
+        let lies = if lies { Lies::Held(content) } else { Lies::InPlain };
+        self.current = Some(Current { block, lies, shape });
         Ok(())
     }
 }
@@ -339,8 +357,10 @@ impl TableIter {
         let place = BlockPlace::of(self.partition(), block);
         let held = self.loaded.window.as_ref().is_some_and(|w| w.blocks.contains(&block));
         if !held {
-            if !self.is_bypassing && self.table.copy_cached(place, &mut self.loaded.plain) {
-                return self.enter_plain(place);
+            if !self.is_bypassing
+                && let Some(content) = self.table.hold_cached(place)
+            {
+                return self.enter_content(place, content);
             }
             self.fill(io, place).await?;
             if self.loaded.current.is_some() {
@@ -353,13 +373,15 @@ impl TableIter {
         let is_kept = !self.is_bypassing && window.buf.len() <= KEPT_WINDOW_BYTES;
         let extent = &window.buf[within.clone()];
         let shape = self.table.enter(place, extent, &mut self.loaded.plain, is_kept)?.shape();
-        self.loaded.current = Some(Current { block: place, place: within, shape });
+        let is_plain = !self.loaded.plain.is_empty();
+        let lies = if is_plain { Lies::InPlain } else { Lies::InWindow(within) };
+        self.loaded.current = Some(Current { block: place, lies, shape });
         Ok(())
     }
 
-    /// Makes the block current whose content was copied.
-    fn enter_plain(&mut self, block: BlockPlace) -> Result<()> {
-        let entered = self.loaded.enter_plain(block);
+    /// Makes the block current that has this content.
+    fn enter_content(&mut self, block: BlockPlace, content: Content) -> Result<()> {
+        let entered = self.loaded.enter_content(block, content);
         entered.map_err(|error| self.table.damage(block.offset, &error))
     }
 
@@ -376,11 +398,10 @@ impl TableIter {
         if blocks.len() == 1 && !self.is_bypassing && self.table.is_cacheable(block.len) {
             loop {
                 if let Some(content) = self.table.bring(io, block).await? {
-                    content.copy(&mut self.loaded.plain);
-                    return self.enter_plain(block);
+                    return self.enter_content(block, content);
                 }
-                if self.table.copy_cached(block, &mut self.loaded.plain) {
-                    return self.enter_plain(block);
+                if let Some(content) = self.table.hold_cached(block) {
+                    return self.enter_content(block, content);
                 }
             }
         }
