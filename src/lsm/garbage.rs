@@ -1,7 +1,8 @@
 //! How much of a shard's tables nobody can read any more: an estimate, from what
 //! the tables say of themselves.
 
-use crate::lsm::levels::{Levels, Member};
+use crate::lsm::levels::Levels;
+use crate::lsm::member::Member;
 
 /// Bytes of table files that merging everything would free, about.
 ///

@@ -6,107 +6,22 @@
 //! a key is in one of them at most. All of a level is newer than all of the
 //! next, for any one key.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::hash::KeyHash;
 use crate::base::ids::FileId;
 use crate::base::keys::KeyBounds;
-use crate::base::ranges::{RangeTombstones, is_before, successor};
-use crate::base::seq::{SeqNo, Tag};
+use crate::base::ranges::{is_before, successor};
+use crate::base::seq::Tag;
 use crate::format::edit::TableMeta;
 use crate::io::Io;
+use crate::lsm::member::Member;
 use crate::lsm::run::Run;
 use crate::sst::{Holds, Looked, Lookup, Missing, Table, TableEntry};
 
 /// How many levels there are.
 pub(crate) const LEVELS: usize = 7;
-
-/// A table of the tree. One that is damaged stays a member, so that the keys
-/// it may hold are answered with `Corruption` rather than with older values,
-/// and all others go on being readable.
-#[derive(Clone)]
-pub(crate) enum Member {
-    Sound(Arc<Table>),
-    Damaged { meta: TableMeta, error: Error },
-}
-
-impl Member {
-    pub(crate) fn meta(&self) -> &TableMeta {
-        match self {
-            Self::Sound(table) => table.meta(),
-            Self::Damaged { meta, .. } => meta,
-        }
-    }
-
-    /// Whether the key is within the table's range.
-    fn covers(&self, key: &[u8]) -> bool {
-        *self.meta().smallest <= *key && *key <= *self.meta().largest
-    }
-
-    /// Whether it has a version of the key, as far as that is known without
-    /// reading.
-    fn holds(&self, key: &[u8], hash: KeyHash) -> Holds {
-        match self {
-            Self::Sound(table) => table.holds(key, hash),
-            Self::Damaged { .. } if self.covers(key) => Holds::Maybe,
-            Self::Damaged { .. } => Holds::No,
-        }
-    }
-
-    /// Whether the table's range of keys reaches into the given one.
-    pub(crate) fn overlaps(&self, range: &KeyBounds) -> bool {
-        !self.is_before(range) && !self.is_behind(range)
-    }
-
-    /// Whether all its keys are before the range.
-    pub(super) fn is_before(&self, (start, _): &KeyBounds) -> bool {
-        match start {
-            Bound::Included(start) => self.meta().largest < *start,
-            Bound::Excluded(start) => self.meta().largest <= *start,
-            Bound::Unbounded => false,
-        }
-    }
-
-    /// Whether all its keys are behind the range.
-    pub(super) fn is_behind(&self, (_, end): &KeyBounds) -> bool {
-        match end {
-            Bound::Included(end) => self.meta().smallest > *end,
-            Bound::Excluded(end) => self.meta().smallest >= *end,
-            Bound::Unbounded => false,
-        }
-    }
-
-    pub(crate) fn sound(&self) -> Result<Arc<Table>> {
-        match self {
-            Self::Sound(table) => Ok(Arc::clone(table)),
-            Self::Damaged { error, .. } => Err(error.clone()),
-        }
-    }
-
-    /// Its range tombstones, if it has some.
-    pub(crate) fn ranges(&self) -> Option<&Arc<RangeTombstones>> {
-        match self {
-            Self::Sound(table) => table.ranges(),
-            Self::Damaged { .. } => None,
-        }
-    }
-
-    /// The newest number at which one of its range tombstones deletes the key.
-    /// To be asked in any case: a filter knows nothing of them.
-    fn deleted(&self, lookup: &Lookup<'_>) -> Option<SeqNo> {
-        self.ranges()?.newest(lookup.key, lookup.bound)
-    }
-
-    fn look(&self, lookup: &Lookup<'_>, value: &mut Vec<u8>) -> Result<Looked> {
-        match self {
-            Self::Sound(table) => table.look(lookup, value),
-            Self::Damaged { error, .. } if self.covers(lookup.key) => Err(error.clone()),
-            Self::Damaged { .. } => Ok(Looked::Absent),
-        }
-    }
-}
 
 /// Where, among tables in the order of their keys, a table belongs; `None` if it
 /// has keys in common with one.

@@ -9,6 +9,7 @@ mod garbage;
 mod hidden;
 mod keep;
 mod levels;
+mod member;
 mod merge;
 mod output;
 mod run;
@@ -23,7 +24,8 @@ pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
 pub(crate) use flush::write_table;
 pub(crate) use garbage::garbage_bytes;
 pub(crate) use keep::Retain;
-pub(crate) use levels::{InLevels, LEVELS, Levels, Member, Place};
+pub(crate) use levels::{InLevels, LEVELS, Levels, Place};
+pub(crate) use member::Member;
 pub(crate) use output::{FileIds, TablePlace};
 pub(crate) use view::{Frozen, View};
 

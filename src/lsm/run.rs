@@ -8,7 +8,7 @@ use crate::base::keys::KeyBounds;
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::Tag;
 use crate::io::Io;
-use crate::lsm::levels::Member;
+use crate::lsm::member::Member;
 use crate::sst::{Table, TableIter};
 
 /// A sorted run. Clones share it.

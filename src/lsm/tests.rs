@@ -5,7 +5,8 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::levels::{InLevels, Levels, Member, Older};
+use super::levels::{InLevels, Levels, Older};
+use super::member::Member;
 use super::run::{Run, RunIter};
 use super::{
     Cursor, Direction, FileIds, Lookup, Mutable, Retain, Step, TablePlace, View, write_table,

@@ -4,7 +4,8 @@
 
 use crate::lsm::compaction::bytes;
 use crate::lsm::compaction::plan::Plan;
-use crate::lsm::levels::{Levels, Member};
+use crate::lsm::levels::Levels;
+use crate::lsm::member::Member;
 
 /// Drops what is beyond `bytes_max`, or was written to a table before
 /// `written_s_min`.

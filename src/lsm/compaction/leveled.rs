@@ -21,7 +21,8 @@ use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
     GARBAGE_SHARE, Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
 };
-use crate::lsm::levels::{LEVELS, Levels, Member};
+use crate::lsm::levels::{LEVELS, Levels};
+use crate::lsm::member::Member;
 use crate::sst::Table;
 
 /// Runs of level 0 with which it is merged, if it is large enough for that.

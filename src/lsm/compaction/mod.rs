@@ -24,7 +24,8 @@ pub(crate) use plan::Plan;
 
 use crate::base::keys::KeyBounds;
 use crate::lsm::keep::Retain;
-use crate::lsm::levels::{LEVELS, Levels, Member};
+use crate::lsm::levels::{LEVELS, Levels};
+use crate::lsm::member::Member;
 use crate::sst::{Compression, Table, TableMeta};
 
 /// How the tables of each shard are arranged.

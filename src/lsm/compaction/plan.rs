@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::base::ids::FileId;
 use crate::lsm::compaction::Hierarchy;
-use crate::lsm::levels::{LEVELS, Levels, Member, Older};
+use crate::lsm::levels::{LEVELS, Levels, Older};
+use crate::lsm::member::Member;
 use crate::lsm::run::Run;
 use crate::sst::{Compression, Table};
 

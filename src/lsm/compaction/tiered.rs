@@ -11,7 +11,8 @@
 use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest};
-use crate::lsm::levels::{Levels, Member};
+use crate::lsm::levels::Levels;
+use crate::lsm::member::Member;
 
 /// Bytes of garbage in a hundred of all that a shard may have when writes have
 /// paused; merging everything frees it.
