@@ -14,4 +14,5 @@ pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod ranges;
 pub(crate) mod seq;
+pub(crate) mod striped;
 pub(crate) mod sync;

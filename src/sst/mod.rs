@@ -35,7 +35,7 @@ pub(crate) use crate::format::block::Compression;
 pub(crate) use crate::format::edit::TableMeta;
 pub(crate) use crate::format::table::Partition;
 
-use crate::base::sync::tally::{AtomicU64, Ordering};
+use crate::base::striped::Striped;
 
 use crate::runtime::PIECE_BYTES_MAX;
 
@@ -46,30 +46,44 @@ const _: () = assert!(REQUEST_BYTES_MAX <= PIECE_BYTES_MAX, "background work rea
 
 /// What filters did, over all the tables that count here.
 #[derive(Debug, Default)]
-pub(crate) struct ReadCounters {
-    /// Lookups that asked a filter.
-    pub(crate) filter_probes: AtomicU64,
-    /// Those it answered with "certainly not here".
-    pub(crate) filter_negatives: AtomicU64,
-    /// Those it answered with "maybe" although the table has no version of the
-    /// key.
-    pub(crate) filter_false_positives: AtomicU64,
-}
+pub(crate) struct ReadCounters(Striped<3>);
+
+/// The places of the counters.
+const NEGATIVES: usize = 0;
+const PASSES: usize = 1;
+const FALSE_POSITIVES: usize = 2;
 
 /// A reading of [`ReadCounters`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FilterCounts {
+    /// Lookups that asked a filter.
     pub(crate) probes: u64,
+    /// Those it answered with "certainly not here".
     pub(crate) negatives: u64,
+    /// Those it answered with "maybe" although the table has no version of the
+    /// key.
     pub(crate) false_positives: u64,
 }
 
 impl ReadCounters {
+    /// A filter was asked for a key, and said "maybe", or "certainly not here".
+    #[inline]
+    pub(crate) fn asked(&self, maybe: bool) {
+        self.0.count(if maybe { PASSES } else { NEGATIVES });
+    }
+
+    /// It said "maybe", although the table has no version of the key.
+    #[inline]
+    pub(crate) fn was_mistaken(&self) {
+        self.0.count(FALSE_POSITIVES);
+    }
+
     pub(crate) fn counts(&self) -> FilterCounts {
+        let negatives = self.0.sum(NEGATIVES);
         FilterCounts {
-            probes: self.filter_probes.load(Ordering::Relaxed),
-            negatives: self.filter_negatives.load(Ordering::Relaxed),
-            false_positives: self.filter_false_positives.load(Ordering::Relaxed),
+            probes: negatives + self.0.sum(PASSES),
+            negatives,
+            false_positives: self.0.sum(FALSE_POSITIVES),
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::base::hash::KeyHash;
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
 use crate::base::sync::atomic::AtomicBool;
-use crate::base::sync::tally::Ordering;
 use crate::cache::{Cache, PartitionCache};
 use crate::format::block::{self, Block, Compression};
 use crate::format::header::DecodeError;
@@ -253,9 +252,9 @@ impl Table {
     ) -> Result<Looked> {
         let Lookup { counters, key, hash, bound } = *lookup;
         if partition.filter.is_some() {
-            counters.filter_probes.fetch_add(1, Ordering::Relaxed);
-            if !passes(partition, hash) {
-                counters.filter_negatives.fetch_add(1, Ordering::Relaxed);
+            let maybe = passes(partition, hash);
+            counters.asked(maybe);
+            if !maybe {
                 return Ok(Looked::Absent);
             }
         }
@@ -412,7 +411,7 @@ fn judged(found: block::Lookup, lookup: &Lookup<'_>, is_filtered: impl FnOnce() 
         block::Lookup::OnlyNewer => {}
         block::Lookup::Absent => {
             if is_filtered() {
-                lookup.counters.filter_false_positives.fetch_add(1, Ordering::Relaxed);
+                lookup.counters.was_mistaken();
             }
         }
     }

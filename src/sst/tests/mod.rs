@@ -20,7 +20,6 @@ use crate::base::hash::KeyHasher;
 use crate::base::ids::{DbId, FileId};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SEQ_MAX, SeqNo, Tag, compare_internal};
-use crate::base::sync::tally::{AtomicU64, Ordering};
 use crate::cache::{Cache, Epochs, PartitionCache};
 use crate::io::BufferPool;
 
@@ -227,8 +226,4 @@ fn random_entries(random: &mut Random, count: usize) -> Vec<Entry> {
         }
     }
     sorted(entries)
-}
-
-fn count(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }

@@ -46,9 +46,9 @@ fn check_with(compression: Compression, kept: Kept, entries: &[Entry], write_byt
         assert!(more <= table.top.partitions());
     }
     assert_eq!(collect(&io, &mut walk(table)).expect("sound"), entries);
-    assert_eq!(count(&counters.filter_probes), 4 * entries.len() as u64);
-    assert_eq!(count(&counters.filter_negatives), 0);
-    assert_eq!(count(&counters.filter_false_positives), 0);
+    assert_eq!(counters.counts().probes, 4 * entries.len() as u64);
+    assert_eq!(counters.counts().negatives, 0);
+    assert_eq!(counters.counts().false_positives, 0);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn versions_of_one_key_over_many_blocks() {
         assert_eq!(io.take_reads(), [UNIT]);
     }
     // Bounds below all versions are no fault of the filter's.
-    assert_eq!(count(&counters.filter_false_positives), 0);
+    assert_eq!(counters.counts().false_positives, 0);
 }
 
 /// A long key whose versions fill several partitions: each finds the key in its
@@ -154,8 +154,8 @@ fn versions_of_one_key_over_many_partitions() {
         assert_eq!(found.map(|(tag, _)| tag.seq()), expected);
         assert_eq!(io.take_reads().len(), 1);
     }
-    assert_eq!(count(&counters.filter_negatives), 0);
-    assert_eq!(count(&counters.filter_false_positives), 0);
+    assert_eq!(counters.counts().negatives, 0);
+    assert_eq!(counters.counts().false_positives, 0);
 }
 
 #[test]
@@ -177,18 +177,18 @@ fn the_cost_of_gets() {
         assert_eq!(io.take_reads(), [UNIT]);
     }
     // Outside of the range not even the filter is asked.
-    let probes = count(&counters.filter_probes);
+    let probes = counters.counts().probes;
     assert!(get(&io, &table, &counters, b"kex", SEQ_MAX).expect("sound").is_none());
     assert!(get(&io, &table, &counters, b"key-a", SEQ_MAX).expect("sound").is_none());
-    assert_eq!(count(&counters.filter_probes), probes);
+    assert_eq!(counters.counts().probes, probes);
     assert!(io.take_reads().is_empty());
 
     for i in 0..keys - 1 {
         assert!(get(&io, &table, &counters, &key(2 * i + 1), SEQ_MAX).expect("sound").is_none());
     }
-    let wrong = count(&counters.filter_false_positives);
+    let wrong = counters.counts().false_positives;
     assert_eq!(io.take_reads().len() as u64, wrong);
-    assert_eq!(count(&counters.filter_negatives) + wrong, keys - 1);
+    assert_eq!(counters.counts().negatives + wrong, keys - 1);
     assert!(0 < wrong && wrong < keys / 200, "{wrong} false positives of {keys}");
 }
 
