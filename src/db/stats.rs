@@ -72,6 +72,9 @@ pub struct Stats {
     /// an opening: who writes a table looks for a sample of its keys in the filters
     /// of older ones. What was deleted by ranges is not in it.
     pub garbage_bytes: u64,
+    /// Bytes of table files that nobody reads any more. New tables are written
+    /// over them; those that are not used for two seconds are removed.
+    pub spare_bytes: u64,
     /// Bytes of tables that compaction will merge next, once writes have
     /// paused for a second; 0 when it has nothing left to do.
     pub compaction_debt_bytes: u64,
@@ -140,6 +143,8 @@ pub struct Stats {
     pub compaction_written_bytes: u64,
     /// Tables that were moved as they were.
     pub tables_moved: u64,
+    /// Tables that were written over files that nobody read any more.
+    pub files_reused: u64,
     /// Times a write waited because memtables were full.
     pub write_stalls: u64,
     /// Writes that waited a little because flushes or compactions were behind,
@@ -260,6 +265,7 @@ impl Stats {
             value_files: stats.value_files,
             value_bytes: stats.value_bytes,
             garbage_bytes: stats.garbage_bytes,
+            spare_bytes: stats.spare_bytes,
             compaction_debt_bytes: stats.compaction_debt_bytes,
             pinned_bytes: stats.pinned_bytes,
             partitioned_tables: stats.partitioned_tables,
@@ -291,6 +297,7 @@ impl Stats {
             compaction_read_bytes: stats.shard.compaction_read_bytes,
             compaction_written_bytes: stats.shard.compaction_written_bytes,
             tables_moved: stats.shard.tables_moved,
+            files_reused: stats.shard.files_reused,
             write_stalls: stats.shard.stalls,
             writes_delayed: stats.slow_writes.delayed,
             write_delay_ns: stats.slow_writes.delayed_ns,
@@ -451,6 +458,7 @@ impl Stats {
             ("value_files", self.value_files),
             ("value_bytes", self.value_bytes),
             ("garbage_bytes", self.garbage_bytes),
+            ("spare_bytes", self.spare_bytes),
             ("compaction_debt_bytes", self.compaction_debt_bytes),
         ];
         let lowest = self.levels.iter().rposition(|level| level.tables > 0).unwrap_or(0);
@@ -489,6 +497,7 @@ impl Stats {
             ("compaction_read_bytes", self.compaction_read_bytes),
             ("compaction_written_bytes", self.compaction_written_bytes),
             ("tables_moved", self.tables_moved),
+            ("files_reused", self.files_reused),
             ("write_stalls", self.write_stalls),
             ("writes_delayed", self.writes_delayed),
             ("write_delay_ns", self.write_delay_ns),

@@ -54,6 +54,9 @@ pub(crate) enum OpenMode {
     Read,
     /// An existing file, for reading and writing.
     ReadWrite,
+    /// The same, to be written over: it must have no other name (hard link),
+    /// under which somebody keeps what it holds, or opening it is `Busy`.
+    Reuse,
     /// A file that must not exist yet, for reading and writing.
     CreateNew,
 }
@@ -140,6 +143,10 @@ pub(crate) trait Io: Clone + 'static {
     /// # Errors
     /// `Unsupported` where the file system cannot do it.
     fn punch(&self, file: &File, offset: u64, bytes: u64) -> impl Future<Output = Result<()>>;
+
+    /// Cuts a file to so many bytes, whole units, at most as many as it has.
+    /// Durable after a [`Io::sync`].
+    fn cut(&self, file: &File, bytes: u64) -> impl Future<Output = Result<()>>;
 
     /// The file's length in bytes.
     fn len(&self, file: &File) -> impl Future<Output = Result<u64>>;

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFla
 use rustix::io::Errno;
 
 use super::{File, Handle, Mapping, OpenMode, mapping};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
 use crate::base::sync::assert_unlocked;
 
@@ -18,6 +18,11 @@ macro_rules! blocking_calls {
         async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
             self.counters.metadata();
             os::open(path, mode)
+        }
+
+        async fn cut(&self, file: &File, bytes: u64) -> Result<()> {
+            self.counters.metadata();
+            os::cut(file, bytes)
         }
 
         async fn len(&self, file: &File) -> Result<u64> {
@@ -91,7 +96,7 @@ pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     assert_unlocked("to open a file");
     let access = match mode {
         OpenMode::Read => OFlags::RDONLY,
-        OpenMode::ReadWrite => OFlags::RDWR,
+        OpenMode::ReadWrite | OpenMode::Reuse => OFlags::RDWR,
         OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
     };
     let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -102,7 +107,22 @@ pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     })?;
     let file = File::new(path, Handle::Os(fd));
     check_alignment(&file)?;
+    if mode == OpenMode::Reuse {
+        check_names(&file)?;
+    }
     Ok(file)
+}
+
+/// Refuses a file that has another name.
+fn check_names(file: &File) -> Result<()> {
+    let path = file.path();
+    let stat = rustix::fs::fstat(file.fd())
+        .map_err(|errno| Error::os("inspect", path, errno.into()))?;
+    if stat.st_nlink > 1 {
+        let path = path.display();
+        return Err(Error::new(ErrorKind::Busy, format!("{path} has another name")));
+    }
+    Ok(())
 }
 
 fn no_direct_io(path: &Path) -> Error {
@@ -133,6 +153,19 @@ fn check_alignment(file: &File) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+pub(super) fn cut(file: &File, bytes: u64) -> Result<()> {
+    assert_unlocked("to cut a file");
+    loop {
+        match rustix::fs::ftruncate(file.fd(), bytes) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                return Err(Error::os_at("cut", file.path(), Some(bytes), errno.into()));
+            }
+        }
+    }
 }
 
 pub(super) fn len(file: &File) -> Result<u64> {
@@ -314,6 +347,32 @@ pub(super) fn calendar_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_with_two_names_is_not_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a"), dir.path().join("b"));
+        open(&path, OpenMode::CreateNew).unwrap();
+        open(&path, OpenMode::Reuse).unwrap();
+        std::fs::hard_link(&path, &other).unwrap();
+        for path in [&path, &other] {
+            assert_eq!(open(path, OpenMode::Reuse).unwrap_err().kind(), ErrorKind::Busy);
+            open(path, OpenMode::ReadWrite).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, [7; 3 * UNIT]).unwrap();
+        let file = open(&path, OpenMode::ReadWrite).unwrap();
+        cut(&file, UNIT as u64).unwrap();
+        assert_eq!(len(&file).unwrap(), UNIT as u64);
+        let file = open(&path, OpenMode::Read).unwrap();
+        let error = cut(&file, 0).unwrap_err();
+        assert!(error.to_string().contains("cannot cut"), "{error}");
+    }
 
     #[test]
     fn the_boot_has_one_id() {

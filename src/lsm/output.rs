@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::error::Result;
+use crate::base::error::{ErrorKind, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, ShardId};
 use crate::base::limits::KEY_BYTES_MAX;
@@ -14,7 +14,7 @@ use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::io::{BufferPool, File, Io, OpenMode};
 use crate::lsm::hidden::Hidden;
 use crate::lsm::levels::Older;
-use crate::sst::{Compression, NewTable, Pins, Table, TableMeta, TableWriter};
+use crate::sst::{Compression, NewTable, Pins, Spare, Table, TableMeta, TableWriter};
 
 /// File ids that were set aside for one job.
 #[derive(Clone)]
@@ -68,6 +68,16 @@ pub(crate) struct TablePlace {
     pub(crate) table_bytes: u64,
     /// Memory for partitions that stay there.
     pub(crate) pins: Arc<Pins>,
+    /// Files that the first tables are written over.
+    pub(crate) spares: Arc<[Spare]>,
+}
+
+/// The file of a new table.
+pub(crate) struct NewFile {
+    pub(crate) id: FileId,
+    pub(crate) path: PathBuf,
+    /// The one that is to become it.
+    spare: Option<PathBuf>,
 }
 
 impl TablePlace {
@@ -76,15 +86,37 @@ impl TablePlace {
     }
 
     /// The next file that the job begins; `None` when it has used all its ids.
-    pub(crate) fn new_file(&self) -> Option<(FileId, PathBuf)> {
-        self.ids.next().map(|id| (id, self.path(id)))
+    pub(crate) fn new_file(&self) -> Option<NewFile> {
+        self.ids.next().map(|id| {
+            let spare = self.spares.get((id.counter() - self.ids.first) as usize);
+            let spare = spare.map(|spare| spare.path.clone());
+            NewFile { id, path: self.path(id), spare }
+        })
     }
 
     /// The files that the job has begun.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+    fn begun(&self) -> impl Iterator<Item = PathBuf> {
         let FileIds { epoch, first, .. } = self.ids;
         let used = self.ids.used.load(Ordering::Relaxed);
         (first..first + used).map(move |counter| self.path(FileId::new(epoch, counter)))
+    }
+
+    /// The files that a job that failed leaves behind, as far as they are there:
+    /// those it has begun, and those it would have written over. It may still be
+    /// about to begin one of these, so that they are not for anybody else.
+    pub(crate) fn left_behind(&self) -> impl Iterator<Item = PathBuf> {
+        self.begun().chain(self.spares.iter().map(|spare| spare.path.clone()))
+    }
+
+    /// How many of its tables a job has written over the files of others.
+    pub(crate) fn files_reused(&self) -> u64 {
+        (self.ids.used.load(Ordering::Relaxed) as usize).min(self.spares.len()) as u64
+    }
+
+    /// The files that a job that is through had no use for.
+    pub(crate) fn unused_spares(&self) -> Vec<Spare> {
+        let used = self.ids.used.load(Ordering::Relaxed) as usize;
+        self.spares.get(used..).unwrap_or_default().to_vec()
     }
 }
 
@@ -173,10 +205,28 @@ impl<'a, I: Io> Outputs<'a, I> {
         self.current.as_ref().and_then(|(_, writer)| writer.last_key()) == Some(key)
     }
 
+    /// The file of the next table, and how many bytes it already has.
+    async fn begin_file(&self, new: &NewFile) -> Result<(File, u64)> {
+        if let Some(spare) = &new.spare {
+            self.io.rename(spare, &new.path).await?;
+            match self.io.open(&new.path, OpenMode::Reuse).await {
+                Ok(file) => {
+                    let bytes = self.io.len(&file).await?;
+                    return Ok((file, bytes));
+                }
+                // Somebody keeps what it holds under another name.
+                Err(error) if error.kind() == ErrorKind::Busy => self.io.remove(&new.path).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((self.io.open(&new.path, OpenMode::CreateNew).await?, 0))
+    }
+
     async fn begin_table(&self) -> Result<(File, TableWriter<'a, I>)> {
         let place = self.place;
-        let (id, path) = place.new_file().expect("a table ends only while there are ids");
-        let file = self.io.open(&path, OpenMode::CreateNew).await?;
+        let file = place.new_file().expect("a table ends only while there are ids");
+        let id = file.id;
+        let (file, old_bytes) = self.begin_file(&file).await?;
         let mut table_id = [0; 16];
         self.io.random(&mut table_id);
         let new = NewTable {
@@ -187,7 +237,7 @@ impl<'a, I: Io> Outputs<'a, I> {
             compression: place.compression,
             written_s: self.written_s,
         };
-        Ok((file.clone(), TableWriter::new(self.io, file, new, &place.pool)))
+        Ok((file.clone(), TableWriter::new(self.io, file, old_bytes, new, &place.pool)))
     }
 
     /// Ends the current table before it is full. The next entry has another

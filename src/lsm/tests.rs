@@ -97,6 +97,7 @@ impl Maker {
             compression: Compression::None,
             table_bytes: u64::MAX,
             pins: Arc::clone(&self.pins),
+            spares: Arc::default(),
         };
         let (sim, retain, hasher) = (&self.sim, Retain::All, hasher());
         let older = self.older.clone();

@@ -133,6 +133,13 @@ impl Io for BackgroundIo {
         })
     }
 
+    async fn cut(&self, file: &File, bytes: u64) -> Result<()> {
+        on_each!(self, |io| io.cut(file, bytes).await, |posting| {
+            let file = file.clone();
+            posting.call(move |io| async move { io.cut(&file, bytes).await }).await
+        })
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         on_each!(self, |io| io.open(path, mode).await, |posting| {
             let path = path.to_owned();

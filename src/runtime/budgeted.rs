@@ -55,6 +55,10 @@ impl<I: Io> Io for Budgeted<I> {
         self.io.punch(file, offset, bytes).await
     }
 
+    async fn cut(&self, file: &File, bytes: u64) -> Result<()> {
+        self.io.cut(file, bytes).await
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         self.io.open(path, mode).await
     }

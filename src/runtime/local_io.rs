@@ -120,6 +120,10 @@ impl Io for LocalIo {
         on_each!(self, |io| io.punch(file, offset, bytes).await)
     }
 
+    async fn cut(&self, file: &File, bytes: u64) -> Result<()> {
+        on_each!(self, |io| io.cut(file, bytes).await)
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         on_each!(self, |io| io.open(path, mode).await)
     }

@@ -189,6 +189,11 @@ impl Io for Remote {
         self.call(move |io| async move { io.punch(&file, offset, bytes).await }).await
     }
 
+    async fn cut(&self, file: &File, bytes: u64) -> Result<()> {
+        let file = file.clone();
+        self.call(move |io| async move { io.cut(&file, bytes).await }).await
+    }
+
     async fn open(&self, path: &Path, mode: OpenMode) -> Result<File> {
         let path = path.to_owned();
         self.call(move |io| async move { io.open(&path, mode).await }).await

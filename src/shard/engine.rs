@@ -300,6 +300,7 @@ impl Engine {
                 stats.cache.add(&cache.stats());
             }
             stats.partitions.add(&owner.partitions.stats());
+            stats.spare_bytes += owner.retired.bytes();
         }
         stats
     }
@@ -373,6 +374,8 @@ pub(crate) struct EngineStats {
     pub(crate) damaged_tables: u64,
     pub(crate) compaction_debt_bytes: u64,
     pub(crate) garbage_bytes: u64,
+    /// Of files that wait to be written over.
+    pub(crate) spare_bytes: u64,
     pub(crate) value_files: u64,
     pub(crate) value_bytes: u64,
     pub(crate) pinned_bytes: u64,
@@ -393,6 +396,7 @@ impl ShardCounts {
         self.compaction_read_bytes += other.compaction_read_bytes;
         self.compaction_written_bytes += other.compaction_written_bytes;
         self.tables_moved += other.tables_moved;
+        self.files_reused += other.files_reused;
         self.stalls += other.stalls;
     }
 }

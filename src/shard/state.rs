@@ -79,6 +79,8 @@ pub(crate) struct ShardCounts {
     pub(crate) compaction_written_bytes: u64,
     /// Tables that changed their level as they were.
     pub(crate) tables_moved: u64,
+    /// Tables that were written over the files of others.
+    pub(crate) files_reused: u64,
     /// Writes that had to wait for room in the memtable.
     pub(crate) stalls: u64,
 }

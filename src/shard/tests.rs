@@ -492,8 +492,9 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
                 compression: Compression::None,
                 table_bytes: u64::MAX,
                 pins: Arc::clone(&engine.pins),
+                spares: Arc::default(),
             };
-            let (_, path) = place.new_file().expect("an id");
+            let path = place.new_file().expect("an id").path;
             block_on(calls.open(&path, OpenMode::CreateNew)).unwrap();
             let work = background.run("test", move |_| async move {
                 while attempt == 1 && is_owner_thread() {
@@ -514,7 +515,7 @@ fn what_a_starved_worker_does_not_let_go_of_is_begun_anew() {
         frees.store(true, Ordering::SeqCst);
         assert_eq!(ended.unwrap(), 2);
         let names = |id| format!("{}.sst", FileId::new(1, id));
-        assert_eq!(place.paths().collect::<Vec<_>>(), [dir.join(names(2))]);
+        assert_eq!(place.left_behind().collect::<Vec<_>>(), [dir.join(names(2))]);
         let left = io.list(&dir).await.unwrap();
         assert!(left.contains(&names(2)) && !left.contains(&names(1)), "{left:?}");
     };

@@ -175,7 +175,8 @@ impl Engine {
         let mut stored = Vec::new();
         for (at, op) in ops.iter().enumerate().filter(|(_, op)| is_long(op.value)) {
             let values = &self.shard(op.shard).values;
-            stored.push((at, values.write(io, &|| self.new_file_id(), op.value).await?));
+            let written = values.write(io, &|| self.new_file_id(), op.value).await;
+            stored.push((at, written.inspect_err(|error| self.note_failure(error))?));
         }
         // The last value of a file first: its sync does for the others.
         for (_, stored) in stored.iter().rev() {

@@ -27,7 +27,7 @@ pub(crate) use dump::dump_table;
 pub(crate) use iter::TableIter;
 pub(crate) use pins::{PinLimits, PinShare, Pins};
 pub(crate) use reader::{Holds, Looked, Lookup, Missing, Table, TableEntry};
-pub(crate) use retired::Retired;
+pub(crate) use retired::{Due, Retired, Spare};
 pub(crate) use verify::{TableCheck, verify_table};
 pub(crate) use writer::{NewTable, TableWriter};
 

@@ -17,7 +17,7 @@ use crate::io::{File, Io, IoBuf};
 use crate::sst::blocks::{BlockPlace, Cached};
 use crate::sst::partitions::CachedPartitions;
 use crate::sst::pins::Claim;
-use crate::sst::{ReadCounters, Retired, TableMeta, open, retired};
+use crate::sst::{ReadCounters, Retired, Spare, TableMeta, open, retired};
 
 /// An open table. Its top index is in memory. Its partitions are, too, if they
 /// are pinned; otherwise they come and go by the partition cache, as its blocks do
@@ -47,7 +47,7 @@ pub(crate) struct Table {
 impl Drop for Table {
     fn drop(&mut self) {
         if let Some(retired) = self.retired.take() {
-            retired.push(self.file.path().to_owned());
+            retired.push(Spare { path: self.file.path().to_owned(), bytes: self.meta.file_bytes });
         }
     }
 }

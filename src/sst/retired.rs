@@ -1,4 +1,10 @@
-//! Files that go once nobody reads them any more.
+//! Files of tables that nobody reads any more. New tables are written over them;
+//! what is not used so goes after a while.
+//!
+//! Deleting a file is not free: where the file system passes it on to the device
+//! (mounted with `discard`), a megabyte costs as much of the device's time as
+//! writing one, and reads wait meanwhile. Blocks that are written over are
+//! neither freed nor allocated.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,27 +12,203 @@ use std::sync::Arc;
 use crate::base::sync::Mutex;
 use crate::runtime::Event;
 
-/// Where the last reader of a table that was taken out of the tree leaves the
-/// path of its file, for the owner to remove. One for each owner.
+/// A file that is not used for so long goes.
+const SPARE_NS: u64 = 2_000_000_000;
+
+/// A file that a new table may be written over: so long, and worth nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spare {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+}
+
+/// Where the last reader of a table that was taken out of the tree leaves its
+/// file, for the owner to use again, or to remove. One for each owner.
 #[derive(Default)]
 pub(crate) struct Retired {
-    paths: Mutex<Vec<PathBuf>>,
-    /// Set when there is a path, and for whatever else its owner looks at.
+    files: Mutex<Files>,
+    /// Set when there is a file, and for whatever else the job that compacts
+    /// looks at.
     pub(crate) work: Event,
+    /// Set when there is a file, and when they are all to go.
+    pub(crate) changed: Event,
+}
+
+#[derive(Default)]
+struct Files {
+    /// The oldest first.
+    kept: Vec<Kept>,
+    bytes: u64,
+    /// Of damaged tables: not to be written over.
+    unfit: Vec<PathBuf>,
+    /// The disk is full: all are to go, at once.
+    are_needed: bool,
+}
+
+struct Kept {
+    spare: Spare,
+    /// When it was first looked at.
+    since_ns: Option<u64>,
+}
+
+/// What is to be done about the files.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// This one goes.
+    Goes(Spare),
+    /// Look again after so many nanoseconds, unless something changes.
+    Later(u64),
+    /// There are none.
+    Nothing,
 }
 
 impl Retired {
     /// Nobody has the file open any more.
-    pub(crate) fn push(&self, path: PathBuf) {
-        self.paths.lock().push(path);
+    pub(crate) fn push(&self, spare: Spare) {
+        self.give_back(vec![spare]);
         self.work.set();
     }
 
-    /// What has come together.
-    pub(crate) fn take(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut *self.paths.lock())
+    /// The same of a table that was damaged.
+    pub(crate) fn push_unfit(&self, path: PathBuf) {
+        self.files.lock().unfit.push(path);
+        self.work.set();
+        self.changed.set();
+    }
+
+    /// Files for new tables of about these lengths, as far as there are some: at
+    /// most an eighth longer, and no shorter than half of it.
+    pub(crate) fn lend(&self, lengths: impl Iterator<Item = u64>) -> Vec<Spare> {
+        let mut lent = Vec::new();
+        let files = &mut *self.files.lock();
+        if files.are_needed {
+            return lent;
+        }
+        for wanted in lengths {
+            let fits = |bytes: u64| bytes >= wanted / 2 && bytes <= wanted + wanted / 8;
+            let all = files.kept.iter().enumerate().filter(|(_, kept)| fits(kept.spare.bytes));
+            // Of those that are alike the one that was used last.
+            let Some((at, _)) = all.max_by_key(|(_, kept)| kept.spare.bytes) else { break };
+            let Kept { spare, .. } = files.kept.remove(at);
+            files.bytes -= spare.bytes;
+            lent.push(spare);
+        }
+        lent
+    }
+
+    /// They were not used.
+    pub(crate) fn give_back(&self, spares: Vec<Spare>) {
+        if spares.is_empty() {
+            return;
+        }
+        let files = &mut *self.files.lock();
+        files.bytes += spares.iter().map(|spare| spare.bytes).sum::<u64>();
+        files.kept.extend(spares.into_iter().map(|spare| Kept { spare, since_ns: None }));
+        self.changed.set();
+    }
+
+    /// Has all files go at once.
+    pub(crate) fn need_space(&self) {
+        self.files.lock().are_needed = true;
+        self.changed.set();
+    }
+
+    /// Whether that is so.
+    pub(crate) fn are_needed(&self) -> bool {
+        self.files.lock().are_needed
+    }
+
+    /// Bytes that wait to be used again.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.lock().bytes
+    }
+
+    /// What is to be done at this time, if at most so many bytes may wait to be
+    /// used; and whether there are new files.
+    pub(crate) fn due(&self, now_ns: u64, bytes_max: u64) -> (Due, bool) {
+        let files = &mut *self.files.lock();
+        if let Some(path) = files.unfit.pop() {
+            return (Due::Goes(Spare { path, bytes: 0 }), true);
+        }
+        let mut has_new = false;
+        for kept in &mut files.kept {
+            has_new |= kept.since_ns.is_none();
+            kept.since_ns.get_or_insert(now_ns);
+        }
+        let age_ns = |kept: &Kept| now_ns - kept.since_ns.unwrap_or(now_ns);
+        let goes = |kept: &&Kept| {
+            age_ns(kept) >= SPARE_NS || files.bytes > bytes_max || files.are_needed
+        };
+        let due = match files.kept.first() {
+            None => {
+                files.are_needed = false;
+                Due::Nothing
+            }
+            Some(oldest) if !goes(&oldest) => Due::Later(SPARE_NS - age_ns(oldest)),
+            Some(_) => {
+                let Kept { spare, .. } = files.kept.remove(0);
+                files.bytes -= spare.bytes;
+                Due::Goes(spare)
+            }
+        };
+        (due, has_new)
+    }
+
+    /// All that are there, when their owner ends.
+    pub(crate) fn take_all(&self) -> Vec<PathBuf> {
+        let files = &mut *self.files.lock();
+        files.bytes = 0;
+        let kept = files.kept.drain(..).map(|kept| kept.spare.path);
+        files.unfit.drain(..).chain(kept).collect()
     }
 }
 
 /// Of a table that was taken out of the tree.
 pub(super) type Place = std::sync::OnceLock<Arc<Retired>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn spare(number: u64, bytes: u64) -> Spare {
+        Spare { path: number.to_string().into(), bytes }
+    }
+
+    #[test]
+    fn files_are_lent_that_fit() {
+        let retired = Retired::default();
+        for (number, bytes) in [(1, 40), (2, 100), (3, 101), (4, 113), (5, 60)] {
+            retired.push(spare(number, bytes));
+        }
+        let lent = retired.lend([100, 100, 100, 100].into_iter());
+        assert_eq!(lent, [spare(3, 101), spare(2, 100), spare(5, 60)]);
+        assert_eq!(retired.bytes(), 153);
+        retired.give_back(lent);
+        assert_eq!(retired.bytes(), 414);
+        assert_eq!(retired.lend([40].into_iter()), [spare(1, 40)]);
+    }
+
+    #[test]
+    fn files_go_when_they_are_old_or_too_many_or_space_is_needed() {
+        let retired = Retired::default();
+        assert_eq!(retired.due(0, 0), (Due::Nothing, false));
+        retired.push(spare(1, 100));
+        assert_eq!(retired.due(SECOND, 200), (Due::Later(2 * SECOND), true));
+        retired.push(spare(2, 100));
+        assert_eq!(retired.due(2 * SECOND, 200), (Due::Later(SECOND), true));
+        assert_eq!(retired.due(2 * SECOND, 199), (Due::Goes(spare(1, 100)), false));
+        assert_eq!(retired.due(4 * SECOND - 1, 200), (Due::Later(1), false));
+        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(2, 100)), false));
+        retired.push(spare(3, 100));
+        retired.need_space();
+        assert_eq!(retired.lend([100].into_iter()), []);
+        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(3, 100)), true));
+        assert!(retired.are_needed());
+        assert_eq!(retired.due(4 * SECOND, 200), (Due::Nothing, false));
+        assert!(!retired.are_needed());
+        retired.push_unfit("bad".into());
+        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(Spare { path: "bad".into(), bytes: 0 }), true));
+    }
+}

@@ -53,14 +53,21 @@ pub(crate) struct TableWriter<'a, I: Io> {
 }
 
 impl<'a, I: Io> TableWriter<'a, I> {
-    /// Starts a table in `file`, which must be empty and new. Buffers come
-    /// from `pool`, whose buffer length is that of the writes.
-    pub(crate) fn new(io: &'a I, file: File, new: NewTable, pool: &Arc<BufferPool>) -> Self {
+    /// Starts a table in `file`, which is new, or has so many bytes that are
+    /// written over. Buffers come from `pool`, whose buffer length is that of the
+    /// writes.
+    pub(crate) fn new(
+        io: &'a I,
+        file: File,
+        old_bytes: u64,
+        new: NewTable,
+        pool: &Arc<BufferPool>,
+    ) -> Self {
         let NewTable { db, id, shard, compression, written_s, .. } = new;
         let mut buf = pool.take();
         Header::new(FileType::Table, db, id, Vec::new()).encode(&mut buf[..UNIT]);
         Self {
-            out: Output { io, file, buf: Some(buf), filled: UNIT, written: 0 },
+            out: Output { io, file, old_bytes, buf: Some(buf), filled: UNIT, written: 0 },
             new,
             block: BlockBuilder::new(Layout { compression, ..Layout::default() }),
             partition: PartitionBuilder::new(1),
@@ -205,6 +212,9 @@ impl<'a, I: Io> TableWriter<'a, I> {
             .encode(&mut unit, &table_id);
         out.put(&unit).await?;
         out.flush().await?;
+        if out.old_bytes > out.written {
+            out.io.cut(&out.file, out.written).await?;
+        }
         out.io.sync(&out.file).await?;
         assert!(out.written >= TABLE_BYTES_MIN && out.written.is_multiple_of(UNIT_U64));
         Ok(TableMeta {
@@ -224,6 +234,8 @@ impl<'a, I: Io> TableWriter<'a, I> {
 struct Output<'a, I: Io> {
     io: &'a I,
     file: File,
+    /// What the file had before.
+    old_bytes: u64,
     /// `None` after a write that failed.
     buf: Option<IoBuf>,
     filled: usize,

@@ -231,15 +231,31 @@ impl Survival {
     }
 }
 
-/// A write that is not durable.
+/// A write, or a cut, that is not durable.
 #[derive(Clone)]
 struct Pending {
+    /// Of nothing, for a cut.
     write: Written,
-    /// The length it gave the file, when it extended it: metadata of its own,
-    /// kept or lost apart from the bytes.
-    extends_to: Option<u64>,
+    /// Metadata of its own, kept or lost apart from the bytes.
+    length: Option<Length>,
     /// Kept or lost as a whole, as pages of a mapping are.
     whole: bool,
+}
+
+/// What became of the length of a file.
+#[derive(Clone, Copy)]
+enum Length {
+    ExtendedTo(u64),
+    CutTo(u64),
+}
+
+impl Length {
+    fn apply(self, content: &mut Content) {
+        match self {
+            Self::ExtendedTo(len) => content.extend_to(len),
+            Self::CutTo(len) => content.set_len(content.len().min(len)),
+        }
+    }
 }
 
 /// A file of the simulated disk.
@@ -285,6 +301,16 @@ impl Inode {
         self.holes.extend(offset / UNIT as u64..end / UNIT as u64);
     }
 
+    /// Cuts the file.
+    pub(super) fn cut(&mut self, seq: u64, bytes: u64) {
+        assert!(bytes <= self.current.len(), "a cut does not extend a file");
+        self.current.set_len(bytes);
+        self.holes.split_off(&bytes.div_ceil(UNIT as u64));
+        let write = Written { seq, offset: bytes, data: Arc::new([]), reach: Reach::All };
+        let length = Some(Length::CutTo(bytes));
+        self.pending.push(Pending { write, length, whole: false });
+    }
+
     /// Before a write: it fills holes, and leaves one behind the end if it starts
     /// beyond that.
     fn fill_holes(&mut self, offset: u64, bytes: usize) {
@@ -300,12 +326,13 @@ impl Inode {
         self.fill_holes(write.offset, write.data.len());
         write.apply(&mut self.current);
         let end = write.end();
-        let extends_to = end.filter(|&end| end > self.current.len());
-        if let Some(len) = extends_to {
-            self.current.extend_to(len);
+        let extended = end.filter(|&end| end > self.current.len());
+        let length = extended.map(Length::ExtendedTo);
+        if let Some(length) = length {
+            length.apply(&mut self.current);
         }
         if end.is_some() {
-            self.pending.push(Pending { write, extends_to, whole: false });
+            self.pending.push(Pending { write, length, whole: false });
         }
     }
 
@@ -329,7 +356,7 @@ impl Inode {
     pub(super) fn store_page(&mut self, seq: u64, page: u64, data: Arc<[u8; UNIT]>) {
         let write = Written { seq, offset: page * UNIT as u64, data, reach: Reach::All };
         write.apply(&mut self.current);
-        self.pending.push(Pending { write, extends_to: None, whole: true });
+        self.pending.push(Pending { write, length: None, whole: true });
     }
 
     /// A write completes and is durable: its own bytes, and a length that
@@ -339,17 +366,19 @@ impl Inode {
         self.fill_holes(write.offset, write.data.len());
         write.apply(&mut self.current);
         self.current.extend_to(end);
-        self.harden(write, end);
+        self.harden(write, Some(Length::ExtendedTo(end)));
     }
 
-    fn harden(&mut self, write: &Written, len: u64) {
+    fn harden(&mut self, write: &Written, length: Option<Length>) {
         // The device has the newer bytes: it never writes the older over them.
         for older in &mut self.pending {
             if older.write.seq < write.seq {
                 older.write.lose_to(write);
             }
         }
-        self.durable.extend_to(len);
+        if let Some(length) = length {
+            length.apply(&mut self.durable);
+        }
         write.apply(&mut self.durable);
     }
 
@@ -357,7 +386,9 @@ impl Inode {
     /// sequence number.
     pub(super) fn sync(&mut self, stamp: u64) {
         for older in self.take_up_to(stamp) {
-            self.durable.extend_to(older.extends_to.unwrap_or_default());
+            if let Some(length) = older.length {
+                length.apply(&mut self.durable);
+            }
             older.write.apply(&mut self.durable);
         }
     }
@@ -369,7 +400,7 @@ impl Inode {
         let newer = self.pending.split_off(self.covered(stamp));
         for older in std::mem::take(&mut self.pending) {
             match rng.below(3) {
-                0 => self.harden(&older.write, older.extends_to.unwrap_or_default()),
+                0 => self.harden(&older.write, older.length),
                 1 => self.pending.push(older),
                 _ => {}
             }
@@ -397,10 +428,15 @@ impl Inode {
                 continue;
             }
             pending.write.apply(&mut self.durable);
-            if let Some(extended) = pending.extends_to
-                && survival.keeps(rng)
-            {
-                len = len.max(extended);
+            match pending.length {
+                Some(Length::ExtendedTo(extended)) if survival.keeps(rng) => {
+                    len = len.max(extended);
+                }
+                Some(Length::CutTo(cut)) if survival.keeps(rng) => {
+                    len = len.min(cut);
+                    self.durable.set_len(len);
+                }
+                _ => {}
             }
         }
         self.durable.set_len(len);

@@ -223,6 +223,12 @@ impl Io for Sim {
         self.change(Change::Punch(file.clone(), offset, bytes))
     }
 
+    fn cut(&self, file: &File, bytes: u64) -> impl Future<Output = Result<()>> {
+        check_units(bytes, UNIT);
+        self.shared.counters.metadata();
+        self.change(Change::Cut(file.clone(), bytes))
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> impl Future<Output = Result<File>> {
         self.shared.counters.metadata();
         self.submit(|reply| Op::Open(path.to_owned(), mode, reply))

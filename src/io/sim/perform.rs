@@ -187,6 +187,15 @@ impl Machine {
                 self.disk.inode_mut(node.inode).punch(seq, *offset, *bytes);
                 return Ok(());
             }
+            Change::Cut(file, bytes) => {
+                let node = node(file);
+                if !node.writable {
+                    return Err(Errno::INVAL);
+                }
+                let seq = self.disk.next_seq();
+                self.disk.inode_mut(node.inode).cut(seq, *bytes);
+                return Ok(());
+            }
             Change::CreateDir(dir) => {
                 if self.disk.lookup(dir).is_none() {
                     self.check_space(1)?;
@@ -209,7 +218,8 @@ impl Machine {
     fn open(&mut self, path: &Path, mode: OpenMode) -> Result<File, Errno> {
         let inode = match mode {
             OpenMode::CreateNew => self.create(path)?,
-            OpenMode::Read | OpenMode::ReadWrite => self.disk.lookup_file(path)?,
+            // No file of this disk has two names.
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Reuse => self.disk.lookup_file(path)?,
         };
         Ok(self.opened(path, inode, mode != OpenMode::Read, None))
     }
@@ -262,7 +272,8 @@ impl Machine {
                 change @ (Change::CreateDir(_)
                 | Change::Remove(_)
                 | Change::Rename(..)
-                | Change::Punch(..)),
+                | Change::Punch(..)
+                | Change::Cut(..)),
                 _,
             ) if self.rng.flip() => {
                 let _unknown: Result<(), Errno> = self.change(change, 0);

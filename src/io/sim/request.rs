@@ -69,6 +69,7 @@ pub(super) type Delivery = Box<dyn FnOnce() + Send>;
 pub(super) enum Change {
     Sync(File),
     Punch(File, u64, u64),
+    Cut(File, u64),
     CreateDir(PathBuf),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
@@ -138,7 +139,10 @@ impl Op {
         match self {
             Self::Read { file, .. }
             | Self::Write { file, .. }
-            | Self::Change(Change::Sync(file) | Change::Punch(file, ..), _)
+            | Self::Change(
+                Change::Sync(file) | Change::Punch(file, ..) | Change::Cut(file, _),
+                _,
+            )
             | Self::Len(file, _)
             | Self::Map(file, ..) => Some(file),
             _ => None,
@@ -154,6 +158,7 @@ impl Op {
             Self::Change(Change::Punch(file, offset, _), _) => {
                 ("give back a part of", file.path(), Some(*offset))
             }
+            Self::Change(Change::Cut(file, bytes), _) => ("cut", file.path(), Some(*bytes)),
             Self::Change(Change::CreateDir(dir), _) => ("create directory", dir, None),
             Self::Change(Change::Remove(path), _) => ("remove", path, None),
             Self::Change(Change::Rename(from, _), _) => ("rename", from, None),

@@ -130,6 +130,11 @@ impl Plan {
         u32::try_from(tables).unwrap_or(u32::MAX / 2)
     }
 
+    /// The lengths of as many tables as merging fills, if nothing is dropped.
+    pub(crate) fn full_outputs(&self, table_bytes: u64) -> impl Iterator<Item = u64> {
+        (0..self.input_bytes() / table_bytes).map(move |_| table_bytes)
+    }
+
     /// The tables to merge, as few sorted runs.
     pub(super) fn runs(&self) -> Vec<Run> {
         let mut runs: Vec<Vec<Arc<Table>>> = Vec::new();

@@ -237,6 +237,10 @@ impl Io for Disk {
         Ok(())
     }
 
+    async fn cut(&self, _file: &File, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
     async fn remove(&self, _path: &Path) -> Result<()> {
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Compaction, as a job of an owner: it asks for the next plan of each of its
 //! shards, has it carried out in the background, and puts the result in place.
-//! It also removes the files of tables that nobody reads any more, and pins the
-//! filters and indexes of others when there is room for them.
+//! It also pins the filters and indexes of tables when there is room for them.
 
 use std::sync::Arc;
 
@@ -49,11 +48,6 @@ impl Engine {
         let owner = &self.owners[number];
         let mut pulses = vec![Pulse::default(); owner.shards.len()];
         while !owner.is_stopping() {
-            if self.remove_retired(owner, io).await {
-                // What they took may be of use to any owner.
-                let others = self.owners.iter().enumerate().filter(|(other, _)| *other != number);
-                others.for_each(|(_, other)| other.retired.work.set());
-            }
             self.pin_what_fits(owner, io).await;
             match self.next_compaction(owner, &mut pulses, io) {
                 Next::Do(at, plan, retain) => {
@@ -66,6 +60,7 @@ impl Engine {
                     self.shard(shard).lock().compaction_error = failed;
                     self.shard(shard).wake_stalled();
                     if let Err(error) = done {
+                        self.note_failure(&error);
                         tracing::warn!(%error, shard, "a compaction failed and will be tried again");
                         let retry_ns = match error.kind() {
                             // Neither mends itself.
@@ -81,16 +76,6 @@ impl Engine {
                 Next::Nothing => owner.retired.work.wait().await,
             }
         }
-    }
-
-    /// Removes the files of tables that nobody reads any more. Whether there
-    /// were any.
-    pub(super) async fn remove_retired<I: Io>(&self, owner: &Owner, io: &I) -> bool {
-        let paths = owner.retired.take();
-        for path in &paths {
-            discard(io, path).await;
-        }
-        !paths.is_empty()
     }
 
     /// Pins filters and indexes of the owner's tables that found no room when they
@@ -290,6 +275,7 @@ impl Engine {
             compression: plan.compression,
             table_bytes: limits.table_bytes,
             pins: Arc::clone(&self.pins),
+            spares: owner.retired.lend(plan.full_outputs(limits.table_bytes)).into(),
         };
         let (mut outputs, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.
@@ -305,7 +291,11 @@ impl Engine {
             });
             let ended = self.as_it_should(owner, background, running).await;
             (outputs, changes) = match ended.and_then(|(made, _)| made) {
-                Ok(made) => made,
+                Ok(made) => {
+                    owner.retired.give_back(place.unused_spares());
+                    self.shard(shard).lock().counts.files_reused += place.files_reused();
+                    made
+                }
                 Err(error) => {
                     discard_all(io, &place).await;
                     return Err(error);
@@ -408,7 +398,7 @@ impl Engine {
             match member {
                 Member::Sound(table) => table.retire(&owner.retired),
                 Member::Damaged { meta, .. } => {
-                    owner.retired.push(self.shard_dir(shard).join(format!("{}.sst", meta.id)));
+                    owner.retired.push_unfit(self.shard_dir(shard).join(format!("{}.sst", meta.id)));
                 }
             }
         }
@@ -449,9 +439,9 @@ impl Engine {
 /// tried again for so long.
 const HOPELESS_RETRY_NS: u64 = 60_000_000_000;
 
-/// Removes the files that a failed job has begun.
+/// Removes the files that a failed job leaves behind.
 pub(super) async fn discard_all<I: Io>(io: &I, place: &TablePlace) {
-    for path in place.paths() {
+    for path in place.left_behind() {
         discard(io, &path).await;
     }
 }

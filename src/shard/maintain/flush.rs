@@ -68,6 +68,7 @@ impl Engine {
                 Err(_) => Round::Failed,
             });
             if let Err(error) = flushed {
+                self.note_failure(&error);
                 tracing::warn!(%error, shard, "a flush failed and will be tried again");
                 self.shard(shard).lock().flush_error = Some(error);
             }
@@ -97,6 +98,7 @@ impl Engine {
             (state.published.retain(&self.clock), Arc::clone(&state.view))
         };
         let (began_ns, had_waited) = (io.now_ns(), view.frozen.len() > 1);
+        let bytes = oldest.memtable.used_bytes() as u64;
         let begin = || {
             let place = TablePlace {
                 dir: self.shard_dir(shard),
@@ -107,6 +109,7 @@ impl Engine {
                 compression: self.limits.hierarchy.compression[0],
                 table_bytes: u64::MAX,
                 pins: Arc::clone(&self.pins),
+                spares: owner.retired.lend(std::iter::once(bytes)).into(),
             };
             let to = place.clone();
             let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
@@ -122,6 +125,7 @@ impl Engine {
         let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
         let (table, changes) = match written.and_then(|(made, ..)| made) {
             Ok((table, changes)) => {
+                owner.retired.give_back(place.unused_spares());
                 if let Some(table) = &table {
                     owner.cache(table);
                 }
@@ -153,6 +157,7 @@ impl Engine {
             let view = Arc::new(state.view.flushed(oldest, table).without(garbage));
             state.flush_error = None;
             state.counts.flushes += 1;
+            state.counts.files_reused += place.files_reused();
             state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
             let bytes = oldest.memtable.used_bytes() as u64;
             state.pace.flushed(bytes, began_ns, had_waited, io.now_ns());

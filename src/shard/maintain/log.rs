@@ -40,12 +40,16 @@ impl Engine {
                         owner.maker.create(ahead, id, start, Some(last_bytes)).await
                     }
                 };
-                failed = made.is_err();
+                if let Err(error) = &made {
+                    self.note_failure(error);
+                    failed = true;
+                }
                 stream.provide_spare(made);
             }
             match self.free_log(number, io, &mut free).await {
                 Ok(()) => {}
                 Err(error) => {
+                    self.note_failure(&error);
                     tracing::warn!(%error, "log that is not needed could not be freed");
                     failed = true;
                 }

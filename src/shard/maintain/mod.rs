@@ -10,6 +10,7 @@ mod close;
 mod compact;
 mod flush;
 mod log;
+mod reclaim;
 mod root;
 mod values;
 
@@ -38,12 +39,14 @@ pub(crate) enum Job {
     SyncValues,
     /// Gives back the space of long values that nobody can read any more.
     CleanUp,
+    /// Gives back that of tables that nobody reads any more.
+    Reclaim,
 }
 
 impl Job {
     /// The jobs of one owner: with two that lead, one syncs while the other
     /// writes.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Log,
         Self::Sync,
         Self::Flush,
@@ -52,6 +55,7 @@ impl Job {
         Self::Lead,
         Self::SyncValues,
         Self::CleanUp,
+        Self::Reclaim,
     ];
 
     /// For reports.
@@ -64,6 +68,7 @@ impl Job {
             Self::Lead => "lead",
             Self::SyncValues => "sync of values",
             Self::CleanUp => "clean-up of values",
+            Self::Reclaim => "clean-up of tables",
         }
     }
 
@@ -83,6 +88,7 @@ impl Job {
             Self::Lead => engine.lead_job(owner, &io).await,
             Self::SyncValues => engine.sync_values_job(owner, &io).await,
             Self::CleanUp => engine.clean_up_job(owner, &io).await,
+            Self::Reclaim => engine.reclaim_job(owner, &io).await,
         }
     }
 }
@@ -93,6 +99,7 @@ impl Owner {
         self.stopping.store(true, Ordering::SeqCst);
         self.flush_work.set();
         self.retired.work.set();
+        self.retired.changed.set();
         self.stream.work.set();
         self.stream.sync_work.set();
         self.stream.lead_work.set_one();

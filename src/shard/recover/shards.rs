@@ -172,6 +172,7 @@ impl<I: Io> Recovery<'_, I> {
             compression: self.limits.hierarchy.compression[0],
             table_bytes: u64::MAX,
             pins: Arc::clone(self.pins),
+            spares: Arc::default(),
         };
         let hasher = KeyHasher::new(&self.identity.hash_key);
         let retain = Retain::Bounds(Vec::new());
@@ -185,7 +186,7 @@ impl<I: Io> Recovery<'_, I> {
                 (table, changes)
             }
             Err(error) => {
-                for path in place.paths() {
+                for path in place.left_behind() {
                     discard(self.io, &path).await;
                 }
                 return Err(error);

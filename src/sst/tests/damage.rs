@@ -147,7 +147,7 @@ fn blocks_of_another_table_are_noticed() {
     let other = Memory::of(Vec::new());
     let new = NewTable { table_id: [1; 16], ..new_table(Compression::None) };
     let other_meta = now(async {
-        let mut writer = TableWriter::new(&other, other.file(), new, &pool);
+        let mut writer = TableWriter::new(&other, other.file(), 0, new, &pool);
         for (key, tag, value) in &entries {
             writer.add(key, *tag, value, hasher().hash(key)).await?;
         }

@@ -174,6 +174,10 @@ impl Io for Memory {
         unreachable!("tables are never given back in part")
     }
 
+    async fn cut(&self, _file: &File, _bytes: u64) -> Result<()> {
+        unreachable!("new files are not cut")
+    }
+
     async fn remove(&self, _path: &Path) -> Result<()> {
         unreachable!("tables do not touch directories")
     }

@@ -92,7 +92,7 @@ fn write_with(
     let pool = BufferPool::new(write_bytes, 2);
     let hasher = hasher();
     let meta = now(async {
-        let mut writer = TableWriter::new(&io, io.file(), new_table(compression), &pool);
+        let mut writer = TableWriter::new(&io, io.file(), 0, new_table(compression), &pool);
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }

@@ -24,7 +24,7 @@ fn write(entries: &[Entry], hasher: &KeyHasher, compression: Compression) -> (Me
     let pool = BufferPool::new(64 << 10, 2);
     let new = NewTable { shard: 0, ..new_table(compression) };
     let meta = now(async {
-        let mut writer = TableWriter::new(&io, io.file(), new, &pool);
+        let mut writer = TableWriter::new(&io, io.file(), 0, new, &pool);
         for (key, tag, value) in entries {
             writer.add(key, *tag, value, hasher.hash(key)).await?;
         }

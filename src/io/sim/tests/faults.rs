@@ -154,6 +154,33 @@ fn what_is_punched_reads_as_zeroes_and_takes_no_space() {
 }
 
 #[test]
+fn what_is_cut_off_is_gone_and_takes_no_space() {
+    let lengths = outcomes(|sim| {
+        sim.set_faults(Faults::default().disk_bytes_max(3 * UNIT_64));
+        let file = create_durably(sim, "f");
+        for unit in 0..3 {
+            put(sim, &file, unit, 7, Harden::Later);
+        }
+        sync(sim, &file);
+        sim.block_on(sim.cut(&file, UNIT_64)).unwrap();
+        assert_eq!(sim.block_on(sim.len(&file)).unwrap(), UNIT_64);
+        // There is room again. What is extended later does not show what was there.
+        put(sim, &file, 2, 8, Harden::Later);
+        let content = |unit| bytes_of(sim, "f", unit).into_iter().collect::<Vec<_>>();
+        assert_eq!([content(0), content(1), content(2)], [[7], [0], [8]]);
+        sim.block_on(sim.cut(&file, 2 * UNIT_64)).unwrap();
+        if sim.file_bytes(path("f")).is_some_and(|bytes| bytes[UNIT] == 0) {
+            sync(sim, &file);
+            sim.block_on(sim.cut(&file, UNIT_64)).unwrap();
+        }
+        sim.power_cut();
+        sim.file_bytes(path("f")).unwrap().len() / UNIT
+    });
+    // The last cut is durable only with a sync, and the one before it was.
+    assert_eq!(lengths, [1, 2].into());
+}
+
+#[test]
 fn the_kth_request_fails_once_or_for_ever() {
     let run = |k, kind, for_ever| {
         let sim = Sim::new(9);

@@ -1,0 +1,78 @@
+//! New tables are written over the files of old ones: as far as there are some,
+//! never over what somebody keeps, and no file waits for long.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Model, Rng, assert_same, tiny};
+use ourodb::sim::Sim;
+use ourodb::{Db, Options};
+
+/// Overwrites four thousand keys.
+fn overwrite(db: &Db, model: &mut Model, rng: &mut Rng) {
+    for _ in 0..8000 {
+        let key = rng.below(4000).to_be_bytes().to_vec();
+        let value = rng.bytes(100);
+        db.put(&key, &value).wait().expect("a put");
+        model.insert(key, value);
+    }
+    db.flush().wait().expect("a flush");
+}
+
+#[test]
+fn files_are_used_again_and_go_when_nobody_needs_them() {
+    let sim = Sim::new(1);
+    let (mut model, mut rng) = (Model::new(), Rng(1));
+    let options = tiny(&sim).shards(1).owners(1).table_bytes(64 << 10);
+    let db = Db::open("/db", options.clone()).expect("an opening");
+    overwrite(&db, &mut model, &mut rng);
+    let stats = db.stats();
+    assert!(stats.files_reused > 10, "{} files", stats.files_reused);
+    sim.run_for(10_000_000_000);
+    let stats = db.stats();
+    assert_eq!(stats.spare_bytes, 0);
+    let is_table = |path: &&Path| path.extension().is_some_and(|extension| extension == "sst");
+    let files = || sim.paths().iter().map(AsRef::as_ref).filter(is_table).count() as u64;
+    assert_eq!(files(), stats.tables);
+    assert_same(&db, &model);
+    // Nor does a close leave any behind.
+    overwrite(&db, &mut model, &mut rng);
+    db.close().expect("a close");
+    let files = files();
+    let db = Db::open("/db", options).expect("an opening");
+    assert_eq!(files, db.stats().tables);
+    assert_same(&db, &model);
+}
+
+#[test]
+fn what_has_another_name_is_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (data, links) = (dir.path().join("data"), dir.path().join("links"));
+    std::fs::create_dir(&links).expect("a directory");
+    let (mut model, mut rng) = (Model::new(), Rng(2));
+    let options = Options::default().shards(1).owners(1).memtable_bytes(64 << 10);
+    let db = Db::open(&data, options.durability(ourodb::Durability::ProcessSafe));
+    let db = db.expect("an opening");
+    overwrite(&db, &mut model, &mut rng);
+    let mut kept = Vec::new();
+    for entry in std::fs::read_dir(data.join("shard-000")).expect("a shard") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            let link = links.join(path.file_name().expect("a name"));
+            // Unless it was just merged.
+            if std::fs::hard_link(&path, &link).is_ok() {
+                kept.push((std::fs::read(&link).expect("a table"), link));
+            }
+        }
+    }
+    assert!(!kept.is_empty());
+    overwrite(&db, &mut model, &mut rng);
+    db.compact(..).wait().expect("a compaction");
+    assert!(db.stats().files_reused > 0);
+    assert_same(&db, &model);
+    db.close().expect("a close");
+    for (bytes, link) in kept {
+        assert!(std::fs::read(&link).expect("a table") == bytes, "{} changed", link.display());
+    }
+}
