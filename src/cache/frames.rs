@@ -47,6 +47,7 @@ use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::base::sync::tally;
 use crate::io::{IoBuf, Lender};
+use crate::runtime::Event;
 
 /// The most frames a block may take: 64 KiB. Larger ones are not cached.
 pub(crate) const BLOCK_FRAMES_MAX: usize = 16;
@@ -66,6 +67,9 @@ const UNSEEN: u32 = 1 << 31;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 const HUGE_PAGES_MIN: usize = 8;
 
+/// Memory is there for so many frames more than were ever given out.
+const GROWTH_AHEAD: u32 = 256;
+
 /// The frames of one cache.
 pub(crate) struct Frames {
     base: NonNull<u8>,
@@ -75,6 +79,8 @@ pub(crate) struct Frames {
     notes: Box<[Note]>,
     pool: Mutex<Pool>,
     epochs: Arc<Epochs>,
+    /// See [`Frames::grow`].
+    growth: Event,
 }
 
 /// What is known of a frame, beside its bytes: all in one line of the
@@ -99,6 +105,12 @@ struct Pool {
     /// The first frames of chains.
     retired: Retired,
     retired_frames: usize,
+    /// The highest number that was given out.
+    highest: u32,
+    /// Frames with lower numbers, and this one, have memory.
+    grown: u32,
+    /// The owner was told that it is to grow.
+    is_growing: bool,
 }
 
 // SAFETY: the memory behind `base` is plain bytes, bound to no thread; who may
@@ -152,6 +164,9 @@ impl Frames {
             free: (1..=count).rev().collect(),
             retired: Retired::with_capacity(count as usize),
             retired_frames: 0,
+            highest: 0,
+            grown: 0,
+            is_growing: false,
         };
         Ok(Arc::new(Self {
             base,
@@ -159,6 +174,7 @@ impl Frames {
             notes: (0..count).map(|_| Note::default()).collect(),
             pool: Mutex::new(pool),
             epochs: Arc::clone(epochs),
+            growth: Event::default(),
         }))
     }
 
@@ -192,11 +208,19 @@ impl Frames {
             return None;
         }
         let mut first = NONE;
-        for number in pool.free.drain_last(units) {
+        let Pool { free, highest, .. } = &mut *pool;
+        for number in free.drain_last(units) {
+            *highest = (*highest).max(number);
             // Relaxed, as are all stores to notes of owned frames: who publishes
             // the frame releases them.
             self.note(number).next.store(first, Ordering::Relaxed);
             first = number;
+        }
+        let begins = !pool.is_growing && self.wants_growth(&pool);
+        pool.is_growing |= begins;
+        drop(pool);
+        if begins {
+            self.growth.set();
         }
         let note = self.note(first);
         note.bytes.store(bytes as u32, Ordering::Relaxed);
@@ -204,9 +228,44 @@ impl Frames {
         Some(FrameBuf { frames: Arc::clone(self), first })
     }
 
+    /// Whether frames that have no memory yet will soon be given out.
+    fn wants_growth(&self, pool: &Pool) -> bool {
+        pool.highest + GROWTH_AHEAD > pool.grown && (pool.grown as usize) < self.count()
+    }
+
+    /// Set when [`Frames::grow`] has something to do.
+    pub(crate) fn growth(&self) -> &Event {
+        &self.growth
+    }
+
+    /// Gives memory to the frames that will be given out next, before somebody has
+    /// to wait for it: the kernel fills a huge page with zeroes first, which may
+    /// take milliseconds. Whether there were such frames.
+    pub(crate) fn grow(&self) -> bool {
+        let grown = {
+            let mut pool = self.pool.lock();
+            pool.is_growing = self.wants_growth(&pool);
+            if !pool.is_growing {
+                return false;
+            }
+            pool.grown as usize
+        };
+        let count = (HUGE_PAGE_BYTES / UNIT).min(self.count() - grown);
+        let start = self.address(grown as u32 + 1).as_ptr().cast();
+        // SAFETY: the range is within the mapping, and what it holds stays.
+        let populated =
+            unsafe { rustix::mm::madvise(start, count * UNIT, Advice::LinuxPopulateWrite) };
+        if let Err(errno) = populated {
+            // They get it when they are used.
+            tracing::debug!(%errno, "the block cache does not grow ahead of its use");
+        }
+        self.pool.lock().grown += count as u32;
+        true
+    }
+
     /// Makes free what nobody looks at any more.
     fn reclaim(&self, pool: &mut Pool) {
-        let Pool { free, retired, retired_frames } = pool;
+        let Pool { free, retired, retired_frames, .. } = pool;
         retired.take_free(&self.epochs, |first| {
             *retired_frames -= self.units(first) as usize;
             // Acquire: the reads of holds that have ended. Once there is the

@@ -52,6 +52,7 @@ use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;
 use crate::base::sync::tally::{AtomicU64, Ordering};
 use crate::io::{IoBuf, Lender};
+use crate::runtime::Event;
 
 /// The largest block that is cached, in bytes.
 pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_FRAMES_MAX * UNIT;
@@ -188,6 +189,16 @@ impl Cache {
     /// The epochs to pin before blocks are looked for.
     pub(crate) fn epochs(&self) -> &Arc<Epochs> {
         self.frames.epochs()
+    }
+
+    /// Set when [`Cache::grow`] has something to do.
+    pub(crate) fn growth(&self) -> &Event {
+        self.frames.growth()
+    }
+
+    /// Gives memory to frames that will be used soon. Whether there were some.
+    pub(crate) fn grow(&self) -> bool {
+        self.frames.grow()
     }
 
     /// What lends the memory of its frames to reads.

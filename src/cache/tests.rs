@@ -7,6 +7,7 @@ mod partitions;
 use super::frames::{BLOCK_FRAMES_MAX, Frames};
 use super::*;
 use crate::base::error::ErrorKind;
+use std::future::Future;
 
 /// What a test puts in as a block of a table.
 pub(super) fn content(table: u64, block: u32, bytes: usize) -> Vec<u8> {
@@ -274,4 +275,34 @@ fn hits_allocate_nothing() {
     lookups();
     let allocated = allocation_counter::measure(lookups);
     assert_eq!(allocated.count_total, 0);
+}
+
+#[test]
+fn it_grows_ahead_of_its_use_and_no_further() {
+    let cache = cache(900);
+    assert!(!is_up(cache.growth()) && cache.stats().inserted == 0);
+    let table = cache.register(1, 900);
+    let insert = |blocks: std::ops::Range<u32>| {
+        for block in blocks {
+            assert!(table.insert(block, &content(1, block, UNIT)));
+        }
+    };
+    // A huge page is 512 frames, and 256 are to be left.
+    insert(0..1);
+    assert!(is_up(cache.growth()));
+    assert!(cache.grow() && !cache.grow());
+    insert(1..256);
+    assert!(!is_up(cache.growth()));
+    insert(256..300);
+    assert!(is_up(cache.growth()) && !is_up(cache.growth()));
+    assert!(cache.grow() && !cache.grow(), "the rest");
+    insert(300..900);
+    assert!(!is_up(cache.growth()) && !cache.grow());
+    assert_eq!(get(&table, 899), Some(content(1, 899, UNIT)));
+}
+
+/// Whether the flag is up, which is taken down.
+fn is_up(event: &Event) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(event.wait()).poll(&mut cx).is_ready()
 }

@@ -73,7 +73,7 @@ pub struct Stats {
     /// of older ones. What was deleted by ranges is not in it.
     pub garbage_bytes: u64,
     /// Bytes of table files that nobody reads any more. New tables are written
-    /// over them; those that are not used for two seconds are removed.
+    /// over them; those that are not used for ten seconds are removed.
     pub spare_bytes: u64,
     /// Bytes of tables that compaction will merge next, once writes have
     /// paused for a second; 0 when it has nothing left to do.

@@ -18,6 +18,10 @@ use crate::shard::engine::Limits;
 use crate::shard::pace::Pace;
 use crate::value::ValueFiles;
 
+/// With so much of the mutable memtable used, flushes are no more left to threads
+/// that get what others leave of the cores.
+const PRESSING_PERCENT: usize = 75;
+
 /// One shard of the keyspace.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
@@ -89,8 +93,9 @@ pub(crate) struct ShardCounts {
 pub(crate) enum Admission {
     /// It may.
     Granted,
-    /// It may: the memtable was rotated for it, and is to be flushed.
-    Rotated,
+    /// It may: the memtable was rotated for it, and is to be flushed; or it is
+    /// about to be full while another one still has to be.
+    Flush,
     /// Wait with [`Shard::room`] and this number, then ask again.
     Stalled(u64),
     /// Wait for so many nanoseconds, then ask again, without a bound to the
@@ -184,8 +189,8 @@ impl State {
     }
 
     /// Asks for room for `bytes` in the mutable memtable, which is to have at
-    /// most `memtable_bytes`. Who has not waited for
-    /// the shard's pace yet gives the clock.
+    /// most `memtable_bytes`. `is_paced`: this write has waited for the shard's
+    /// pace.
     ///
     /// # Errors
     /// When there is no room, and flushing or compaction fails; or the shard is
@@ -196,12 +201,13 @@ impl State {
         memtable_bytes: usize,
         limits: &Limits,
         arenas: &Arc<ArenaPool>,
-        now_ns: Option<impl FnOnce() -> u64>,
+        now_ns: &impl Fn() -> u64,
+        is_paced: bool,
     ) -> Result<Admission> {
         if self.closed {
             return Err(Error::closed());
         }
-        if let Some(now_ns) = now_ns {
+        if !is_paced {
             let wait_ns = self.pace.take(bytes, now_ns);
             if wait_ns > 0 {
                 return Ok(Admission::Paced(wait_ns));
@@ -210,14 +216,19 @@ impl State {
         let is_full =
             self.mutable.used_bytes() + bytes > memtable_bytes || self.mutable.has_many_ranges();
         if self.mutable.is_empty() || !is_full {
-            return Ok(Admission::Granted);
+            let is_pressing = |bytes| self.is_pressing(bytes, memtable_bytes, limits);
+            return Ok(match is_pressing(bytes) && !is_pressing(0) {
+                true => Admission::Flush,
+                false => Admission::Granted,
+            });
         }
         let has_too_many_tables = self.has_too_many_tables(limits);
         if self.inserting == 0 && self.view.frozen.len() < limits.frozen_max && !has_too_many_tables
         {
             self.rotate(arenas);
+            self.pace.rotated(now_ns());
             self.set_pace(limits);
-            return Ok(Admission::Rotated);
+            return Ok(Admission::Flush);
         }
         if let Some(error) = &self.flush_error {
             return Err(error.context("memtables cannot be flushed"));
@@ -227,6 +238,13 @@ impl State {
         }
         self.counts.stalls += 1;
         Ok(Admission::Stalled(self.rooms))
+    }
+
+    /// Whether the mutable memtable, with so many bytes more, has little room
+    /// left, and cannot become immutable before another one is flushed.
+    pub(crate) fn is_pressing(&self, bytes: usize, memtable_bytes: usize, limits: &Limits) -> bool {
+        self.view.frozen.len() >= limits.frozen_max
+            && self.mutable.used_bytes() + bytes > memtable_bytes / 100 * PRESSING_PERCENT
     }
 
     /// The number to wait with, see [`Shard::room`].
@@ -296,15 +314,13 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         state.inserting = 1;
-        let admitted =
-            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).expect("open");
+        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
         assert!(matches!(admitted, Admission::Stalled(_)));
         state.inserting = 0;
-        let admitted =
-            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).expect("open");
-        assert!(matches!(admitted, Admission::Rotated));
+        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
+        assert!(matches!(admitted, Admission::Flush));
         assert!(matches!(
-            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>),
+            state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
             Ok(Admission::Granted)
         ));
     }
@@ -315,9 +331,9 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         let mut seq = 0;
         loop {
-            let admitted = state.admit(100, 1 << 20, &limits(), &arenas, None::<fn() -> u64>);
+            let admitted = state.admit(100, 1 << 20, &limits(), &arenas, &|| 0, true);
             let admitted = admitted.expect("open");
-            if matches!(admitted, Admission::Rotated) {
+            if matches!(admitted, Admission::Flush) {
                 break;
             }
             seq += 2;
@@ -339,10 +355,10 @@ mod tests {
             }
         }
         assert!(matches!(
-            state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>),
+            state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
             Ok(Admission::Stalled(_))
         ));
         state.flush_error = Some(Error::closed());
-        assert!(state.admit(100, 4096, &limits(), &arenas, None::<fn() -> u64>).is_err());
+        assert!(state.admit(100, 4096, &limits(), &arenas, &|| 0, true).is_err());
     }
 }

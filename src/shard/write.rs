@@ -374,11 +374,18 @@ impl Engine {
             let shard = section.ops[0].shard;
             let mut state = self.shard(shard).lock();
             let needed = memtable_bytes(section.ops);
-            let clock = (!writing.is_paced).then_some(&now_ns);
             let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
-            match state.admit(needed, memtable_bytes, &self.limits, &self.arenas, clock)? {
+            let is_paced = writing.is_paced;
+            match state.admit(
+                needed,
+                memtable_bytes,
+                &self.limits,
+                &self.arenas,
+                &now_ns,
+                is_paced,
+            )? {
                 Admission::Granted => {}
-                Admission::Rotated => wakes.flush = true,
+                Admission::Flush => wakes.flush = true,
                 Admission::Paced(ns) => {
                     writing.is_paced = true;
                     return Ok(Locked::Over(Staged::Paced(ns)));

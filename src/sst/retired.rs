@@ -13,7 +13,7 @@ use crate::base::sync::Mutex;
 use crate::runtime::Event;
 
 /// A file that is not used for so long goes.
-const SPARE_NS: u64 = 2_000_000_000;
+const SPARE_NS: u64 = 10_000_000_000;
 
 /// A file that a new table may be written over: so long, and worth nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,9 +136,8 @@ impl Retired {
             kept.since_ns.get_or_insert(now_ns);
         }
         let age_ns = |kept: &Kept| now_ns - kept.since_ns.unwrap_or(now_ns);
-        let goes = |kept: &&Kept| {
-            age_ns(kept) >= SPARE_NS || files.bytes > bytes_max || files.are_needed
-        };
+        let goes =
+            |kept: &&Kept| age_ns(kept) >= SPARE_NS || files.bytes > bytes_max || files.are_needed;
         let due = match files.kept.first() {
             None => {
                 files.are_needed = false;
@@ -209,6 +208,9 @@ mod tests {
         assert_eq!(retired.due(4 * SECOND, 200), (Due::Nothing, false));
         assert!(!retired.are_needed());
         retired.push_unfit("bad".into());
-        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(Spare { path: "bad".into(), bytes: 0 }), true));
+        assert_eq!(
+            retired.due(4 * SECOND, 200),
+            (Due::Goes(Spare { path: "bad".into(), bytes: 0 }), true)
+        );
     }
 }

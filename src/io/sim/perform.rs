@@ -219,7 +219,9 @@ impl Machine {
         let inode = match mode {
             OpenMode::CreateNew => self.create(path)?,
             // No file of this disk has two names.
-            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Reuse => self.disk.lookup_file(path)?,
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Reuse => {
+                self.disk.lookup_file(path)?
+            }
         };
         Ok(self.opened(path, inode, mode != OpenMode::Read, None))
     }

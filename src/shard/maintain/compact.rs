@@ -398,7 +398,9 @@ impl Engine {
             match member {
                 Member::Sound(table) => table.retire(&owner.retired),
                 Member::Damaged { meta, .. } => {
-                    owner.retired.push_unfit(self.shard_dir(shard).join(format!("{}.sst", meta.id)));
+                    owner
+                        .retired
+                        .push_unfit(self.shard_dir(shard).join(format!("{}.sst", meta.id)));
                 }
             }
         }

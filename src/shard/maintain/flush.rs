@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
+use crate::base::sync::atomic::Ordering;
 use crate::format::edit::Edit;
 use crate::io::Io;
 use crate::lsm::{Frozen, TablePlace, View, write_table};
@@ -97,7 +98,7 @@ impl Engine {
             let state = self.shard(shard).lock();
             (state.published.retain(&self.clock), Arc::clone(&state.view))
         };
-        let (began_ns, had_waited) = (io.now_ns(), view.frozen.len() > 1);
+        let began_ns = io.now_ns();
         let bytes = oldest.memtable.used_bytes() as u64;
         let begin = || {
             let place = TablePlace {
@@ -160,7 +161,7 @@ impl Engine {
             state.counts.files_reused += place.files_reused();
             state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
             let bytes = oldest.memtable.used_bytes() as u64;
-            state.pace.flushed(bytes, began_ns, had_waited, io.now_ns());
+            state.pace.flushed(bytes, began_ns, io.now_ns());
             let before = std::mem::replace(&mut state.view, view);
             state.set_pace(&self.limits);
             before
@@ -225,9 +226,10 @@ impl Engine {
 
     /// Whether somebody waits for background work, or soon will.
     pub(super) fn is_behind(&self, owner: &Owner) -> bool {
+        let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
         let is_shard_behind = |&id: &ShardId| {
             let state = self.shard(id).lock();
-            state.view.frozen.len() >= self.limits.frozen_max
+            state.is_pressing(0, memtable_bytes, &self.limits)
                 || state.view.levels.level(0).len() >= self.limits.newest_tables_behind
                 || state.flushed_seq() < state.flush_wanted
         };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::base::sync::atomic::Ordering;
 use crate::io::Io;
-use crate::runtime::Background;
+use crate::runtime::{Background, yield_now};
 use crate::shard::engine::{Engine, Owner};
 
 /// What an owner does. Each job ends soon after [`Owner::stop`].
@@ -41,12 +41,14 @@ pub(crate) enum Job {
     CleanUp,
     /// Gives back that of tables that nobody reads any more.
     Reclaim,
+    /// Gives memory to the block cache before it is used.
+    Grow,
 }
 
 impl Job {
     /// The jobs of one owner: with two that lead, one syncs while the other
     /// writes.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Log,
         Self::Sync,
         Self::Flush,
@@ -56,6 +58,7 @@ impl Job {
         Self::SyncValues,
         Self::CleanUp,
         Self::Reclaim,
+        Self::Grow,
     ];
 
     /// For reports.
@@ -69,6 +72,7 @@ impl Job {
             Self::SyncValues => "sync of values",
             Self::CleanUp => "clean-up of values",
             Self::Reclaim => "clean-up of tables",
+            Self::Grow => "growth of the cache",
         }
     }
 
@@ -89,6 +93,7 @@ impl Job {
             Self::SyncValues => engine.sync_values_job(owner, &io).await,
             Self::CleanUp => engine.clean_up_job(owner, &io).await,
             Self::Reclaim => engine.reclaim_job(owner, &io).await,
+            Self::Grow => engine.owners[owner].grow_job().await,
         }
     }
 }
@@ -100,11 +105,26 @@ impl Owner {
         self.flush_work.set();
         self.retired.work.set();
         self.retired.changed.set();
+        if let Some(cache) = &self.cache {
+            cache.growth().set();
+        }
         self.stream.work.set();
         self.stream.sync_work.set();
         self.stream.lead_work.set_one();
         self.value_work.syncs.set();
         self.value_work.waste.set();
+    }
+
+    async fn grow_job(&self) {
+        let Some(cache) = &self.cache else { return };
+        while !self.is_stopping() {
+            if cache.grow() {
+                // In between the owner does something else.
+                yield_now().await;
+            } else {
+                cache.growth().wait().await;
+            }
+        }
     }
 
     fn is_stopping(&self) -> bool {

@@ -217,7 +217,8 @@ fn a_failed_write_or_sync_is_told() {
     for successes in 0..=writes {
         let io = Memory::of(Vec::new());
         let result = now(async {
-            let mut writer = TableWriter::new(&io, io.file(), 0, new_table(Compression::None), &pool);
+            let mut writer =
+                TableWriter::new(&io, io.file(), 0, new_table(Compression::None), &pool);
             for (key, tag, value) in &entries {
                 io.fail_after(successes as usize);
                 writer.add(key, *tag, value, hasher().hash(key)).await?;
