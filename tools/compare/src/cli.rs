@@ -7,7 +7,9 @@ use ouro_bench::cli::{LoadArgs, RunArgs, parse_clients, parse_rate, parse_second
 use ouro_bench::failure::Failure;
 use ouro_bench::workload::Workload;
 
-use crate::engines::{fjall, rocksdb};
+use crate::engines::fjall;
+#[cfg(feature = "rocksdb")]
+use crate::engines::rocksdb;
 
 /// Measures OuroDB, RocksDB and fjall with the same code
 #[derive(Parser, Debug)]
@@ -80,7 +82,7 @@ pub struct AlternateArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// Which engines
-    #[arg(long, value_name = "E,…", value_delimiter = ',', default_value = "ourodb,rocksdb,fjall")]
+    #[arg(long, value_name = "E,…", value_delimiter = ',', default_value = ENGINES)]
     pub engines: Vec<Engine>,
     /// What the clients do; loads are measured without
     #[arg(long, value_name = "W")]
@@ -106,6 +108,12 @@ pub struct AlternateArgs {
     pub load: LoadArgs,
 }
 
+/// All of them.
+#[cfg(feature = "rocksdb")]
+const ENGINES: &str = "ourodb,rocksdb,fjall";
+#[cfg(not(feature = "rocksdb"))]
+const ENGINES: &str = "ourodb,fjall";
+
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
@@ -113,6 +121,7 @@ pub enum Engine {
     #[value(name = "ourodb")]
     OuroDb,
     /// RocksDB
+    #[cfg(feature = "rocksdb")]
     #[value(name = "rocksdb")]
     RocksDb,
     /// fjall
@@ -130,7 +139,7 @@ impl Engine {
     #[must_use]
     pub fn applicable(self, extras: Extras) -> Extras {
         Extras {
-            direct: extras.direct && self == Self::RocksDb,
+            direct: extras.direct && !matches!(self, Self::OuroDb | Self::Fjall),
             compact: extras.compact && self != Self::OuroDb,
         }
     }
@@ -146,6 +155,7 @@ impl EngineArgs {
     }
 }
 
+#[cfg(feature = "rocksdb")]
 impl From<Extras> for rocksdb::Settings {
     fn from(Extras { direct, compact }: Extras) -> Self {
         Self { direct, compact }

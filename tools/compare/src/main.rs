@@ -11,6 +11,7 @@ use ouro_bench::{commands, program};
 use ouro_compare::alternate;
 use ouro_compare::cli::{Cli, Commands, Engine, command};
 use ouro_compare::engines::fjall::Fjall;
+#[cfg(feature = "rocksdb")]
 use ouro_compare::engines::rocksdb::RocksDb;
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn execute(cli: &Cli, matches: &ArgMatches, interrupt: &AtomicBool) -> Result<()
             let extras = engine.extras;
             match engine.engine {
                 Engine::OuroDb => commands::load::<OuroDb>(args, &(), None, interrupt),
+                #[cfg(feature = "rocksdb")]
                 Engine::RocksDb => commands::load::<RocksDb>(args, &extras.into(), None, interrupt),
                 Engine::Fjall => commands::load::<Fjall>(args, &extras.into(), None, interrupt),
             }
@@ -36,6 +38,7 @@ fn execute(cli: &Cli, matches: &ArgMatches, interrupt: &AtomicBool) -> Result<()
             let extras = engine.extras;
             match engine.engine {
                 Engine::OuroDb => commands::run::<OuroDb>(args, &(), interrupt),
+                #[cfg(feature = "rocksdb")]
                 Engine::RocksDb => commands::run::<RocksDb>(args, &extras.into(), interrupt),
                 Engine::Fjall => commands::run::<Fjall>(args, &extras.into(), interrupt),
             }

@@ -4,6 +4,7 @@
 //! directory, beside `ouro-bench.json` and the lock that `ouro-bench` knows.
 
 pub mod fjall;
+#[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
 use std::fs;
