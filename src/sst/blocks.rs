@@ -121,6 +121,13 @@ impl Table {
         hit.map(|hit| Content::Held(hit.hold()))
     }
 
+    /// Has the processor fetch a block that is wanted soon, if it is in the cache.
+    pub(super) fn prefetch(&self, block: usize) {
+        if let Some(Cached { table, .. }) = self.cached() {
+            table.prefetch(block as u32);
+        }
+    }
+
     /// Reads a block that was not cached when the caller looked; `None` when it
     /// is now. All who miss it at once share its read. A read that fails is tried
     /// once more.
