@@ -56,9 +56,9 @@ pub(crate) const FREQUENCY_MAX: u8 = 3;
 
 /// A cache line of the processor.
 const LINE_BYTES: usize = 64;
-/// Bytes at the start and at the end of a block's frame that are fetched ahead.
-const PREFETCHED_FIRST: usize = 4 * LINE_BYTES;
-const PREFETCHED_LAST: usize = 8 * LINE_BYTES;
+/// Cache lines at the start and at the end of a block's frame that are fetched ahead.
+const PREFETCHED_FIRST: usize = 4;
+const PREFETCHED_LAST: usize = 8;
 
 /// In place of a frame's number.
 const NONE: u32 = 0;
@@ -269,8 +269,12 @@ impl Frames {
     fn prefetch(&self, first: u32) {
         prefetch_line(std::ptr::from_ref(self.note(first)).cast());
         let start = self.address(first).as_ptr().cast_const();
-        let lines = (0..PREFETCHED_FIRST).chain(UNIT - PREFETCHED_LAST..UNIT);
-        lines.step_by(LINE_BYTES).for_each(|at| prefetch_line(start.wrapping_add(at)));
+        let lines = UNIT / LINE_BYTES;
+        for range in [0..PREFETCHED_FIRST, lines - PREFETCHED_LAST..lines] {
+            for line in range {
+                prefetch_line(start.wrapping_add(line * LINE_BYTES));
+            }
+        }
     }
 
     /// Frames of the block that begins with this frame, which is not retired.

@@ -237,6 +237,12 @@ impl Scanner {
     async fn read<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
         let Self { engine, range, snapshot, shards, .. } = self;
         let io_of = |shard: ShardId| &ios[engine.owner_of(shard) % ios.len()];
+        // All of them before any is sought: see `lsm/cursor.rs`.
+        if self.begun == 0 {
+            for scan in shards.iter_mut().filter(|scan| scan.cursor.is_none()) {
+                scan.open(engine, range, snapshot.at)?;
+            }
+        }
         if self.begun < shards.len() {
             let (index, scan) = (self.begun, &mut shards[self.begun]);
             let is_at_row = loop {
@@ -330,18 +336,12 @@ impl ShardScan {
     ) -> Result<()> {
         match &mut self.cursor {
             Some(cursor) => cursor.settle(io).await,
-            None => self.open(io, engine, range, at).await,
+            None => self.open(engine, range, at),
         }
     }
 
     /// Makes a cursor behind the last row, on the shard's present view.
-    async fn open<I: Io>(
-        &mut self,
-        io: &I,
-        engine: &Engine,
-        range: &ScanRange,
-        at: u64,
-    ) -> Result<()> {
+    fn open(&mut self, engine: &Engine, range: &ScanRange, at: u64) -> Result<()> {
         let last = self.last.clone();
         let from = match &last {
             Some(key) => Some(range.after(key)),
@@ -362,8 +362,7 @@ impl ShardScan {
         };
         self.values = Some(Arc::clone(&view.values));
         let (direction, bound) = (range.direction, self.bound);
-        let cursor = Cursor::new(io, &view, mutable, direction, bound, &range.bounds, from).await?;
-        self.cursor = Some(cursor);
+        self.cursor = Some(Cursor::new(&view, mutable, direction, bound, &range.bounds, from));
         Ok(())
     }
 
