@@ -310,6 +310,15 @@ impl CachedTable {
         hit
     }
 
+    /// Has the processor fetch the block, if it is there; counts as nothing.
+    ///
+    /// # Panics
+    /// When the table has no such block.
+    #[inline]
+    pub(crate) fn prefetch(&self, block: u32) {
+        self.links.prefetch(block);
+    }
+
     /// Whether the block is there at this moment; counts as nothing.
     pub(crate) fn contains(&self, block: u32) -> bool {
         self.links.is_linked(block)

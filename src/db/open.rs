@@ -20,7 +20,7 @@ use crate::runtime::Mailbox;
 use crate::runtime::{
     AsyncMutex, Remote, RuntimeCounters, RuntimeCounts, block_on, is_owner_thread,
 };
-use crate::shard::{Engine, Found, Now, Opening, Row, Scanner, WriteOp, recover};
+use crate::shard::{Engine, Found, Now, Opening, Scanner, WriteOp, recover};
 use crate::value::PIECE_BYTES;
 use crate::wal::Role;
 
@@ -302,11 +302,12 @@ impl Inner {
         wait_on!(&self.backend, |io| self.engine.get(io, key, visit))
     }
 
-    pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<Option<Row>> {
+    /// Moves a scan to its next row; whether there is one.
+    pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<bool> {
         check_may_wait()?;
         match scanner.next_in_memory()? {
-            Now::Row(row) => Ok(Some(row)),
-            Now::End => Ok(None),
+            Now::Row => Ok(true),
+            Now::End => Ok(false),
             Now::Read => wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io))),
         }
     }

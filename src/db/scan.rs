@@ -141,19 +141,56 @@ pub struct ScanIter {
     left: usize,
 }
 
+impl ScanIter {
+    /// Calls `visit` with the next row's key and value, where they lie: nothing is
+    /// allocated or copied. What `visit` returned, or `None` when there are no more
+    /// rows.
+    ///
+    /// # Errors
+    /// Those of the iterator.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"a", b"red").wait()?;
+    /// db.put(b"b", b"green").wait()?;
+    /// let mut rows = db.scan(..).iter();
+    /// let mut bytes = 0;
+    /// while let Some(row) = rows.next_with(|key, value| key.len() + value.len()) {
+    ///     bytes += row?;
+    /// }
+    /// assert_eq!(bytes, 10);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn next_with<R>(&mut self, visit: impl FnOnce(&[u8], &[u8]) -> R) -> Option<Result<R>> {
+        self.advance(|scanner| {
+            let (key, value) = scanner.row();
+            visit(key, value)
+        })
+    }
+
+    /// Moves to the next row, if there is one, and takes of it what is wanted.
+    fn advance<R>(&mut self, take: impl FnOnce(&mut Scanner) -> R) -> Option<Result<R>> {
+        self.left = self.left.checked_sub(1)?;
+        match self.db.inner.next_row(&mut self.scanner) {
+            Ok(true) => Some(Ok(take(&mut self.scanner))),
+            Ok(false) => None,
+            Err(error) => {
+                self.left = 0;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
 impl Iterator for ScanIter {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let row = self.db.inner.next_row(&mut self.scanner).transpose()?;
-        if row.is_err() {
-            self.left = 0;
-        }
-        Some(row.map(|(key, value)| (Value::own(key), Value::loaded(value))))
+        self.advance(|scanner| {
+            let (key, value) = scanner.take_row();
+            (Value::own(key), Value::loaded(value))
+        })
     }
 }
 

@@ -89,11 +89,12 @@ impl ScanStream {
             let mut bytes = 0;
             while fetched.rows.len() < rows_max && bytes < BYTES_MAX {
                 match fetched.scanner.next(&inner.remotes).await {
-                    Ok(Some(row)) => {
+                    Ok(true) => {
+                        let row = fetched.scanner.take_row();
                         bytes += row.0.len() + row.1.len();
                         fetched.rows.push_back(row);
                     }
-                    Ok(None) => {
+                    Ok(false) => {
                         fetched.end = Ok(End::OfScan);
                         break;
                     }

@@ -9,7 +9,10 @@
 //! A row is looked at where it lies: going forward, its source moves on only when
 //! the next row is asked for. Most steps stay within blocks that are in memory,
 //! so [`Cursor::step`] is no future; where a source has to read, it says so, and
-//! [`Cursor::settle`] does it.
+//! [`Cursor::settle`] does it. That is the first thing to do, as it is what brings
+//! the sources to where the walk begins: who makes several cursors makes all of
+//! them first, so that the processor fetches for one what it needs while another
+//! begins.
 
 mod deletions;
 
@@ -205,11 +208,10 @@ pub(crate) struct Cursor {
     order: Vec<usize>,
     /// Where the row is that it is at.
     row: RowPlace,
-    /// A source that is to move, which takes reading, and whether it is to jump
-    /// over what a range tombstone covers.
-    owed: Option<(usize, bool)>,
+    /// What takes reading, and is to be done before the next step.
+    owed: Option<Owed>,
     /// The key whose versions are being passed over, or collected (backward);
-    /// meaningless before the first one.
+    /// before the first one that where the walk begins.
     key: Vec<u8>,
     has_key: bool,
     /// Backward only: the newest visible version so far of that key, unless it is
@@ -218,6 +220,18 @@ pub(crate) struct Cursor {
     value: Vec<u8>,
     /// Backward only: the row.
     collected: Collected,
+}
+
+/// What a cursor owes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// All sources are to go to where the walk begins: `Cursor::key` with this tag,
+    /// or the very beginning or end.
+    Seek(Option<Tag>),
+    /// This source is to move on.
+    Move(usize),
+    /// It is to jump over what a range tombstone covers.
+    Jump(usize),
 }
 
 /// Where a row is.
@@ -249,15 +263,14 @@ impl Cursor {
     /// internal key `from`; `None` is the very beginning or end. Tables without
     /// keys in `range` are left out. There are values unless the buffer says
     /// otherwise.
-    pub(crate) async fn new<I: Io>(
-        io: &I,
+    pub(crate) fn new(
         view: &View,
         mutable: Mutable,
         direction: Direction,
         bound: SeqNo,
         range: &KeyBounds,
         from: Option<(&[u8], Tag)>,
-    ) -> Result<Self> {
+    ) -> Self {
         let runs = view.levels.runs();
         let count = runs.clone().count();
         let keys_only = mutable.keys_only;
@@ -280,23 +293,18 @@ impl Cursor {
         }
         let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, count);
         for run in runs {
-            let Some(mut iter) = RunIter::within(run, range, ahead_bytes_max) else {
+            let Some(iter) = RunIter::within(run, range, ahead_bytes_max) else {
                 continue;
             };
             deletions.add(sources.len(), run.ranges());
-            match (direction, from) {
-                (Direction::Forward, None) => iter.seek_to_first(io).await?,
-                (Direction::Forward, Some((key, tag))) => iter.seek(io, key, tag).await?,
-                (Direction::Backward, None) => iter.seek_to_last(io).await?,
-                (Direction::Backward, Some((key, tag))) => {
-                    iter.seek_for_prev(io, key, tag).await?;
-                }
+            if let (Direction::Forward, Some((key, tag))) = (direction, from) {
+                iter.prefetch(key, tag);
             }
             sources.push(Source::Run(Box::new(iter)));
         }
         let order = Vec::with_capacity(sources.len());
         let passed = vec![0; sources.len()];
-        let mut cursor = Self {
+        Self {
             direction,
             bound,
             keys_only,
@@ -305,17 +313,31 @@ impl Cursor {
             passed,
             order,
             row: RowPlace::Nowhere,
-            owed: None,
-            key: Vec::new(),
+            owed: Some(Owed::Seek(from.map(|(_, tag)| tag))),
+            key: from.map_or_else(Vec::new, |(key, _)| key.to_vec()),
             has_key: false,
             found: None,
             value: Vec::new(),
             collected: Collected::default(),
-        };
-        for source in 0..cursor.sources.len() {
-            cursor.enqueue(source);
         }
-        Ok(cursor)
+    }
+
+    /// Brings all sources to where the walk begins.
+    async fn seek<I: Io>(&mut self, io: &I, tag: Option<Tag>) -> Result<()> {
+        let Self { direction, key, sources, .. } = self;
+        for source in sources {
+            let Source::Run(iter) = source else { continue };
+            match (*direction, tag) {
+                (Direction::Forward, None) => iter.seek_to_first(io).await?,
+                (Direction::Forward, Some(tag)) => iter.seek(io, key, tag).await?,
+                (Direction::Backward, None) => iter.seek_to_last(io).await?,
+                (Direction::Backward, Some(tag)) => iter.seek_for_prev(io, key, tag).await?,
+            }
+        }
+        for source in 0..self.sources.len() {
+            self.enqueue(source);
+        }
+        Ok(())
     }
 
     /// The buffer of the mutable memtable.
@@ -390,17 +412,24 @@ impl Cursor {
         }
     }
 
-    /// Moves a source that has to read for it.
+    /// Does what takes reading.
     pub(crate) async fn settle<I: Io>(&mut self, io: &I) -> Result<()> {
-        let Some((source, jumps)) = self.owed else {
+        let Some(owed) = self.owed else {
             return Ok(());
         };
-        match self.deletions.edge().filter(|_| jumps) {
-            Some(edge) => self.sources[source].jump(io, &edge, self.direction).await?,
-            None => self.sources[source].advance(io, self.direction).await?,
+        match owed {
+            Owed::Seek(tag) => self.seek(io, tag).await?,
+            Owed::Move(source) => {
+                self.sources[source].advance(io, self.direction).await?;
+                self.enqueue(source);
+            }
+            Owed::Jump(source) => {
+                let edge = self.deletions.edge().expect("a jump has an end");
+                self.sources[source].jump(io, &edge, self.direction).await?;
+                self.enqueue(source);
+            }
         }
         self.owed = None;
-        self.enqueue(source);
         Ok(())
     }
 
@@ -411,7 +440,7 @@ impl Cursor {
         if has_moved {
             self.enqueue(source);
         } else {
-            self.owed = Some((source, false));
+            self.owed = Some(Owed::Move(source));
         }
         Ok(has_moved)
     }
@@ -478,7 +507,7 @@ impl Cursor {
                 }
             }
             let has_moved = if self.passed[source] > PASSED_MAX && self.deletions.edge().is_some() {
-                self.owed = Some((source, true));
+                self.owed = Some(Owed::Jump(source));
                 false
             } else if self.passed[source] > PASSED_MAX {
                 // It is deleted to its end.

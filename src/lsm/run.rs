@@ -111,11 +111,23 @@ impl RunIter {
 
     /// To the first entry at or after (key, tag).
     pub(crate) async fn seek<I: Io>(&mut self, io: &I, key: &[u8], tag: Tag) -> Result<()> {
+        self.enter(self.first_from(key))?.seek(io, key, tag).await?;
+        self.go_on(io).await
+    }
+
+    /// Has the processor fetch what such a seek looks at, as far as it is in memory.
+    pub(crate) fn prefetch(&self, key: &[u8], tag: Tag) {
+        if let Member::Sound(table) = &self.members[self.first_from(key)] {
+            table.prefetch_entry(key, tag);
+        }
+    }
+
+    /// The first table that may have keys from this one on, or else the last.
+    fn first_from(&self, key: &[u8]) -> usize {
         let Range { start, end } = self.within;
         let ahead = |member: &Member| *member.meta().largest < *key;
         let at = start + self.members[start..end].partition_point(ahead);
-        self.enter(at.min(end - 1))?.seek(io, key, tag).await?;
-        self.go_on(io).await
+        at.min(end - 1)
     }
 
     /// To the last entry strictly before (key, tag).

@@ -165,8 +165,7 @@ pub(super) fn walk(
     nothing.finish();
     sim.block_on(async {
         let from = from.map(|key| (key, Tag::visible_at(SEQ_MAX)));
-        let cursor = Cursor::new(sim, view, nothing, direction, bound, &unbounded, from);
-        let mut cursor = cursor.await.expect("sound tables");
+        let mut cursor = Cursor::new(view, nothing, direction, bound, &unbounded, from);
         let mut rows = Vec::new();
         loop {
             match cursor.step().expect("sound tables") {

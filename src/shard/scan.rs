@@ -6,8 +6,8 @@
 //! cursor is made anew behind the last key returned: the snapshot sees to it
 //! that everything it may see is still there.
 //!
-//! Each cursor stays at its next row until that was returned, and copied, and the
-//! row after it is asked for.
+//! Each cursor stays at its next row until the row after it is asked for: the scan
+//! hands out rows where they lie.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -95,8 +95,10 @@ pub(crate) struct Scanner {
     begun: usize,
     /// Those that are at a row, the one whose turn it is **last**.
     order: Vec<usize>,
-    /// The one whose row was returned last, and that is to move on.
+    /// The one whose row the scan is at, and that is to move on.
     behind: Option<usize>,
+    /// The value of that row, if it was in a value file.
+    loaded: Option<Box<Loaded>>,
     ended: bool,
 }
 
@@ -115,10 +117,11 @@ struct ShardScan {
     copies: usize,
 }
 
-/// What of a scan is in memory.
+/// What a move of a scan came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Now {
-    /// The next row.
-    Row(Row),
+    /// It is at the next row: [`Scanner::row`].
+    Row,
     /// There are no more.
     End,
     /// Something has to be read first: [`Scanner::next`] does it.
@@ -147,22 +150,24 @@ impl Scanner {
             begun: 0,
             order: Vec::new(),
             behind: None,
+            loaded: None,
             ended: false,
         }
     }
 
-    /// The next row. After an error the scan is over. `ios` are those of the
-    /// owners, whose number they come by, or one for all.
-    pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
+    /// Moves to the next row; whether there is one. After an error the scan is
+    /// over. `ios` are those of the owners, whose number they come by, or one for
+    /// all.
+    pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
         loop {
             match self.next_in_memory()? {
-                Now::Row(row) => return Ok(Some(row)),
-                Now::End => return Ok(None),
+                Now::Row => return Ok(true),
+                Now::End => return Ok(false),
                 Now::Read => {}
             }
             match self.read(ios).await {
-                Ok(None) => {}
-                Ok(row) => return Ok(row),
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
                 Err(error) => {
                     self.ended = true;
                     return Err(error);
@@ -171,15 +176,38 @@ impl Scanner {
         }
     }
 
-    /// The next row, as far as that goes without reading. After an error the scan
-    /// is over.
+    /// Moves to the next row, as far as that goes without reading. After an error
+    /// the scan is over.
     pub(crate) fn next_in_memory(&mut self) -> Result<Now> {
         if self.ended {
             return Ok(Now::End);
         }
+        self.loaded = None;
         let now = self.advance();
-        self.ended = !matches!(now, Ok(Now::Row(_) | Now::Read));
+        self.ended = !matches!(now, Ok(Now::Row | Now::Read));
         now
+    }
+
+    /// The row that it is at: its key, and its value, which is empty where only
+    /// keys are wanted.
+    ///
+    /// # Panics
+    /// Unless a move just came to a row; as the one below.
+    pub(crate) fn row(&self) -> (&[u8], &[u8]) {
+        let index = self.behind.expect("the scan is at a row");
+        let cursor = self.shards[index].at_row();
+        let value = match &self.loaded {
+            Some(loaded) => &loaded[..],
+            None => cursor.value(),
+        };
+        (cursor.key(), value)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn take_row(&mut self) -> Row {
+        let loaded = self.loaded.take();
+        let (key, value) = self.row();
+        (key.into(), loaded.map_or_else(|| Loaded::Own(value.into()), |loaded| *loaded))
     }
 
     fn advance(&mut self) -> Result<Now> {
@@ -199,16 +227,22 @@ impl Scanner {
         if cursor.kind() == Kind::Indirect && !self.range.keys_only {
             return Ok(Now::Read);
         }
-        let row = (Box::from(cursor.key()), Loaded::Own(Box::from(cursor.value())));
         self.order.pop();
         self.behind = Some(index);
-        Ok(Now::Row(row))
+        Ok(Now::Row)
     }
 
-    /// Reads what the next row depends on. The row, if that was its value.
-    async fn read<I: Io>(&mut self, ios: &[I]) -> Result<Option<Row>> {
+    /// Reads what the next row depends on. Whether that was its value, and it is
+    /// at the row now.
+    async fn read<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
         let Self { engine, range, snapshot, shards, .. } = self;
         let io_of = |shard: ShardId| &ios[engine.owner_of(shard) % ios.len()];
+        // All of them before any is sought: see `lsm/cursor.rs`.
+        if self.begun == 0 {
+            for scan in shards.iter_mut().filter(|scan| scan.cursor.is_none()) {
+                scan.open(engine, range, snapshot.at)?;
+            }
+        }
         if self.begun < shards.len() {
             let (index, scan) = (self.begun, &mut shards[self.begun]);
             let is_at_row = loop {
@@ -219,21 +253,21 @@ impl Scanner {
             };
             self.begun += 1;
             self.moved(index, is_at_row);
-            return Ok(None);
+            return Ok(false);
         }
         if let Some(index) = self.behind {
             let scan = &mut shards[index];
             scan.read(io_of(scan.shard), engine, range, snapshot.at).await?;
-            return Ok(None);
+            return Ok(false);
         }
         let &index = self.order.last().expect("without a row there is nothing to read");
         let (scan, cursor) = (&shards[index], shards[index].at_row());
         let values = &engine.shard(scan.shard).values;
         let value = values.load(io_of(scan.shard), cursor.value()).await?;
-        let row = (Box::from(cursor.key()), value);
+        self.loaded = Some(Box::new(value));
         self.order.pop();
         self.behind = Some(index);
-        Ok(Some(row))
+        Ok(true)
     }
 
     /// A shard that was behind is at its next row, or has none.
@@ -302,18 +336,12 @@ impl ShardScan {
     ) -> Result<()> {
         match &mut self.cursor {
             Some(cursor) => cursor.settle(io).await,
-            None => self.open(io, engine, range, at).await,
+            None => self.open(engine, range, at),
         }
     }
 
     /// Makes a cursor behind the last row, on the shard's present view.
-    async fn open<I: Io>(
-        &mut self,
-        io: &I,
-        engine: &Engine,
-        range: &ScanRange,
-        at: u64,
-    ) -> Result<()> {
+    fn open(&mut self, engine: &Engine, range: &ScanRange, at: u64) -> Result<()> {
         let last = self.last.clone();
         let from = match &last {
             Some(key) => Some(range.after(key)),
@@ -334,8 +362,7 @@ impl ShardScan {
         };
         self.values = Some(Arc::clone(&view.values));
         let (direction, bound) = (range.direction, self.bound);
-        let cursor = Cursor::new(io, &view, mutable, direction, bound, &range.bounds, from).await?;
-        self.cursor = Some(cursor);
+        self.cursor = Some(Cursor::new(&view, mutable, direction, bound, &range.bounds, from));
         Ok(())
     }
 

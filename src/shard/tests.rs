@@ -333,7 +333,8 @@ async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[
     let range = ScanRange { bounds, direction, keys_only: false };
     let mut scanner = Scanner::new(engine, range);
     let mut seen = [Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-    while let Some((key, value)) = scanner.next(std::slice::from_ref(sim)).await? {
+    while scanner.next(std::slice::from_ref(sim)).await? {
+        let (key, value) = scanner.row();
         let k = u32::from_le_bytes(value[..4].try_into().expect("four bytes"));
         seen[usize::from(key[0])].push(k);
     }

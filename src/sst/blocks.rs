@@ -12,6 +12,7 @@ use super::Table;
 use super::shared_read::read_shared;
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
+use crate::base::seq::Tag;
 use crate::cache::{BLOCK_BYTES_MAX, Cache, CachedTable, Flights, Held, Lead};
 use crate::format::block::Block;
 use crate::format::table::Partition;
@@ -119,6 +120,22 @@ impl Table {
         let guard = table.cache().epochs().pin();
         let hit = table.get(&guard, place.block as u32);
         hit.map(|hit| Content::Held(hit.hold()))
+    }
+
+    /// Has the processor fetch the block that (key, tag) belongs to, if it and the
+    /// index that tells are in memory.
+    pub(crate) fn prefetch_entry(&self, key: &[u8], tag: Tag) {
+        let Some(all) = self.pinned() else { return };
+        if let Some(block) = all[self.top.partition_of(key, tag)].find(key, tag) {
+            self.prefetch(block);
+        }
+    }
+
+    /// Has the processor fetch a block that is wanted soon, if it is in the cache.
+    pub(super) fn prefetch(&self, block: usize) {
+        if let Some(Cached { table, .. }) = self.cached() {
+            table.prefetch(block as u32);
+        }
     }
 
     /// Reads a block that was not cached when the caller looked; `None` when it

@@ -10,7 +10,9 @@
 //!
 //! Blocks that are cached are looked at there, and held for so long; those of the
 //! first reads after a seek or a turn go there: short scans live in the cache,
-//! long ones pass it by.
+//! long ones pass it by. When one is entered, the processor is told to fetch the
+//! next: memory takes as long for the first lines of a block as the walk does for
+//! some of its entries.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,8 +54,8 @@ pub(crate) struct TableIter {
     ahead_bytes: usize,
     /// The bound of all of them, but that a block is read whole.
     ahead_bytes_max: usize,
-    /// Where the reads are going; `None` since the latest seek.
-    direction: Option<Direction>,
+    /// Where it is going.
+    direction: Direction,
     /// It neither looks into the cache nor puts anything there, and reads long
     /// windows from the start.
     is_bypassing: bool,
@@ -139,7 +141,7 @@ impl TableIter {
             cursor: BlockCursor::new(),
             ahead_bytes: 0,
             ahead_bytes_max: ahead_bytes_max.min(REQUEST_BYTES_MAX),
-            direction: None,
+            direction: Direction::Forward,
             is_bypassing: false,
         }
     }
@@ -150,7 +152,7 @@ impl TableIter {
     pub(crate) fn bypassing(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         let mut iter = Self::new(table, ahead_bytes_max);
         iter.is_bypassing = true;
-        iter.start_over();
+        iter.start_over(Direction::Forward);
         iter
     }
 
@@ -178,7 +180,7 @@ impl TableIter {
 
     /// Moves to the first entry at or after (key, tag).
     pub(crate) async fn seek<I: Io>(&mut self, io: &I, key: &[u8], tag: Tag) -> Result<()> {
-        self.start_over();
+        self.start_over(Direction::Forward);
         self.enter_partition(io, self.table.top.partition_of(key, tag)).await?;
         let Some(block) = self.partition().find(key, tag) else {
             return Ok(());
@@ -195,7 +197,7 @@ impl TableIter {
         key: &[u8],
         tag: Tag,
     ) -> Result<()> {
-        self.start_over();
+        self.start_over(Direction::Backward);
         self.enter_partition(io, self.table.top.partition_of(key, tag)).await?;
         let Some(block) = self.partition().find(key, tag) else {
             return self.seek_to_last(io).await;
@@ -207,7 +209,7 @@ impl TableIter {
 
     /// Moves to the first entry.
     pub(crate) async fn seek_to_first<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.start_over();
+        self.start_over(Direction::Forward);
         self.enter_partition(io, 0).await?;
         self.enter(io, 0).await?;
         self.place(BlockCursor::seek_to_first)
@@ -215,7 +217,7 @@ impl TableIter {
 
     /// Moves to the last entry.
     pub(crate) async fn seek_to_last<I: Io>(&mut self, io: &I) -> Result<()> {
-        self.start_over();
+        self.start_over(Direction::Backward);
         self.enter_partition(io, self.table.top.partitions() - 1).await?;
         self.enter(io, self.table.top.blocks() - 1).await?;
         self.place(BlockCursor::seek_to_last)
@@ -299,10 +301,10 @@ impl TableIter {
         })
     }
 
-    fn start_over(&mut self) {
+    fn start_over(&mut self, direction: Direction) {
         self.cursor.clear();
         self.ahead_bytes = self.ahead_bytes_first();
-        self.direction = None;
+        self.direction = direction;
     }
 
     fn ahead_bytes_first(&self) -> usize {
@@ -311,10 +313,10 @@ impl TableIter {
 
     /// Says where the iterator is going. A turn starts with short reads again.
     fn heading(&mut self, direction: Direction) {
-        if self.direction.is_some_and(|before| before != direction) {
+        if self.direction != direction {
             self.ahead_bytes = self.ahead_bytes_first();
         }
-        self.direction = Some(direction);
+        self.direction = direction;
     }
 
     /// The partition that it is in.
@@ -360,6 +362,7 @@ impl TableIter {
             if !self.is_bypassing
                 && let Some(content) = self.table.hold_cached(place)
             {
+                self.prefetch_beside(block);
                 return self.enter_content(place, content);
             }
             self.fill(io, place).await?;
@@ -377,6 +380,17 @@ impl TableIter {
         let lies = if is_plain { Lies::InPlain } else { Lies::InWindow(within) };
         self.loaded.current = Some(Current { block: place, lies, shape });
         Ok(())
+    }
+
+    /// Has the processor fetch the block that comes next in the direction of travel.
+    fn prefetch_beside(&self, block: usize) {
+        let next = match self.direction {
+            Direction::Forward => Some(block + 1).filter(|&next| next < self.table.top.blocks()),
+            Direction::Backward => block.checked_sub(1),
+        };
+        if let Some(next) = next {
+            self.table.prefetch(next);
+        }
     }
 
     /// Makes the block current that has this content.
@@ -424,8 +438,8 @@ impl TableIter {
         let mut bytes = block.len;
         loop {
             let next = match self.direction {
-                Some(Direction::Backward) => blocks.start.checked_sub(1),
-                _ => Some(blocks.end),
+                Direction::Backward => blocks.start.checked_sub(1),
+                Direction::Forward => Some(blocks.end),
             };
             let Some(next) = next.filter(|next| all.contains(next)) else { return blocks };
             bytes += partition.extent(next).1;

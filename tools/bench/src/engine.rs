@@ -116,9 +116,9 @@ impl Handle for OuroHandle<'_> {
     }
 
     fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
-        for row in self.0.scan(from..).limit(limit).iter() {
-            let (key, value) = row.map_err(Failure::engine("a scan failed"))?;
-            found.push(&key, &value);
+        let mut rows = self.0.scan(from..).limit(limit).iter();
+        while let Some(row) = rows.next_with(|key, value| found.push(key, value)) {
+            row.map_err(Failure::engine("a scan failed"))?;
         }
         Ok(())
     }
