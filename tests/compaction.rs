@@ -190,7 +190,7 @@ fn a_full_disk_stops_writes_and_not_reads_and_all_goes_on_once_there_is_space() 
     assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
     assert_same(&db, &model);
     sim.set_faults(Faults::default());
-    sim.run_for(5 * SECOND_NS);
+    sim.run_for(20 * SECOND_NS);
     write(&db, &mut model, &mut rng, 300, 1000);
     db.compact(..).wait().expect("a compaction");
     assert_same(&db, &model);
@@ -265,7 +265,7 @@ fn nothing_is_merged_for_a_poisoned_manifest() {
         let error = db.compact(..).wait().expect_err("nothing can be put in place");
         assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
         // What was merged before goes.
-        sim.run_for(5 * SECOND_NS);
+        sim.run_for(20 * SECOND_NS);
         let (files, reads) = (table_files(&sim), db.stats().device_read_bytes);
         sim.run_for(300 * SECOND_NS);
         assert_eq!(table_files(&sim), files);
@@ -316,7 +316,7 @@ fn the_newest_stay_when_the_oldest_are_dropped() {
     for i in 0..4000u32 {
         db.put(&i.to_be_bytes(), &[7; 300]).wait().expect("a put");
     }
-    sim.run_for(5 * SECOND_NS);
+    sim.run_for(20 * SECOND_NS);
     assert!(db.stats().table_bytes <= 200 << 10);
     assert_eq!(table_files(&sim), db.stats().tables as usize);
     assert_eq!(

@@ -29,7 +29,7 @@ fn files_are_used_again_and_go_when_nobody_needs_them() {
     overwrite(&db, &mut model, &mut rng);
     let stats = db.stats();
     assert!(stats.files_reused > 10, "{} files", stats.files_reused);
-    sim.run_for(10_000_000_000);
+    sim.run_for(30_000_000_000);
     let stats = db.stats();
     assert_eq!(stats.spare_bytes, 0);
     let is_table = |path: &&Path| path.extension().is_some_and(|extension| extension == "sst");
@@ -75,4 +75,31 @@ fn what_has_another_name_is_left_as_it_is() {
     for (bytes, link) in kept {
         assert!(std::fs::read(&link).expect("a table") == bytes, "{} changed", link.display());
     }
+}
+
+/// The names of the log's segments.
+fn segments(sim: &Sim) -> Vec<std::path::PathBuf> {
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "wal");
+    sim.paths().into_iter().filter(is_segment).collect()
+}
+
+#[test]
+fn segments_of_the_log_are_used_again_and_go_when_nobody_writes() {
+    let sim = Sim::new(3);
+    let (mut model, mut rng) = (Model::new(), Rng(3));
+    let options = tiny(&sim).shards(1).owners(1).memtable_bytes(256 << 10);
+    let db = Db::open("/db", options).expect("an opening");
+    overwrite(&db, &mut model, &mut rng);
+    let made = segments(&sim);
+    assert!(made.len() > 10, "{} segments", made.len());
+    // Flushed again and again, so that little of the log is needed in between.
+    for _ in 0..5 {
+        overwrite(&db, &mut model, &mut rng);
+    }
+    let new = segments(&sim).into_iter().filter(|path| !made.contains(path)).count();
+    assert!(new < made.len() / 2, "{new} new segments beside {}", made.len());
+    sim.run_for(20_000_000_000);
+    let left = segments(&sim).len();
+    assert!(left < 6, "{left} segments are left");
+    assert_same(&db, &model);
 }

@@ -194,22 +194,23 @@ mod tests {
         let retired = Retired::default();
         assert_eq!(retired.due(0, 0), (Due::Nothing, false));
         retired.push(spare(1, 100));
-        assert_eq!(retired.due(SECOND, 200), (Due::Later(2 * SECOND), true));
+        assert_eq!(retired.due(SECOND, 200), (Due::Later(SPARE_NS), true));
         retired.push(spare(2, 100));
-        assert_eq!(retired.due(2 * SECOND, 200), (Due::Later(SECOND), true));
+        assert_eq!(retired.due(2 * SECOND, 200), (Due::Later(SPARE_NS - SECOND), true));
         assert_eq!(retired.due(2 * SECOND, 199), (Due::Goes(spare(1, 100)), false));
-        assert_eq!(retired.due(4 * SECOND - 1, 200), (Due::Later(1), false));
-        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(2, 100)), false));
+        assert_eq!(retired.due(2 * SECOND + SPARE_NS - 1, 200), (Due::Later(1), false));
+        let late = 2 * SECOND + SPARE_NS;
+        assert_eq!(retired.due(late, 200), (Due::Goes(spare(2, 100)), false));
         retired.push(spare(3, 100));
         retired.need_space();
         assert_eq!(retired.lend([100].into_iter()), []);
-        assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(3, 100)), true));
+        assert_eq!(retired.due(late, 200), (Due::Goes(spare(3, 100)), true));
         assert!(retired.are_needed());
-        assert_eq!(retired.due(4 * SECOND, 200), (Due::Nothing, false));
+        assert_eq!(retired.due(late, 200), (Due::Nothing, false));
         assert!(!retired.are_needed());
         retired.push_unfit("bad".into());
         assert_eq!(
-            retired.due(4 * SECOND, 200),
+            retired.due(late, 200),
             (Due::Goes(Spare { path: "bad".into(), bytes: 0 }), true)
         );
     }

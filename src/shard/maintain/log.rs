@@ -10,16 +10,19 @@ use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
-use crate::runtime::{Background, first_of};
+use crate::runtime::{Background, Either, either, first_of};
 use crate::shard::engine::{Engine, Owner};
 use crate::wal::{
     Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
 };
 
-/// Free segments that wait to be used again, at least. There may be as many as
-/// hold log: that grows and shrinks with every flush, and each segment that is
-/// made anew is written once before.
+/// Free segments that wait to be used again, at least. There are more while the
+/// log, which grows and shrinks with every flush, is shorter than it was: each
+/// segment that is made anew is written once before.
 const FREE_SEGMENTS_MIN: usize = 2;
+
+/// A stream that is idle for so long keeps no more than that.
+const FREE_SEGMENTS_NS: u64 = 10_000_000_000;
 
 impl Engine {
     pub(super) async fn log_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
@@ -27,13 +30,13 @@ impl Engine {
         let ahead = &background.budgeted(io);
         let owner = &self.owners[number];
         let stream = &owner.stream;
-        let mut free: Vec<Arc<Segment>> = Vec::new();
+        let mut free = FreeSegments::default();
         let mut idle = Idle { end: stream.end(), since_ns: io.now_ns() };
         let mut map_after_ns = 0;
         while !owner.is_stopping() {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
-                let made = match free.pop() {
+                let made = match free.segments.pop() {
                     Some(segment) => owner.maker.recycle(io, &segment, start).await,
                     None => {
                         let id = self.new_file_id();
@@ -76,6 +79,11 @@ impl Engine {
             }
             if failed {
                 first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
+            } else if look.is_idle && free.segments.len() > FREE_SEGMENTS_MIN {
+                match either(stream.work.wait(), io.sleep(FREE_SEGMENTS_NS)).await {
+                    Either::First(()) => {}
+                    Either::Second(()) => free.most_live = 0,
+                }
             } else if look.is_idle {
                 stream.work.wait().await;
             } else if idle_ns >= self.limits.idle_ns && look.wants_mark {
@@ -196,12 +204,7 @@ impl Engine {
 
     /// Frees the segments that every shard has flushed past: durably records
     /// where the stream starts now, and then lets go of what is below.
-    async fn free_log<I: Io>(
-        &self,
-        number: usize,
-        io: &I,
-        free: &mut Vec<Arc<Segment>>,
-    ) -> Result<()> {
+    async fn free_log<I: Io>(&self, number: usize, io: &I, free: &mut FreeSegments) -> Result<()> {
         let owner = &self.owners[number];
         let keep = self.log_needed_from(owner);
         let below = owner.stream.below(keep);
@@ -217,16 +220,17 @@ impl Engine {
             // stream's first segment starts.
             owner.stream.drop_oldest(below.len());
         }
-        free.extend(below);
         let (live, _) = owner.stream.segment_counts();
-        let free_max = live.max(FREE_SEGMENTS_MIN);
+        free.most_live = free.most_live.max(live + below.len());
+        free.segments.extend(below);
+        let free_max = (free.most_live - live).max(FREE_SEGMENTS_MIN);
         let mut kept = 0;
         let is_needless = |segment: &mut Arc<Segment>| {
             let is_kept = owner.maker.is_full_size(segment) && kept < free_max;
             kept += usize::from(is_kept);
             !is_kept
         };
-        for segment in free.extract_if(.., is_needless) {
+        for segment in free.segments.extract_if(.., is_needless) {
             discard(io, segment.file.path()).await;
         }
         self.free_old_streams(io).await
@@ -284,6 +288,15 @@ impl Engine {
             owner.flush_work.set();
         }
     }
+}
+
+/// Segments that wait to be used again.
+#[derive(Default)]
+struct FreeSegments {
+    segments: Vec<Arc<Segment>>,
+    /// How many the stream needed at once, since it was idle for long. So many are
+    /// kept all told.
+    most_live: usize,
 }
 
 /// Since when a stream has ended at the same position.
