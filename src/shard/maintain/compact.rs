@@ -333,7 +333,7 @@ impl Engine {
         mut running: Running<T>,
     ) -> Result<T> {
         loop {
-            background.set_debt(self.is_behind(owner));
+            background.set_debt(self.is_behind(owner, background));
             match either(&mut running, owner.retired.work.wait()).await {
                 Either::First(output) => {
                     // What the event stood for is still to be looked at.
