@@ -6,7 +6,7 @@
 //! writing one, and reads wait meanwhile. Blocks that are written over are
 //! neither freed nor allocated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::sync::Mutex;
@@ -76,17 +76,23 @@ impl Retired {
         self.changed.set();
     }
 
-    /// Files for new tables of about these lengths, as far as there are some: at
-    /// most an eighth longer, and no shorter than half of it.
-    pub(crate) fn lend(&self, lengths: impl Iterator<Item = u64>) -> Vec<Spare> {
+    /// Files for new tables in `dir` of about these lengths, as far as there are
+    /// some there: at most an eighth longer, and no shorter than half of it. What
+    /// went from one directory to another would have to be durable in both, and need
+    /// not be possible.
+    pub(crate) fn lend(&self, dir: &Path, lengths: impl Iterator<Item = u64>) -> Vec<Spare> {
         let mut lent = Vec::new();
         let files = &mut *self.files.lock();
         if files.are_needed {
             return lent;
         }
         for wanted in lengths {
-            let fits = |bytes: u64| bytes >= wanted / 2 && bytes <= wanted + wanted / 8;
-            let all = files.kept.iter().enumerate().filter(|(_, kept)| fits(kept.spare.bytes));
+            let fits = |spare: &Spare| {
+                let is_about_so_long =
+                    spare.bytes >= wanted / 2 && spare.bytes <= wanted + wanted / 8;
+                is_about_so_long && spare.path.parent() == Some(dir)
+            };
+            let all = files.kept.iter().enumerate().filter(|(_, kept)| fits(&kept.spare));
             // Of those that are alike the one that was used last.
             let Some((at, _)) = all.max_by_key(|(_, kept)| kept.spare.bytes) else { break };
             let Kept { spare, .. } = files.kept.remove(at);
@@ -171,8 +177,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn dir() -> &'static Path {
+        Path::new("shard")
+    }
+
     fn spare(number: u64, bytes: u64) -> Spare {
-        Spare { path: number.to_string().into(), bytes }
+        Spare { path: dir().join(number.to_string()), bytes }
     }
 
     #[test]
@@ -181,12 +191,13 @@ mod tests {
         for (number, bytes) in [(1, 40), (2, 100), (3, 101), (4, 113), (5, 60)] {
             retired.push(spare(number, bytes));
         }
-        let lent = retired.lend([100, 100, 100, 100].into_iter());
+        let lent = retired.lend(dir(), [100, 100, 100, 100].into_iter());
         assert_eq!(lent, [spare(3, 101), spare(2, 100), spare(5, 60)]);
         assert_eq!(retired.bytes(), 153);
         retired.give_back(lent);
         assert_eq!(retired.bytes(), 414);
-        assert_eq!(retired.lend([40].into_iter()), [spare(1, 40)]);
+        assert_eq!(retired.lend(Path::new("other"), [40].into_iter()), []);
+        assert_eq!(retired.lend(dir(), [40].into_iter()), [spare(1, 40)]);
     }
 
     #[test]
@@ -202,7 +213,7 @@ mod tests {
         assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(2, 100)), false));
         retired.push(spare(3, 100));
         retired.need_space();
-        assert_eq!(retired.lend([100].into_iter()), []);
+        assert_eq!(retired.lend(dir(), [100].into_iter()), []);
         assert_eq!(retired.due(4 * SECOND, 200), (Due::Goes(spare(3, 100)), true));
         assert!(retired.are_needed());
         assert_eq!(retired.due(4 * SECOND, 200), (Due::Nothing, false));

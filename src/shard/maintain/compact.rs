@@ -266,8 +266,11 @@ impl Engine {
         let shard = owner.shards[at];
         let limits = &self.limits.hierarchy;
         let plan = Arc::new(plan);
+        let dir = self.shard_dir(shard);
+        let full = plan.full_outputs(limits.table_bytes);
         let place = TablePlace {
-            dir: self.shard_dir(shard),
+            spares: owner.retired.lend(&dir, full).into(),
+            dir,
             db: self.db,
             shard,
             ids: self.new_file_ids(plan.outputs_max(limits.table_bytes)),
@@ -275,7 +278,6 @@ impl Engine {
             compression: plan.compression,
             table_bytes: limits.table_bytes,
             pins: Arc::clone(&self.pins),
-            spares: owner.retired.lend(plan.full_outputs(limits.table_bytes)).into(),
         };
         let (mut outputs, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.

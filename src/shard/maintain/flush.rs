@@ -104,8 +104,10 @@ impl Engine {
         let began_ns = io.now_ns();
         let bytes = oldest.memtable.used_bytes() as u64;
         let begin = || {
+            let dir = self.shard_dir(shard);
             let place = TablePlace {
-                dir: self.shard_dir(shard),
+                spares: owner.retired.lend(&dir, std::iter::once(bytes)).into(),
+                dir,
                 db: self.db,
                 shard,
                 ids: self.new_file_ids(1),
@@ -113,7 +115,6 @@ impl Engine {
                 compression: self.limits.hierarchy.compression[0],
                 table_bytes: u64::MAX,
                 pins: Arc::clone(&self.pins),
-                spares: owner.retired.lend(std::iter::once(bytes)).into(),
             };
             let to = place.clone();
             let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
