@@ -293,11 +293,7 @@ impl Engine {
             });
             let ended = self.as_it_should(owner, background, running).await;
             (outputs, changes) = match ended.and_then(|(made, _)| made) {
-                Ok(made) => {
-                    owner.retired.give_back(place.unused_spares());
-                    self.shard(shard).lock().counts.files_reused += place.files_reused();
-                    made
-                }
+                Ok(made) => made,
                 Err(error) => {
                     discard_all(io, &place).await;
                     return Err(error);
@@ -317,11 +313,16 @@ impl Engine {
         let installed =
             self.install(owner, shard, &plan, (&outputs, changes), &mut manifest, io).await;
         if let Err(error) = installed {
-            if manifest.poisoned().is_none() {
-                discard_all(io, &place).await;
+            match manifest.poisoned() {
+                // It may name what was made.
+                Some(_) => owner.retired.give_back(place.unused_spares()),
+                None => discard_all(io, &place).await,
             }
             return Err(error);
         }
+        // Not before: what is left behind by a failure goes, these files too.
+        owner.retired.give_back(place.unused_spares());
+        self.shard(shard).lock().counts.files_reused += place.files_reused();
         self.rewrite_if_long(owner, shard, &mut manifest, io).await;
         Ok(())
     }

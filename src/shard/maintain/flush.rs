@@ -130,7 +130,6 @@ impl Engine {
         let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
         let (table, changes) = match written.and_then(|(made, ..)| made) {
             Ok((table, changes)) => {
-                owner.retired.give_back(place.unused_spares());
                 if let Some(table) = &table {
                     owner.cache(table);
                 }
@@ -151,7 +150,10 @@ impl Engine {
         if let Err(error) = manifest.append(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
-                Some(cause) => owner.stream.poison(cause.clone()),
+                Some(cause) => {
+                    owner.stream.poison(cause.clone());
+                    owner.retired.give_back(place.unused_spares());
+                }
                 None => discard_all(io, &place).await,
             }
             return Err(error);
@@ -171,6 +173,8 @@ impl Engine {
             before
         };
         drop(before);
+        // Not before: what is left behind by a failure goes, this file too.
+        owner.retired.give_back(place.unused_spares());
         self.share_memory();
         owner.retired.work.set();
         self.rewrite_if_long(owner, shard, manifest, io).await;
