@@ -29,6 +29,7 @@ fn files_are_used_again_and_go_when_nobody_needs_them() {
     overwrite(&db, &mut model, &mut rng);
     let stats = db.stats();
     assert!(stats.files_reused > 10, "{} files", stats.files_reused);
+    // Writes have to pause for a second before the last are merged.
     sim.run_for(30_000_000_000);
     let stats = db.stats();
     assert_eq!(stats.spare_bytes, 0);
@@ -43,6 +44,25 @@ fn files_are_used_again_and_go_when_nobody_needs_them() {
     let db = Db::open("/db", options).expect("an opening");
     assert_eq!(files, db.stats().tables);
     assert_same(&db, &model);
+}
+
+#[test]
+fn whenever_it_is_closed_no_file_is_left_behind() {
+    for seed in 0..15 {
+        let sim = Sim::new(seed);
+        let (mut model, mut rng) = (Model::new(), Rng(seed));
+        let options = tiny(&sim).shards(2).owners(1).table_bytes(64 << 10);
+        let db = Db::open("/db", options.clone()).expect("an opening");
+        overwrite(&db, &mut model, &mut rng);
+        // In the middle of whatever it does by now.
+        sim.run_for(rng.below(20_000_000));
+        db.close().expect("a close");
+        let is_table = |path: &&Path| path.extension().is_some_and(|extension| extension == "sst");
+        let files = sim.paths().iter().map(AsRef::as_ref).filter(is_table).count() as u64;
+        let db = Db::open("/db", options).expect("an opening");
+        assert_eq!(files, db.stats().tables, "seed {seed}");
+        drop(db);
+    }
 }
 
 #[test]

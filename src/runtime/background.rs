@@ -31,6 +31,9 @@
 //! * What somebody waits for, and a starved worker does not let go of
 //!   ([`Running::is_away`]), may be begun anew: the first is dropped when it
 //!   comes back.
+//! * What nobody waits for gets a tenth of a core all the same: with a starved
+//!   worker it is the owner who does it, for a part of the time
+//!   ([`Patience`]).
 //!
 //! The worker looks at the handover before it parks, and unparking is
 //! remembered: no wake-up is lost, however late it comes to look.
@@ -39,7 +42,7 @@
 //! class) the owner does everything. On the simulated machine each background
 //! future is a task of the machine's.
 
-use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -50,6 +53,7 @@ use std::thread::{JoinHandle, Thread};
 use super::background_io::{Answer, BackgroundIo, Posting, Request};
 use super::closure::{Contained, Panicked};
 use super::handover::Handover;
+use super::patience::Patience;
 use super::worker::{self, EnterIdle};
 use super::{Budget, Budgeted, LocalIo, RuntimeCounters, Spawner, oneshot};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -97,8 +101,12 @@ struct Home {
 pub(crate) struct Shared {
     pub(super) to_owner: Handover<ToOwner>,
     pub(super) to_worker: Handover<Task>,
-    /// The worker is to give back what it has.
+    /// The worker is to give back what it has: the owner does it.
     pub(super) recalled: AtomicBool,
+    /// The same, as the worker is starved.
+    starved: AtomicBool,
+    /// How often the worker has come by to see what there is for it.
+    pub(super) looks: AtomicU64,
     /// The worker is to end.
     pub(super) ended: AtomicBool,
     /// Wakes the owner's task that drives background work.
@@ -260,6 +268,11 @@ impl Shared {
 
     /// Whether the worker is to let go of what it has.
     pub(super) fn is_recalled(&self) -> bool {
+        self.is_wanted() || self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Whether the owner is to do all of it, at once.
+    fn is_wanted(&self) -> bool {
         self.recalled.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed)
     }
 
@@ -291,6 +304,8 @@ impl Background {
             to_owner: Handover::new(),
             to_worker: Handover::new(),
             recalled: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             drives: OnceLock::new(),
             worker: OnceLock::new(),
@@ -307,7 +322,13 @@ impl Background {
         let io_counters = Arc::clone(io.counters());
         let inner = Arc::new(Inner { shared, io_counters, home: Mutex::new(home) });
         let budgeted = Budgeted::new(io, Arc::clone(&budget), Arc::clone(&counters));
-        let driver = Driver { inner: Arc::clone(&inner), io: budgeted, spawner: spawner.clone() };
+        let mut driver = Driver {
+            inner: Arc::clone(&inner),
+            patience: Patience::new(budgeted.now_ns()),
+            io: budgeted,
+            spawner: spawner.clone(),
+            timer: None,
+        };
         spawner.spawn("background", poll_fn(move |cx| driver.turn(cx)));
         Self { place: Place::Owner(inner), budget, counters }
     }
@@ -362,6 +383,16 @@ impl Background {
         }
     }
 
+    /// Whether the worker gets so little of the cores that the owner does a part of
+    /// its work.
+    pub(crate) fn is_starved(&self) -> bool {
+        match &self.place {
+            Place::Owner(inner) => inner.shared.starved.load(Ordering::Relaxed),
+            #[cfg(feature = "sim")]
+            Place::Sim(_) => false,
+        }
+    }
+
     /// `io`, used on the owner's thread, within the device's budget.
     pub(crate) fn budgeted<I: Io>(&self, io: &I) -> Budgeted<I> {
         Budgeted::new(io.clone(), Arc::clone(&self.budget), Arc::clone(&self.counters))
@@ -398,14 +429,21 @@ struct Driver {
     inner: Arc<Inner>,
     io: Budgeted<LocalIo>,
     spawner: Spawner,
+    patience: Patience,
+    /// Ends in time for the next look at what the worker does.
+    timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Driver {
     /// Does what there is to do, but polls one task at most.
-    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = &self.inner.shared;
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = Arc::clone(&self.inner.shared);
         let drives = shared.drives.get_or_init(|| cx.waker().clone());
         assert!(drives.will_wake(cx.waker()), "one task drives, and has one waker");
+        if self.patience.look(self.io.now_ns(), shared.looks.load(Ordering::Relaxed)) {
+            shared.unpark_worker();
+        }
+        shared.starved.store(self.patience.is_over(), Ordering::Relaxed);
         if shared.is_recalled() {
             // Those that the worker has not looked at.
             for task in shared.to_worker.take_all() {
@@ -425,21 +463,52 @@ impl Driver {
                 ToOwner::Worker(started) => self.inner.worker_started(started),
             }
         }
-        if self.inner.hand_over() {
-            return Poll::Pending;
+        if !self.inner.hand_over() {
+            self.poll_one(cx);
         }
-        if let Some(mut task) = self.inner.next_woken() {
-            shared.counters.owner_slice();
-            if task.poll() {
-                task.work.finish();
-            } else {
-                self.inner.home.lock().tasks.push_back(task);
-            }
-            if self.inner.has_woken() {
-                cx.waker().wake_by_ref();
-            }
-        }
+        self.patience.has_work(self.inner.is_any_away() && !shared.is_wanted());
+        self.watch(cx);
         Poll::Pending
+    }
+
+    /// Polls a task, if the owner is to do so now.
+    fn poll_one(&mut self, cx: &mut Context<'_>) {
+        let shared = &self.inner.shared;
+        let has_done_enough =
+            |patience: &Patience| patience.has_done_enough() && !shared.is_wanted();
+        if has_done_enough(&self.patience) {
+            return;
+        }
+        let Some(mut task) = self.inner.next_woken() else {
+            return;
+        };
+        shared.counters.owner_slice();
+        let began_ns = self.io.now_ns();
+        if task.poll() {
+            task.work.finish();
+        } else {
+            self.inner.home.lock().tasks.push_back(task);
+        }
+        self.patience.did(self.io.now_ns() - began_ns);
+        if self.inner.has_woken() && !has_done_enough(&self.patience) {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Sees to it that there is a turn when the next look at the worker is due.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        let Some(ns) = self.patience.look_in_ns(self.inner.has_woken()) else {
+            return;
+        };
+        let timer = self.timer.get_or_insert_with(|| {
+            let io = self.io.clone();
+            Box::pin(async move { io.sleep(ns).await })
+        });
+        // One that was set before may end too early: then the next is set.
+        if timer.as_mut().poll(cx).is_ready() {
+            self.timer = None;
+            cx.waker().wake_by_ref();
+        }
     }
 }
 
@@ -555,6 +624,10 @@ impl Inner {
         let mut home = self.home.lock();
         let at = home.tasks.iter().position(Task::is_woken)?;
         home.tasks.remove(at)
+    }
+
+    fn is_any_away(&self) -> bool {
+        !self.home.lock().away.is_empty()
     }
 
     fn has_woken(&self) -> bool {

@@ -41,6 +41,7 @@ mod mailbox;
 mod message;
 mod mutex;
 pub(crate) mod oneshot;
+mod patience;
 mod placement;
 mod preempt;
 mod remote;

@@ -67,6 +67,9 @@ pub(super) fn start(
 fn work(shared: &Arc<Shared>) {
     let clock = Blocking::new(Arc::default());
     loop {
+        // The only one that counts them.
+        let looks = shared.looks.load(Ordering::Relaxed);
+        shared.looks.store(looks + 1, Ordering::Relaxed);
         // What it does not poll now, its owner may take back.
         let mut tasks = shared.to_worker.take_all().into_iter();
         let task = tasks.next();

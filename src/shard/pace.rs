@@ -48,6 +48,9 @@ pub(crate) struct Pace {
     /// When the memtable became immutable that is flushed next, if a write did
     /// that.
     rotated_at_ns: Option<u64>,
+    /// Since when that is not left to the worker any more, and what share of the
+    /// mutable memtable was free by then, in percent.
+    pressed: Option<(u64, u64)>,
 }
 
 impl Pace {
@@ -70,6 +73,12 @@ impl Pace {
         self.rotated_at_ns.get_or_insert(now_ns);
     }
 
+    /// The flush that is going on, or the next, is not left to the worker any more:
+    /// so much of the mutable memtable is free, in percent.
+    pub(crate) fn pressed(&mut self, free_percent: u64, now_ns: u64) {
+        self.pressed.get_or_insert((now_ns, free_percent));
+    }
+
     /// A memtable of so many bytes was flushed, which began at `began_ns`. The
     /// time it had waited for its turn counts, too: the next has to.
     pub(crate) fn flushed(&mut self, bytes: u64, began_ns: u64, now_ns: u64) {
@@ -77,7 +86,18 @@ impl Pace {
         let since_ns = since_ns.max(self.flushed_at_ns);
         self.flushed_at_ns = now_ns;
         let took_ns = u128::from(now_ns.saturating_sub(since_ns).max(1));
-        let now = (u128::from(bytes) * 1_000_000_000 / took_ns) as u64;
+        let mut now = (u128::from(bytes) * 1_000_000_000 / took_ns) as u64;
+        // A worker that did not get on had its time for nothing, which the pace itself
+        // had given it: rates would fall from flush to flush. Writes may come as fast
+        // as fills what was free while the owner did it.
+        if let (Some((at_ns, free_percent)), Some(before)) =
+            (self.pressed.take(), self.flushed_per_s)
+        {
+            let free = u128::from(bytes) * u128::from(free_percent) / 100;
+            let took_ns = u128::from(now_ns.saturating_sub(at_ns).max(1));
+            let by_owner = u64::try_from(free * 1_000_000_000 / took_ns).unwrap_or(u64::MAX);
+            now = now.max(by_owner.min(before));
+        }
         self.flushed_per_s = Some(self.flushed_per_s.map_or(now, |before| before.midpoint(now)));
     }
 }
@@ -229,6 +249,23 @@ mod tests {
         pace.rotated(3_000_000_000);
         pace.flushed(1000, 4_500_000_000, 6_000_000_000);
         assert_eq!(pace.flushed_per_s, Some(625));
+    }
+
+    #[test]
+    fn a_starved_worker_does_not_set_the_pace() {
+        let mut pace = Pace::default();
+        pace.flushed(1000, 0, 1_000_000_000);
+        let mut now_ns = 1_000_000_000;
+        for _ in 0..100 {
+            // The worker gets nowhere until little is free; then the owner takes a second.
+            pace.rotated(now_ns);
+            let rate = pace.flushed_per_s.expect("it is known") / 100 * FLUSH_PERCENT;
+            now_ns += 750 * 1_000_000_000 / rate.max(1);
+            pace.pressed(25, now_ns);
+            now_ns += 1_000_000_000;
+            pace.flushed(1000, now_ns - 1_000_000_000, now_ns);
+        }
+        assert!(pace.flushed_per_s >= Some(250), "{:?} a second", pace.flushed_per_s);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) pace: Pace,
     /// Writers that wait for room in the memtable.
     stalled: Waiters,
+    /// Since they were woken last, a write found none.
+    has_stalled: bool,
     /// Counts the times that stalled writers were woken.
     rooms: u64,
     pub(crate) counts: ShardCounts,
@@ -96,8 +98,9 @@ pub(crate) enum Admission {
     /// It may: the memtable was rotated for it, and is to be flushed; or it is
     /// about to be full while another one still has to be.
     Flush,
-    /// Wait with [`Shard::room`] and this number, then ask again.
-    Stalled(u64),
+    /// Wait with [`Shard::room`] and this number, then ask again. The first who has
+    /// to tells the owner.
+    Stalled { seen: u64, is_first: bool },
     /// Wait for so many nanoseconds, then ask again, without a bound to the
     /// pace.
     Paced(u64),
@@ -142,6 +145,7 @@ impl Shard {
         let stalled = {
             let mut state = self.lock();
             state.rooms += 1;
+            state.has_stalled = false;
             state.stalled.take_all()
         };
         stalled.wake();
@@ -183,6 +187,7 @@ impl State {
             closed: false,
             pace: Pace::default(),
             stalled: Waiters::default(),
+            has_stalled: false,
             rooms: 0,
             counts: ShardCounts::default(),
         }
@@ -217,10 +222,11 @@ impl State {
             self.mutable.used_bytes() + bytes > memtable_bytes || self.mutable.has_many_ranges();
         if self.mutable.is_empty() || !is_full {
             let is_pressing = |bytes| self.is_pressing(bytes, memtable_bytes, limits);
-            return Ok(match is_pressing(bytes) && !is_pressing(0) {
-                true => Admission::Flush,
-                false => Admission::Granted,
-            });
+            if !is_pressing(bytes) || is_pressing(0) {
+                return Ok(Admission::Granted);
+            }
+            self.pace.pressed(100 - PRESSING_PERCENT as u64, now_ns());
+            return Ok(Admission::Flush);
         }
         let has_too_many_tables = self.has_too_many_tables(limits);
         if self.inserting == 0 && self.view.frozen.len() < limits.frozen_max && !has_too_many_tables
@@ -237,14 +243,17 @@ impl State {
             return Err(error.context("tables cannot be merged"));
         }
         self.counts.stalls += 1;
-        Ok(Admission::Stalled(self.rooms))
+        let is_first = !std::mem::replace(&mut self.has_stalled, true);
+        Ok(Admission::Stalled { seen: self.rooms, is_first })
     }
 
     /// Whether the mutable memtable, with so many bytes more, has little room
-    /// left, and cannot become immutable before another one is flushed.
+    /// left, and cannot become immutable before another one is flushed. It has
+    /// none for a write that waits already, however long that is.
     pub(crate) fn is_pressing(&self, bytes: usize, memtable_bytes: usize, limits: &Limits) -> bool {
-        self.view.frozen.len() >= limits.frozen_max
-            && self.mutable.used_bytes() + bytes > memtable_bytes / 100 * PRESSING_PERCENT
+        let is_nearly_full =
+            self.mutable.used_bytes() + bytes > memtable_bytes / 100 * PRESSING_PERCENT;
+        self.view.frozen.len() >= limits.frozen_max && (is_nearly_full || self.has_stalled)
     }
 
     /// The number to wait with, see [`Shard::room`].
@@ -315,7 +324,7 @@ mod tests {
         state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         state.inserting = 1;
         let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
-        assert!(matches!(admitted, Admission::Stalled(_)));
+        assert!(matches!(admitted, Admission::Stalled { .. }));
         state.inserting = 0;
         let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
         assert!(matches!(admitted, Admission::Flush));
@@ -323,6 +332,25 @@ mod tests {
             state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
             Ok(Admission::Granted)
         ));
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_presses() {
+        let arenas = ArenaPool::new(1 << 20);
+        let limits = Limits { frozen_max: 1, ..limits() };
+        let mut state = State::new(View::default(), 0, &arenas);
+        state.mutable.insert(b"a", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
+        let admit = |state: &mut State, bytes| {
+            state.admit(bytes, 4096, &limits, &arenas, &|| 0, true).expect("open")
+        };
+        assert!(matches!(admit(&mut state, 100), Admission::Flush));
+        state.mutable.insert(b"b", Tag::new(2, Kind::Put), Payload::Inline(&[7; 1000]));
+        assert!(matches!(admit(&mut state, 100), Admission::Granted));
+        assert!(!state.is_pressing(0, 4096, &limits));
+        // There is room, but not for this.
+        assert!(matches!(admit(&mut state, 3500), Admission::Stalled { is_first: true, .. }));
+        assert!(state.is_pressing(0, 4096, &limits));
+        assert!(matches!(admit(&mut state, 3500), Admission::Stalled { is_first: false, .. }));
     }
 
     #[test]
@@ -356,7 +384,7 @@ mod tests {
         }
         assert!(matches!(
             state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
-            Ok(Admission::Stalled(_))
+            Ok(Admission::Stalled { .. })
         ));
         state.flush_error = Some(Error::closed());
         assert!(state.admit(100, 4096, &limits(), &arenas, &|| 0, true).is_err());

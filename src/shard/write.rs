@@ -390,7 +390,8 @@ impl Engine {
                     writing.is_paced = true;
                     return Ok(Locked::Over(Staged::Paced(ns)));
                 }
-                Admission::Stalled(seen) => {
+                Admission::Stalled { seen, is_first } => {
+                    wakes.flush |= is_first;
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {
                         Some(cause) => Err(Error::poisoned(&cause)),

@@ -6,7 +6,7 @@
 //! writing one, and reads wait meanwhile. Blocks that are written over are
 //! neither freed nor allocated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::sync::Mutex;
@@ -43,6 +43,8 @@ struct Files {
     unfit: Vec<PathBuf>,
     /// The disk is full: all are to go, at once.
     are_needed: bool,
+    /// How many bytes there were when one had to go, if one still has to.
+    bytes_before: Option<u64>,
 }
 
 struct Kept {
@@ -54,8 +56,9 @@ struct Kept {
 /// What is to be done about the files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// This one goes.
-    Goes(Spare),
+    /// This one goes; at once if there is hurry, or else as slowly as is good for
+    /// others.
+    Goes { spare: Spare, in_hurry: bool },
     /// Look again after so many nanoseconds, unless something changes.
     Later(u64),
     /// There are none.
@@ -76,17 +79,23 @@ impl Retired {
         self.changed.set();
     }
 
-    /// Files for new tables of about these lengths, as far as there are some: at
-    /// most an eighth longer, and no shorter than half of it.
-    pub(crate) fn lend(&self, lengths: impl Iterator<Item = u64>) -> Vec<Spare> {
+    /// Files for new tables in `dir` of about these lengths, as far as there are
+    /// some there: at most an eighth longer, and no shorter than half of it. What
+    /// went from one directory to another would have to be durable in both, and need
+    /// not be possible.
+    pub(crate) fn lend(&self, dir: &Path, lengths: impl Iterator<Item = u64>) -> Vec<Spare> {
         let mut lent = Vec::new();
         let files = &mut *self.files.lock();
         if files.are_needed {
             return lent;
         }
         for wanted in lengths {
-            let fits = |bytes: u64| bytes >= wanted / 2 && bytes <= wanted + wanted / 8;
-            let all = files.kept.iter().enumerate().filter(|(_, kept)| fits(kept.spare.bytes));
+            let fits = |spare: &Spare| {
+                let is_about_so_long =
+                    spare.bytes >= wanted / 2 && spare.bytes <= wanted + wanted / 8;
+                is_about_so_long && spare.path.parent() == Some(dir)
+            };
+            let all = files.kept.iter().enumerate().filter(|(_, kept)| fits(&kept.spare));
             // Of those that are alike the one that was used last.
             let Some((at, _)) = all.max_by_key(|(_, kept)| kept.spare.bytes) else { break };
             let Kept { spare, .. } = files.kept.remove(at);
@@ -124,11 +133,12 @@ impl Retired {
     }
 
     /// What is to be done at this time, if at most so many bytes may wait to be
-    /// used; and whether there are new files.
+    /// used; and whether there are new files. There is hurry when it is twice as
+    /// many, and they do not become fewer: files come faster than they go slowly.
     pub(crate) fn due(&self, now_ns: u64, bytes_max: u64) -> (Due, bool) {
         let files = &mut *self.files.lock();
         if let Some(path) = files.unfit.pop() {
-            return (Due::Goes(Spare { path, bytes: 0 }), true);
+            return (Due::Goes { spare: Spare { path, bytes: 0 }, in_hurry: false }, true);
         }
         let mut has_new = false;
         for kept in &mut files.kept {
@@ -145,11 +155,15 @@ impl Retired {
             }
             Some(oldest) if !goes(&oldest) => Due::Later(SPARE_NS - age_ns(oldest)),
             Some(_) => {
+                let before = files.bytes_before.replace(files.bytes);
+                let grows = before.is_some_and(|before| files.bytes >= before);
+                let in_hurry = files.are_needed || (grows && files.bytes / 2 > bytes_max);
                 let Kept { spare, .. } = files.kept.remove(0);
                 files.bytes -= spare.bytes;
-                Due::Goes(spare)
+                return (Due::Goes { spare, in_hurry }, has_new);
             }
         };
+        files.bytes_before = None;
         (due, has_new)
     }
 
@@ -171,8 +185,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn dir() -> &'static Path {
+        Path::new("shard")
+    }
+
     fn spare(number: u64, bytes: u64) -> Spare {
-        Spare { path: number.to_string().into(), bytes }
+        Spare { path: dir().join(number.to_string()), bytes }
     }
 
     #[test]
@@ -181,37 +199,56 @@ mod tests {
         for (number, bytes) in [(1, 40), (2, 100), (3, 101), (4, 113), (5, 60)] {
             retired.push(spare(number, bytes));
         }
-        let lent = retired.lend([100, 100, 100, 100].into_iter());
+        let lent = retired.lend(dir(), [100, 100, 100, 100].into_iter());
         assert_eq!(lent, [spare(3, 101), spare(2, 100), spare(5, 60)]);
         assert_eq!(retired.bytes(), 153);
         retired.give_back(lent);
         assert_eq!(retired.bytes(), 414);
-        assert_eq!(retired.lend([40].into_iter()), [spare(1, 40)]);
+        assert_eq!(retired.lend(Path::new("other"), [40].into_iter()), []);
+        assert_eq!(retired.lend(dir(), [40].into_iter()), [spare(1, 40)]);
+    }
+
+    #[test]
+    fn files_that_come_faster_than_they_go_have_them_go_at_once() {
+        let retired = Retired::default();
+        let goes = |number, in_hurry| Due::Goes { spare: spare(number, 100), in_hurry };
+        (1..=9).for_each(|number| retired.push(spare(number, 100)));
+        // There are many, and they become fewer.
+        assert_eq!(retired.due(0, 100), (goes(1, false), true));
+        assert_eq!(retired.due(0, 100), (goes(2, false), false));
+        // No more.
+        (10..=12).for_each(|number| retired.push(spare(number, 100)));
+        assert_eq!(retired.due(0, 100), (goes(3, true), true));
+        assert_eq!(retired.due(0, 100), (goes(4, false), false));
+        // There are as many as may be, about.
+        (13..=15).for_each(|number| retired.push(spare(number, 100)));
+        assert_eq!(retired.due(0, 600), (goes(5, false), true));
     }
 
     #[test]
     fn files_go_when_they_are_old_or_too_many_or_space_is_needed() {
         let retired = Retired::default();
+        let goes = |number, in_hurry| Due::Goes { spare: spare(number, 100), in_hurry };
         assert_eq!(retired.due(0, 0), (Due::Nothing, false));
         retired.push(spare(1, 100));
         assert_eq!(retired.due(SECOND, 200), (Due::Later(SPARE_NS), true));
         retired.push(spare(2, 100));
         assert_eq!(retired.due(2 * SECOND, 200), (Due::Later(SPARE_NS - SECOND), true));
-        assert_eq!(retired.due(2 * SECOND, 199), (Due::Goes(spare(1, 100)), false));
-        assert_eq!(retired.due(2 * SECOND + SPARE_NS - 1, 200), (Due::Later(1), false));
-        let late = 2 * SECOND + SPARE_NS;
-        assert_eq!(retired.due(late, 200), (Due::Goes(spare(2, 100)), false));
+        assert_eq!(retired.due(2 * SECOND, 199), (goes(1, false), false));
+        let old_ns = 2 * SECOND + SPARE_NS;
+        assert_eq!(retired.due(old_ns - 1, 200), (Due::Later(1), false));
+        assert_eq!(retired.due(old_ns, 200), (goes(2, false), false));
         retired.push(spare(3, 100));
         retired.need_space();
-        assert_eq!(retired.lend([100].into_iter()), []);
-        assert_eq!(retired.due(late, 200), (Due::Goes(spare(3, 100)), true));
+        assert_eq!(retired.lend(dir(), [100].into_iter()), []);
+        assert_eq!(retired.due(old_ns, 200), (goes(3, true), true));
         assert!(retired.are_needed());
-        assert_eq!(retired.due(late, 200), (Due::Nothing, false));
+        assert_eq!(retired.due(old_ns, 200), (Due::Nothing, false));
         assert!(!retired.are_needed());
         retired.push_unfit("bad".into());
         assert_eq!(
-            retired.due(late, 200),
-            (Due::Goes(Spare { path: "bad".into(), bytes: 0 }), true)
+            retired.due(old_ns, 200),
+            (Due::Goes { spare: Spare { path: "bad".into(), bytes: 0 }, in_hurry: false }, true)
         );
     }
 }

@@ -105,7 +105,10 @@ impl Tree {
             table_bytes: plan.map_or(u64::MAX, |_| self.hierarchy.table_bytes),
             pins: Arc::clone(&self.pins),
             // Longer and shorter ones than what comes of it.
-            spares: self.retired.lend((0..tables).map(|i| 1 << (12 + (first + i) % 4))).into(),
+            spares: self
+                .retired
+                .lend(Path::new("/db"), (0..tables).map(|i| 1 << (12 + (first + i) % 4)))
+                .into(),
         }
     }
 

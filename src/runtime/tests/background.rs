@@ -367,6 +367,44 @@ fn it_is_known_whether_a_worker_lets_go() {
     });
 }
 
+#[test]
+fn what_a_starved_worker_does_not_do_the_owner_does() {
+    for kind in KINDS {
+        run(kind, enter_idle_class, |background| async move {
+            let (stuck, frees) = (Arc::new(Event::default()), Arc::new(AtomicU32::new(0)));
+            let (gets_stuck, freed) = (Arc::clone(&stuck), Arc::clone(&frees));
+            let starved = background.run("test", |_| async move {
+                until_on(Place::Worker).await;
+                gets_stuck.set();
+                while freed.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                slice_end().await;
+                Ok(())
+            });
+            stuck.wait().await;
+            // Nothing is behind: this is left to the worker, which does not come by.
+            let work = background.run("test", |_| async move {
+                for _ in 0..1000 {
+                    assert_eq!(place(), Place::Owner);
+                    yield_now().await;
+                }
+                Ok(())
+            });
+            work.await.unwrap();
+            assert!(starved.is_away());
+            frees.store(1, Ordering::SeqCst);
+            starved.await.unwrap();
+            // It gets work again when it is heard of.
+            let work = background.run("test", |_| async move {
+                until_on(Place::Worker).await;
+                Ok(())
+            });
+            work.await.unwrap();
+        });
+    }
+}
+
 thread_local! {
     static ON_WORKER: RefCell<Option<Dropped>> = const { RefCell::new(None) };
 }

@@ -27,6 +27,7 @@ impl Engine {
         for owner in &self.owners {
             poll_fn(|cx| owner.stream.poll_settled(cx)).await;
         }
+        self.reclaim_all(io).await;
         finished?;
         // All they hold is durable in segments now, and the root manifest says
         // so: on tmpfs they would take memory for as long as nobody opens.

@@ -266,8 +266,11 @@ impl Engine {
         let shard = owner.shards[at];
         let limits = &self.limits.hierarchy;
         let plan = Arc::new(plan);
+        let dir = self.shard_dir(shard);
+        let full = plan.full_outputs(limits.table_bytes);
         let place = TablePlace {
-            dir: self.shard_dir(shard),
+            spares: owner.retired.lend(&dir, full).into(),
+            dir,
             db: self.db,
             shard,
             ids: self.new_file_ids(plan.outputs_max(limits.table_bytes)),
@@ -275,7 +278,6 @@ impl Engine {
             compression: plan.compression,
             table_bytes: limits.table_bytes,
             pins: Arc::clone(&self.pins),
-            spares: owner.retired.lend(plan.full_outputs(limits.table_bytes)).into(),
         };
         let (mut outputs, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.
@@ -291,11 +293,7 @@ impl Engine {
             });
             let ended = self.as_it_should(owner, background, running).await;
             (outputs, changes) = match ended.and_then(|(made, _)| made) {
-                Ok(made) => {
-                    owner.retired.give_back(place.unused_spares());
-                    self.shard(shard).lock().counts.files_reused += place.files_reused();
-                    made
-                }
+                Ok(made) => made,
                 Err(error) => {
                     discard_all(io, &place).await;
                     return Err(error);
@@ -315,11 +313,16 @@ impl Engine {
         let installed =
             self.install(owner, shard, &plan, (&outputs, changes), &mut manifest, io).await;
         if let Err(error) = installed {
-            if manifest.poisoned().is_none() {
-                discard_all(io, &place).await;
+            match manifest.poisoned() {
+                // It may name what was made.
+                Some(_) => owner.retired.give_back(place.unused_spares()),
+                None => discard_all(io, &place).await,
             }
             return Err(error);
         }
+        // Not before: what is left behind by a failure goes, these files too.
+        owner.retired.give_back(place.unused_spares());
+        self.shard(shard).lock().counts.files_reused += place.files_reused();
         self.rewrite_if_long(owner, shard, &mut manifest, io).await;
         Ok(())
     }
@@ -333,7 +336,7 @@ impl Engine {
         mut running: Running<T>,
     ) -> Result<T> {
         loop {
-            background.set_debt(self.is_behind(owner));
+            background.set_debt(self.is_behind(owner, background));
             match either(&mut running, owner.retired.work.wait()).await {
                 Either::First(output) => {
                     // What the event stood for is still to be looked at.

@@ -25,6 +25,9 @@ const IN_FLIGHT_NS: u64 = 1_000_000;
 /// worker is starved. Usually it is some tens of microseconds.
 const RECALL_NS: u64 = 5_000_000;
 
+/// How often it is looked whether the worker gets on with a flush.
+const LOOK_NS: u64 = 100_000_000;
+
 impl Engine {
     pub(super) async fn flush_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
         let owner = &self.owners[number];
@@ -101,8 +104,10 @@ impl Engine {
         let began_ns = io.now_ns();
         let bytes = oldest.memtable.used_bytes() as u64;
         let begin = || {
+            let dir = self.shard_dir(shard);
             let place = TablePlace {
-                dir: self.shard_dir(shard),
+                spares: owner.retired.lend(&dir, std::iter::once(bytes)).into(),
+                dir,
                 db: self.db,
                 shard,
                 ids: self.new_file_ids(1),
@@ -110,7 +115,6 @@ impl Engine {
                 compression: self.limits.hierarchy.compression[0],
                 table_bytes: u64::MAX,
                 pins: Arc::clone(&self.pins),
-                spares: owner.retired.lend(std::iter::once(bytes)).into(),
             };
             let to = place.clone();
             let (frozen, hasher) = (Arc::clone(oldest), self.hasher.clone());
@@ -126,7 +130,6 @@ impl Engine {
         let (place, written) = self.as_fast_as_needed(owner, background, io, begin).await;
         let (table, changes) = match written.and_then(|(made, ..)| made) {
             Ok((table, changes)) => {
-                owner.retired.give_back(place.unused_spares());
                 if let Some(table) = &table {
                     owner.cache(table);
                 }
@@ -147,7 +150,10 @@ impl Engine {
         if let Err(error) = manifest.append(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
-                Some(cause) => owner.stream.poison(cause.clone()),
+                Some(cause) => {
+                    owner.stream.poison(cause.clone());
+                    owner.retired.give_back(place.unused_spares());
+                }
                 None => discard_all(io, &place).await,
             }
             return Err(error);
@@ -167,6 +173,8 @@ impl Engine {
             before
         };
         drop(before);
+        // Not before: what is left behind by a failure goes, this file too.
+        owner.retired.give_back(place.unused_spares());
         self.share_memory();
         owner.retired.work.set();
         self.rewrite_if_long(owner, shard, manifest, io).await;
@@ -187,11 +195,15 @@ impl Engine {
         let mut attempts = vec![begin()];
         let mut has_looked_again = false;
         let (at, output) = loop {
-            let is_behind = self.is_behind(owner);
+            let is_behind = self.is_behind(owner, background);
             background.set_debt(is_behind);
             let mut changed = pin!(owner.flush_work.wait());
             let is_recalled = is_behind && attempts.len() == 1 && attempts[0].1.is_away();
-            let mut patience = pin!(is_recalled.then(|| io.sleep(RECALL_NS)));
+            let patience_ns = match is_recalled {
+                true => Some(RECALL_NS),
+                false => (!is_behind).then_some(LOOK_NS),
+            };
+            let mut patience = pin!(patience_ns.map(|ns| io.sleep(ns)));
             let happened = poll_fn(|cx| {
                 for (at, (_, attempt)) in attempts.iter_mut().enumerate() {
                     if let Poll::Ready(output) = Pin::new(attempt).poll(cx) {
@@ -208,7 +220,9 @@ impl Engine {
             match happened.await {
                 Happened::Ended(at, output) => break (at, output),
                 Happened::Changed => has_looked_again = true,
-                Happened::NotLetGo if attempts[0].1.is_away() => attempts.push(begin()),
+                Happened::NotLetGo if is_recalled && attempts[0].1.is_away() => {
+                    attempts.push(begin());
+                }
                 Happened::NotLetGo => {}
             }
         };
@@ -225,11 +239,14 @@ impl Engine {
     }
 
     /// Whether somebody waits for background work, or soon will.
-    pub(super) fn is_behind(&self, owner: &Owner) -> bool {
+    pub(super) fn is_behind(&self, owner: &Owner, background: &Background) -> bool {
         let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
+        let is_starved = background.is_starved();
         let is_shard_behind = |&id: &ShardId| {
             let state = self.shard(id).lock();
-            state.is_pressing(0, memtable_bytes, &self.limits)
+            // The pace would be what a starved worker can do.
+            (is_starved && state.view.frozen.len() >= self.limits.frozen_max)
+                || state.is_pressing(0, memtable_bytes, &self.limits)
                 || state.view.levels.level(0).len() >= self.limits.newest_tables_behind
                 || state.flushed_seq() < state.flush_wanted
         };
@@ -290,7 +307,8 @@ enum Happened<T> {
     Ended(usize, Result<T>),
     /// There may be more to flush, or less hurry.
     Changed,
-    /// The work should have come back by now.
+    /// The work should have come back by now; or it is worth a look whether the
+    /// worker gets on.
     NotLetGo,
 }
 

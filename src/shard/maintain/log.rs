@@ -65,6 +65,7 @@ impl Engine {
                 match self.make_map(owner, io, ahead).await {
                     Ok(map) => stream.provide_map(map),
                     Err(error) => {
+                        self.note_failure(&error);
                         if map_after_ns == 0 {
                             tracing::warn!(
                                 %error,

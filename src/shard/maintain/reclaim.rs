@@ -14,8 +14,10 @@ use crate::wal::discard;
 /// nothing else meanwhile, about a millisecond for so much on a slow one.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// After each step come so many times its length without one.
+/// After each step come so many times its length without one; but no more than
+/// this, or where syncs take long, files would be there for hours.
 const STEP_PAUSES: u64 = 3;
+const PAUSE_NS_MAX: u64 = 10_000_000;
 
 impl Engine {
     pub(super) async fn reclaim_job<I: Io>(&self, number: usize, io: &I) {
@@ -27,15 +29,27 @@ impl Engine {
                 self.owners.iter().for_each(|owner| owner.retired.work.set());
             }
             match due {
-                Due::Goes(spare) => remove_slowly(owner, io, &spare).await,
+                Due::Goes { spare, in_hurry } => {
+                    if !in_hurry {
+                        cut_slowly(owner, io, &spare).await;
+                    }
+                    discard(io, &spare.path).await;
+                }
                 Due::Later(ns) => {
                     first_of(owner.retired.changed.wait(), io.sleep(ns)).await;
                 }
                 Due::Nothing => owner.retired.changed.wait().await,
             }
         }
-        for path in owner.retired.take_all() {
-            discard(io, &path).await;
+    }
+
+    /// Removes all that is left, once the owners have ended: what they did last may
+    /// have left files, too.
+    pub(super) async fn reclaim_all<I: Io>(&self, io: &I) {
+        for owner in &self.owners {
+            for path in owner.retired.take_all() {
+                discard(io, &path).await;
+            }
         }
     }
 
@@ -58,27 +72,33 @@ impl Engine {
     }
 }
 
-/// Removes a file in steps, unless there is hurry.
-async fn remove_slowly<I: Io>(owner: &Owner, io: &I, spare: &Spare) {
+/// Cuts a file that is to go, step by step, unless there is hurry.
+async fn cut_slowly<I: Io>(owner: &Owner, io: &I, spare: &Spare) {
     if spare.bytes > STEP_BYTES
-        && let Err(error) = cut_slowly(owner, io, spare).await
+        && let Err(error) = cut_steps(owner, io, spare).await
     {
         tracing::debug!(%error, "the rest of a file goes at once");
     }
-    discard(io, &spare.path).await;
 }
 
-async fn cut_slowly<I: Io>(owner: &Owner, io: &I, spare: &Spare) -> Result<()> {
+async fn cut_steps<I: Io>(owner: &Owner, io: &I, spare: &Spare) -> Result<()> {
     // Not what somebody keeps under another name.
     let file = io.open(&spare.path, OpenMode::Reuse).await?;
     let mut left = io.len(&file).await?;
-    while left > STEP_BYTES && !owner.is_stopping() && !owner.retired.are_needed() {
+    let in_hurry = || owner.is_stopping() || owner.retired.are_needed();
+    while left > STEP_BYTES && !in_hurry() {
         let began_ns = io.now_ns();
         left -= STEP_BYTES;
         io.cut(&file, left).await?;
         // What was cut off is free when that is durable.
         io.sync(&file).await?;
-        io.sleep(STEP_PAUSES * (io.now_ns() - began_ns)).await;
+        let ended_ns = io.now_ns();
+        let goes_on_ns = ended_ns + (STEP_PAUSES * (ended_ns - began_ns)).min(PAUSE_NS_MAX);
+        let mut now_ns = ended_ns;
+        while now_ns < goes_on_ns && !in_hurry() {
+            first_of(owner.retired.changed.wait(), io.sleep(goes_on_ns - now_ns)).await;
+            now_ns = io.now_ns();
+        }
     }
     Ok(())
 }
