@@ -94,6 +94,7 @@ pub struct Memtable {
     arena: Arena,
     tree: Tree,
     entries: u32,
+    light: u32,
     seq_range: Option<(SeqNo, SeqNo)>,
     /// Shared with scans: who changes them while one goes on changes a copy.
     ranges: Arc<RangeTombstones>,
@@ -107,6 +108,7 @@ impl Memtable {
             arena: Arena::default(),
             tree: Tree::default(),
             entries: 0,
+            light: 0,
             seq_range: None,
             ranges: Arc::default(),
         }
@@ -132,6 +134,7 @@ impl Memtable {
             let address = self.arena.push(&self.pool, key, tag, value);
             self.tree.insert(&self.pool, &self.arena, address, key, tag);
             self.entries += 1;
+            self.light += u32::from(matches!(tag.kind(), Some(Kind::Delete | Kind::Indirect)));
         }
         self.seq_range = Some(match self.seq_range {
             None => (seq, seq),
@@ -164,6 +167,12 @@ impl Memtable {
     /// while a scan holds them, the next one is added to a copy.
     pub(crate) fn has_many_ranges(&self) -> bool {
         self.ranges.len() >= RANGES_MAX || self.ranges.numbers() >= RANGE_NUMBERS_MAX
+    }
+
+    /// How many entries hide more than they take themselves: tombstones, and
+    /// references to long values.
+    pub(crate) fn light_entries(&self) -> u32 {
+        self.light
     }
 
     /// The range tombstones.

@@ -10,8 +10,10 @@ use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
-use crate::runtime::{Background, Either, either, first_of};
+use crate::lsm::{GARBAGE_SHARE, Strategy};
+use crate::runtime::{Background, first_of};
 use crate::shard::engine::{Engine, Owner};
+use crate::shard::state::Shard;
 use crate::wal::{
     Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
 };
@@ -23,6 +25,12 @@ const FREE_SEGMENTS_MIN: usize = 2;
 
 /// A stream that is idle for so long keeps no more than that.
 const FREE_SEGMENTS_NS: u64 = 10_000_000_000;
+
+/// Writes have paused when there were none for so long.
+const PAUSE_NS: u64 = 1_000_000_000;
+
+/// Less than this is not worth a table.
+const HIDDEN_BYTES_MIN: u64 = 64 << 10;
 
 impl Engine {
     pub(super) async fn log_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
@@ -80,13 +88,20 @@ impl Engine {
             }
             if failed {
                 first_of(stream.work.wait(), io.sleep(self.limits.retry_ns)).await;
-            } else if look.is_idle && free.segments.len() > FREE_SEGMENTS_MIN {
-                match either(stream.work.wait(), io.sleep(FREE_SEGMENTS_NS)).await {
-                    Either::First(()) => {}
-                    Either::Second(()) => free.most_live = 0,
-                }
             } else if look.is_idle {
-                stream.work.wait().await;
+                let has_many = free.segments.len() > FREE_SEGMENTS_MIN;
+                if has_many && idle_ns >= FREE_SEGMENTS_NS {
+                    free.most_live = 0;
+                    continue;
+                }
+                let free_ns = has_many.then(|| FREE_SEGMENTS_NS - idle_ns);
+                let flush_ns = self.flush_what_hides(owner, idle_ns);
+                match free_ns.into_iter().chain(flush_ns).min() {
+                    Some(rest_ns) => {
+                        first_of(stream.work.wait(), io.sleep(rest_ns)).await;
+                    }
+                    None => stream.work.wait().await,
+                }
             } else if idle_ns >= self.limits.idle_ns && look.wants_mark {
                 if let Err(error) = self.write_mark(number, io, Spare::FromOwner).await {
                     // The stream is poisoned now, and said so.
@@ -298,6 +313,53 @@ struct FreeSegments {
     /// How many the stream needed at once, since it was idle for long. So many are
     /// kept all told.
     most_live: usize,
+}
+
+impl Engine {
+    /// When writes have paused: has the memtables flushed without which much of
+    /// what is in tables and value files could go. How long until then, if there
+    /// is such a memtable.
+    fn flush_what_hides(&self, owner: &Owner, idle_ns: u64) -> Option<u64> {
+        for &id in &owner.shards {
+            if !self.hides_much(self.shard(id)) {
+                continue;
+            }
+            if idle_ns < PAUSE_NS {
+                return Some(PAUSE_NS - idle_ns);
+            }
+            let mut state = self.shard(id).lock();
+            let has_room = state.view.frozen.len() < self.limits.frozen_max;
+            if has_room && state.inserting == 0 && !state.mutable.is_empty() {
+                state.rotate(&self.arenas);
+                drop(state);
+                owner.flush_work.set();
+            }
+        }
+        None
+    }
+
+    /// Whether the shard's mutable memtable hides more of what is older than
+    /// compaction leaves there, by estimate: each of its deletes and references
+    /// may hide an entry of average length, in a table or in the memtable itself.
+    /// What else it has takes as much as it hides, and is bounded by that.
+    fn hides_much(&self, shard: &Shard) -> bool {
+        let (hidden, view) = {
+            let state = shard.lock();
+            (u64::from(state.mutable.light_entries()), Arc::clone(&state.view))
+        };
+        let is_kept = matches!(self.limits.hierarchy.strategy, Strategy::Fifo { .. });
+        if hidden == 0 || is_kept {
+            return false;
+        }
+        let (mut bytes, mut entries) = (shard.values.counts().bytes, hidden);
+        for (_, member) in view.levels.tables() {
+            bytes += member.meta().file_bytes;
+            entries += member.meta().entries;
+        }
+        let hidden_bytes = u128::from(bytes) * u128::from(hidden);
+        hidden.saturating_mul(GARBAGE_SHARE) > entries
+            && hidden_bytes >= u128::from(HIDDEN_BYTES_MIN) * u128::from(entries)
+    }
 }
 
 /// Since when a stream has ended at the same position.

@@ -1,0 +1,66 @@
+//! Writes pause, and nobody asks for a flush or a compaction: the space of what
+//! was deleted and overwritten comes back all the same, although what hides it
+//! would fit into memory.
+
+use std::time::{Duration, Instant};
+
+use ourodb::{Db, Durability, IoBackend, Options, Stats};
+
+fn open(dir: &tempfile::TempDir) -> Db {
+    let options = Options::default()
+        .io(IoBackend::Blocking)
+        .durability(Durability::ProcessSafe)
+        .memory(32 << 20)
+        .shards(1)
+        .owners(1);
+    Db::open(dir.path(), options).expect("open")
+}
+
+/// Waits as long as it takes, unless it hangs.
+fn wait_until(db: &Db, is_so: impl Fn(&Stats) -> bool) {
+    let start = Instant::now();
+    while !is_so(&db.stats()) {
+        assert!(start.elapsed() < Duration::from_secs(300), "{}", db.stats());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn put_all(db: &Db, keys: u32, value: &[u8]) {
+    for i in 0..keys {
+        db.put(&i.to_be_bytes(), value).wait().expect("a put");
+    }
+}
+
+#[test]
+fn deletes_that_fit_into_memory_free_what_they_hide() {
+    const KEYS: u32 = 4000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(&dir);
+    put_all(&db, KEYS, &[1; 1000]);
+    db.flush().wait().expect("a flush");
+    let before = db.stats();
+    assert_eq!(before.levels.iter().map(|level| level.entries).sum::<u64>(), u64::from(KEYS));
+    for i in 0..KEYS / 2 {
+        db.delete(&i.to_be_bytes()).wait().expect("a delete");
+    }
+    wait_until(&db, |stats| stats.table_bytes < before.table_bytes * 55 / 100);
+    assert_eq!(db.scan(..).iter().count(), KEYS as usize / 2);
+    db.close().expect("a close");
+}
+
+#[test]
+fn long_values_that_were_overwritten_in_memory_go() {
+    const KEYS: u32 = 20;
+    const VALUE_BYTES: usize = 100_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(&dir);
+    for round in 0..4 {
+        put_all(&db, KEYS, &[round; VALUE_BYTES]);
+    }
+    let live = u64::from(KEYS) * VALUE_BYTES as u64;
+    wait_until(&db, |stats| stats.value_bytes < live * 112 / 100);
+    for row in db.scan(..).iter() {
+        assert_eq!(*row.expect("a row").1, [3; VALUE_BYTES]);
+    }
+    db.close().expect("a close");
+}
