@@ -18,7 +18,7 @@ mod tests;
 mod view;
 
 pub(crate) use compaction::{
-    GARBAGE_SHARE, Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick, pick_within,
+    Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick, pick_within,
 };
 pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
 pub(crate) use flush::write_table;

@@ -204,7 +204,7 @@ impl Garbage {
 
 /// Of the bytes of a shard, or the entries of a table, one in so many may be
 /// garbage when writes have paused.
-pub(crate) const GARBAGE_SHARE: u64 = 64;
+const GARBAGE_SHARE: u64 = 64;
 
 /// What a table with nothing older below it keeps for snapshots that are gone,
 /// as a number of entries.

@@ -10,7 +10,7 @@ use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
-use crate::lsm::{GARBAGE_SHARE, Strategy};
+use crate::lsm::Strategy;
 use crate::runtime::{Background, first_of};
 use crate::shard::engine::{Engine, Owner};
 use crate::shard::state::Shard;
@@ -28,6 +28,11 @@ const FREE_SEGMENTS_NS: u64 = 10_000_000_000;
 
 /// Writes have paused when there were none for so long.
 const PAUSE_NS: u64 = 1_000_000_000;
+
+/// A memtable hides much if that is more than one entry in so many: less than
+/// compaction leaves of garbage when writes pause (1/64), since three of four
+/// entries may be garbage before it has begun, and nobody looks again after it.
+const HIDDEN_SHARE: u64 = 256;
 
 /// Less than this is not worth a table.
 const HIDDEN_BYTES_MIN: u64 = 64 << 10;
@@ -338,8 +343,8 @@ impl Engine {
         None
     }
 
-    /// Whether the shard's mutable memtable hides more of what is older than
-    /// compaction leaves there, by estimate: each of its deletes and references
+    /// Whether the shard's mutable memtable hides much of what is older, by
+    /// estimate: each of its deletes and references
     /// may hide an entry of average length, in a table or in the memtable itself.
     /// What else it has takes as much as it hides, and is bounded by that.
     fn hides_much(&self, shard: &Shard) -> bool {
@@ -357,7 +362,7 @@ impl Engine {
             entries += member.meta().entries;
         }
         let hidden_bytes = u128::from(bytes) * u128::from(hidden);
-        hidden.saturating_mul(GARBAGE_SHARE) > entries
+        hidden.saturating_mul(HIDDEN_SHARE) > entries
             && hidden_bytes >= u128::from(HIDDEN_BYTES_MIN) * u128::from(entries)
     }
 }

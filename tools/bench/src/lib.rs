@@ -20,8 +20,9 @@
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
 //!   [`soak`], [`failure`], [`program`].
 //!
-//! A library so that tests and examples can reach the parts, and `tools/compare`
-//! can drive other engines with them; other programs have no use for it.
+//! A library so that tests and examples can reach the parts, `tools/compare` can
+//! drive other engines with them, and `tools/crash` makes its data and reads sizes
+//! as they do; other programs have no use for it.
 
 pub mod alarm;
 pub mod asynchronous;

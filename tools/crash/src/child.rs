@@ -29,6 +29,11 @@ impl Pipe {
     pub(crate) fn new(output: ChildStdout, patience: Duration) -> Self {
         Self { output, deadline: Instant::now() + patience }
     }
+
+    /// Gives up after `patience` from now on.
+    pub(crate) fn renew(&mut self, patience: Duration) {
+        self.deadline = Instant::now() + patience;
+    }
 }
 
 impl Child {
@@ -64,7 +69,7 @@ impl Child {
     /// Waits up to `wait` for records, and appends what has come, which may end
     /// within one. None when the worker has closed its end.
     pub(crate) fn read(&mut self, records: &mut Vec<u8>, wait: Duration) -> io::Result<Option<()>> {
-        self.pipe.deadline = Instant::now() + wait;
+        self.pipe.renew(wait);
         let mut bytes = [0; 4096];
         match self.pipe.read(&mut bytes) {
             Ok(0) => Ok(None),
@@ -95,7 +100,7 @@ impl Child {
 
     /// Waits for the end of a worker that was told to close.
     pub(crate) fn wait_for_close(&mut self, patience: Duration) -> io::Result<ExitStatus> {
-        self.pipe.deadline = Instant::now() + patience;
+        self.pipe.renew(patience);
         let mut byte = [0];
         match self.pipe.read(&mut byte)? {
             0 => self.wait(),

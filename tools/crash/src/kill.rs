@@ -89,9 +89,15 @@ enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let code = if error.kind() == io::ErrorKind::StorageFull { 5 } else { 7 };
-        Self::Obstacle { code, what: error.to_string() }
+        let (code, what) = obstacle(&error);
+        Self::Obstacle { code, what }
     }
+}
+
+/// The exit code of a run that cannot go on, and what to say.
+pub(crate) fn obstacle(error: &io::Error) -> (u8, String) {
+    let code = if error.kind() == io::ErrorKind::StorageFull { 5 } else { 7 };
+    (code, error.to_string())
 }
 
 /// Runs the loop, says what came out, and returns the exit code.

@@ -57,7 +57,7 @@ const CASES: [(&str, Case); 9] = [
 pub(crate) fn run(arguments: &Arguments) -> u8 {
     if !rustix::process::geteuid().is_root() {
         eprintln!("ouro-crash: limits mounts file systems and needs root; run it with sudo");
-        return 2;
+        return 6;
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {

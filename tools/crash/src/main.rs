@@ -10,7 +10,11 @@
 //!
 //! `limits` brings about what only root can: it mounts file systems (`mounts`)
 //! and starts processes that are to cope with them (`limited`).
+//!
+//! `space` is about bounds: it starts a process with much data in a `cgroup` with
+//! little memory, and measures what both take.
 
+mod cgroup;
 mod child;
 mod durability;
 mod kill;
@@ -23,6 +27,7 @@ mod report;
 mod script;
 mod settle;
 mod setup;
+mod space;
 mod worker;
 
 use std::fmt;
@@ -34,10 +39,10 @@ use serde::Serialize;
 
 /// Crash tests of OuroDB on real processes and file systems
 ///
-/// Exit codes: 0 nothing was lost; 1 a failure, with a `replay:` line or the
-/// name of the case that failed; 2 usage, also a case that needs root;
-/// 4 locked; 5 no space left; 6 unsupported here; 7 any other failure, also too
-/// few kills with writes in flight; 130 Ctrl-C.
+/// Exit codes: 0 nothing was lost, and no bound missed; 1 a failure, with a
+/// `replay:` line or the name of the case that failed; 2 usage; 3 corruption;
+/// 4 locked; 5 no space left; 6 unsupported here, also without root what needs
+/// it; 7 any other failure, also too few kills with writes in flight; 130 Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "ouro-crash", version)]
 struct Cli {
@@ -54,12 +59,19 @@ enum Command {
     /// Open databases where the machine forbids something: no O_DIRECT, a full
     /// disk, little locked memory, another user's files. Needs root
     Limits(limits::Arguments),
+    /// Load, overwrite and half delete a database much larger than its memory
+    /// budget, in a memory cgroup that kills what goes beyond it; check what it
+    /// holds, what it takes on the disk, and its memory. Needs root
+    Space(space::Arguments),
     /// The process that is killed
     #[command(hide = true)]
     Worker(worker::Arguments),
     /// The process that meets a limit
     #[command(hide = true)]
     Limited(limited::Arguments),
+    /// The process with little memory
+    #[command(hide = true)]
+    SpaceWorker(space::worker::Arguments),
 }
 
 /// How the engine reaches its files.
@@ -96,6 +108,8 @@ fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
         Command::Limited(arguments) => limited::run(&arguments),
+        Command::Space(arguments) => space::run(&arguments),
+        Command::SpaceWorker(arguments) => space::worker::run(&arguments),
     };
     ExitCode::from(code)
 }

@@ -21,6 +21,11 @@ impl Mount {
         Self::new(point, &["-t", kind, "-o", "size=64m", "none"])
     }
 
+    /// The hierarchy of cgroups of this kind that has the memory controller.
+    pub(crate) fn cgroups(kind: &str, options: &str, point: &Path) -> Result<Self, String> {
+        Self::new(point, &["-t", kind, "-o", options, "none"])
+    }
+
     /// ext4 of `size_mib` on a loop device, which stores it in `image`.
     pub(crate) fn ext4(image: &Path, size_mib: u64, point: &Path) -> Result<Self, String> {
         let file = std::fs::File::create(image).map_err(|error| error.to_string())?;

@@ -95,21 +95,23 @@ impl Failure {
     /// Says on stderr what failed, and returns the exit code for it.
     fn report(&self) -> u8 {
         let (message, code) = match self {
-            Self::Engine(error) => {
-                let code = match error.kind() {
-                    ErrorKind::Corruption => 3,
-                    ErrorKind::Locked => 4,
-                    ErrorKind::NoSpace => 5,
-                    ErrorKind::Unsupported => 6,
-                    _ => 7,
-                };
-                (error.to_string(), code)
-            }
+            Self::Engine(error) => (error.to_string(), exit_code(error)),
             Self::Inconsistent(what) => (what.clone(), 1),
             Self::Pipe(error) => (format!("the parent is gone: {error}"), 7),
         };
         eprintln!("ouro-crash worker: {message}");
         code
+    }
+}
+
+/// The exit code of a process that an error of the engine ends.
+pub(crate) fn exit_code(error: &ourodb::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Corruption => 3,
+        ErrorKind::Locked => 4,
+        ErrorKind::NoSpace => 5,
+        ErrorKind::Unsupported => 6,
+        _ => 7,
     }
 }
 
