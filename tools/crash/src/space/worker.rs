@@ -202,7 +202,9 @@ fn by_all(
 /// the disk.
 fn settle(db: &Db, arguments: &Arguments) -> Outcome {
     let start = Instant::now();
-    let is_busy = |stats: &Stats| stats.immutable_memtables > 0 || stats.compaction_debt_bytes > 0;
+    let is_busy = |stats: &Stats| {
+        stats.immutable_memtables + stats.compaction_debt_bytes + stats.spare_bytes > 0
+    };
     let (mut last, mut since) = (Usage::of(&arguments.dir)?, start);
     while since.elapsed() < CALM {
         if start.elapsed() > SETTLE_MAX {
