@@ -147,7 +147,8 @@ impl Engine {
         let made = table.as_ref().map(|table| table.meta().clone());
         edits.extend(made.iter().map(|meta| Edit::Table { level: 0, meta: meta.clone() }));
         edits.push(Edit::Flushed { seq });
-        if let Err(error) = manifest.append(io, &edits).await {
+        // Log goes: an opening that did not find this edit would miss it.
+        if let Err(error) = manifest.append_witnessed(io, &edits).await {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
                 Some(cause) => {

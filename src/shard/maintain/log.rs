@@ -265,7 +265,8 @@ impl Engine {
             old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
         }) {
             let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
-            self.append_root(&mut root, io, &[edit]).await?;
+            // Files go: an opening that did not find this edit would miss them.
+            self.append_root_witnessed(&mut root, io, &[edit]).await?;
             for path in root.old_streams.swap_remove(at).paths {
                 discard(io, &path).await;
             }
