@@ -258,9 +258,9 @@ impl Frames {
         };
         let count = (HUGE_PAGE_BYTES / UNIT).min(self.count() - grown);
         let start = self.address(grown as u32 + 1).as_ptr().cast();
+        let (bytes, advice) = (count * UNIT, Advice::LinuxPopulateWrite);
         // SAFETY: the range is within the mapping, and what it holds stays.
-        let populated =
-            unsafe { rustix::mm::madvise(start, count * UNIT, Advice::LinuxPopulateWrite) };
+        let populated = unsafe { rustix::mm::madvise(start, bytes, advice) };
         if let Err(errno) = populated {
             // They get it when they are used.
             tracing::debug!(%errno, "the block cache does not grow ahead of its use");
@@ -356,9 +356,9 @@ impl Frames {
 /// Has the processor fetch a cache line, where it is told so.
 #[inline]
 fn prefetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch changes nothing that a program can see, and faults at no
     // address.
-    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
     }

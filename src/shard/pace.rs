@@ -2,7 +2,7 @@
 //!
 //! Without it writers would fill a memtable at full speed, then stand still
 //! until one is flushed, and so on. So, while all immutable memtables a shard
-//! may have are there, writes come in as fast as the last ones were flushed;
+//! may have are there, writes come in at two thirds of the rate of the last flushes;
 //! and the more tables wait on level 0 to be merged, the slower. Who writes too
 //! fast takes the next free moment and waits for it, each a little, instead of
 //! some very long.

@@ -110,9 +110,12 @@ impl Retired {
         if spares.is_empty() {
             return;
         }
-        let files = &mut *self.files.lock();
-        files.bytes += spares.iter().map(|spare| spare.bytes).sum::<u64>();
-        files.kept.extend(spares.into_iter().map(|spare| Kept { spare, since_ns: None }));
+        {
+            let files = &mut *self.files.lock();
+            files.bytes += spares.iter().map(|spare| spare.bytes).sum::<u64>();
+            files.kept.extend(spares.into_iter().map(|spare| Kept { spare, since_ns: None }));
+        }
+        // To wake somebody may take a system call: not under the lock.
         self.changed.set();
     }
 
