@@ -1,19 +1,22 @@
-//! Writes pause, and nobody asks for a flush or a compaction: the space of what
-//! was deleted and overwritten comes back all the same, although what hides it
-//! would fit into memory.
+//! Nobody asks for a flush or a compaction: the space of what was deleted and
+//! overwritten comes back all the same when writes pause, although what hides it
+//! would fit into memory; and that of long values while they go on.
 
 use std::time::{Duration, Instant};
 
 use ourodb::{Db, Durability, IoBackend, Options, Stats};
 
-fn open(dir: &tempfile::TempDir) -> Db {
-    let options = Options::default()
+fn options() -> Options {
+    Options::default()
         .io(IoBackend::Blocking)
         .durability(Durability::ProcessSafe)
         .memory(32 << 20)
         .shards(1)
-        .owners(1);
-    Db::open(dir.path(), options).expect("open")
+        .owners(1)
+}
+
+fn open(dir: &tempfile::TempDir) -> Db {
+    Db::open(dir.path(), options()).expect("open")
 }
 
 /// Waits as long as it takes, unless it hangs.
@@ -62,5 +65,25 @@ fn long_values_that_were_overwritten_in_memory_go() {
     for row in db.scan(..).iter() {
         assert_eq!(*row.expect("a row").1, [3; VALUE_BYTES]);
     }
+    db.close().expect("a close");
+}
+
+#[test]
+fn long_values_that_are_overwritten_without_a_pause_do_not_pile_up() {
+    const KEYS: u32 = 4;
+    const VALUE_BYTES: usize = 1 << 20;
+    const MEMTABLE_BYTES: usize = 1 << 20;
+    const ROUNDS: u8 = 60;
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = options().memtable_bytes(MEMTABLE_BYTES);
+    let db = Db::open(dir.path(), options).expect("open");
+    let mut most = 0;
+    for round in 0..ROUNDS {
+        put_all(&db, KEYS, &[round; VALUE_BYTES]);
+        most = most.max(db.stats().value_bytes);
+    }
+    // What a few memtables and the tables of level 0 refer to; of 240 MiB.
+    let bound = 15 * 8 * MEMTABLE_BYTES as u64;
+    assert!(most < bound, "{most} bytes in value files");
     db.close().expect("a close");
 }

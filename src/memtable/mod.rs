@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SeqNo, Tag};
+use crate::format::value::Reference;
 
 use arena::Arena;
 pub use pool::ArenaPool;
@@ -95,6 +96,7 @@ pub struct Memtable {
     tree: Tree,
     entries: u32,
     light: u32,
+    referenced_bytes: u64,
     seq_range: Option<(SeqNo, SeqNo)>,
     /// Shared with scans: who changes them while one goes on changes a copy.
     ranges: Arc<RangeTombstones>,
@@ -109,6 +111,7 @@ impl Memtable {
             tree: Tree::default(),
             entries: 0,
             light: 0,
+            referenced_bytes: 0,
             seq_range: None,
             ranges: Arc::default(),
         }
@@ -131,10 +134,18 @@ impl Memtable {
             };
             Arc::make_mut(&mut self.ranges).insert(key, end, seq);
         } else {
+            match (tag.kind(), &value) {
+                (Some(Kind::Delete), _) => self.light += 1,
+                (Some(Kind::Indirect), Payload::Inline(reference)) => {
+                    self.light += 1;
+                    let len = Reference::decode(reference).map_or(0, |reference| reference.len);
+                    self.referenced_bytes += len as u64;
+                }
+                _ => {}
+            }
             let address = self.arena.push(&self.pool, key, tag, value);
             self.tree.insert(&self.pool, &self.arena, address, key, tag);
             self.entries += 1;
-            self.light += u32::from(matches!(tag.kind(), Some(Kind::Delete | Kind::Indirect)));
         }
         self.seq_range = Some(match self.seq_range {
             None => (seq, seq),
@@ -173,6 +184,12 @@ impl Memtable {
     /// references to long values.
     pub(crate) fn light_entries(&self) -> u32 {
         self.light
+    }
+
+    /// The bytes of the long values that its entries refer to, overwritten ones
+    /// included.
+    pub(crate) fn referenced_bytes(&self) -> u64 {
+        self.referenced_bytes
     }
 
     /// The range tombstones.

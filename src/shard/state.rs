@@ -22,6 +22,12 @@ use crate::value::ValueFiles;
 /// that get what others leave of the cores.
 const PRESSING_PERCENT: usize = 75;
 
+/// A memtable may refer to so many times the bytes of long values that it may
+/// have itself. Those of them that were overwritten take space until it is
+/// flushed, and it has room for tens of gigabytes; a flush of a few references
+/// costs next to nothing.
+const REFERENCED_TIMES: u64 = 8;
+
 /// One shard of the keyspace.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
@@ -218,8 +224,9 @@ impl State {
                 return Ok(Admission::Paced(wait_ns));
             }
         }
-        let is_full =
-            self.mutable.used_bytes() + bytes > memtable_bytes || self.mutable.has_many_ranges();
+        let is_full = self.mutable.used_bytes() + bytes > memtable_bytes
+            || self.mutable.has_many_ranges()
+            || self.mutable.referenced_bytes() / REFERENCED_TIMES > memtable_bytes as u64;
         if self.mutable.is_empty() || !is_full {
             let is_pressing = |bytes| self.is_pressing(bytes, memtable_bytes, limits);
             if !is_pressing(bytes) || is_pressing(0) {
