@@ -52,6 +52,20 @@ fn deletes_that_fit_into_memory_free_what_they_hide() {
 }
 
 #[test]
+fn a_range_deletion_that_fits_into_memory_frees_what_it_hides() {
+    const KEYS: u32 = 4000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(&dir);
+    put_all(&db, KEYS, &[1; 1000]);
+    db.flush().wait().expect("a flush");
+    let before = db.stats();
+    db.delete_range(..&(KEYS / 2).to_be_bytes()[..]).wait().expect("a range deletion");
+    wait_until(&db, |stats| stats.table_bytes < before.table_bytes * 55 / 100);
+    assert_eq!(db.scan(..).iter().count(), KEYS as usize / 2);
+    db.close().expect("a close");
+}
+
+#[test]
 fn long_values_that_were_overwritten_in_memory_go() {
     const KEYS: u32 = 20;
     const VALUE_BYTES: usize = 100_000;

@@ -346,22 +346,26 @@ impl Engine {
 
     /// Whether the shard's mutable memtable hides much of what is older, by
     /// estimate: each of its deletes and references
-    /// may hide an entry of average length, in a table or in the memtable itself.
+    /// may hide an entry of average length, in a table or in the memtable itself,
+    /// and a range tombstone all there is.
     /// What else it has takes as much as it hides, and is bounded by that.
     fn hides_much(&self, shard: &Shard) -> bool {
-        let (hidden, view) = {
+        let (light, has_ranges, view) = {
             let state = shard.lock();
-            (u64::from(state.mutable.light_entries()), Arc::clone(&state.view))
+            let mutable = &state.mutable;
+            let light = u64::from(mutable.light_entries());
+            (light, !mutable.ranges().is_empty(), Arc::clone(&state.view))
         };
         let is_kept = matches!(self.limits.hierarchy.strategy, Strategy::Fifo { .. });
-        if hidden == 0 || is_kept {
+        if is_kept || (light == 0 && !has_ranges) {
             return false;
         }
-        let (mut bytes, mut entries) = (shard.values.counts().bytes, hidden);
+        let (mut bytes, mut entries) = (shard.values.counts().bytes, light);
         for (_, member) in view.levels.tables() {
             bytes += member.meta().file_bytes;
             entries += member.meta().entries;
         }
+        let hidden = if has_ranges { entries } else { light };
         let hidden_bytes = u128::from(bytes) * u128::from(hidden);
         hidden.saturating_mul(HIDDEN_SHARE) > entries
             && hidden_bytes >= u128::from(HIDDEN_BYTES_MIN) * u128::from(entries)
