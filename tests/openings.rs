@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Model, assert_same, tiny};
-use ourodb::sim::Sim;
+use ourodb::sim::{Faults, Sim};
 use ourodb::{Db, Durability, Options};
 
 fn count(sim: &Sim, extension: &str) -> usize {
@@ -51,6 +51,36 @@ fn short_sessions_do_not_pile_up_log() {
     }
     assert_same(&open(), &model);
     sim.kill();
+}
+
+/// Openings on a nearly full disk take no more of it each time: the log of the one
+/// before goes first.
+#[test]
+fn openings_on_a_nearly_full_disk_do_not_fill_it() {
+    let sim = Sim::new(1);
+    let options = || tiny(&sim).shards(2).owners(2).wal_segment_bytes(64 << 10);
+    let open = || Db::open("/db", options());
+    let used = |sim: &Sim| {
+        let bytes = |path: &std::path::PathBuf| sim.file_bytes(path).map_or(0, |b| b.len() as u64);
+        sim.paths().iter().map(bytes).sum::<u64>()
+    };
+    let db = open().expect("an opening");
+    db.put(b"key", b"value").wait().expect("a put");
+    db.close().expect("a close");
+    // Removed files take their space while somebody has them open.
+    drop(db);
+    let mut most = 0;
+    for i in 0..20 {
+        if i == 10 {
+            // There is room for one more segment, and an opening makes two.
+            sim.set_faults(Faults::default().disk_bytes_max(most + (64 << 10)));
+        }
+        let db = open().unwrap_or_else(|error| panic!("opening {i}: {error}"));
+        assert!(db.get(b"key").wait().expect("a get").is_some());
+        most = most.max(used(&sim));
+        db.close().expect("a close");
+        most = most.max(used(&sim));
+    }
 }
 
 /// Each segment that is freed leaves an edit in the root manifest.

@@ -70,7 +70,8 @@ fn data_far_beyond_the_share_of_filters_and_indexes() {
     let mut before = db.stats();
     drop(db);
     let [all, some, none] = [MEMORY, MEMORY * 24 / 100, 0].map(|pinned_bytes| {
-        let db = Db::open("/db", options(&sim).pinned_bytes(pinned_bytes)).unwrap();
+        let options = options(&sim).memory(4 * MEMORY).pinned_bytes(pinned_bytes);
+        let db = Db::open("/db", options).unwrap();
         let mut stats = db.stats();
         stats.device_reads -= before.device_reads;
         stats.device_read_bytes -= before.device_read_bytes;

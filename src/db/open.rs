@@ -13,7 +13,7 @@ use crate::db::backend::{Backend, OwnerKind, OwnerThread, Owners, wait_on};
 use crate::db::options::{Derived, IoBackend, Options};
 use crate::io::blocking::Blocking;
 use crate::io::{BufferPool, File, Io, IoCounters};
-use crate::manifest::IDENTITY;
+use crate::manifest::{IDENTITY, Identity};
 use crate::memtable::ArenaPool;
 #[cfg(feature = "sim")]
 use crate::runtime::Mailbox;
@@ -117,6 +117,7 @@ fn open_locked(
     io: &Blocking,
     lock: &File,
 ) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, (Vec<Remote>, Vec<Arc<RuntimeCounters>>))> {
+    let derived = derived.for_shards(block_on(shards_there(io, dir)));
     // Before anything is written: a machine that forbids io_uring refuses here.
     let pools: Vec<Arc<BufferPool>> =
         (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS)).collect();
@@ -171,6 +172,7 @@ fn open_simulated(
 ) -> Result<Inner> {
     let sim = &sim.process();
     let lock = sim.block_on(take_lock(sim, dir, options))?;
+    let derived = derived.for_shards(sim.block_on(shards_there(sim, dir)));
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
     let opening = opening(dir, options, derived, pools.collect())?;
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
@@ -200,6 +202,12 @@ fn opening(
         value_pool: BufferPool::new(PIECE_BYTES, derived.value_buffers()),
         map_dir: options.map_dir_text()?,
     })
+}
+
+/// The shards of the database that is in the directory. None is for recovery to
+/// create, or to judge.
+async fn shards_there<I: Io>(io: &I, dir: &Path) -> Option<usize> {
+    Identity::load(io, dir).await.ok().map(|identity| identity.shards)
 }
 
 /// Creates the directory if that is wanted, and locks it.

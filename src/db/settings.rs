@@ -37,26 +37,27 @@ pub struct Settings {
     /// At which length a shard's memtable is flushed, as long as filters and
     /// indexes keep within their share of the memory.
     pub memtable_bytes: usize,
-    /// Immutable memtables a shard may have before its writers wait. Fixed.
+    /// Immutable memtables a shard may have before its writers wait.
     pub immutable_memtables_max: usize,
     /// Block caches of all owners.
     pub cache_bytes: usize,
     /// What filters and indexes may take for good.
     pub pinned_bytes: u64,
     /// What they may take before memtables get smaller; `None` when the length of
-    /// memtables was set. Follows from the memory.
+    /// memtables was set.
     pub pinned_bytes_free: Option<u64>,
     /// Caches of all owners for filters and indexes that do not stay in memory.
-    /// Follows from the memory.
     pub partition_cache_bytes: usize,
+    /// What compactions of all owners may read ahead.
+    pub compaction_read_bytes: usize,
     /// The largest log segment.
     pub wal_segment_bytes: u64,
     /// The log that each owner may keep before memtables are flushed to free
-    /// it; it bounds the time to open. Follows from the memory.
+    /// it; it bounds the time to open.
     pub wal_bytes_max: u64,
-    /// The mapping of each owner's log. Follows from the memory.
+    /// The mapping of each owner's log.
     pub wal_map_bytes: u64,
-    /// The longest value. Follows from the memory.
+    /// The longest value.
     pub value_bytes_max: usize,
     /// Which tables are merged.
     pub compaction: Compaction,
@@ -71,7 +72,6 @@ pub struct Settings {
     /// [`Options::compression_from`](crate::Options::compression_from).
     pub compression: Vec<Compression>,
     /// Tables on level 0 of a shard beyond which writers are slowed down.
-    /// Follows from the kind of compaction.
     pub level_0_tables_slow: usize,
     /// Those at which they wait.
     pub level_0_tables_max: usize,
@@ -94,6 +94,7 @@ impl Settings {
             pinned_bytes: limits.pins.bytes_max,
             pinned_bytes_free: limits.pinned_bytes_free,
             partition_cache_bytes: limits.partition_cache_bytes * owners,
+            compaction_read_bytes: limits.compaction_read_bytes * owners,
             wal_segment_bytes: engine.owners[0].maker.sizes.max_bytes,
             wal_bytes_max: limits.wal_bytes_max,
             wal_map_bytes: u64::from(limits.map.slot_bytes) * u64::from(limits.map.slots),
@@ -131,6 +132,7 @@ impl fmt::Display for Settings {
             None => writeln!(f, "pinned_bytes_free: all")?,
         }
         writeln!(f, "partition_cache_bytes: {}", self.partition_cache_bytes)?;
+        writeln!(f, "compaction_read_bytes: {}", self.compaction_read_bytes)?;
         writeln!(f, "wal_segment_bytes: {}", self.wal_segment_bytes)?;
         writeln!(f, "wal_bytes_max: {}", self.wal_bytes_max)?;
         writeln!(f, "wal_map_bytes: {}", self.wal_map_bytes)?;

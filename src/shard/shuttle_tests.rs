@@ -49,7 +49,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         dir: Path::new("/db").to_owned(),
         create: true,
         shards: SHARDS,
-        limits: Box::new(move |_| limits),
+        limits: Box::new(move |_| Ok(limits)),
         segments: SegmentSizes { first_bytes: SEGMENT_BYTES, max_bytes: SEGMENT_BYTES },
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],

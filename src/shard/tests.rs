@@ -53,7 +53,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         dir: dir.to_owned(),
         create: true,
         shards,
-        limits: Box::new(move |_| limits),
+        limits: Box::new(move |_| Ok(limits)),
         segments: SegmentSizes { first_bytes: segment_bytes, max_bytes: segment_bytes },
         pool: BufferPool::new(64 << 10, 1),
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
@@ -430,8 +430,8 @@ fn every_writer_gets_on() {
 fn followers_that_keep_coming_do_not_put_off_the_sync() {
     let sim = Sim::new(1);
     let mut opening = opening(Path::new("/db"), 1, 1 << 20);
-    let limits = (opening.limits)(1);
-    opening.limits = Box::new(move |_| Limits { memtable_bytes: 1 << 20, ..limits });
+    let limits = (opening.limits)(1).expect("possible");
+    opening.limits = Box::new(move |_| Ok(Limits { memtable_bytes: 1 << 20, ..limits }));
     let engine = engine_from(&sim, opening);
     start_owner(&sim, &engine);
     sim.run_for(10 * MS);

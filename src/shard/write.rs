@@ -152,7 +152,10 @@ impl Engine {
         if value.len() > max {
             let advice = match max {
                 VALUE_BYTES_MAX => ": ",
-                _ => ", a quarter of the memory budget: raise Options::memory (--memory), or ",
+                _ => {
+                    " (Options::value_bytes_max, a quarter of the memory budget by default): raise \
+                     that or Options::memory (--memory), or "
+                }
             };
             return Err(Error::invalid(format!(
                 "a value of {} bytes; the longest allowed has {max}{advice}split it over several \

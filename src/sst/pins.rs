@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::base::sync::tally::{AtomicU64, Ordering};
 
 /// What open tables may take before partitions are not pinned any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PinLimits {
     /// Bytes of all tables.
     pub(crate) bytes_max: u64,

@@ -89,3 +89,26 @@ fn compacted() -> (Sim, Model) {
 fn the_tables_that_a_compaction_removed() {
     assert!(flip_each_unit_of_manifests(compacted) >= 5);
 }
+
+/// Openings that end at once leave so much log that the next one flushes it. That is
+/// the last thing that the manifest of the shard was told, and the log is gone.
+fn flushed_by_an_opening() -> (Sim, Model) {
+    let sim = Sim::new(7);
+    let mut model = Model::new();
+    // One stream each.
+    for round in 0..18 {
+        let db = Db::open(DIR, options(&sim).shards(1).owners(1)).expect("open");
+        if round < 17 {
+            write(&db, &mut model, round..round + 1, round, Durability::Durable);
+        } else {
+            assert_eq!(db.stats().tables, 1);
+        }
+        sim.kill();
+    }
+    (sim, model)
+}
+
+#[test]
+fn the_tables_that_an_opening_flushed() {
+    assert!(flip_each_unit_of_manifests(flushed_by_an_opening) >= 2);
+}

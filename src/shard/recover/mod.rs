@@ -19,6 +19,7 @@ mod shards;
 mod streams;
 
 pub(super) use shards::{Stated, TABLE_SUFFIX, check_seq};
+use streams::list_map_dir;
 pub(super) use streams::{KnownStream, RootState};
 
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ pub(crate) struct Opening {
     /// Shards of a database that is created.
     pub(crate) shards: usize,
     /// The bounds to work within, for a number of shards.
-    pub(crate) limits: Box<dyn Fn(usize) -> Limits + Send + Sync>,
+    pub(crate) limits: Box<dyn Fn(usize) -> Result<Limits> + Send + Sync>,
     pub(crate) segments: SegmentSizes,
     /// Buffers for the recovery itself.
     pub(crate) pool: Arc<BufferPool>,
@@ -97,7 +98,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         },
     };
     let epoch = next_epoch(last_epoch, dir)?;
-    let limits = (opening.limits)(identity.shards);
+    let limits = (opening.limits)(identity.shards)?;
     // More owners than shards would have nothing to do.
     let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
     let caches = make_caches(limits.cache_bytes, owner_count)?;
@@ -151,6 +152,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         recovery.make_manifests(&mut shards, &new_id).await?;
     }
     let old_streams = recovery.replay(&streams, &ends, &mut shards, &new_id).await?;
+    // Who has its files open keeps the space of those that go.
+    drop(streams);
 
     // Every shard is whole again: now things may go, before the segments take
     // their space.
@@ -158,6 +161,16 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         recovery.find_orphans(shard, &mut orphans).await?;
     }
     remove_orphans(io, orphans.iter()).await;
+    let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
+        let flushed = |shard: ShardId| shards[usize::from(shard)].state.flushed_seq();
+        old.needed.iter().any(|&(shard, seq)| flushed(shard) < seq)
+    });
+    if !done.is_empty() {
+        let freed = done.iter().map(|old| Edit::StreamFreed { stream: old.key });
+        // An opening that did not find these edits would miss the files.
+        root.append_witnessed(io, &freed.collect::<Vec<_>>()).await?;
+        remove_orphans(io, done.iter().flat_map(|old| &old.paths)).await;
+    }
 
     let mut starts = Vec::with_capacity(owner_count);
     let mut made = Vec::with_capacity(owner_count);
@@ -171,21 +184,24 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             pool: Arc::clone(&opening.owner_pools[number]),
         };
         let first = maker.create(io, new_id(), 0, None).await;
-        let first = first.map_err(|error| error.context("cannot open the database"))?;
+        let first = first.map_err(|error| {
+            let bytes = opening.segments.first_bytes;
+            let what = format!(
+                "cannot open the database, which takes {bytes} bytes for the log of each of \
+                 {owner_count} owners"
+            );
+            error.context(&what)
+        })?;
         let stream = Stream::new(identity.db, key, limits.group_bytes_max, first);
         if !limits.durability.is_durable() {
             stream.want_map();
         }
-        starts.push(Edit::StreamStart { stream: key, start: 0, flushed: Vec::new() });
+        let own = shards.iter().filter(|shard| usize::from(shard.id) % owner_count == number);
+        let flushed = own.map(|shard| (shard.id, shard.state.flushed_seq())).collect();
+        starts.push(Edit::StreamStart { stream: key, start: 0, flushed });
         made.push((stream, maker));
     }
-    let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
-        let flushed = |shard: ShardId| shards[usize::from(shard)].state.flushed_seq();
-        old.needed.iter().any(|&(shard, seq)| flushed(shard) < seq)
-    });
-    starts.extend(done.iter().map(|old| Edit::StreamFreed { stream: old.key }));
     root.append(io, &starts).await?;
-    remove_orphans(io, done.iter().flat_map(|old| &old.paths)).await;
 
     let mut owners: Vec<Owner> = made
         .into_iter()
@@ -252,6 +268,12 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
             ErrorKind::NotFound,
             format!("there is no database in {}", dir.display()),
         ));
+    }
+    // What would fail later fails before there is anything to be taken back.
+    let limits = (opening.limits)(opening.shards)?;
+    make_caches(limits.cache_bytes, opening.owner_pools.len().clamp(1, opening.shards))?;
+    if let Some(dir) = &opening.map_dir {
+        list_map_dir(io, dir).await?;
     }
     let identity = Identity::draw(io, opening.shards);
     identity.create(io, dir).await?;

@@ -160,7 +160,33 @@ impl<I: Io> Recovery<'_, I> {
     }
 
     /// Flushes a shard's oldest immutable memtable.
-    pub(super) async fn flush_oldest(&self, shard: &mut Recovering, id: FileId) -> Result<()> {
+    pub(super) async fn flush_oldest(
+        &self,
+        shard: &mut Recovering,
+        new_id: &impl Fn() -> FileId,
+    ) -> Result<()> {
+        match self.try_to_flush_oldest(shard, new_id()).await {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                // What a crash left of tables would go behind the replay.
+                if self.remove_orphan_tables(shard).await? == 0 {
+                    return Err(error);
+                }
+                self.try_to_flush_oldest(shard, new_id()).await
+            }
+            flushed => flushed,
+        }
+    }
+
+    /// Removes the tables that nothing names, and says how many.
+    async fn remove_orphan_tables(&self, shard: &Recovering) -> Result<usize> {
+        let mut orphans = Vec::new();
+        self.find_orphans(shard, &mut orphans).await?;
+        orphans.retain(|path| path.to_string_lossy().ends_with(TABLE_SUFFIX));
+        remove_orphans(self.io, orphans.iter()).await;
+        Ok(orphans.len())
+    }
+
+    async fn try_to_flush_oldest(&self, shard: &mut Recovering, id: FileId) -> Result<()> {
         let oldest: Arc<Frozen> =
             Arc::clone(shard.state.view.frozen.last().expect("the caller saw one"));
         let place = TablePlace {
@@ -198,7 +224,8 @@ impl<I: Io> Recovery<'_, I> {
         edits.extend(made);
         edits.push(Edit::Flushed { seq });
         let manifest = shard.manifest.as_mut().expect("made before the replay");
-        manifest.append(self.io, &edits).await?;
+        // The log goes on the strength of this.
+        manifest.append_witnessed(self.io, &edits).await?;
         let garbage = shard.values.committed(&edits);
         let view = shard.state.view.flushed(&oldest, table);
         shard.state.view = Arc::new(view.without(garbage));

@@ -86,6 +86,12 @@ impl RootState {
     }
 }
 
+/// The names in the directory for mappings.
+pub(super) async fn list_map_dir<I: Io>(io: &I, dir: &str) -> Result<Vec<String>> {
+    let names = io.list(Path::new(dir)).await;
+    names.map_err(|error| error.context("the directory for mappings (Options::map_dir)"))
+}
+
 /// A stream of an earlier opening.
 pub(super) struct Old {
     pub(super) stream: FoundStream,
@@ -176,9 +182,7 @@ impl<I: Io> Recovery<'_, I> {
         let Some(dir) = &self.opening.map_dir else {
             return Ok(Vec::new());
         };
-        let names = self.io.list(Path::new(dir)).await;
-        let names =
-            names.map_err(|e| e.context("the directory for mappings (Options::map_dir)"))?;
+        let names = list_map_dir(self.io, dir).await?;
         let prefix = wal::map_prefix(self.identity.db);
         let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
         Ok(ours.map(|name| Path::new(dir).join(name)).collect())
@@ -282,7 +286,7 @@ impl<I: Io> Recovery<'_, I> {
                 }
                 for shard in &mut *shards {
                     while shard.state.view.frozen.len() > self.limits.frozen_max {
-                        self.flush_oldest(shard, new_id()).await?;
+                        self.flush_oldest(shard, new_id).await?;
                     }
                 }
             }
@@ -306,7 +310,7 @@ impl<I: Io> Recovery<'_, I> {
                 shard.state.rotate(&self.opening.arenas);
             }
             while is_much && !shard.state.view.frozen.is_empty() {
-                self.flush_oldest(shard, new_id()).await?;
+                self.flush_oldest(shard, new_id).await?;
             }
             let last = shard.state.next_seq - 1;
             shard.state.published = crate::shard::clock::Published::new(last);
