@@ -43,6 +43,15 @@ pub enum Payload<'a> {
     Shared(Arc<[u8]>),
 }
 
+impl Payload<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Inline(value) => value,
+            Self::Shared(value) => value,
+        }
+    }
+}
+
 /// A value in the memtable.
 pub enum ValueRef<'a> {
     /// It lies in the arena.
@@ -128,18 +137,14 @@ impl Memtable {
     pub fn insert(&mut self, key: &[u8], tag: Tag, value: Payload<'_>) {
         let seq = tag.seq();
         if tag.kind() == Some(Kind::RangeDelete) {
-            let end = match &value {
-                Payload::Inline(end) => end,
-                Payload::Shared(end) => &end[..],
-            };
-            Arc::make_mut(&mut self.ranges).insert(key, end, seq);
+            Arc::make_mut(&mut self.ranges).insert(key, value.bytes(), seq);
         } else {
-            match (tag.kind(), &value) {
-                (Some(Kind::Delete), _) => self.light += 1,
-                (Some(Kind::Indirect), Payload::Inline(reference)) => {
+            match tag.kind() {
+                Some(Kind::Delete) => self.light += 1,
+                Some(Kind::Indirect) => {
                     self.light += 1;
-                    let len = Reference::decode(reference).map_or(0, |reference| reference.len);
-                    self.referenced_bytes += len as u64;
+                    let reference = Reference::decode(value.bytes());
+                    self.referenced_bytes += reference.map_or(0, |to| to.len as u64);
                 }
                 _ => {}
             }

@@ -10,8 +10,10 @@ use super::arena::CHUNK_BYTES;
 use super::node::{INNER_KEYS, Inner, LEAF_KEYS, Leaf};
 use super::tree::Slab;
 use super::*;
-use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
+use crate::base::ids::{DbId, FileId};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, round_up};
 use crate::base::seq::{Kind, SEQ_MAX};
+use crate::format::value::{Extent, ReferenceBuilder};
 
 /// xorshift64*, so that every run does the same.
 struct Random(u64);
@@ -591,4 +593,25 @@ fn the_same_range_deleted_again_and_again_fills_a_memtable() {
         memtable.insert(b"a", tag, Payload::Inline(b"b"));
     }
     assert_eq!((deletes, memtable.ranges().len()), (super::RANGE_NUMBERS_MAX as SeqNo, 1));
+}
+
+#[test]
+fn what_is_referred_to_counts_however_long_the_reference_is() {
+    let mut memtable = Memtable::new(&ArenaPool::new(1 << 20));
+    let file = FileId::new(1, 1);
+    let mut all = 0;
+    for (seq, len) in [(1, 100_000), (2, 64 << 20)] {
+        let extent = Extent { file, offset: 4096, bytes: round_up(len) as u64 };
+        let mut builder = ReferenceBuilder::new(DbId([1; 16]), &extent, len);
+        builder.add(&vec![0; len]);
+        let reference = builder.finish();
+        for (at, long) in [Payload::Inline(&reference), Payload::Shared((&reference[..]).into())]
+            .into_iter()
+            .enumerate()
+        {
+            memtable.insert(b"key", Tag::new(2 * seq + at as SeqNo, Kind::Indirect), long);
+            all += len as u64;
+        }
+    }
+    assert_eq!((memtable.light_entries(), memtable.referenced_bytes()), (4, all));
 }
