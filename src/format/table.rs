@@ -30,6 +30,11 @@ pub(crate) const TABLE_BYTES_MIN: u64 = 6 * UNIT_U64;
 
 const MAGIC: &[u8; 8] = b"OUROFTR\0";
 const CHECKSUM_CRC32C: u8 = 1;
+
+/// No table has as many entries, or as many bytes of keys or values: sums over all
+/// tables of a shard stay far from where they would overflow.
+const ENTRIES_MAX: u64 = 1 << 40;
+const BYTES_MAX: u64 = 1 << 43;
 const ENCRYPTION_NONE: u8 = 0;
 const FOOTER_CRC_OFFSET: usize = UNIT - 4;
 
@@ -311,6 +316,10 @@ impl Properties {
             ranges,
         };
         let sound = properties.entries > 0
+            && properties.entries <= ENTRIES_MAX
+            && properties.hidden <= ENTRIES_MAX
+            && properties.key_bytes <= BYTES_MAX
+            && properties.value_bytes <= BYTES_MAX
             && properties.tombstones <= properties.entries
             && properties.old_versions < properties.entries
             && properties.dense_windows <= properties.tombstones

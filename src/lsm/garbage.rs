@@ -1,6 +1,7 @@
 //! How much of a shard's tables nobody can read any more: an estimate, from what
 //! the tables say of themselves.
 
+use crate::base::ranges::{RangeTombstones, is_before};
 use crate::lsm::levels::Levels;
 use crate::lsm::member::Member;
 
@@ -25,4 +26,23 @@ pub(crate) fn garbage_bytes(levels: &Levels) -> u64 {
     }
     let share = u128::from(bytes) * u128::from(garbage.min(entries));
     share.checked_div(u128::from(entries)).unwrap_or(0) as u64
+}
+
+/// Bytes of blocks of these tables, all of them older, that range tombstones cover,
+/// about. Damaged tables count as not covered.
+pub(crate) fn covered_bytes<'a>(
+    ranges: &RangeTombstones,
+    older: impl IntoIterator<Item = &'a Member>,
+) -> u64 {
+    let fragments = ranges.fragments();
+    let mut covered = 0;
+    for member in older {
+        let Member::Sound(table) = member else { continue };
+        let meta = table.meta();
+        let first = fragments.partition_point(|f| !is_before(&meta.smallest, &f.end));
+        for fragment in fragments[first..].iter().take_while(|f| *f.start <= *meta.largest) {
+            covered += table.bytes_between(&fragment.start, &fragment.end);
+        }
+    }
+    covered
 }

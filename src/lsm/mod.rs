@@ -22,7 +22,7 @@ pub(crate) use compaction::{
 };
 pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
 pub(crate) use flush::write_table;
-pub(crate) use garbage::garbage_bytes;
+pub(crate) use garbage::{covered_bytes, garbage_bytes};
 pub(crate) use keep::Retain;
 pub(crate) use levels::{InLevels, LEVELS, Levels, Place};
 pub(crate) use member::Member;

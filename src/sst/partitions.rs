@@ -10,11 +10,16 @@ use super::open::bytes;
 use super::shared_read::read_shared;
 use super::{PinShare, Table};
 use crate::base::error::{Error, Result};
+use crate::base::limits::UNIT_U64;
+use crate::base::seq::Tag;
 use crate::base::sync::atomic::Ordering;
 use crate::cache::{Flights, Lead, PartitionCache, PartitionShare};
 use crate::format::table::{Partition, TopIndex, seed_at};
 use crate::io::{DetachedRead, Io, IoBuf};
 use crate::runtime::slice_end;
+
+/// The lowest internal key of a key's versions sorts as if it had this tag.
+const BEFORE_ALL: Tag = Tag::from_u64(u64::MAX);
 
 /// A table's share in the cache of partitions.
 pub(super) struct CachedPartitions {
@@ -42,6 +47,31 @@ impl Table {
     /// Whether all its partitions stay in memory for as long as it is open.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned.get().is_some()
+    }
+
+    /// Bytes of the blocks with keys from `start` on and before `end`, if that is not
+    /// empty: to whole blocks, or whole partitions where these are not pinned.
+    pub(crate) fn bytes_between(&self, start: &[u8], end: &[u8]) -> u64 {
+        let all = self.top.blocks();
+        let last = if end.is_empty() { all } else { self.block_near(end) };
+        let blocks = last.saturating_sub(self.block_near(start)) as u64;
+        blocks * (self.top.data_units() * UNIT_U64) / all as u64
+    }
+
+    /// The first block that may have keys from this one on, or the first one of its
+    /// partition; behind the last for a key beyond all.
+    fn block_near(&self, key: &[u8]) -> usize {
+        if *self.meta.largest < *key {
+            return self.top.blocks();
+        }
+        let number = self.top.partition_of(key, BEFORE_ALL);
+        match self.pinned() {
+            Some(all) => {
+                let partition = &all[number];
+                partition.find(key, BEFORE_ALL).unwrap_or(partition.blocks().end)
+            }
+            None => self.top.first_block(number),
+        }
     }
 
     /// The partition, if it is in the cache.

@@ -77,6 +77,11 @@ impl TopIndex {
         self.index.find(key, tag).unwrap_or(self.partitions() - 1)
     }
 
+    /// The first block of a partition.
+    pub(crate) fn first_block(&self, partition: usize) -> usize {
+        self.first_blocks[partition] as usize
+    }
+
     /// The partition with this block.
     pub(crate) fn partition_with(&self, block: usize) -> usize {
         self.first_blocks.partition_point(|&first| first as usize <= block) - 1

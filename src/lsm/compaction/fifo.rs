@@ -19,6 +19,7 @@ pub(super) fn pick(
     tables.sort_by_key(|(level, member)| (*level, std::cmp::Reverse(member.meta().seq_max)));
     let mut all = bytes(tables.iter().map(|(_, member)| *member));
     let mut drops = Vec::new();
+    let mut undecided = Vec::new();
     while let Some((level, member)) = tables.pop() {
         let is_beyond = bytes_max.is_some_and(|max| all > max);
         let is_past = match member {
@@ -27,11 +28,16 @@ pub(super) fn pick(
             }
             Member::Damaged { .. } => false,
         };
-        if !is_beyond && !is_past {
+        undecided.push((level, member));
+        if is_beyond || is_past {
+            // And all that is older.
+            for (level, member) in undecided.drain(..) {
+                all -= member.meta().file_bytes;
+                drops.push((level, member.clone()));
+            }
+        } else if matches!(member, Member::Sound(_)) {
             break;
         }
-        all -= member.meta().file_bytes;
-        drops.push((level, member.clone()));
     }
     (!drops.is_empty()).then(|| Plan::drop_tables(drops))
 }

@@ -21,6 +21,7 @@ use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
     GARBAGE_SHARE, Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
 };
+use crate::lsm::garbage::covered_bytes;
 use crate::lsm::levels::{LEVELS, Levels};
 use crate::lsm::member::Member;
 use crate::sst::Table;
@@ -31,6 +32,11 @@ const NEWEST_RUNS: usize = 12;
 /// Runs, and tables, of level 0 with which it is merged in any case.
 const NEWEST_RUNS_MAX: usize = 20;
 const NEWEST_TABLES_MAX: usize = 48;
+
+/// Runs of level 0 with which it is merged if that costs next to nothing, as no
+/// more is written than a memtable takes: references to long values are short, and
+/// what was replaced takes their space until then.
+const NEWEST_RUNS_SMALL: usize = 4;
 
 /// Runs of level 0 that may stay when writes have paused.
 const NEWEST_RUNS_IDLE: usize = 4;
@@ -86,6 +92,8 @@ struct Picker<'a> {
     hierarchy: &'a Hierarchy,
     targets: Targets,
     garbage: Garbage,
+    /// Range tombstones cover more than may be left when writes have paused.
+    ranges_cover_much: bool,
 }
 
 /// A table, and what merging it with the level below takes.
@@ -123,7 +131,19 @@ pub(super) fn pick_within(
 impl<'a> Picker<'a> {
     fn new(levels: &'a Levels, hierarchy: &'a Hierarchy) -> Self {
         let targets = Targets::of(levels, hierarchy);
-        Self { levels, hierarchy, targets, garbage: Garbage::of(levels) }
+        let garbage = Garbage::of(levels);
+        let ranges_cover_much = ranges_cover_much(levels, hierarchy);
+        Self { levels, hierarchy, targets, garbage, ranges_cover_much }
+    }
+
+    /// Whether there are long stretches of tombstones in it, or range tombstones,
+    /// with those of others, that cover much.
+    fn is_dense(&self, member: &Member) -> bool {
+        let is_dense = |table: &Table| {
+            table.contents().dense_windows > 0
+                || (self.ranges_cover_much && table.ranges().is_some())
+        };
+        matches!(member, Member::Sound(table) if is_dense(table))
     }
 
     /// What is due however many writes come in: the level furthest beyond what
@@ -139,7 +159,7 @@ impl<'a> Picker<'a> {
             let score = bytes as f64 / target.max(1) as f64;
             if bytes > 0 && score > 1.0 {
                 due.push((score, level));
-            } else if self.levels.level(level).iter().any(is_dense) {
+            } else if self.levels.level(level).iter().any(|member| self.is_dense(member)) {
                 due.push((1.0, level));
             }
         }
@@ -161,8 +181,15 @@ impl<'a> Picker<'a> {
         let is_due = (newest.len() >= NEWEST_RUNS && is_large)
             || runs >= NEWEST_RUNS_MAX
             || newest.len() >= NEWEST_TABLES_MAX
-            || (runs >= NEWEST_RUNS_DENSE && newest.iter().any(is_dense));
+            || (runs >= NEWEST_RUNS_DENSE && newest.iter().any(|member| self.is_dense(member)))
+            || (runs >= NEWEST_RUNS_SMALL && self.newest_costs_little());
         is_due.then(|| (runs as f64 / NEWEST_RUNS as f64).max(1.0))
+    }
+
+    /// Whether all that the merging of level 0 would write is less than a memtable.
+    fn newest_costs_little(&self) -> bool {
+        let base = self.levels.level(self.targets.base);
+        bytes(self.levels.level(0)) + bytes(base) <= self.hierarchy.memtable_bytes
     }
 
     /// Whether level 0 has come to half of what it is merged with.
@@ -186,7 +213,8 @@ impl<'a> Picker<'a> {
             let bytes = descent.member.meta().file_bytes.max(1);
             let freed = self.freed(descent.member);
             // Rewritten for each byte that leaves the level, in thousandths.
-            (!is_dense(descent.member), 1000 * descent.overlap_bytes / (bytes + freed))
+            let rewritten = descent.overlap_bytes.saturating_mul(1000);
+            (!self.is_dense(descent.member), rewritten / bytes.saturating_add(freed))
         });
         descents.into_iter().find_map(|descent| self.merge_down(&descent))
     }
@@ -225,11 +253,12 @@ impl<'a> Picker<'a> {
 
     /// Tombstones that a scan would have to pass over in great numbers.
     fn clear_tombstones(&self) -> Option<Plan> {
-        if self.levels.level(0).iter().any(is_dense) {
+        if self.levels.level(0).iter().any(|member| self.is_dense(member)) {
             return self.all_newest();
         }
         let levels = 1..self.targets.deepest;
-        let mut dense = levels.filter(|&level| self.levels.level(level).iter().any(is_dense));
+        let mut dense = levels
+            .filter(|&level| self.levels.level(level).iter().any(|member| self.is_dense(member)));
         dense.find_map(|level| self.hand_down(level))
     }
 
@@ -237,16 +266,18 @@ impl<'a> Picker<'a> {
     /// much garbage.
     fn collect_garbage(&self) -> Option<Plan> {
         let above_deepest = self.levels.tables().filter(|(level, _)| *level < self.targets.deepest);
-        let garbage: u64 = above_deepest.map(|(_, member)| self.freed(member)).sum();
+        let freed = above_deepest.map(|(_, member)| self.freed(member));
+        let garbage = freed.fold(0, u64::saturating_add);
         let all: u64 = bytes(self.levels.tables().map(|(_, member)| member));
         if garbage < GARBAGE_BYTES_MIN || garbage <= all / GARBAGE_SHARE {
             return None;
         }
         // (freed per mebibyte rewritten, what)
         let mut choices: Vec<(u64, Option<Descent<'a>>)> = Vec::new();
-        let gain = |freed: u64, rewritten: u64| (freed << 20) / rewritten.max(1);
+        let gain = |freed: u64, rewritten: u64| freed.saturating_mul(1 << 20) / rewritten.max(1);
         let newest = self.levels.level(0);
-        let freed = newest.iter().map(|member| self.freed(member)).sum();
+        let freed = newest.iter().map(|member| self.freed(member));
+        let freed = freed.fold(0, u64::saturating_add);
         if freed > 0 {
             let rewritten = bytes(newest) + bytes(self.levels.level(self.targets.base));
             choices.push((gain(freed, rewritten), None));
@@ -314,8 +345,20 @@ impl<'a> Picker<'a> {
     }
 }
 
-/// Whether there are long stretches of tombstones in it, or range tombstones.
-fn is_dense(member: &Member) -> bool {
-    let is_dense = |table: &Table| table.contents().dense_windows > 0 || table.ranges().is_some();
-    matches!(member, Member::Sound(table) if is_dense(table))
+/// Whether range tombstones cover more of older tables than may be left, or there is
+/// hardly anything to rewrite. Otherwise it is not worth it: what is rewritten for
+/// little is as much as for more.
+fn ranges_cover_much(levels: &Levels, hierarchy: &Hierarchy) -> bool {
+    let members: Vec<(u8, &Member)> = levels.tables().collect();
+    let mut covered = 0;
+    for (at, (level, member)) in members.iter().enumerate() {
+        let Some(ranges) = member.ranges() else { continue };
+        // Level 0 is in the order of age.
+        let is_older = |(other, _): &&(u8, &Member)| *other > *level || *level == 0;
+        let older = members[at + 1..].iter().filter(is_older).map(|(_, member)| *member);
+        covered += covered_bytes(ranges, older);
+    }
+    let all = bytes(members.iter().map(|(_, member)| *member));
+    (covered >= GARBAGE_BYTES_MIN && covered > all / GARBAGE_SHARE)
+        || all <= hierarchy.memtable_bytes
 }

@@ -198,7 +198,8 @@ impl Garbage {
         let own_bytes = contents.bytes.checked_div(table.meta().entries).unwrap_or(0);
         // Each tombstone is there since it hides something.
         let hidden = contents.hidden.max(contents.tombstones);
-        hidden * self.entry_bytes + contents.tombstones * own_bytes
+        let hidden_bytes = hidden.saturating_mul(self.entry_bytes);
+        hidden_bytes.saturating_add(contents.tombstones.saturating_mul(own_bytes))
     }
 }
 

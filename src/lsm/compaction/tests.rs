@@ -450,6 +450,25 @@ fn first_in_first_out() {
 }
 
 #[test]
+fn a_damaged_table_goes_with_the_younger_ones_that_are_past_their_age() {
+    let leveled = Hierarchy::leveled(MEMTABLE_BYTES);
+    let strategy = Strategy::Fifo { bytes_max: None, age_s_max: Some(100) };
+    let mut tree = Tree::new(Hierarchy { strategy, ..leveled });
+    for i in 0..3 {
+        tree.flush([(i, Some(vec![1; 100]))]);
+    }
+    let oldest = tree.levels.level(0)[2].meta().clone();
+    let error = crate::base::error::Error::corruption(Path::new("x"), 0, "a test");
+    tree.levels.remove(0, oldest.id).expect("there");
+    tree.levels.add(0, Member::Damaged { meta: oldest, error }).expect("fits");
+    assert_eq!(tree.settle(false), 0);
+    let sim = tree.sim.clone();
+    sim.block_on(sim.sleep(200_000_000_000));
+    tree.settle(false);
+    assert_eq!(tree.levels.tables().count(), 0);
+}
+
+#[test]
 fn a_damaged_table_is_left_alone() {
     let mut tree = Tree::new(Hierarchy::leveled(MEMTABLE_BYTES));
     for _ in 0..30 {

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::base::durability::Durability;
-use crate::base::error::Result;
+use crate::base::error::{ErrorKind, Result};
 use crate::base::ids::ShardId;
 use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapPlace};
 use crate::format::record::{RecordKind, seal};
 use crate::io::Io;
-use crate::lsm::Strategy;
+use crate::lsm::{Strategy, covered_bytes};
 use crate::runtime::{Background, first_of};
 use crate::shard::engine::{Engine, Owner};
 use crate::shard::state::Shard;
@@ -50,7 +50,19 @@ impl Engine {
             let mut failed = false;
             if let Some((start, last_bytes)) = stream.wanted_spare() {
                 let made = match free.segments.pop() {
-                    Some(segment) => owner.maker.recycle(io, &segment, start).await,
+                    Some(segment) => match owner.maker.recycle(io, &segment, start).await {
+                        Err(error) => {
+                            // It may say by now that it starts there, as the one that
+                            // takes its place will.
+                            match io.remove(segment.file.path()).await {
+                                Ok(()) => {}
+                                Err(gone) if gone.kind() == ErrorKind::NotFound => {}
+                                Err(_) => free.segments.push(segment),
+                            }
+                            Err(error)
+                        }
+                        made => made,
+                    },
                     None => {
                         let id = self.new_file_id();
                         owner.maker.create(ahead, id, start, Some(last_bytes)).await
@@ -347,25 +359,30 @@ impl Engine {
     /// Whether the shard's mutable memtable hides much of what is older, by
     /// estimate: each of its deletes and references
     /// may hide an entry of average length, in a table or in the memtable itself,
-    /// and a range tombstone all there is.
+    /// and a range tombstone those in the blocks of tables that it covers.
     /// What else it has takes as much as it hides, and is bounded by that.
     fn hides_much(&self, shard: &Shard) -> bool {
-        let (light, has_ranges, view) = {
+        let (light, ranges, view) = {
             let state = shard.lock();
             let mutable = &state.mutable;
-            let light = u64::from(mutable.light_entries());
-            (light, !mutable.ranges().is_empty(), Arc::clone(&state.view))
+            let ranges = Arc::clone(mutable.ranges());
+            (u64::from(mutable.light_entries()), ranges, Arc::clone(&state.view))
         };
         let is_kept = matches!(self.limits.hierarchy.strategy, Strategy::Fifo { .. });
-        if is_kept || (light == 0 && !has_ranges) {
+        if is_kept || (light == 0 && ranges.is_empty()) {
             return false;
         }
-        let (mut bytes, mut entries) = (shard.values.counts().bytes, light);
+        let (mut bytes, mut entries) = (0, 0);
         for (_, member) in view.levels.tables() {
             bytes += member.meta().file_bytes;
             entries += member.meta().entries;
         }
-        let hidden = if has_ranges { entries } else { light };
+        let covered = covered_bytes(&ranges, view.levels.tables().map(|(_, member)| member));
+        let covered = u128::from(covered) * u128::from(entries);
+        let covered = covered.checked_div(u128::from(bytes)).unwrap_or(0) as u64;
+        bytes += shard.values.counts().bytes;
+        entries += light;
+        let hidden = light + covered;
         let hidden_bytes = u128::from(bytes) * u128::from(hidden);
         hidden.saturating_mul(HIDDEN_SHARE) > entries
             && hidden_bytes >= u128::from(HIDDEN_BYTES_MIN) * u128::from(entries)
