@@ -28,6 +28,10 @@ const WAIT_NS_MAX: u64 = 1_000_000_000;
 /// then (`ouro-bench load`, its slowest write), with less it got through no fewer.
 const FLUSH_PERCENT: u64 = 65;
 
+/// A memtable with less than one in so many of the bytes it may have says nothing
+/// of how long full ones take.
+const FULL_SHARE: u64 = 4;
+
 /// The least that level 0 leaves of the rate.
 const NEWEST_PERCENT_MIN: u64 = 1;
 
@@ -79,9 +83,10 @@ impl Pace {
         self.pressed.get_or_insert((now_ns, free_percent));
     }
 
-    /// A memtable of so many bytes was flushed, which began at `began_ns`. The
-    /// time it had waited for its turn counts, too: the next has to.
-    pub(crate) fn flushed(&mut self, bytes: u64, began_ns: u64, now_ns: u64) {
+    /// A memtable of so many bytes, where `full_bytes` are usual, was flushed, which
+    /// began at `began_ns`. The time it had waited for its turn counts, too: the next
+    /// has to.
+    pub(crate) fn flushed(&mut self, bytes: u64, full_bytes: u64, began_ns: u64, now_ns: u64) {
         let since_ns = self.rotated_at_ns.take().map_or(began_ns, |at_ns| at_ns.min(began_ns));
         let since_ns = since_ns.max(self.flushed_at_ns);
         self.flushed_at_ns = now_ns;
@@ -97,6 +102,11 @@ impl Pace {
             let took_ns = u128::from(now_ns.saturating_sub(at_ns).max(1));
             let by_owner = u64::try_from(free * 1_000_000_000 / took_ns).unwrap_or(u64::MAX);
             now = now.max(by_owner.min(before));
+        }
+        // One that was far from full took its time for syncs.
+        let is_slower = self.flushed_per_s.is_none_or(|before| now < before);
+        if is_slower && bytes < full_bytes / FULL_SHARE {
+            return;
         }
         self.flushed_per_s = Some(self.flushed_per_s.map_or(now, |before| before.midpoint(now)));
     }
@@ -213,6 +223,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_memtable_that_is_hardly_filled_does_not_slow_writers_down() {
+        let mut pace = Pace::default();
+        pace.flushed(10, 1000, 0, 1_000_000_000);
+        assert_eq!(pace.flushed_per_s, None);
+        pace.flushed(1000, 1000, 1_000_000_000, 2_000_000_000);
+        pace.flushed(10, 1000, 2_000_000_000, 3_000_000_000);
+        assert_eq!(pace.flushed_per_s, Some(1000));
+        pace.flushed(200, 1000, 3_000_000_000, 3_010_000_000);
+        assert!(pace.flushed_per_s > Some(1000));
+    }
+
+    #[test]
     fn everybody_waits_a_little() {
         let mut pace = Pace { bytes_per_s: Some(1_000_000), ..Pace::default() };
         let now_ns = 5_000_000_000;
@@ -239,22 +261,22 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_flushes() {
         let mut pace = Pace::default();
-        pace.flushed(1000, 0, 1_000_000_000);
+        pace.flushed(1000, 1000, 0, 1_000_000_000);
         assert_eq!(pace.flushed_per_s, Some(1000));
         // Its turn came late.
         pace.rotated(2_000_000_000);
-        pace.flushed(1000, 3_500_000_000, 4_000_000_000);
+        pace.flushed(1000, 1000, 3_500_000_000, 4_000_000_000);
         assert_eq!(pace.flushed_per_s, Some(750));
         // It became immutable while another one was flushed.
         pace.rotated(3_000_000_000);
-        pace.flushed(1000, 4_500_000_000, 6_000_000_000);
+        pace.flushed(1000, 1000, 4_500_000_000, 6_000_000_000);
         assert_eq!(pace.flushed_per_s, Some(625));
     }
 
     #[test]
     fn a_starved_worker_does_not_set_the_pace() {
         let mut pace = Pace::default();
-        pace.flushed(1000, 0, 1_000_000_000);
+        pace.flushed(1000, 1000, 0, 1_000_000_000);
         let mut now_ns = 1_000_000_000;
         for _ in 0..100 {
             // The worker gets nowhere until little is free; then the owner takes a second.
@@ -263,7 +285,7 @@ mod tests {
             now_ns += 750 * 1_000_000_000 / rate.max(1);
             pace.pressed(25, now_ns);
             now_ns += 1_000_000_000;
-            pace.flushed(1000, now_ns - 1_000_000_000, now_ns);
+            pace.flushed(1000, 1000, now_ns - 1_000_000_000, now_ns);
         }
         assert!(pace.flushed_per_s >= Some(250), "{:?} a second", pace.flushed_per_s);
     }

@@ -59,6 +59,10 @@ const KERNEL_WORKERS_MAX: u32 = 4;
 /// notice the wait, and the owner saves system calls.
 const IN_FLIGHT_PER_QUEUED: usize = 16;
 
+/// After so many turns without sleep, files are let go that nobody else has open: a
+/// look at each of them, every few milliseconds at most.
+const TURNS_PER_RELEASE: u64 = 256;
+
 /// `user_data` of the poll on the eventfd.
 const WAKE: u64 = u64::MAX;
 
@@ -91,6 +95,7 @@ struct Core {
     wake: Arc<Eventfd>,
     /// Whether a poll of the eventfd is in flight.
     wake_armed: bool,
+    turns: u64,
 }
 
 struct Eventfd(OwnedFd);
@@ -162,6 +167,7 @@ pub(crate) fn start(
         region_first,
         wake: Arc::clone(&wake),
         wake_armed: false,
+        turns: 0,
     };
     let core = Rc::new(RefCell::new(core));
     let ring = Ring { core: Rc::clone(&core), counters };
@@ -337,8 +343,12 @@ impl Driver for RingDriver {
             // Tasks that wait for a free slot are woken by whoever frees one,
             // also between turns.
             let sleeps = may_sleep && !reaped && !core.slots.has_woken();
-            if sleeps {
+            core.turns += 1;
+            // Also of an owner that never sleeps: removed files keep their space.
+            if sleeps || core.turns.is_multiple_of(TURNS_PER_RELEASE) {
                 core.release_dead_files();
+            }
+            if sleeps {
                 core.arm_wake()?;
             }
             core.enter(usize::from(sleeps))?;

@@ -15,6 +15,8 @@ impl Engine {
     /// that it was durable. Nothing else is written any more, and no mapping is
     /// needed.
     pub(crate) async fn finish<I: Io>(&self, io: &I) -> Result<()> {
+        // First: a full disk may have no room for witnesses otherwise.
+        self.reclaim_all(io).await;
         let finished = self.leave_witnesses(io).await;
         // Also after a failure: once the lock is gone, the next opening cuts
         // the log, and a write that came in later would be acknowledged and

@@ -168,7 +168,8 @@ impl Engine {
             state.counts.files_reused += place.files_reused();
             state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
             let bytes = oldest.memtable.used_bytes() as u64;
-            state.pace.flushed(bytes, began_ns, io.now_ns());
+            let full_bytes = self.memtable_bytes.load(Ordering::Relaxed) as u64;
+            state.pace.flushed(bytes, full_bytes, began_ns, io.now_ns());
             let before = std::mem::replace(&mut state.view, view);
             state.set_pace(&self.limits);
             before
