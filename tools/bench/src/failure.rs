@@ -35,7 +35,7 @@ pub enum Failure {
     /// Anything else.
     #[error("{0}")]
     Other(String),
-    /// Ctrl-C; the partial result was printed.
+    /// Ctrl-C or SIGTERM; the partial result was printed.
     #[error("interrupted")]
     Interrupted,
 }
@@ -51,7 +51,18 @@ impl Failure {
         move |source| Self::Os { context: context.into(), source }
     }
 
-    /// The process's exit code: the same for all of OuroDB's tools.
+    /// What to do about it, if the message does not say.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Engine { source, .. } = self else { return None };
+        (source.kind() == ErrorKind::Corruption).then_some(
+            "`ouro verify --dir D` names all that is damaged; for more measurements, load again \
+             with --overwrite",
+        )
+    }
+
+    /// The process's exit code: the same for all of OuroDB's tools. After SIGTERM
+    /// it is 143 in place of 130.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
