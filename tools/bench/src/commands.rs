@@ -43,7 +43,7 @@ pub fn load<T: Target>(
     T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
     let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
-    let target = T::open(&common.dir, &options, settings).inspect_err(|_| room.give_back())?;
+    let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
     let data = Arc::new(Data::new(shape));
     let clients = Places::new(&target, common)?.load(common, &shape);
@@ -98,8 +98,7 @@ pub fn run<T: Target>(
         None => None,
     };
     let data = Arc::new(Data::new(shape));
-    let target = T::open(&common.dir, &options, settings)
-        .inspect_err(|_| room.iter().for_each(Room::give_back))?;
+    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
     let clients = places.run(args, common.seed, &data, &counters)?;
@@ -171,6 +170,24 @@ pub fn run<T: Target>(
     }
     Ok(report)
 }
+
+/// Opens the database. Where that fails, what was made for a load is removed.
+fn open_in<T: Target>(
+    room: Option<&Room>,
+    common: &CommonArgs,
+    options: &OpenOptions,
+    settings: &T::Settings,
+) -> Result<T, Failure> {
+    T::open(&common.dir, options, settings).inspect_err(|failure| {
+        // Whoever came between has it now.
+        if let Some(room) = room.filter(|_| failure.exit_code() != LOCKED) {
+            room.give_back::<T>();
+        }
+    })
+}
+
+/// The exit code when another process has the database open.
+const LOCKED: u8 = 4;
 
 /// Records below this are in the database after a phase. Owners without clients
 /// count too.

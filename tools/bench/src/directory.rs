@@ -90,25 +90,23 @@ pub struct Room {
 }
 
 impl Room {
-    /// Removes what was made, for a load that did not begin: as long as it holds
-    /// nothing but the marker and the lock. What cannot be removed stays.
-    pub fn give_back(&self) {
-        let is_own = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| [MARKER, LOCK].iter().any(|name| entry.file_name() == *name))
-        };
-        let is_unused = || fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.all(is_own));
+    /// Removes what was made, for a load that did not begin: the marker, and what
+    /// the engine made before it failed. What cannot be removed stays.
+    pub fn give_back<T: Target>(&self) {
         if !self.is_new {
             return;
         }
         // Nobody else has it open, or is about to.
         let Ok(_lock) = lock(&self.dir, Duration::ZERO) else { return };
-        if is_unused() {
-            for name in [MARKER, LOCK] {
-                let _ = fs::remove_file(self.dir.join(name));
-            }
-            for dir in &self.made {
-                let _ = fs::remove_dir(dir);
-            }
+        let Ok(Contents::Ours(files, dirs)) = look::<T>(&self.dir) else { return };
+        for name in [MARKER, LOCK] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        for path in files {
+            let _ = fs::remove_file(path);
+        }
+        for dir in dirs.iter().rev().chain(&self.made) {
+            let _ = fs::remove_dir(dir);
         }
     }
 }

@@ -492,7 +492,7 @@ fn a_load_that_does_not_begin_leaves_what_there_was() {
         bench(dir.path(), &[&fixed[..], more].concat())
     };
     // The second one is refused when the memory is asked for.
-    let mut all = vec![(&["--shards", "5000"], 2), (&["--memory", "400TiB"], 2)];
+    let mut all = vec![(&["--shards", "5000"], 2), (&["--memory", "400000GiB"], 2)];
     if !cfg!(feature = "zstd") {
         all.push((&["--compression", "zstd"], 6));
     }
