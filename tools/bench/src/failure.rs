@@ -76,12 +76,17 @@ impl Failure {
                 _ => 7,
             },
             Self::Locked(_) => 4,
-            Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Os { source, .. } if is_no_space(source) => 5,
             Self::Unsupported(_) => 6,
             Self::Os { .. } | Self::Other(_) => 7,
             Self::Interrupted => 130,
         }
     }
+}
+
+/// The file system is full, or files may not get longer.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge)
 }
 
 #[cfg(test)]
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failure::Locked(String::new()).exit_code(), 4);
         assert_eq!(os(io::ErrorKind::StorageFull).exit_code(), 5);
+        assert_eq!(os(io::ErrorKind::FileTooLarge).exit_code(), 5);
         assert_eq!(Failure::Unsupported(String::new()).exit_code(), 6);
         assert_eq!(os(io::ErrorKind::PermissionDenied).exit_code(), 7);
         assert_eq!(Failure::Other(String::new()).exit_code(), 7);

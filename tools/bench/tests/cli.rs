@@ -483,6 +483,17 @@ fn a_fresh_load_is_run_on_where_it_is() {
     refused(&run(dir.path(), "c", &["--fresh", "0"]), 2, "--fresh");
 }
 
+/// The system would end the process with a signal.
+#[test]
+fn a_limit_on_the_size_of_files_exits_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("bash");
+    let script = "ulimit -f 100 && exec \"$0\" load --dir db --records 100 --memory 64MiB";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ouro-bench")]).current_dir(dir.path());
+    refused(&shell.output().unwrap(), 5, "ulimit -f");
+    assert!(!dir.path().join("db").exists());
+}
+
 /// A load that cannot be leaves nothing, and an earlier load alone.
 #[test]
 fn a_load_that_does_not_begin_leaves_what_there_was() {

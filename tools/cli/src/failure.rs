@@ -50,7 +50,7 @@ impl Failure {
             Self::Faults { is_damaged: true, .. } => 3,
             Self::Faults { is_damaged: false, .. } => 6,
             Self::System(_) => 7,
-            Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Output(error) if is_no_space(error) => 5,
             Self::Output(_) => 7,
             Self::Interrupted(code) => *code,
         }
@@ -74,6 +74,11 @@ impl Failure {
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// The file system is full, or files may not get longer.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Display for Failure {

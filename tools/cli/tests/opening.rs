@@ -77,6 +77,11 @@ fn a_limit_on_the_size_of_files_is_no_space() {
     let refused = output(shell, b"");
     assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("ulimit -f"), "{}", stderr(&refused));
+    // Nor may its output be longer.
+    let mut shell = Command::new("bash");
+    let script = "ulimit -f 1 && exec \"$0\" import --help >\"$1\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ouro")]).arg(place.file("out", b""));
+    assert_ne!(output(shell, b"").status.code(), None, "no signal ended it");
 }
 
 /// What is said names what was given.
