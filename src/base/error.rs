@@ -32,7 +32,9 @@ pub enum ErrorKind {
     Io,
     /// The file system is full, a quota used up, or files may not grow (the
     /// message says which). Nothing acknowledged is lost; writes resume once
-    /// there is space.
+    /// there is space. A process under a limit on the size of files
+    /// (`ulimit -f`) gets this only if it ignores or handles `SIGXFSZ`, which
+    /// otherwise ends it.
     NoSpace,
     /// An earlier write or sync of the log or the manifest failed. Reads go
     /// on; writes fail until the database is opened again.

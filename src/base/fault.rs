@@ -89,7 +89,9 @@ pub enum Finding<'a> {
     /// Something is wrong.
     Fault(&'a Fault),
     /// A file with a name of the engine's that the database does not need. The
-    /// next opening removes most of them; no fault.
+    /// next opening removes most of them; no fault. They are told last, and only
+    /// if there was no fault, and no torn end of a manifest: what is damaged may
+    /// have been what needs them.
     Orphan(&'a Path),
     /// So many bytes were read so far.
     Read(u64),

@@ -144,8 +144,9 @@ impl Frames {
         let mapped = unsafe { rustix::mm::mmap_anonymous(anywhere, mapped_bytes, access, flags) };
         let base = mapped.map_err(|errno| {
             let message = format!(
-                "cannot allot {bytes} bytes to the block cache: {errno}; open the database with a \
-                 smaller memory budget"
+                "cannot allot {bytes} bytes to the block cache: {errno}; the memory budget is too \
+                 large for this machine, or for its limits: open the database with a smaller one \
+                 (Options::memory, --memory)"
             );
             Error::new(ErrorKind::InvalidArgument, message)
         })?;

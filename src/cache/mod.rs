@@ -160,8 +160,9 @@ impl Cache {
         let numbered = u32::try_from(count).ok().filter(|count| (1..u32::MAX).contains(count));
         let Some(count) = numbered else {
             let message = format!(
-                "a block cache of {memory_bytes} bytes cannot be; give it between {} bytes and {} \
-                 GiB",
+                "the memory budget comes to block caches of {memory_bytes} bytes, and one takes \
+                 between {} bytes and {} GiB; give another budget (Options::memory, --memory), or \
+                 set the caches apart from it (Options::cache_bytes)",
                 Self::FRAME_BYTES,
                 (u32::MAX as usize * UNIT) >> 30
             );

@@ -65,6 +65,15 @@ pub(super) enum Owners {
     Tasks(Arc<Left>),
 }
 
+/// The system starts no more threads.
+fn no_thread(error: &std::io::Error) -> Error {
+    let message = format!(
+        "cannot start an owner's thread: {error}; allow more threads (ulimit -u, or TasksMax of \
+         the service), or open the database with fewer owners (Options::owners, --owners)"
+    );
+    Error::new(ErrorKind::Busy, message)
+}
+
 impl OwnerThread {
     /// Starts a thread and its ring. Fails when it cannot have one.
     pub(super) fn start(
@@ -114,9 +123,7 @@ impl OwnerThread {
                     Some(Err(error)) => drop(started.send(Err(error))),
                 }
             })
-            .map_err(|error| {
-                Error::new(ErrorKind::Busy, format!("cannot start an owner's thread: {error}"))
-            })?;
+            .map_err(|error| no_thread(&error))?;
         let Started { warning, counters } = has_started.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;

@@ -9,7 +9,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::fault::Finding;
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::db::backend::wait_on;
-use crate::db::open::check_may_wait;
+use crate::db::open::{check_may_wait, check_path};
 use crate::db::options::Options;
 use crate::db::verify::backend;
 use crate::format::header::{FileType, Header};
@@ -22,14 +22,18 @@ use crate::wal::{dump_map, dump_segment};
 /// Tells what is in one file of a database: a table, a segment or a mapping of
 /// the log, a value file, a manifest, or the identity.
 ///
-/// The file's header says what it is, or else its name. It needs no database
+/// The file's header says what it is, or else its name. Checksums of all that is
+/// told are verified, and those of a table's filters and indexes; what a table's
+/// blocks hold is only with [`DumpDetail::Blocks`], and what a value file holds
+/// never, since its checksums are elsewhere: [`verify`](crate::verify()) does all
+/// of that. It needs no database
 /// around it, nothing is locked, and nothing is written; what it tells of a file
 /// that is being written to may be half of it. `visit` gets one part after the
 /// other, damage where it is, and ends the dump by `ControlFlow::Break`. Of
 /// `options` only [`Options::io`] counts.
 ///
 /// # Errors
-/// `InvalidArgument` when the file is none of the engine's; what keeps it from
+/// `InvalidArgument` when the file is none of the engine's, or a directory; what keeps it from
 /// being read.
 ///
 /// ```
@@ -60,6 +64,7 @@ pub fn dump(
     let visit = RefCell::new(&mut visit);
     let listener = |part: Dumped<'_>| (visit.borrow_mut())(part);
     let path = file.as_ref();
+    check_path(path)?;
     let halted = wait_on!(&backend, |io| dump_on(io, path, detail, &listener));
     match halted {
         Ok(()) | Err(Halt::Stopped) => Ok(()),
@@ -73,26 +78,35 @@ async fn dump_on<I: Io>(
     detail: DumpDetail,
     listener: &Listener<'_>,
 ) -> Result<(), Halt> {
-    let file = io.open(path, OpenMode::Read).await?;
+    let file = io.open(path, OpenMode::Read).await.map_err(|error| match error.kind() {
+        ErrorKind::Corruption => {
+            let message = format!("{} is a directory; name one of the files in it", path.display());
+            Error::invalid(message)
+        }
+        _ => error,
+    })?;
     let len = io.len(&file).await?;
     let mut report = |finding: Finding<'_>| match finding {
         Finding::Fault(fault) => listener(Dumped::Damage(fault)),
         _ => ControlFlow::Continue(()),
     };
     let mut dump = Dump::new(Inspection::new(io, &mut report), detail, listener);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let by_name = FileType::of_name(name);
+    // What is no file of the engine's by its name may end where it likes.
     let unit = match len {
         0 => None,
+        _ if len < UNIT_U64 && by_name.is_none() => None,
         _ => dump.inspection.read(&file, 0, UNIT).await?,
     };
     let unit = unit.as_deref().unwrap_or_default();
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Some(file_type) = FileType::of(unit).or_else(|| FileType::of_name(name)) else {
+    let Some(file_type) = FileType::of(unit).or(by_name) else {
         let message = format!("{} is no file of a database", path.display());
         return Err(Error::new(ErrorKind::InvalidArgument, message).into());
     };
     dump.text(0, &format!("{}, {len} bytes", file_type.name()))?;
     if file_type == FileType::Identity {
-        return dump_identity(&mut dump, &file).await;
+        return dump_identity(&mut dump, &file, len).await;
     }
     let header = Header::decode(unit, file_type).map_err(|error| error.at(path, 0));
     let header = dump.inspection.sound(header)?;

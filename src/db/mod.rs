@@ -80,6 +80,10 @@ impl Db {
     /// One handle of one process has a directory open at a time; another one
     /// waits [`Options::lock_wait`] for it.
     ///
+    /// Where the size of files is limited (`ulimit -f`), ignore or handle
+    /// `SIGXFSZ` before: it ends a process that would exceed the limit, and
+    /// without it writes fail with `NoSpace`. The engine leaves signals alone.
+    ///
     /// # Errors
     /// `Locked`, `NotFound`, `Corruption`, `Unsupported` (io_uring forbidden, a
     /// file system without `O_DIRECT`, a newer format), `NoSpace`,

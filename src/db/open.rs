@@ -81,6 +81,7 @@ impl Inner {
 
 pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     check_may_wait()?;
+    check_path(dir)?;
     options.map_dir_text()?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let derived = options.derive(cores)?;
@@ -282,6 +283,16 @@ async fn create_dirs<I: Io>(io: &I, dir: &Path) -> Result<()> {
         at.clone_from(dir);
     }
     Ok(())
+}
+
+/// Refuses an empty path, of which the system's messages would show nothing.
+pub(super) fn check_path(path: &Path) -> Result<()> {
+    match path.as_os_str().is_empty() {
+        true => Err(Error::invalid(
+            "the path given is empty; name a directory (`.` is the current one)",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Refuses to block an owner's thread, on which everything else would wait.

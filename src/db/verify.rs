@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::fault::{Finding, Verified};
 use crate::db::backend::{Backend, wait_on};
-use crate::db::open::{LOCK, check_may_wait, wait_for_lock};
+use crate::db::open::{LOCK, check_may_wait, check_path, wait_for_lock};
 use crate::db::options::{IoBackend, Options};
 use crate::io::blocking::Blocking;
 use crate::io::{Halt, Inspection, Io, IoCounters};
@@ -62,6 +62,7 @@ pub fn verify(
 ) -> Result<Verified> {
     check_may_wait()?;
     let dir = dir.as_ref();
+    check_path(dir)?;
     let backend = backend(options);
     wait_on!(&backend, |io| verify_on(io, dir, options, &mut report))
 }

@@ -102,6 +102,7 @@ pub(super) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let flags = access | OFlags::DIRECT | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let what = if mode == OpenMode::CreateNew { "create" } else { "open" };
     let fd = rustix::fs::open(path, flags, FILE_MODE).map_err(|errno| match errno {
+        Errno::INVAL | Errno::ISDIR if path.is_dir() => a_directory(path),
         Errno::INVAL => no_direct_io(path),
         errno => Error::os(what, path, errno.into()),
     })?;
@@ -123,6 +124,11 @@ fn check_names(file: &File) -> Result<()> {
         return Err(Error::new(ErrorKind::Busy, format!("{path} has another name")));
     }
     Ok(())
+}
+
+/// Something else than the engine put it where a file should be.
+fn a_directory(path: &Path) -> Error {
+    Error::corruption(path, 0, "this is a directory, where a file should be")
 }
 
 fn no_direct_io(path: &Path) -> Error {

@@ -1,21 +1,20 @@
 //! Identity files and manifests in words.
 
-use crate::base::ids::{DbId, FileId};
-use crate::base::limits::{UNIT, UNIT_U64};
+use crate::base::limits::UNIT_U64;
 use crate::format::chain::{Step, Walk};
 use crate::format::edit::{self, Edit};
 use crate::format::header::Header;
 use crate::format::record::{RecordKind, u64_at};
 use crate::io::{Dump, File, Halt, Io};
-use crate::manifest::identity::Identity;
-use crate::manifest::{FILE_BYTES_MAX, seed};
+use crate::manifest::{FILE_BYTES_MAX, seed, verify};
 
 /// Tells what each copy of an identity says.
-pub(crate) async fn dump_identity<I: Io>(dump: &mut Dump<'_, I>, file: &File) -> Result<(), Halt> {
-    for offset in [0, UNIT_U64] {
-        let Some(unit) = dump.inspection.read(file, offset, UNIT).await? else { continue };
-        let identity = Identity::decode(&unit, file.path(), offset);
-        let Some(identity) = dump.inspection.sound(identity)? else { continue };
+pub(crate) async fn dump_identity<I: Io>(
+    dump: &mut Dump<'_, I>,
+    file: &File,
+    len: u64,
+) -> Result<(), Halt> {
+    for (offset, identity) in verify::copies(&mut dump.inspection, file, len).await? {
         let hash_key = u128::from_be_bytes(identity.hash_key);
         let (db, shards) = (identity.db, identity.shards);
         let text =
@@ -32,24 +31,31 @@ pub(crate) async fn dump_manifest<I: Io>(
     len: u64,
     header: &Header,
 ) -> Result<(), Halt> {
-    let Header { db, file: id, ref extra, .. } = *header;
-    if extra.len() == 8 {
-        let end = u64_at(extra, 0);
-        dump.text(1, &format!("complete up to offset {end} when it got its name"))?;
+    let stated = match header.extra.len() {
+        8 => u64_at(&header.extra, 0),
+        _ => {
+            dump.inspection.fault(file.path(), 0, "the manifest's header makes no sense")?;
+            0
+        }
+    };
+    if stated > 0 {
+        dump.text(1, &format!("complete up to offset {stated} when it got its name"))?;
     }
+    verify::length(&mut dump.inspection, file.path(), len)?;
     let end = len.min(FILE_BYTES_MAX) / UNIT_U64 * UNIT_U64;
     let bytes = dump.inspection.read_range(file, UNIT_U64..end.max(UNIT_U64)).await?;
-    records(dump, file, &bytes, db, id)
+    records(dump, file, &bytes, header, stated)
 }
 
 fn records<I: Io>(
     dump: &mut Dump<'_, I>,
     file: &File,
     bytes: &[u8],
-    db: DbId,
-    id: FileId,
+    header: &Header,
+    stated: u64,
 ) -> Result<(), Halt> {
     let path = file.path();
+    let (db, id) = (header.db, header.file);
     let mut walk = Walk::new(seed(db, id), id.epoch(), UNIT_U64, u64::MAX);
     walk.feed(UNIT_U64, bytes, |step| match step {
         Step::Record(record) => {
@@ -59,13 +65,19 @@ fn records<I: Io>(
                 RecordKind::Mark => "mark",
                 RecordKind::Write => "writes",
             };
-            let bytes = record.payload.len();
-            let text = format!(
-                "record at offset {at}: {what}, {bytes} bytes, durable up to {mark} before"
-            );
+            let len = record.payload.len();
+            let text =
+                format!("record at offset {at}: {what}, {len} bytes, durable up to {mark} before");
             dump.text(1, &text)?;
-            if record.header.kind != RecordKind::Edit {
-                return Ok(());
+            let rest = &bytes[(record.end() - UNIT_U64) as usize..];
+            verify::padding(&mut dump.inspection, path, rest, record.end())?;
+            match record.header.kind {
+                RecordKind::Edit => {}
+                RecordKind::Mark => return Ok(()),
+                RecordKind::Write => {
+                    let reason = "a record of the log in a manifest";
+                    return dump.inspection.fault(path, at, reason);
+                }
             }
             let edits = edit::decode_all(record.payload);
             let edits = edits.map_err(|unusable| unusable.into_error(path, at));
@@ -81,8 +93,13 @@ fn records<I: Io>(
     })?;
     let reached = walk.reached();
     dump.text(1, &format!("the records end at offset {}", reached.end))?;
-    if reached.mark_max > reached.end {
-        dump.inspection.fault(path, reached.end, "more was durable than is there")?;
+    let durable = reached.mark_max.max(stated);
+    if durable > reached.end {
+        let reason = format!(
+            "a manifest record is missing or damaged; the manifest was durable up to offset \
+             {durable}"
+        );
+        dump.inspection.fault(path, walk.missing().suspect, reason)?;
     }
     Ok(())
 }

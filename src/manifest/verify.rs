@@ -8,7 +8,7 @@ use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::format::chain::{Step, Walk};
 use crate::format::edit::{self, Edit};
 use crate::format::record::{RecordKind, Unusable};
-use crate::io::{Halt, Inspection, Io};
+use crate::io::{File, Halt, Inspection, Io};
 use crate::manifest::identity::{IDENTITY, Identity};
 use crate::manifest::{FILE_BYTES_MAX, seed, snapshot_end};
 
@@ -21,22 +21,65 @@ pub(crate) async fn verify_identity<I: Io>(
     let Some((file, len)) = inspection.open(&path, "identity file").await? else {
         return Ok(None);
     };
+    let copies = copies(inspection, &file, len).await?;
+    inspection.counts.identities += copies.len() as u64;
+    Ok(copies.into_iter().next().map(|(_, identity)| identity))
+}
+
+/// The sound copies in an identity file of `len` bytes, each with its offset.
+pub(super) async fn copies<I: Io>(
+    inspection: &mut Inspection<'_, I>,
+    file: &File,
+    len: u64,
+) -> Result<Vec<(u64, Identity)>, Halt> {
+    let path = file.path();
     let mut copies = Vec::new();
     for offset in [0, UNIT_U64] {
-        let Some(unit) = inspection.read(&file, offset, UNIT).await? else { continue };
-        copies.extend(inspection.sound(Identity::decode(&unit, &path, offset))?);
+        let Some(unit) = inspection.read(file, offset, UNIT).await? else { continue };
+        let identity = inspection.sound(Identity::decode(&unit, path, offset))?;
+        copies.extend(identity.map(|identity| (offset, identity)));
     }
-    inspection.counts.identities += copies.len() as u64;
-    if let [first, second] = &copies[..]
+    if let [(_, first), (_, second)] = &copies[..]
         && first != second
     {
-        inspection.fault(&path, UNIT_U64, "the identity's two copies do not agree")?;
+        inspection.fault(path, UNIT_U64, "the identity's two copies do not agree")?;
     }
     if len > 2 * UNIT_U64 {
         let reason = format!("the file has {len} bytes, {} are all of it", 2 * UNIT);
-        inspection.fault(&path, 2 * UNIT_U64, reason)?;
+        inspection.fault(path, 2 * UNIT_U64, reason)?;
     }
-    Ok(copies.into_iter().next())
+    Ok(copies)
+}
+
+/// Reports a length that no manifest has. A part of a unit at the end is room
+/// that was being made.
+pub(super) fn length<I: Io>(
+    inspection: &mut Inspection<'_, I>,
+    path: &Path,
+    len: u64,
+) -> Result<(), Halt> {
+    match (UNIT_U64..=FILE_BYTES_MAX).contains(&len) {
+        true => Ok(()),
+        false => inspection.fault(path, len, format!("a manifest of {len} bytes makes no sense")),
+    }
+}
+
+/// Reports what fills a record up to a whole unit, if that is not zero. The
+/// record ends at `end` of the file, and `rest` is what is behind it.
+pub(super) fn padding<I: Io>(
+    inspection: &mut Inspection<'_, I>,
+    path: &Path,
+    rest: &[u8],
+    end: u64,
+) -> Result<(), Halt> {
+    let bytes = (round_up_u64(end) - end) as usize;
+    match rest.iter().take(bytes).all(|&byte| byte == 0) {
+        true => Ok(()),
+        false => {
+            let reason = "what fills the record up to a whole unit is not zero";
+            inspection.fault(path, end, reason)
+        }
+    }
 }
 
 /// What can be read of a manifest.
@@ -62,11 +105,7 @@ pub(crate) async fn verify_manifest<I: Io>(
         return Ok(Readable::default());
     };
     inspection.counts.manifests += 1;
-    // A part of a unit at the end is room that was being made.
-    if !(UNIT_U64..=FILE_BYTES_MAX).contains(&len) {
-        let reason = format!("a manifest of {len} bytes makes no sense");
-        inspection.fault(path, len, reason)?;
-    }
+    length(inspection, path, len)?;
     let bytes = inspection.read_range(&file, 0..len.min(FILE_BYTES_MAX) / UNIT_U64 * UNIT_U64);
     let bytes = bytes.await?;
     let Some((header, records)) = bytes.split_at_checked(UNIT) else {
@@ -82,10 +121,7 @@ pub(crate) async fn verify_manifest<I: Io>(
                 inspection.counts.manifest_records += 1;
                 let at = record.header.position;
                 let end = record.end() as usize;
-                if bytes[end..round_up_u64(end as u64) as usize].iter().any(|&byte| byte != 0) {
-                    let reason = "what fills the record up to a whole unit is not zero";
-                    inspection.fault(path, record.end(), reason)?;
-                }
+                padding(inspection, path, &bytes[end..], record.end())?;
                 match record.header.kind {
                     RecordKind::Edit => match edit::decode_all(record.payload) {
                         Ok(all) => edits.extend(all.into_iter().map(|edit| (at, edit))),

@@ -44,13 +44,18 @@ pub(crate) async fn verify<I: Io>(
             }
         };
     }
-    if names.iter().any(|name| name == IDENTITY_UNFINISHED) {
-        inspection.orphan(&dir.join(IDENTITY_UNFINISHED))?;
-    }
     // Without the key of the hash nothing else can be judged.
     let Some(identity) = verify_identity(inspection, dir).await? else { return Ok(()) };
     let hasher = KeyHasher::new(&identity.hash_key);
-    let mut database = Database { inspection, dir, identity, hasher, logs: Vec::new() };
+    let mut database = Database {
+        inspection,
+        dir,
+        identity,
+        hasher,
+        logs: Vec::new(),
+        unneeded: Vec::new(),
+        may_lack_edits: false,
+    };
     database.verify(&names).await
 }
 
@@ -61,6 +66,10 @@ struct Database<'a, 'b, I> {
     hasher: KeyHasher,
     /// Of each shard.
     logs: Vec<ShardLog>,
+    /// Files that nothing names, if all that names files was read.
+    unneeded: Vec<PathBuf>,
+    /// Some manifest has something at its end that cannot be read.
+    may_lack_edits: bool,
 }
 
 /// The root manifest's file.
@@ -98,14 +107,16 @@ impl<I: Io> Database<'_, '_, I> {
         let (io, dir) = (self.inspection.io, self.dir);
         let db = self.identity.db;
         let files = manifest::find(io, dir).await?;
-        for stale in &files.stale {
-            self.inspection.orphan(stale)?;
+        if names.iter().any(|name| name == IDENTITY_UNFINISHED) {
+            self.unneeded.push(dir.join(IDENTITY_UNFINISHED));
         }
+        self.unneeded.extend(files.stale);
         let mut state = RootState::default();
         let mut root = None;
         if let Some((id, path)) = files.current {
             let faults = self.inspection.counts.faults;
             let found = verify_manifest(self.inspection, db, id, &path).await?;
+            self.may_lack_edits |= found.has_tail;
             for (offset, edit) in found.edits {
                 self.inspection.sound(state.apply(&edit, &path, offset))?;
             }
@@ -132,13 +143,13 @@ impl<I: Io> Database<'_, '_, I> {
             let number = name.strip_prefix("shard-").and_then(|number| number.parse().ok());
             let is_own = |number: usize| format!("shard-{number:03}") == *name;
             if number.is_some_and(|n| n >= self.identity.shards && is_own(n)) {
-                self.inspection.orphan(&dir.join(name))?;
+                self.unneeded.push(dir.join(name));
             }
         }
         if let Some(root) = root {
             self.log(log, &root, &state).await?;
         }
-        self.unused_values().await
+        self.orphans().await
     }
 
     /// Verifies a shard's manifest and tables.
@@ -160,9 +171,7 @@ impl<I: Io> Database<'_, '_, I> {
             }
             found => found?,
         };
-        for stale in &found.stale {
-            self.inspection.orphan(stale)?;
-        }
+        self.unneeded.extend(found.stale);
         let mut stated = Stated::default();
         let mut is_known = false;
         let mut tail = None;
@@ -181,6 +190,7 @@ impl<I: Io> Database<'_, '_, I> {
                 let faults = self.inspection.counts.faults;
                 let db = self.identity.db;
                 let found = verify_manifest(self.inspection, db, *id, path).await?;
+                self.may_lack_edits |= found.has_tail;
                 tail = Some((path.clone(), found.end, found.has_tail));
                 for (offset, edit) in found.edits {
                     if let Err(reason) = stated.apply(edit) {
@@ -251,9 +261,8 @@ impl<I: Io> Database<'_, '_, I> {
             let may_lack_edits = may_lack_edits(has_tail);
             ShardValues { check, manifest: (path, end), may_lack_edits }
         });
-        for name in names.iter().filter(|name| is_known && unnamed(name)) {
-            self.inspection.orphan(&dir.join(name))?;
-        }
+        let others = names.iter().filter(|name| is_known && unnamed(name));
+        self.unneeded.extend(others.map(|name| dir.join(name)));
         Ok(log)
     }
 
@@ -319,11 +328,11 @@ impl<I: Io> Database<'_, '_, I> {
         let wal_dir = self.dir.join(WAL_DIR);
         let mut known = state.streams.clone();
         let mut maps = log.maps;
-        let mut orphans = log.unfinished;
+        self.unneeded.extend(log.unfinished);
         for (key, segments) in log.streams {
             let paths = segments.iter().map(|segment| segment.path.clone());
             match known.remove(&key) {
-                Some(known) if known.is_freed() => orphans.extend(paths),
+                Some(known) if known.is_freed() => self.unneeded.extend(paths),
                 Some(known) => {
                     let is_closed = state.is_clean && key.epoch == root.epoch;
                     let (map, is_same_boot) = match &known.map {
@@ -352,7 +361,7 @@ impl<I: Io> Database<'_, '_, I> {
                     if key.epoch == root.epoch && segments[0].is_first() {
                         self.unknown(key, &segments, root).await?;
                     }
-                    orphans.extend(paths);
+                    self.unneeded.extend(paths);
                 }
             }
         }
@@ -365,19 +374,20 @@ impl<I: Io> Database<'_, '_, I> {
             for (id, path) in maps.iter().filter(|_| !state.is_clean) {
                 self.unknown_map(*id, path, root).await?;
             }
-            orphans.extend(maps.into_values());
-        }
-        for path in orphans {
-            self.inspection.orphan(&path)?;
+            self.unneeded.extend(maps.into_values());
         }
         Ok(())
     }
 
-    /// Reports value files that neither a manifest nor the log refers to. Where
-    /// something is damaged, it may have been what refers to them.
-    async fn unused_values(&mut self) -> Result<(), Halt> {
-        if self.inspection.counts.faults > 0 {
+    /// Reports files that nothing names, and value files that neither a manifest
+    /// nor the log refers to. Where something is damaged, it may have been what
+    /// names them, and then nobody should remove them.
+    async fn orphans(&mut self) -> Result<(), Halt> {
+        if self.inspection.counts.faults > 0 || self.may_lack_edits {
             return Ok(());
+        }
+        for path in std::mem::take(&mut self.unneeded) {
+            self.inspection.orphan(&path)?;
         }
         for (shard, log) in self.logs.iter().enumerate() {
             let Some(values) = &log.values else { continue };

@@ -7,7 +7,7 @@ use crate::base::dumped::DumpDetail;
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::base::seq::{Kind, Tag};
 use crate::format::block::{Block, BlockCursor, describe};
-use crate::format::header::DecodeError;
+use crate::format::header::{ByteReader, DecodeError};
 use crate::format::table::{
     Footer, Index, Partition, Properties, Region, TABLE_BYTES_MIN, seed_at,
 };
@@ -42,10 +42,7 @@ pub(crate) async fn dump_table<I: Io>(
     }
     let mut table = TableDump { dump, file, table_id };
     table.properties(&footer).await?;
-    if table.dump.detail >= DumpDetail::Blocks {
-        table.partitions(&footer).await?;
-    }
-    Ok(())
+    table.partitions(&footer).await
 }
 
 struct TableDump<'a, 'b, I> {
@@ -68,7 +65,10 @@ impl<I: Io> TableDump<'_, '_, I> {
             let error = DecodeError::corrupt(0, "the checksum does not match");
             return self.sound(region.offset, Err(error));
         }
-        bytes.truncate(region.bytes as usize);
+        let used = region.bytes as usize;
+        let padding = ByteReader::new(&bytes[used..]).zeroes_to_end();
+        self.sound(region.offset + region.bytes, padding)?;
+        bytes.truncate(used);
         Ok(Some(bytes))
     }
 
@@ -108,6 +108,8 @@ impl<I: Io> TableDump<'_, '_, I> {
         Ok(())
     }
 
+    /// Reads all filters and indexes, and tells them and their blocks if that
+    /// was asked for.
     async fn partitions(&mut self, footer: &Footer) -> Result<(), Halt> {
         let Some(bytes) = self.region(&footer.top_index).await? else { return Ok(()) };
         let (start, end) = (footer.partitions.offset, footer.partitions.end());
@@ -118,6 +120,9 @@ impl<I: Io> TableDump<'_, '_, I> {
             let bytes = self.dump.inspection.read_range(self.file, offset..offset + len as u64);
             let decoded = Partition::decode(&bytes.await?, seed_at(&self.table_id, offset));
             let Some(partition) = self.sound(offset, decoded)? else { continue };
+            if self.dump.detail < DumpDetail::Blocks {
+                continue;
+            }
             let Range { start, end } = partition.data();
             let blocks = partition.index().blocks();
             let filter = if partition.filter.is_some() { "with" } else { "without" };

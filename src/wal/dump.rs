@@ -4,7 +4,7 @@ use crate::base::dumped::DumpDetail;
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::base::seq::Tag;
 use crate::format::chain::{Step, Walk};
-use crate::format::header::Header;
+use crate::format::header::{ByteReader, Header};
 use crate::format::record::{Record, RecordKind, Unusable, stream_seed, u64_at};
 use crate::io::{Dump, File, Halt, Io};
 use crate::wal::map::{MapUse, group};
@@ -24,7 +24,12 @@ pub(crate) async fn dump_segment<I: Io>(
     };
     let SegmentUse { stream, start, capacity } = usage;
     dump.text(1, &format!("{stream}: positions {start} to {}", start + capacity))?;
-    let end = len.min(UNIT_U64 + capacity) / UNIT_U64 * UNIT_U64;
+    let want = UNIT_U64 + capacity;
+    if len != want {
+        let reason = format!("the segment has {len} bytes, and its header says {want}");
+        dump.inspection.fault(path, len.min(want), reason)?;
+    }
+    let end = len.min(want) / UNIT_U64 * UNIT_U64;
     let bytes = dump.inspection.read_range(file, UNIT_U64..end.max(UNIT_U64)).await?;
     let offset = |position: u64| UNIT_U64 + (position - start).min(capacity);
     let seed = stream_seed(header.db, stream.epoch, stream.stream);
@@ -67,6 +72,8 @@ pub(crate) async fn dump_map<I: Io>(
     }
     if let Some(unit) = dump.inspection.read(file, UNIT_U64, UNIT).await? {
         dump.text(1, &format!("acknowledged up to position {}", u64_at(&unit, 0)))?;
+        let rest = ByteReader::new(&unit[8..]).zeroes_to_end();
+        dump.inspection.sound(rest.map_err(|error| error.at(path, UNIT_U64 + 8)))?;
     }
     let seed = stream_seed(header.db, stream.epoch, stream.stream);
     for slot in 0..sizes.slots {

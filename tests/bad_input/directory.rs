@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,17 @@ fn a_file_in_place_of_the_directory() {
         }
     }
     assert!(image(place.path()) == before, "something was changed");
+}
+
+#[test]
+fn an_empty_path() {
+    let says = ["the path given is empty; name a directory"];
+    for create in [true, false] {
+        let opened = Db::open("", options().create(create));
+        refused(opened, ErrorKind::InvalidArgument, &says);
+    }
+    let verified = ourodb::verify("", &options(), |_| ControlFlow::Continue(()));
+    refused(verified, ErrorKind::InvalidArgument, &says);
 }
 
 #[test]

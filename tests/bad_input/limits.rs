@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use ourodb::{Db, ErrorKind, IoBackend, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-use super::child::{in_child, limit_open_files};
+use super::child::{drop_root, in_child, limit_open_files};
 use super::{
     SAMPLE, assert_holds, close, eventually, image, key, options, put, refused, sample, value,
 };
@@ -228,6 +229,26 @@ fn nothing_can_be_opened(dir: &Path, io: &IoBackend) {
     assert_holds(&db, 0..count + 1);
     close(db);
     assert_holds(&Db::open(dir, options()).expect("open"), 0..count + 1);
+}
+
+#[test]
+fn no_more_threads() {
+    in_child("limits::no_more_threads", |place| {
+        drop_root();
+        let dir = place.join("db");
+        sample(&dir);
+        let before = image(&dir);
+        let limit = getrlimit(Resource::Nproc);
+        let none = Rlimit { current: Some(0), ..limit };
+        setrlimit(Resource::Nproc, none).expect("a limit");
+        let thread = std::thread::Builder::new().spawn(|| ());
+        assert!(thread.is_err(), "the limit does not bite");
+        let says = ["ulimit -u", "TasksMax", "Options::owners, --owners"];
+        refused(Db::open(&dir, options()), ErrorKind::Busy, &says);
+        assert!(image(&dir) == before, "something was changed");
+        setrlimit(Resource::Nproc, limit).expect("no limit");
+        assert_holds(&Db::open(&dir, options()).expect("open"), SAMPLE);
+    });
 }
 
 #[test]

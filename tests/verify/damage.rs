@@ -223,6 +223,43 @@ fn missing_files() {
     });
 }
 
+/// What a damaged manifest does not name any more may be needed: nobody is told
+/// to remove it.
+#[test]
+fn no_file_is_unneeded_because_a_manifest_is_damaged() {
+    let (sim, _) = sample();
+    let unneeded = verify(&sim).orphans;
+    let image = sim.snapshot();
+    for_each_file(&sim, &image, |path, len| {
+        if !path.to_string_lossy().contains("/MANIFEST-") {
+            return;
+        }
+        let check = |what: &str| {
+            let orphans = verify(&sim).orphans;
+            let is_new = |orphan: &&std::path::PathBuf| !unneeded.contains(orphan);
+            let place = format!("{what} {}", path.display());
+            assert_eq!(orphans.iter().find(is_new), None, "{place}");
+        };
+        let bytes = sim.file_bytes(path).expect("a file");
+        for (unit, content) in bytes.chunks_exact(UNIT).enumerate() {
+            // Where a record's checksum is, its header, and its content.
+            for at in [0, 20, 104].map(|place| unit * UNIT + place) {
+                if content.iter().any(|&byte| byte != 0) {
+                    sim.overwrite(path, at as u64, &[bytes[at] ^ 4]);
+                    check("a flip in");
+                    sim.overwrite(path, at as u64, &[bytes[at]]);
+                }
+            }
+        }
+        sim.overwrite(path, 0, &vec![0; len]);
+        check("zeroes in");
+        for cut in [0, UNIT] {
+            sim.truncate(path, cut as u64);
+            check("nothing left of");
+        }
+    });
+}
+
 /// Everything in the wrong place: units of one file, and whole files.
 #[test]
 fn swaps() {

@@ -42,7 +42,8 @@ clients' speed, or equal rates. Loads, and the writer of read-while-writing,
 have at least one such client on every owner.
 
 Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
-7 other failures and wrong values read, 130 Ctrl-C (a partial result is printed).";
+7 other failures and wrong values read, 130 Ctrl-C, 143 SIGTERM (a partial result
+is printed for both).";
 
 /// Measures OuroDB: loads a database, runs a workload on it, reports latencies
 ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::clients::{self, Places};
-use crate::directory::{make_room, read_shape, write_shape};
+use crate::directory::{Room, make_room, read_shape, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::machine::Machine;
@@ -42,8 +42,8 @@ pub fn load<T: Target>(
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
-    make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
-    let target = T::open(&common.dir, &options, settings)?;
+    let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
+    let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
     let data = Arc::new(Data::new(shape));
     let clients = Places::new(&target, common)?.load(common, &shape);
@@ -93,11 +93,12 @@ pub fn run<T: Target>(
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
     let output = Output::new(common.json.as_deref())?;
-    if args.fresh.is_some() {
-        make_room::<T>(&common.dir, &shape, true, common.lock_wait)?;
-    }
+    let room = match args.fresh {
+        Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
+        None => None,
+    };
     let data = Arc::new(Data::new(shape));
-    let target = T::open(&common.dir, &options, settings)?;
+    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
     let clients = places.run(args, common.seed, &data, &counters)?;
@@ -169,6 +170,24 @@ pub fn run<T: Target>(
     }
     Ok(report)
 }
+
+/// Opens the database. Where that fails, what was made for a load is removed.
+fn open_in<T: Target>(
+    room: Option<&Room>,
+    common: &CommonArgs,
+    options: &OpenOptions,
+    settings: &T::Settings,
+) -> Result<T, Failure> {
+    T::open(&common.dir, options, settings).inspect_err(|failure| {
+        // Whoever came between has it now.
+        if let Some(room) = room.filter(|_| failure.exit_code() != LOCKED) {
+            room.give_back::<T>();
+        }
+    })
+}
+
+/// The exit code when another process has the database open.
+const LOCKED: u8 = 4;
 
 /// Records below this are in the database after a phase. Owners without clients
 /// count too.

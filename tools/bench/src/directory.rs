@@ -79,6 +79,38 @@ pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
     })
 }
 
+/// A directory that a load may use.
+#[derive(Debug)]
+pub struct Room {
+    /// It was empty, or not there, when the load came.
+    is_new: bool,
+    dir: PathBuf,
+    /// Directories that were made for it, each before the one it is in.
+    made: Vec<PathBuf>,
+}
+
+impl Room {
+    /// Removes what was made, for a load that did not begin: the marker, and what
+    /// the engine made before it failed. What cannot be removed stays.
+    pub fn give_back<T: Target>(&self) {
+        if !self.is_new {
+            return;
+        }
+        // Nobody else has it open, or is about to.
+        let Ok(_lock) = lock(&self.dir, Duration::ZERO) else { return };
+        let Ok(Contents::Ours(files, dirs)) = look::<T>(&self.dir) else { return };
+        for name in [MARKER, LOCK] {
+            let _ = fs::remove_file(self.dir.join(name));
+        }
+        for path in files {
+            let _ = fs::remove_file(path);
+        }
+        for dir in dirs.iter().rev().chain(&self.made) {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
 /// Makes room for a load: creates the directory, or removes the database that
 /// an earlier load left in it, if `overwrite` says so. Marks it as this tool's,
 /// with `shape` and as a load that has not ended, before anything else.
@@ -90,13 +122,18 @@ pub fn make_room<T: Target>(
     shape: &Shape,
     overwrite: bool,
     lock_wait: Duration,
-) -> Result<(), Failure> {
+) -> Result<Room, Failure> {
     let shown = dir.display();
+    let mut room = Room { is_new: false, dir: dir.to_owned(), made: Vec::new() };
     let unfinished = Shape { records: 0, ..*shape };
     match look::<T>(dir)? {
         Contents::Nothing => {
+            let missing = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty());
+            let missing = missing.take_while(|dir| !dir.exists());
+            (room.is_new, room.made) = (true, missing.map(Path::to_owned).collect());
             fs::create_dir_all(dir).map_err(Failure::os(format!("cannot create {shown}")))?;
-            write_shape(dir, &unfinished)
+            write_shape(dir, &unfinished)?;
+            Ok(room)
         }
         Contents::Foreign(why) => Err(Failure::Usage(format!(
             "{shown} is not empty, and holds something that ouro-bench did not make: {why}. \
@@ -119,7 +156,7 @@ pub fn make_room<T: Target>(
                 fs::remove_dir(&path)
                     .map_err(Failure::os(format!("cannot remove {}", path.display())))?;
             }
-            Ok(())
+            Ok(room)
         }
     }
 }

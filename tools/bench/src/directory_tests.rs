@@ -134,6 +134,32 @@ fn an_open_database_is_not_removed() {
 }
 
 #[test]
+fn room_that_was_not_used_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let deep = dir.path().join("a/b");
+    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap().give_back::<OuroDb>();
+    assert_eq!(names(dir.path()), [""; 0]);
+    // What was there stays, and what somebody put there; not what the engine did.
+    fs::create_dir_all(&deep).unwrap();
+    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap().give_back::<OuroDb>();
+    assert_eq!(names(&deep), [""; 0]);
+    let room = make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
+    fs::create_dir(deep.join("wal")).unwrap();
+    for file in ["IDENTITY", "LOCK", "wal/000000000001.wal"] {
+        fs::write(deep.join(file), "x").unwrap();
+    }
+    room.give_back::<OuroDb>();
+    assert_eq!(names(&deep), [""; 0]);
+    let room = make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
+    fs::write(deep.join("note"), "precious").unwrap();
+    room.give_back::<OuroDb>();
+    assert_eq!(names(&deep), ["LOCK", "note", MARKER]);
+    let loaded = loaded();
+    make_room::<OuroDb>(loaded.path(), &shape(7), true, NO_WAIT).unwrap().give_back::<OuroDb>();
+    assert_eq!(names(loaded.path()), ["LOCK", MARKER]);
+}
+
+#[test]
 fn room_is_made_where_there_is_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();

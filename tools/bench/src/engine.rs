@@ -4,7 +4,7 @@ mod clients;
 
 use std::path::Path;
 
-use ourodb::{Db, Options};
+use ourodb::{Db, ErrorKind, Options};
 
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
@@ -24,8 +24,15 @@ impl Target for OuroDb {
     type Settings = ();
     type Handle<'a> = OuroHandle<'a>;
 
-    fn check(_: &OpenOptions, (): &()) -> Result<(), Failure> {
-        Ok(())
+    fn check(options: &OpenOptions, (): &()) -> Result<(), Failure> {
+        // Options are judged before the directory is looked for, and this one is
+        // not there.
+        match Db::open(NOWHERE, chosen(options).create(false)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Failure::engine("cannot open the database")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn owns(path: &Path, is_dir: bool) -> bool {
@@ -41,26 +48,8 @@ impl Target for OuroDb {
     }
 
     fn open(dir: &Path, options: &OpenOptions, (): &()) -> Result<Self, Failure> {
-        let mut chosen = Options::default()
-            .create(options.create)
-            .memory(options.memory_bytes)
-            .lock_wait(options.lock_wait)
-            .durability(options.durability)
-            .compression(options.compression)
-            .io(options.io.into());
-        if let Some(shards) = options.shards {
-            chosen = chosen.shards(shards);
-        }
-        if let Some(owners) = options.owners {
-            chosen = chosen.owners(owners);
-        }
-        if let Some(spin) = options.spin {
-            chosen = chosen.spin(spin);
-        }
-        if let Some(requests_max) = options.requests_max {
-            chosen = chosen.requests_max(requests_max);
-        }
-        let db = Db::open(dir, chosen).map_err(Failure::engine("cannot open the database"))?;
+        let db =
+            Db::open(dir, chosen(options)).map_err(Failure::engine("cannot open the database"))?;
         Ok(Self { db, io: options.io })
     }
 
@@ -95,6 +84,33 @@ impl Target for OuroDb {
     fn close(self) -> Result<(), Failure> {
         self.db.close().map_err(Failure::engine("cannot close the database"))
     }
+}
+
+/// A directory that never exists.
+const NOWHERE: &str = "/proc/self/no-database";
+
+/// The engine's options.
+fn chosen(options: &OpenOptions) -> Options {
+    let mut chosen = Options::default()
+        .create(options.create)
+        .memory(options.memory_bytes)
+        .lock_wait(options.lock_wait)
+        .durability(options.durability)
+        .compression(options.compression)
+        .io(options.io.into());
+    if let Some(shards) = options.shards {
+        chosen = chosen.shards(shards);
+    }
+    if let Some(owners) = options.owners {
+        chosen = chosen.owners(owners);
+    }
+    if let Some(spin) = options.spin {
+        chosen = chosen.spin(spin);
+    }
+    if let Some(requests_max) = options.requests_max {
+        chosen = chosen.requests_max(requests_max);
+    }
+    chosen
 }
 
 /// A client of OuroDB: the thread that calls waits for its operations.

@@ -35,7 +35,7 @@ pub enum Failure {
     /// Anything else.
     #[error("{0}")]
     Other(String),
-    /// Ctrl-C; the partial result was printed.
+    /// Ctrl-C or SIGTERM; the partial result was printed.
     #[error("interrupted")]
     Interrupted,
 }
@@ -51,7 +51,18 @@ impl Failure {
         move |source| Self::Os { context: context.into(), source }
     }
 
-    /// The process's exit code: the same for all of OuroDB's tools.
+    /// What to do about it, if the message does not say.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let Self::Engine { source, .. } = self else { return None };
+        (source.kind() == ErrorKind::Corruption).then_some(
+            "`ouro verify --dir D` names all that is damaged; for more measurements, load again \
+             with --overwrite",
+        )
+    }
+
+    /// The process's exit code: the same for all of OuroDB's tools. After SIGTERM
+    /// it is 143 in place of 130.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -65,12 +76,17 @@ impl Failure {
                 _ => 7,
             },
             Self::Locked(_) => 4,
-            Self::Os { source, .. } if source.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Os { source, .. } if is_no_space(source) => 5,
             Self::Unsupported(_) => 6,
             Self::Os { .. } | Self::Other(_) => 7,
             Self::Interrupted => 130,
         }
     }
+}
+
+/// The file system is full, or files may not get longer.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge)
 }
 
 #[cfg(test)]
@@ -83,6 +99,7 @@ mod tests {
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failure::Locked(String::new()).exit_code(), 4);
         assert_eq!(os(io::ErrorKind::StorageFull).exit_code(), 5);
+        assert_eq!(os(io::ErrorKind::FileTooLarge).exit_code(), 5);
         assert_eq!(Failure::Unsupported(String::new()).exit_code(), 6);
         assert_eq!(os(io::ErrorKind::PermissionDenied).exit_code(), 7);
         assert_eq!(Failure::Other(String::new()).exit_code(), 7);

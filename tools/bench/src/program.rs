@@ -1,20 +1,21 @@
 //! What the binaries around this library have in common: the process's limits,
-//! Ctrl-C, and the exit code.
+//! signals, and the exit code.
 
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::failure::Failure;
 use crate::output;
 
 /// Runs a command, and turns its failure into a message, which begins with the
-/// program's `name`, and an exit code. The flag it is given is set by Ctrl-C.
+/// program's `name`, and an exit code. The flag it is given is set by Ctrl-C and
+/// by SIGTERM.
 pub fn main(name: &str, command: impl FnOnce(&AtomicBool) -> Result<(), Failure>) -> ExitCode {
     raise_descriptor_limit();
     // What the engine warns of, on stderr.
@@ -27,15 +28,26 @@ pub fn main(name: &str, command: impl FnOnce(&AtomicBool) -> Result<(), Failure>
     if cfg!(debug_assertions) {
         output::warn("this is a debug build: its figures say little; use cargo run --release");
     }
-    let interrupt = interrupt_flag().map_err(Failure::os("cannot listen for Ctrl-C"));
+    let signal = Arc::new(AtomicUsize::new(0));
+    let interrupt = interrupt_flag(&signal).map_err(Failure::os("cannot listen for signals"));
     match interrupt.and_then(|interrupt| command(&interrupt)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{name}: {failure}");
-            ExitCode::from(failure.exit_code())
+            if let Some(advice) = failure.advice() {
+                eprintln!("{name}: {advice}");
+            }
+            let is_terminated = signal.load(Ordering::Relaxed) == SIGTERM as usize;
+            match failure {
+                Failure::Interrupted if is_terminated => ExitCode::from(TERMINATED),
+                _ => ExitCode::from(failure.exit_code()),
+            }
         }
     }
 }
+
+/// The exit code after SIGTERM: 128 and its number.
+const TERMINATED: u8 = 143;
 
 /// The engine keeps a descriptor for each table, and the usual soft limit is
 /// there for programs that use `select`.
@@ -46,10 +58,18 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// Set by the first Ctrl-C. The second one ends the process at once.
-fn interrupt_flag() -> io::Result<Arc<AtomicBool>> {
+/// Set by the first Ctrl-C or SIGTERM, and `signal` says by which. The second one
+/// ends the process at once.
+fn interrupt_flag(signal: &Arc<AtomicUsize>) -> io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))?;
-    flag::register(SIGINT, Arc::clone(&interrupted))?;
+    for (number, code) in [(SIGINT, 130), (SIGTERM, TERMINATED)] {
+        let code = i32::from(code);
+        flag::register_conditional_shutdown(number, code, Arc::clone(&interrupted))?;
+        flag::register_usize(number, Arc::clone(signal), number as usize)?;
+        flag::register(number, Arc::clone(&interrupted))?;
+    }
+    // What exceeds the limit on the size of files (`ulimit -f`) fails then; the
+    // system would end the process without a word.
+    flag::register(SIGXFSZ, Arc::default())?;
     Ok(interrupted)
 }

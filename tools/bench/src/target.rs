@@ -33,8 +33,8 @@ pub trait Target: Sized + Sync {
     where
         Self: 'a;
 
-    /// Refuses what this engine cannot do, as [`Failure::Usage`]. Called before
-    /// anything else.
+    /// Refuses what this engine cannot do, and options it does not take. Called
+    /// before anything else.
     fn check(options: &OpenOptions, settings: &Self::Settings) -> Result<(), Failure>;
 
     /// Whether a directory, or else a file, at `path` inside of the database's

@@ -483,6 +483,42 @@ fn a_fresh_load_is_run_on_where_it_is() {
     refused(&run(dir.path(), "c", &["--fresh", "0"]), 2, "--fresh");
 }
 
+/// The system would end the process with a signal.
+#[test]
+fn a_limit_on_the_size_of_files_exits_with_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("bash");
+    let script = "ulimit -f 100 && exec \"$0\" load --dir db --records 100 --memory 64MiB";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ouro-bench")]).current_dir(dir.path());
+    refused(&shell.output().unwrap(), 5, "ulimit -f");
+    assert!(!dir.path().join("db").exists());
+}
+
+/// A load that cannot be leaves nothing, and an earlier load alone.
+#[test]
+fn a_load_that_does_not_begin_leaves_what_there_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let load_with = |more: &[&str]| {
+        let fixed = ["load", "--dir", "new", "--records", "300"];
+        bench(dir.path(), &[&fixed[..], more].concat())
+    };
+    // The second one is refused when the memory is asked for.
+    let mut all = vec![(&["--shards", "5000"], 2), (&["--memory", "400000GiB"], 2)];
+    if !cfg!(feature = "zstd") {
+        all.push((&["--compression", "zstd"], 6));
+    }
+    load(dir.path());
+    for (more, code) in all {
+        refused(&load_with(more), code, "cannot open the database");
+        assert!(!dir.path().join("new").exists(), "{more:?}");
+        if more[0] != "--memory" {
+            refused(&bench(dir.path(), &[&LOAD[..], more].concat()), code, "cannot open");
+            done(&run(dir.path(), "c", &[]));
+        }
+    }
+    done(&load_with(&[]));
+}
+
 #[test]
 fn a_short_soak_checks_what_it_reads_and_counts_what_it_did() {
     let dir = tempfile::tempdir().unwrap();
@@ -493,6 +529,10 @@ fn a_short_soak_checks_what_it_reads_and_counts_what_it_did() {
     let more = ["--seconds", "1", "--reopen", "0.4", "--json", "soak.json"];
     let text = done(&soak(&more));
     assert!(text.contains("all right; ") && text.contains("times p99"), "{text}");
+    // A line ends where the database was opened anew, not with the minute.
+    assert!(text.starts_with("  time ") && !text.contains("minute"), "{text}");
+    let times: Vec<_> = text.lines().filter(|line| line.starts_with("  0:0")).collect();
+    assert!(times.len() >= 3, "{text}");
     let result = json(&fs::read_to_string(dir.path().join("soak.json")).unwrap());
     assert_eq!(result["command"], "soak");
     assert!(result["openings"].as_u64().unwrap() >= 2);

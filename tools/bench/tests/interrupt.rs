@@ -1,4 +1,4 @@
-//! Ctrl-C: a partial result, a closed database, exit code 130.
+//! Ctrl-C and SIGTERM: a partial result, a closed database, exit code 130 or 143.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 
@@ -18,8 +18,12 @@ fn bench(dir: &Path, arguments: &[&str]) -> Command {
 
 /// Sends Ctrl-C once, and waits for the process to end.
 fn interrupt(child: Child) -> Output {
+    end_by(child, Signal::INT)
+}
+
+fn end_by(child: Child, signal: Signal) -> Output {
     let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, signal).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -52,15 +56,16 @@ fn an_interrupted_run_prints_what_it_has() {
     let load = ["load", "--dir", "db", "--records", "200", "--clients", "4", "--memory", "64MiB"];
     assert!(bench(dir.path(), &load).output().unwrap().status.success());
     let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "3600", "--memory", "64MiB"];
-    for more in [&[][..], &["--rate", "1"]] {
+    let (int, term) = ((Signal::INT, 130), (Signal::TERM, 143));
+    for (more, (signal, code)) in [(&[][..], int), (&["--rate", "1"], int), (&[], term)] {
         // The result file is made once the signal is listened for.
         let result = dir.path().join("result.json");
         let child = bench(dir.path(), &run).args(more).args(["--json", "result.json"]).spawn();
         let child = child.unwrap();
         wait_for(|| result.exists());
-        let output = interrupt(child);
+        let output = end_by(child, signal);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(130), "{text}");
+        assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains("PARTIAL"), "{text}");
         let json = fs::read_to_string(&result).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();

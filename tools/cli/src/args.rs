@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ourodb::{Compression, Durability, IoBackend, Options};
 
 use crate::escape::{BadEscape, unescape_into};
@@ -24,7 +24,7 @@ use crate::rows::Format;
     version,
     after_help = "Data and results go to stdout, everything else to stderr.\n\
         Exit codes: 0 done; 1 key not found, or bad lines; 2 usage; 3 corruption; 4 locked by \
-        another process; 5 no space left; 6 unsupported here; 7 any other failure; 130 Ctrl-C."
+        another process; 5 no space left; 6 unsupported here; 7 any other failure; 130 Ctrl-C; 143 SIGTERM."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -70,6 +70,11 @@ impl Database {
         })
     }
 
+    /// The directory, if it was given.
+    pub(crate) fn given_dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// How to open a database that exists.
     pub(crate) fn options(&self) -> Options {
         let mut options =
@@ -109,7 +114,8 @@ pub(crate) enum Command {
     /// Set a key; creates the database when there is none
     Put {
         key: OsString,
-        /// The value; `-` reads all of stdin, always as raw bytes
+        /// The value; `-` reads all of stdin, always as raw bytes (the value of
+        /// one hyphen is `--escaped '\x2d'`)
         value: OsString,
         #[command(flatten)]
         text: Text,
@@ -127,9 +133,10 @@ pub(crate) enum Command {
         write: Write,
     },
     /// Remove all keys of a range, however many there are
+    #[command(group(ArgGroup::new("range").args(["from", "to", "all"]).required(true).multiple(true)))]
     DeleteRange {
         /// The first key
-        #[arg(long, value_name = "KEY", required_unless_present_any = ["to", "all"])]
+        #[arg(long, value_name = "KEY")]
         from: Option<OsString>,
         /// Where to stop: this key stays
         #[arg(long, value_name = "KEY")]
@@ -195,14 +202,16 @@ pub(crate) enum Command {
     /// Prints `FILE offset N: reason` for each fault and goes on, then counts of
     /// what it read. Writes nothing. A torn end of the log, which the next
     /// opening cuts off, is no fault: see `torn_bytes`. Files that nothing needs
-    /// are named on stderr.
+    /// are named on stderr, unless something is damaged that may need them.
     Verify,
     /// Print what is in one file of a database; needs no --dir
     ///
-    /// Takes a table, a segment or mapping of the log, a manifest, or the
-    /// identity file. Damaged parts are named, and what is sound is printed;
-    /// exit 3 when something is damaged. Nothing is locked or written: of a file
-    /// in use it may print a half.
+    /// Takes a table, a segment or mapping of the log, a value file, a manifest,
+    /// or the identity file. Damaged parts are named, and what is sound is
+    /// printed; exit 3 when something is damaged. What a table's blocks hold is
+    /// looked at with --blocks and --entries only, and what a value file holds
+    /// not at all, as its checksums are elsewhere: `verify` does both. Nothing is
+    /// locked or written: of a file in use it may print a half.
     Dump {
         file: PathBuf,
         /// Also each partition and block of a table
@@ -224,6 +233,14 @@ impl Command {
     /// Whether this command creates a database where there is none.
     pub(crate) fn creates(&self) -> bool {
         matches!(self, Self::Put { .. } | Self::Import { .. })
+    }
+
+    /// The shards that a database is to be created with.
+    pub(crate) fn shards(&self) -> Option<usize> {
+        match self {
+            Self::Put { create, .. } | Self::Import { create, .. } => create.shards,
+            _ => None,
+        }
     }
 
     /// The options with which this command opens the database.

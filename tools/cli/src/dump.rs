@@ -37,7 +37,7 @@ pub(crate) fn dump(
     })?;
     printed.and_then(|()| stdout.flush()).map_err(Failure::Output)?;
     match faults {
-        _ if interrupt.requested() => Err(Failure::Interrupted),
+        _ if interrupt.requested() => Err(interrupt.failure()),
         0 => Ok(()),
         faults => Err(Failure::Faults { faults, is_damaged: true }),
     }

@@ -41,7 +41,7 @@ fn print(
             Err(error) => result = Err(error.into()),
         }
         if interrupt.requested() {
-            result = result.and(Err(Failure::Interrupted));
+            result = result.and(Err(interrupt.failure()));
         }
         if result.is_err() {
             break;

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use ourodb::ErrorKind;
+
+use crate::escape::escaped;
 
 /// Anything but success.
 #[derive(Debug)]
@@ -26,8 +30,8 @@ pub(crate) enum Failure {
         /// Not only what a newer version could judge.
         is_damaged: bool,
     },
-    /// The user pressed Ctrl-C.
-    Interrupted,
+    /// Ctrl-C or SIGTERM ended it; the exit code says which.
+    Interrupted(u8),
 }
 
 impl Failure {
@@ -46,10 +50,23 @@ impl Failure {
             Self::Faults { is_damaged: true, .. } => 3,
             Self::Faults { is_damaged: false, .. } => 6,
             Self::System(_) => 7,
-            Self::Output(error) if error.kind() == io::ErrorKind::StorageFull => 5,
+            Self::Output(error) if is_no_space(error) => 5,
             Self::Output(_) => 7,
-            Self::Interrupted => 130,
+            Self::Interrupted(code) => *code,
         }
+    }
+
+    /// What to do about it, if the message does not say. `dir` is the database's.
+    pub(crate) fn advice(&self, dir: &Path) -> Option<String> {
+        let Self::Engine(error) = self else { return None };
+        let dir = escaped(dir.as_os_str().as_bytes());
+        (error.kind() == ErrorKind::Corruption).then(|| {
+            format!(
+                "`ouro verify --dir {dir}` names all that is damaged. Put damaged tables (.sst) \
+                 back from a copy, or else all of the database from a backup; keys that no damaged \
+                 file may hold stay readable"
+            )
+        })
     }
 
     /// Whether the reader of stdout went away, as `head` does when it has what
@@ -57,6 +74,11 @@ impl Failure {
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// The file system is full, or files may not get longer.
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Display for Failure {
@@ -70,7 +92,7 @@ impl fmt::Display for Failure {
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
             Self::Faults { faults: 1, .. } => f.write_str("1 fault was found"),
             Self::Faults { faults, .. } => write!(f, "{faults} faults were found"),
-            Self::Interrupted => f.write_str("interrupted"),
+            Self::Interrupted(_) => f.write_str("interrupted"),
         }
     }
 }

@@ -108,7 +108,7 @@ impl Reader<'_> {
                     }
                     continue;
                 }
-                Event::Interrupted => return Err(Failure::Interrupted),
+                Event::Interrupted => return Err(self.interrupt.failure()),
                 Event::End => return Ok(()),
             };
             self.lines_read += 1;

@@ -22,6 +22,7 @@ mod verify;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,6 +40,9 @@ use crate::lines::Lines;
 
 fn main() -> ExitCode {
     raise_descriptor_limit();
+    // Ignored on purpose: where it fails, the system ends the process, as it
+    // does with others.
+    let _ = interrupt::survive_file_size_limit();
     // What the engine warns of, on stderr.
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -46,11 +50,15 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("ouro: {failure}");
+            if let Some(advice) = cli.database.given_dir().and_then(|dir| failure.advice(dir)) {
+                eprintln!("ouro: {advice}");
+            }
             ExitCode::from(failure.exit_code())
         }
     }
@@ -83,6 +91,14 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             eprintln!("ouro: warning: creating a database in {dir}, which holds other files");
         }
         let db = Db::open(&dir, cli.command.adjust(cli.database.options()))?;
+        let shards = db.options().shards;
+        if let Some(wanted) = cli.command.shards().filter(|wanted| *wanted != shards) {
+            let dir = escaped(dir.as_os_str().as_bytes());
+            eprintln!(
+                "ouro: warning: --shards {wanted} changes nothing: {dir} has {shards} shards since \
+                 it was created"
+            );
+        }
         let done = task(&db);
         done.and(db.close().map_err(Failure::from))
     };
@@ -196,7 +212,7 @@ fn read_value() -> Result<Vec<u8>, Failure> {
 
 fn install_interrupt() -> Result<Interrupt, Failure> {
     Interrupt::install()
-        .map_err(|error| Failure::System(format!("cannot install the Ctrl-C handler: {error}")))
+        .map_err(|error| Failure::System(format!("cannot listen for signals: {error}")))
 }
 
 fn print(bytes: &[u8]) -> Result<(), Failure> {

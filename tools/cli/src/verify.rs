@@ -52,8 +52,8 @@ pub(crate) fn verify(dir: &Path, options: &Options) -> Result<(), Failure> {
     bar.finish_and_clear();
     let verified = verified?;
     printed?;
-    if !verified.is_complete {
-        return Err(Failure::Interrupted);
+    if let Some(interrupt) = interrupt.filter(|_| !verified.is_complete) {
+        return Err(interrupt.failure());
     }
     say(&format!("{verified}\n"))?;
     match verified.faults {

@@ -36,6 +36,9 @@ fn ranges_of_keys_are_deleted() {
     assert_eq!(place.ok(&["scan", "--keys-only"]), b"d\n");
     let all = place.run(&["delete-range"]);
     assert_eq!(all.status.code(), Some(2), "all of them only when that is said");
+    for flag in ["--from", "--to", "--all"] {
+        assert!(stderr(&all).contains(flag), "{flag}: {}", stderr(&all));
+    }
     assert_eq!(place.ok(&["delete-range", "--all", "--durability", "process-safe"]), b"");
     assert_eq!(place.ok(&["scan"]), b"");
 }
@@ -96,6 +99,28 @@ fn a_value_from_stdin_is_raw() {
         assert!(stderr(&longer).contains(says), "{}", stderr(&longer));
     }
     assert_eq!(place.ok(&["get", "k", "--raw"]), longest);
+}
+
+/// One hyphen means stdin; written as an escape it is itself.
+#[test]
+fn a_hyphen_is_a_value_too() {
+    let place = Place::new();
+    place.ok(&["put", "k", "--escaped", "\\x2d"]);
+    assert_eq!(place.ok(&["get", "k", "--raw"]), b"-");
+    let help = String::from_utf8(place.ok(&["put", "--help"])).unwrap();
+    assert!(help.contains("--escaped '\\x2d'"), "{help}");
+}
+
+#[test]
+fn a_number_of_shards_that_is_too_late_is_told() {
+    let place = Place::new();
+    place.ok(&["put", "--shards", "2", "k", "v"]);
+    place.ok(&["put", "--shards", "2", "k", "w"]);
+    let late = place.run(&["put", "--shards", "4", "k", "x"]);
+    assert_eq!(late.status.code(), Some(0), "{}", stderr(&late));
+    assert!(stderr(&late).contains("--shards 4 changes nothing: "), "{}", stderr(&late));
+    assert!(stderr(&late).contains(" has 2 shards "), "{}", stderr(&late));
+    assert_eq!(place.ok(&["get", "k"]), b"x\n");
 }
 
 #[test]

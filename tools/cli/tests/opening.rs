@@ -66,6 +66,37 @@ fn the_soft_limit_of_descriptors_is_raised() {
     succeeded(limited("-S", &Place::new()));
 }
 
+/// The system would end the process with a signal.
+#[test]
+fn a_limit_on_the_size_of_files_is_no_space() {
+    let place = Place::new();
+    let mut shell = Command::new("bash");
+    let script = "ulimit -f 100 && exec \"$0\" \"$@\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ouro"), "put", "k", "v", "--dir"]);
+    shell.arg(place.dir());
+    let refused = output(shell, b"");
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("ulimit -f"), "{}", stderr(&refused));
+    // Nor may its output be longer.
+    let mut shell = Command::new("bash");
+    let script = "ulimit -f 1 && exec \"$0\" import --help >\"$1\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_ouro")]).arg(place.file("out", b""));
+    assert_ne!(output(shell, b"").status.code(), None, "no signal ended it");
+}
+
+/// What is said names what was given.
+#[test]
+fn memory_budgets_that_cannot_be() {
+    let place = Place::new();
+    for memory in ["1000000TiB", "400TiB"] {
+        let refused = place.run(&["put", "k", "v", "--memory", memory]);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+        for says in ["the memory budget ", "Options::memory, --memory"] {
+            assert!(stderr(&refused).contains(says), "{memory}: {}", stderr(&refused));
+        }
+    }
+}
+
 #[test]
 fn a_directory_that_is_a_file() {
     let place = Place::new();

@@ -112,6 +112,23 @@ fn orphans_are_notes() {
     assert!(orphan.exists());
 }
 
+/// Nobody is told to remove what a damaged manifest does not name any more.
+#[test]
+fn a_damaged_manifest_makes_no_file_unneeded() {
+    let (place, table) = place();
+    std::fs::copy(&table, table.with_file_name("00000001000000ff.sst")).unwrap();
+    let manifest = files(&place, "shard-000", |name| name.starts_with("MANIFEST-")).remove(0);
+    let bytes = std::fs::read(&manifest).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[4200] ^= 1;
+    for damaged in [&flipped[..], &vec![0; bytes.len()], &[]] {
+        std::fs::write(&manifest, damaged).unwrap();
+        let run = place.run(&["verify"]);
+        assert_eq!(code(&run), Some(3), "{}", stdout(&run));
+        assert!(!stderr(&run).contains("not needed"), "{}", stderr(&run));
+    }
+}
+
 #[test]
 fn what_keeps_verify_from_its_work() {
     let none = Place::new();
@@ -149,16 +166,18 @@ fn an_interrupted_verification() {
     }
     let whole = place.run(&["verify"]).stdout.len();
     assert!(whole > 2 * 65_536, "{whole} bytes");
-    let mut verify =
-        place.command(&["verify"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut output = verify.stdout.take().unwrap();
-    let mut first = [0; 10];
-    output.read_exact(&mut first).unwrap();
-    kill_process(Pid::from_child(&verify), Signal::INT).unwrap();
-    let mut rest = Vec::new();
-    output.read_to_end(&mut rest).unwrap();
-    assert!(first.len() + rest.len() < whole);
-    assert_eq!(verify.wait().unwrap().code(), Some(130));
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut verify = place.command(&["verify"]);
+        let mut verify = verify.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = verify.stdout.take().unwrap();
+        let mut first = [0; 10];
+        output.read_exact(&mut first).unwrap();
+        kill_process(Pid::from_child(&verify), signal).unwrap();
+        let mut rest = Vec::new();
+        output.read_to_end(&mut rest).unwrap();
+        assert!(first.len() + rest.len() < whole);
+        assert_eq!(verify.wait().unwrap().code(), Some(code));
+    }
     // The lock was given back.
     assert_eq!(code(&place.run(&["get", "zzz", "--lock-wait", "0s"])), Some(1));
 }
@@ -224,6 +243,121 @@ fn damage_is_dumped_where_it_is() {
     let other = place.file("other", b"no database");
     let run = dump(&[], &other);
     assert_eq!(code(&run), Some(2), "{}", stderr(&run));
+    assert_eq!(stdout(&run), "", "no damage in what is none of ours");
+}
+
+/// The offset of the part of a table that a dump calls so.
+fn offset_of(summary: &str, part: &str) -> usize {
+    let line = summary.lines().find(|line| line.trim_start().starts_with(part));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap().parse().unwrap()
+}
+
+/// Without flags, too, a dump names the damage of what it shows and of what
+/// leads to the rest.
+#[test]
+fn a_plain_dump_names_what_verify_does() {
+    let (place, table) = place();
+    let is_manifest = |name: &str| name.starts_with("MANIFEST-");
+    let summary = stdout(&dump(&[], &table));
+    let partitions = offset_of(&summary, "partitions: ");
+    let top_index = offset_of(&summary, "top index: ");
+    let flipped = |at: usize| move |bytes: &mut Vec<u8>| bytes[at] ^= 1;
+    let longer = |bytes: &mut Vec<u8>| bytes.resize(bytes.len() + 4096, 0);
+    let shorter = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 4096);
+    // The last byte of a unit, behind the record that begins there.
+    let padding = |bytes: &mut Vec<u8>| bytes[2 * 4096 - 1] = 1;
+    let root = files(&place, "", is_manifest).remove(0);
+    let shard = files(&place, "shard-000", is_manifest).remove(0);
+    let segment = files(&place, "wal", |name| name.ends_with(".wal")).remove(0);
+    let identity = place.dir().join("IDENTITY");
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [(&PathBuf, &str, Damage<'_>); 12] = [
+        (&root, "a record", &flipped(4096 + 70)),
+        (&shard, "a record", &flipped(4096 + 104)),
+        (&root, "padding", &padding),
+        (&shard, "padding", &padding),
+        (&segment, "shorter", &shorter),
+        (&segment, "longer", &longer),
+        (&identity, "longer", &longer),
+        (&table, "an index", &flipped(partitions + 9)),
+        (&table, "a filter", &flipped(partitions + 200)),
+        (&table, "the end of partitions", &flipped(top_index - 1)),
+        (&table, "the top index", &flipped(top_index + 9)),
+        (&table, "padding of the top index", &flipped(top_index + 4095)),
+    ];
+    for (file, what, damage) in damages {
+        let what = format!("{what}: {}", file.display());
+        let before = std::fs::read(file).unwrap();
+        assert_eq!(code(&dump(&[], file)), Some(0), "{what}");
+        let mut bytes = before.clone();
+        damage(&mut bytes);
+        std::fs::write(file, bytes).unwrap();
+        assert_eq!(code(&place.run(&["verify"])), Some(3), "{what}");
+        let run = dump(&[], file);
+        assert_eq!(code(&run), Some(3), "{what}: {}", stdout(&run));
+        assert!(stdout(&run).contains("DAMAGE "), "{what}: {}", stdout(&run));
+        std::fs::write(file, before).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_file() {
+    let (place, table) = place();
+    let run = dump(&[], &place.dir());
+    assert_eq!(code(&run), Some(2), "{}", stderr(&run));
+    assert!(stderr(&run).contains("is a directory; name one of the files"), "{}", stderr(&run));
+
+    let segment = files(&place, "wal", |name| name.ends_with(".wal")).remove(0);
+    for path in [&table, &segment] {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    }
+    let run = place.run(&["verify"]);
+    assert_eq!(code(&run), Some(3), "{}{}", stdout(&run), stderr(&run));
+    for path in [&table, &segment] {
+        let says = format!("{} offset 0: this is a directory", path.display());
+        assert!(stdout(&run).contains(&says), "{says}: {}", stdout(&run));
+    }
+    assert!(stdout(&run).contains("\ntables: 1\n"), "it goes on: {}", stdout(&run));
+}
+
+/// What is before, between and behind damage can be had, as the README says. And
+/// whoever meets it is told what to do.
+#[test]
+fn sound_ranges_beside_damaged_blocks() {
+    let (place, table) = place();
+    flip(&table, 2 * 4096 + 9);
+    flip(&table, 5 * 4096 + 9);
+    let scan = |more: &[&str]| {
+        let run = place.run(&[&["scan", "--keys-only", "--escaped"], more].concat());
+        (code(&run), stdout(&run), stderr(&run))
+    };
+    let (exit, before, said) = scan(&[]);
+    assert_eq!(exit, Some(3), "{said}");
+    let advice = format!("ouro: `ouro verify --dir {}` names all", place.dir().display());
+    assert!(said.lines().any(|line| line.starts_with(&advice)), "{said}");
+    // The keys on each side of the damage.
+    let text = stdout(&dump(&["--entries"], &table));
+    let parts: Vec<Vec<&str>> = text
+        .split("DAMAGE ")
+        .map(|part| part.lines().filter_map(|line| line.split_once(" put ")).collect())
+        .map(|entries: Vec<_>| {
+            entries.iter().filter_map(|entry| entry.1.split('\t').next()).collect()
+        })
+        .collect();
+    let [first, middle, last] = &parts[..] else { panic!("two damaged blocks: {text}") };
+    // One key is deleted.
+    let is_there = |key: &&&str| **key != "key-0007\\t";
+    assert!(before.lines().eq(first.iter().filter(is_there).copied()), "{before}");
+    let (exit, between, said) = scan(&["--from", middle[0]]);
+    assert_eq!(exit, Some(3), "{said}");
+    assert!(between.lines().eq(middle.iter().copied()), "{between}");
+    let (exit, behind, said) = scan(&["--from", last[0]]);
+    assert_eq!(exit, Some(0), "{said}");
+    assert!(behind.lines().eq(last.iter().copied().chain(["later"])), "{behind}");
+    for key in [first[first.len() - 1], middle[0], middle[middle.len() - 1], last[0]] {
+        assert_eq!(code(&place.run(&["get", "--escaped", key])), Some(0), "{key}");
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn child(engine: Engine, name: &str, flags: Vec<OsString>) -> Result<Value, Fail
         Some(0) => serde_json::from_slice(&output.stdout)
             .map_err(|error| Failure::Other(format!("{what} printed no result: {error}"))),
         Some(2) => Err(Failure::Usage(format!("{what} was refused"))),
-        Some(130) => Err(Failure::Interrupted),
+        Some(130 | 143) => Err(Failure::Interrupted),
         _ => Err(Failure::Other(format!("{what} failed: {}", output.status))),
     }
 }

@@ -9,19 +9,18 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{fs, os::unix::process::ExitStatusExt};
 
 use clap::Args;
 use fastrand::Rng;
-use signal_hook::consts::{SIGINT, SIGKILL};
+use signal_hook::consts::SIGKILL;
 
 use crate::Io;
 use crate::child::Child;
 use crate::durability::Mode;
+use crate::interrupt::Interrupt;
 use crate::oracle::Oracle;
 use crate::protocol::{CLOSE, GO, OPENED, RECORD_BYTES, Record};
 use crate::report::{Counts, FORMAT, Report};
@@ -83,8 +82,8 @@ enum Failure {
     Finding { cycle: u64, what: String },
     /// The run cannot go on, and that says nothing about the engine.
     Obstacle { code: u8, what: String },
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C or SIGTERM, with the exit code that says which.
+    Interrupted(u8),
 }
 
 impl From<io::Error> for Failure {
@@ -124,7 +123,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     let failed = match &result {
         Err(Failure::Finding { cycle, what }) => Some((1, format!("cycle {cycle}: {what}"))),
         Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
-        Err(Failure::Interrupted) => Some((130, "interrupted".to_owned())),
+        Err(Failure::Interrupted(code)) => Some((*code, "interrupted".to_owned())),
         Ok(()) => counts
             .idle_mode(CYCLES_TO_JUDGE)
             .map(|mode| (7, format!("{mode}: fewer than half of the kills met writes in flight"))),
@@ -202,7 +201,7 @@ struct Run<'a> {
     arguments: &'a Arguments,
     dir: &'a Path,
     counts: &'a mut Counts,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Interrupt,
     progress: bool,
     cycle: u64,
     random: Rng,
@@ -219,13 +218,12 @@ impl<'a> Run<'a> {
         dir: &'a Path,
         counts: &'a mut Counts,
     ) -> Result<Self, Failure> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGINT, Arc::clone(&interrupted))?;
+        let interrupt = Interrupt::install()?;
         Ok(Self {
             arguments,
             dir,
             counts,
-            interrupted,
+            interrupt,
             progress: io::stderr().is_terminal(),
             cycle: 0,
             random: random(&[arguments.seed]),
@@ -242,7 +240,14 @@ impl<'a> Run<'a> {
             eprint!("\r\x1b[K");
         }
         // The workers get Ctrl-C too, and their death is then no finding.
-        if self.interrupted.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { result }
+        self.check_interrupt().and(result)
+    }
+
+    fn check_interrupt(&self) -> Result<(), Failure> {
+        match self.interrupt.requested() {
+            true => Err(Failure::Interrupted(self.interrupt.exit_code())),
+            false => Ok(()),
+        }
     }
 
     fn databases(&mut self) -> Result<(), Failure> {
@@ -275,9 +280,7 @@ impl<'a> Run<'a> {
         let seed = self.arguments.seed;
         self.random = random(&[seed, cycle]);
         self.mode = self.arguments.durability.unwrap_or_else(|| Mode::of_cycle(seed, cycle));
-        if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Failure::Interrupted);
-        }
+        self.check_interrupt()?;
         if self.progress {
             let cycles = self.arguments.cycles;
             eprint!("\rcycle {} of {cycles}", cycle + 1);

@@ -9,15 +9,13 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, iter};
 
 use clap::Args;
-use signal_hook::consts::SIGINT;
 
 use crate::child::Pipe;
+use crate::interrupt::Interrupt;
 use crate::limited::{ACKNOWLEDGED, DONE, FULL, ORDINARY};
 use crate::mounts::Mount;
 
@@ -59,11 +57,13 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         eprintln!("ouro-crash: limits mounts file systems and needs root; run it with sudo");
         return 6;
     }
-    let interrupted = Arc::new(AtomicBool::new(false));
-    if let Err(error) = signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)) {
-        eprintln!("ouro-crash: {error}");
-        return 7;
-    }
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            eprintln!("ouro-crash: {error}");
+            return 7;
+        }
+    };
     let (dir, _temporary) = match crate::kill::directory(arguments.dir.as_deref()) {
         Ok(directory) => directory,
         Err((code, what)) => {
@@ -77,9 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         let result =
             fs::create_dir(&place).map_err(|error| error.to_string()).and_then(|()| case(&place));
         // The processes get Ctrl-C too, and end.
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupt.requested() {
             eprintln!("ouro-crash: interrupted");
-            return 130;
+            return interrupt.exit_code();
         }
         match result {
             Ok(()) => println!("ok {name}"),

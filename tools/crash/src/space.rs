@@ -14,18 +14,16 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use ouro_bench::size::{format_size, parse_size};
 use rustix::fs::{statfs, statvfs};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::Io;
 use crate::cgroup::Cgroup;
 use crate::child::Pipe;
+use crate::interrupt::Interrupt;
 use crate::space::data::KEY_BYTES;
 use crate::space::usage::Usage;
 use crate::space::watch::{Memory, Watch};
@@ -118,7 +116,7 @@ struct Run<'a> {
     records: u64,
     dir: PathBuf,
     temporary: Option<tempfile::TempDir>,
-    interrupted: Arc<AtomicBool>,
+    interrupt: Interrupt,
 }
 
 impl<'a> Run<'a> {
@@ -129,12 +127,9 @@ impl<'a> Run<'a> {
         }
         let record_bytes = KEY_BYTES as u64 + arguments.value_bytes;
         let records = arguments.records.unwrap_or(BUDGETS * arguments.memory / record_bytes).max(2);
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted)).map_err(failed)?;
-        }
+        let interrupt = Interrupt::install().map_err(failed)?;
         let (dir, temporary) = crate::kill::directory(arguments.dir.as_deref())?;
-        let run = Self { arguments, records, dir, temporary, interrupted };
+        let run = Self { arguments, records, dir, temporary, interrupt };
         run.check_place()?;
         Ok(run)
     }
@@ -180,9 +175,9 @@ impl<'a> Run<'a> {
         let database = self.dir.join("db");
         let result = self.in_cgroup(&database);
         // Ctrl-C ends the process, too, and that is then no finding.
-        if self.interrupted.load(Ordering::Relaxed) {
+        if self.interrupt.requested() {
             remove(&database)?;
-            return Err((130, "interrupted".to_owned()));
+            return Err((self.interrupt.exit_code(), "interrupted".to_owned()));
         }
         match &result {
             Ok(()) => {}
@@ -220,7 +215,7 @@ impl<'a> Run<'a> {
         let mut process = self.start(database, &cgroup).map_err(failed)?;
         let watch = Watch::new(&process, database);
         let output = process.stdout.take().expect("it was asked to be a pipe");
-        let listened = watch.during(&self.interrupted, || self.listen(output, &watch));
+        let listened = watch.during(self.interrupt.flag(), || self.listen(output, &watch));
         // Without a last line it has failed, or hangs.
         if listened.is_err() {
             // No failure if it has ended.

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 fn kill(dir: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-crash"));
@@ -47,6 +50,26 @@ fn nothing_is_lost_in_thirty_cycles() {
     assert_eq!(report.get("failure"), None);
     let left = std::fs::read_dir(place.path().join("databases")).unwrap().count();
     assert_eq!(left, 0, "databases were left behind");
+}
+
+/// A service manager ends processes with SIGTERM.
+#[test]
+fn what_is_ended_early_leaves_nothing() {
+    let place = place();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-crash"));
+        command.args(["kill", "--cycles", "100000"]).env("TMPDIR", place.path());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let entries =
+            |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        // Once there is a database, signals are listened for.
+        while !entries(place.path()).any(|dir| entries(&dir).next().is_some()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert_eq!(entries(place.path()).next(), None);
+    }
 }
 
 #[test]

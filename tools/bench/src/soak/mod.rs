@@ -57,7 +57,7 @@ struct Percentiles {
     max: u64,
 }
 
-/// A minute, or what is left of the time.
+/// A minute, or what is left of it until the database is opened anew.
 #[derive(Clone, Debug, Serialize)]
 struct Section {
     seconds: f64,
@@ -105,7 +105,7 @@ pub fn soak(args: &SoakArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
         resident_bytes_max: 0,
     };
     make_room(&args.dir)?;
-    output.say("minute    writes/s   reads/s    rows/s  write p99  p99.99     max  slow   tables  resident\n")?;
+    output.say("  time    writes/s   reads/s    rows/s  write p99  p99.99     max  slow   tables  resident\n")?;
     let mut all = Counts::default();
     let mut left = args.seconds;
     while left > Duration::ZERO && !interrupt.load(Ordering::Relaxed) {
@@ -121,7 +121,7 @@ pub fn soak(args: &SoakArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
             ended = begun.elapsed();
             let section = describe(&counts, &db.stats(), took);
             report.resident_bytes_max = report.resident_bytes_max.max(section.resident_bytes);
-            output.say(&line(report.sections.len() + 1, &section))?;
+            output.say(&line(began.elapsed(), &section))?;
             report.sections.push(section);
             all.add(&counts);
         }
@@ -220,10 +220,12 @@ fn ms(ns: u64) -> String {
     format!("{:.2}ms", ns as f64 / 1e6)
 }
 
-fn line(number: usize, section: &Section) -> String {
+/// A section in one line; it ended after `time`.
+fn line(time: Duration, section: &Section) -> String {
     let Section { writes_per_s, reads_per_s, rows_per_s, write_latency_ns: write, .. } = section;
     format!(
-        "{number:>6} {:>11} {:>9} {:>9} {:>10} {:>7} {:>7} {:>5} {:>5} MiB {:>5} MiB\n",
+        "{:>6} {:>11} {:>9} {:>9} {:>10} {:>7} {:>7} {:>5} {:>5} MiB {:>5} MiB\n",
+        minutes(time),
         grouped(*writes_per_s as u64),
         grouped(*reads_per_s as u64),
         grouped(*rows_per_s as u64),
@@ -236,6 +238,11 @@ fn line(number: usize, section: &Section) -> String {
     )
 }
 
+/// Minutes and seconds, such as `1:05`.
+fn minutes(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
 fn summary(report: &Report) -> String {
     let mut rates: Vec<f64> = report.sections.iter().map(|s| s.writes_per_s).collect();
     rates.sort_by(f64::total_cmp);
@@ -244,7 +251,7 @@ fn summary(report: &Report) -> String {
     let write = report.write_latency_ns;
     format!(
         "\n{} writes, {} reads, {} rows of scans, all right; {} openings\n\
-         writes a second, by minute: median {}, least {} ({:.0} % of it)\n\
+         writes a second, line by line: median {}, least {} ({:.0} % of it)\n\
          write latency: p50 {}, p99 {}, p99.99 {} ({:.1} times p99), max {}\n\
          writes above {} ms: {}; the engine's causes: memtables full {}, delayed {}, log {}, device {}\n\
          settled in {:.1} s: {} bytes at rest for {} live ({:.3} times); resident {} MiB at most\n",
