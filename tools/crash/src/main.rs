@@ -6,7 +6,7 @@
 //! the parent sees one, and `protocol` what the two say over pipes; `script`
 //! derives every operation from a seed, so both know its content, `durability`
 //! what it is to survive, and `setup` how each opening differs from the last;
-//! `report` is what the run says at its end.
+//! `report` is what the run says at its end; `interrupt` ends it early.
 //!
 //! `limits` brings about what only root can: it mounts file systems (`mounts`)
 //! and starts processes that are to cope with them (`limited`).
