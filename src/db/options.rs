@@ -175,6 +175,8 @@ impl Options {
     /// less, is the longest value that a write takes. Longer ones that are there
     /// can be read.
     ///
+    /// [`VALUE_BYTES_MAX`]: crate::VALUE_BYTES_MAX
+    ///
     /// It also bounds the log, and with that the time to open after a crash:
     /// memtables are flushed when all streams together keep more than the
     /// budget (or four segments a stream, if that is more).
