@@ -14,6 +14,9 @@ const MEMORY_BYTES: [u64; 3] = [4 << 20, 16 << 20, 64 << 20];
 
 const MEMTABLE_BYTES: [Option<usize>; 3] = [None, Some(64 << 10), Some(256 << 10)];
 
+/// Memtables of the most shards that there may be fit into the memory then.
+const MEMORY_PER_MEMTABLE: u64 = 64;
+
 /// The smallest are full after some ten writes.
 const WAL_SEGMENT_BYTES: [Option<u64>; 3] = [None, Some(WAL_SEGMENT_BYTES_MIN), Some(256 << 10)];
 const WAL_SEGMENT_BYTES_MIN: u64 = 96 << 10;
@@ -47,12 +50,17 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn draw(random: &mut Rng, io: Io) -> Self {
+        let shards = 1 << random.u32(..4);
+        // Streams of owners that are gone must be replayed all the same.
+        let owners = random.usize(1..=OWNERS_MAX);
+        let memory_bytes = MEMORY_BYTES[random.usize(..MEMORY_BYTES.len())];
+        let memtable_bytes_max = (memory_bytes / MEMORY_PER_MEMTABLE) as usize;
+        let memtable_bytes = MEMTABLE_BYTES[random.usize(..MEMTABLE_BYTES.len())];
         Self {
-            shards: 1 << random.u32(..4),
-            // Streams of owners that are gone must be replayed all the same.
-            owners: random.usize(1..=OWNERS_MAX),
-            memory_bytes: MEMORY_BYTES[random.usize(..MEMORY_BYTES.len())],
-            memtable_bytes: MEMTABLE_BYTES[random.usize(..MEMTABLE_BYTES.len())],
+            shards,
+            owners,
+            memory_bytes,
+            memtable_bytes: memtable_bytes.map(|bytes| bytes.min(memtable_bytes_max)),
             wal_segment_bytes: WAL_SEGMENT_BYTES[random.usize(..WAL_SEGMENT_BYTES.len())],
             io,
         }
