@@ -306,7 +306,7 @@ mod tests {
             (format!("{begin} 1 --json -"), format!("{begin} 1 --json - --workload c"))
         );
         let (load, run) = flags(
-            "--workload c --seconds 2 --rate 9 --records 7 --memory 64MiB --clients 8 \
+            "--workload c --seconds 2 --warm-up 3 --rate 9 --records 7 --memory 64MiB --clients 8 \
              --load-clients 3 --overwrite --direct --compact --durability process-safe --json x",
         );
         assert_eq!(
@@ -319,8 +319,8 @@ mod tests {
         assert_eq!(
             run,
             format!(
-                "{begin} 8 --json - --compact --workload c --seconds 2 --rate 9 --memory 64MiB \
-                 --durability process-safe"
+                "{begin} 8 --json - --compact --workload c --seconds 2 --warm-up 3 --rate 9 \
+                 --memory 64MiB --durability process-safe"
             )
         );
     }

@@ -90,6 +90,11 @@ pub struct AlternateArgs {
     /// How long
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     pub seconds: Duration,
+    /// The same clients work for so many seconds before, with other choices, so that
+    /// caches fill: each run is a process of its own, and only what the page cache has
+    /// outlives it
+    #[arg(long, value_name = "S", value_parser = parse_seconds, requires = "workload")]
+    pub warm_up: Option<Duration>,
     /// Operations a second of all clients together, due at fixed instants
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     pub rate: Option<u64>,

@@ -141,7 +141,8 @@ mod tests {
             };
             check_options(&options).map_or_else(|failure| failure.exit_code(), |()| 0)
         };
-        let code = |memory_bytes, durability| compressed(memory_bytes, durability, Compression::None);
+        let code =
+            |memory_bytes, durability| compressed(memory_bytes, durability, Compression::None);
         assert_eq!(compressed(8 << 20, "durable", Compression::Lz4), 2);
         assert_eq!(code(8 << 20, "durable"), 0);
         assert_eq!(code(8 << 20, "process-safe"), 0);
