@@ -196,6 +196,11 @@ fn hostile_properties() {
         &|p| p.seq_min = SEQ_MAX + 1,
         &|p| p.seq_max = SEQ_MAX + 1,
         &|p| p.largest = vec![0xff; KEY_BYTES_MAX + 1].into(),
+        // Sums of such counts over many tables would overflow.
+        &|p| p.entries = ENTRIES_MAX + 1,
+        &|p| p.hidden = u64::MAX,
+        &|p| p.key_bytes = u64::MAX,
+        &|p| p.value_bytes = BYTES_MAX + 1,
         &|p| p.partition_blocks.clear(),
         &|p| p.partition_blocks[1] = 0,
     ] {
