@@ -34,8 +34,8 @@ fn put_all(db: &Db, keys: u32, value: &[u8]) {
     }
 }
 
-#[test]
-fn deletes_that_fit_into_memory_free_what_they_hide() {
+/// Has half of the keys deleted by `delete`, which is given the first that stays.
+fn half_of_it_goes(delete: impl Fn(&Db, u32)) {
     const KEYS: u32 = 4000;
     let dir = tempfile::tempdir().expect("a directory");
     let db = open(&dir);
@@ -43,26 +43,26 @@ fn deletes_that_fit_into_memory_free_what_they_hide() {
     db.flush().wait().expect("a flush");
     let before = db.stats();
     assert_eq!(before.levels.iter().map(|level| level.entries).sum::<u64>(), u64::from(KEYS));
-    for i in 0..KEYS / 2 {
-        db.delete(&i.to_be_bytes()).wait().expect("a delete");
-    }
+    delete(&db, KEYS / 2);
     wait_until(&db, |stats| stats.table_bytes < before.table_bytes * 55 / 100);
     assert_eq!(db.scan(..).iter().count(), KEYS as usize / 2);
     db.close().expect("a close");
 }
 
 #[test]
+fn deletes_that_fit_into_memory_free_what_they_hide() {
+    half_of_it_goes(|db, end| {
+        for i in 0..end {
+            db.delete(&i.to_be_bytes()).wait().expect("a delete");
+        }
+    });
+}
+
+#[test]
 fn a_range_deletion_that_fits_into_memory_frees_what_it_hides() {
-    const KEYS: u32 = 4000;
-    let dir = tempfile::tempdir().expect("a directory");
-    let db = open(&dir);
-    put_all(&db, KEYS, &[1; 1000]);
-    db.flush().wait().expect("a flush");
-    let before = db.stats();
-    db.delete_range(..&(KEYS / 2).to_be_bytes()[..]).wait().expect("a range deletion");
-    wait_until(&db, |stats| stats.table_bytes < before.table_bytes * 55 / 100);
-    assert_eq!(db.scan(..).iter().count(), KEYS as usize / 2);
-    db.close().expect("a close");
+    half_of_it_goes(|db, end| {
+        db.delete_range(..&end.to_be_bytes()[..]).wait().expect("a range deletion");
+    });
 }
 
 #[test]
