@@ -349,6 +349,9 @@ impl<'a> Picker<'a> {
 /// hardly anything to rewrite. Otherwise it is not worth it: what is rewritten for
 /// little is as much as for more.
 fn ranges_cover_much(levels: &Levels, hierarchy: &Hierarchy) -> bool {
+    if levels.tables().all(|(_, member)| member.ranges().is_none()) {
+        return false;
+    }
     let members: Vec<(u8, &Member)> = levels.tables().collect();
     let mut covered = 0;
     for (at, (level, member)) in members.iter().enumerate() {
