@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Model, Rng, assert_same, tiny};
+use common::{Model, Rng, assert_same, tiny, used_bytes};
 use ourodb::sim::{FaultKind, Faults, Sim};
 use ourodb::{Compaction, Db, ErrorKind, Options};
 
@@ -81,6 +81,40 @@ fn an_open_scan_goes_on_over_tables_that_were_merged() {
     sim.run_for(SECOND_NS);
     assert_eq!(table_files(&sim), db.stats().tables as usize);
     assert_same(&db, &model);
+}
+
+/// Tables that it does not read go, also those of the same level.
+#[test]
+fn an_open_scan_keeps_only_the_tables_of_its_range() {
+    let sim = Sim::new(12);
+    let options = options(&sim).shards(1).table_bytes(64 << 10);
+    let db = Db::open("/db", options).expect("an opening");
+    let key = |i: u32| i.to_be_bytes();
+    let put_all = |byte: u8| {
+        for i in 0..4000 {
+            db.put(&key(i), &[byte; 200]).wait().expect("a put");
+        }
+        db.compact(..).wait().expect("a compaction");
+        sim.run_for(30 * SECOND_NS);
+    };
+    put_all(1);
+    let tables = db.stats().tables as usize;
+    assert!(tables > 8 && table_files(&sim) == tables, "{tables} tables");
+    let mut scan = db.scan(key(1000)..key(1010)).iter();
+    let mut keys = db.scan(key(2000)..key(2010)).keys().iter();
+    for byte in [2, 3] {
+        scan.next().expect("a row").expect("sound tables");
+        keys.next().expect("a row").expect("sound tables");
+        put_all(byte);
+        // The ten keys of each are in one table, or two.
+        let kept = table_files(&sim) - db.stats().tables as usize;
+        assert!((2..=4).contains(&kept), "{kept} tables");
+    }
+    assert!(scan.all(|row| row.expect("sound tables").1[..] == [1; 200]));
+    assert_eq!(keys.count(), 8);
+    drop(scan);
+    sim.run_for(30 * SECOND_NS);
+    assert_eq!(table_files(&sim), db.stats().tables as usize);
 }
 
 #[test]
@@ -241,6 +275,34 @@ fn a_damaged_table_is_not_merged_and_all_other_keys_are_there() {
     check(&db, &model);
 }
 
+/// A compaction that finds no room is tried again by itself, and goes on when there is
+/// some; reads go on meanwhile.
+#[test]
+fn a_compaction_resumes_when_a_full_disk_has_room_again() {
+    let sim = Sim::new(11);
+    let (mut model, mut rng) = (Model::new(), Rng(11));
+    // All of level 0 waits for one merging.
+    let options = options(&sim).shards(1).memtable_bytes(64 << 10).cache_bytes(0);
+    let db = Db::open("/db", options).expect("an opening");
+    write(&db, &mut model, &mut rng, 8000, 20_000);
+    db.compact(..).wait().expect("a compaction");
+    // No file is left that could be written over.
+    sim.run_for(30 * SECOND_NS);
+    write(&db, &mut model, &mut rng, 8000, 3000);
+    db.flush().wait().expect("a flush");
+    sim.set_faults(Faults::default().disk_bytes_max(used_bytes(&sim)));
+    // Writes have paused for long: what finds room is done, and something does not.
+    sim.run_for(60 * SECOND_NS);
+    let full = db.stats();
+    assert_same(&db, &model);
+    sim.set_faults(Faults::default());
+    sim.run_for(60 * SECOND_NS);
+    assert!(db.stats().compactions > full.compactions, "nothing had to wait");
+    assert_eq!(table_files(&sim), db.stats().tables as usize);
+    assert_same(&db, &model);
+    db.put(b"later", b"value").wait().expect("a put");
+}
+
 /// A manifest whose last write failed takes no more tables: none are made for it.
 #[test]
 fn nothing_is_merged_for_a_poisoned_manifest() {
@@ -305,6 +367,11 @@ fn writers_do_not_wait_for_what_a_damaged_table_keeps_from_being_merged() {
         for (key, value) in &written {
             assert_eq!(db.get(key).wait().expect("a newer table").as_deref(), Some(&value[..]));
         }
+        // Who wants keys to go down that have nothing to do with it is told, too.
+        db.put(b"z", b"of a sound table").wait().expect("a put");
+        let error = db.compact(b"z"..).wait().expect_err("level 0 stays where it is");
+        assert_eq!(error.kind(), ErrorKind::Corruption);
+        assert!(error.to_string().contains(".sst"), "{error}");
     }
 }
 

@@ -273,19 +273,20 @@ impl RangeTombstones {
         self.covering(key)?.visible(bound)
     }
 
-    /// At which number all keys from `first` to `last` were deleted, at least:
-    /// the lowest of the newest ones. `None` when some were not.
-    pub(crate) fn covers(&self, first: &[u8], last: &[u8]) -> Option<SeqNo> {
+    /// From which number on all keys from `first` to `last` are deleted by what is
+    /// newer than `seq`: whoever sees up to that number, or further, sees nothing of
+    /// them that is at or below `seq`. `None` when some of them are not.
+    pub(crate) fn covers(&self, first: &[u8], last: &[u8], seq: SeqNo) -> Option<SeqNo> {
         let at = self.fragments.partition_point(|f| !is_before(first, &f.end));
         let mut fragments = self.fragments[at..].iter();
         let fragment = fragments.next().filter(|f| *f.start <= *first)?;
-        let (mut seq, mut end) = (fragment.newest(), &fragment.end);
+        let (mut deleted, mut end) = (fragment.above(seq)?, &fragment.end);
         while !is_before(last, end) {
             let next = fragments.next().filter(|f| f.start == *end)?;
-            seq = seq.min(next.newest());
+            deleted = deleted.max(next.above(seq)?);
             end = &next.end;
         }
-        Some(seq)
+        Some(deleted)
     }
 
     /// The lowest and the highest number.

@@ -292,7 +292,11 @@ impl Db {
     /// what open scans still see. Compaction does what is needed by itself; this
     /// is for who wants all of it now, for instance after deleting much.
     ///
-    /// With [`Compaction::Fifo`] it flushes memtables, and that is all.
+    /// With [`Compaction::Fifo`] it flushes memtables, and drops tables that range
+    /// deletes cover as a whole; nothing is merged.
+    ///
+    /// Waiting for it fails with `Corruption` where a damaged table keeps others from
+    /// being merged, and with `NoSpace` where there is no room for what is merged.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -336,8 +340,9 @@ impl Db {
         self.inner.engine.owners[0].stream.payload_bytes_max()
     }
 
-    /// The longest value that a write takes, in bytes: a quarter of the memory
-    /// budget, and [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) at most.
+    /// The longest value that a write takes, in bytes: that of
+    /// [`Options::value_bytes_max`], or a quarter of the memory budget;
+    /// [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) at most.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

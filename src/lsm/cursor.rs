@@ -18,6 +18,7 @@ mod deletions;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::error::Result;
@@ -49,6 +50,18 @@ pub(crate) enum Direction {
     Forward,
     /// Keys descend.
     Backward,
+}
+
+/// Whether `key` lies beyond the far end of a range that is walked over.
+pub(crate) fn is_past(range: &KeyBounds, direction: Direction, key: &[u8]) -> bool {
+    let (start, end) = range;
+    match (direction, start, end) {
+        (Direction::Forward, _, Bound::Included(end)) => key > &end[..],
+        (Direction::Forward, _, Bound::Excluded(end)) => key >= &end[..],
+        (Direction::Backward, Bound::Included(start), _) => key < &start[..],
+        (Direction::Backward, Bound::Excluded(start), _) => key <= &start[..],
+        _ => false,
+    }
 }
 
 /// Copied entries of the mutable memtable, in the scan's direction.
@@ -260,8 +273,8 @@ fn value_kind(tag: Tag) -> Option<Kind> {
 impl Cursor {
     /// A walk over `view` and a mutable memtable's buffer, from the first entry
     /// at or after (forward), or the last one strictly before (backward), the
-    /// internal key `from`; `None` is the very beginning or end. Tables without
-    /// keys in `range` are left out. There are values unless the buffer says
+    /// internal key `from`; `None` is the very beginning or end. Memtables and tables
+    /// without keys in `range` are left out. There are values unless the buffer says
     /// otherwise.
     pub(crate) fn new(
         view: &View,
@@ -288,6 +301,13 @@ impl Cursor {
                     memtable.prev(memtable.lower_bound(key, tag))
                 }
             };
+            let entry = memtable.entry(at);
+            if entry.is_none_or(|entry| is_past(range, direction, entry.key)) {
+                // The memtable may go before the walk does. As to its range tombstones,
+                // all sources that follow are older than those.
+                deletions.add(sources.len() - 1, [memtable.ranges()]);
+                continue;
+            }
             deletions.add(sources.len(), [memtable.ranges()]);
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }

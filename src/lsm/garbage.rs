@@ -46,3 +46,21 @@ pub(crate) fn covered_bytes<'a>(
     }
     covered
 }
+
+/// Bytes of blocks of a shard's tables that range tombstones of newer ones cover,
+/// about. Those under several may count for each.
+pub(crate) fn covered_in(levels: &Levels) -> u64 {
+    if levels.tables().all(|(_, member)| member.ranges().is_none()) {
+        return 0;
+    }
+    let members: Vec<(u8, &Member)> = levels.tables().collect();
+    let mut covered = 0;
+    for (at, (level, member)) in members.iter().enumerate() {
+        let Some(ranges) = member.ranges() else { continue };
+        // Level 0 is in the order of age.
+        let is_older = |(other, _): &&(u8, &Member)| *other > *level || *level == 0;
+        let older = members[at + 1..].iter().filter(is_older).map(|(_, member)| *member);
+        covered += covered_bytes(ranges, older);
+    }
+    covered
+}

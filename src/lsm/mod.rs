@@ -18,9 +18,9 @@ mod tests;
 mod view;
 
 pub(crate) use compaction::{
-    Hierarchy, Plan, Situation, Strategy, compact, due_in_s, pick, pick_within,
+    Hierarchy, Plan, Situation, Strategy, check_within, compact, due_in_s, pick, pick_within,
 };
-pub(crate) use cursor::{Cursor, Direction, Mutable, Step};
+pub(crate) use cursor::{Cursor, Direction, Mutable, Step, is_past};
 pub(crate) use flush::write_table;
 pub(crate) use garbage::{covered_bytes, garbage_bytes};
 pub(crate) use keep::Retain;

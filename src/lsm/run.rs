@@ -57,6 +57,10 @@ pub(crate) struct RunIter {
     is_bypassing: bool,
 }
 
+/// A walk over part of a run keeps just its tables, if they are not more than this:
+/// others may go meanwhile.
+const KEPT_APART_MAX: usize = 16;
+
 /// Whoever walks over several runs at once may read so many bytes of each at
 /// once.
 pub(super) fn ahead_bytes(all_bytes: usize, runs: usize) -> usize {
@@ -74,7 +78,11 @@ impl RunIter {
         if within.is_empty() {
             return None;
         }
-        let members = Arc::clone(&run.members);
+        let (members, within) = if within.len() < run.members.len().min(KEPT_APART_MAX + 1) {
+            (run.members[within.clone()].into(), 0..within.len())
+        } else {
+            (Arc::clone(&run.members), within)
+        };
         Some(Self { members, within, current: None, ahead_bytes_max, is_bypassing: false })
     }
 

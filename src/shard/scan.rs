@@ -17,7 +17,7 @@ use crate::base::ids::ShardId;
 use crate::base::keys::KeyBounds;
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::io::Io;
-use crate::lsm::{Cursor, Direction, Mutable, Step, View};
+use crate::lsm::{Cursor, Direction, Mutable, Step, View, is_past};
 use crate::memtable::{Memtable, ValueRef};
 use crate::shard::clock::Snapshot;
 use crate::shard::engine::Engine;
@@ -71,14 +71,7 @@ impl ScanRange {
 
     /// Whether `key` lies beyond the range's far end.
     fn is_past(&self, key: &[u8]) -> bool {
-        let (start, end) = &self.bounds;
-        match (self.direction, start, end) {
-            (Direction::Forward, _, Bound::Included(end)) => key > &end[..],
-            (Direction::Forward, _, Bound::Excluded(end)) => key >= &end[..],
-            (Direction::Backward, Bound::Included(start), _) => key < &start[..],
-            (Direction::Backward, Bound::Excluded(start), _) => key <= &start[..],
-            _ => false,
-        }
+        is_past(&self.bounds, self.direction, key)
     }
 }
 
@@ -108,7 +101,7 @@ struct ShardScan {
     generation: u64,
     /// `None` before the first row.
     cursor: Option<Cursor>,
-    /// Keeps the long values that the cursor comes by.
+    /// Keeps the long values that the cursor comes by, as long as it is there.
     values: Option<Arc<Pin>>,
     /// The key of the last row, if there was one.
     last: Option<Vec<u8>>,
@@ -320,6 +313,7 @@ impl ShardScan {
                 Step::Refill => self.refill(engine, range)?,
                 Step::Row | Step::End => {
                     self.cursor = None;
+                    self.values = None;
                     return Ok(Some(false));
                 }
             }
@@ -360,7 +354,7 @@ impl ShardScan {
             self.copy(&state, range, from, &mut mutable);
             Arc::clone(&state.view)
         };
-        self.values = Some(Arc::clone(&view.values));
+        self.values = (!range.keys_only).then(|| Arc::clone(&view.values));
         let (direction, bound) = (range.direction, self.bound);
         self.cursor = Some(Cursor::new(&view, mutable, direction, bound, &range.bounds, from));
         Ok(())

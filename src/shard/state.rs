@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use crate::base::error::{Error, Result};
@@ -57,10 +57,7 @@ pub(crate) struct State {
     pub(crate) flush_error: Option<Error>,
     /// Ranges that somebody wants compacted, in the order in which they were
     /// asked for.
-    pub(crate) compact_wanted: VecDeque<KeyBounds>,
-    /// How many were asked for, and how many of them are done.
-    pub(crate) compact_asked: u64,
-    pub(crate) compact_done: u64,
+    pub(crate) compact_wanted: VecDeque<Arc<Wanted>>,
     /// Why compaction does not go on, if it does not.
     pub(crate) compaction_error: Option<Error>,
     pub(crate) closed: bool,
@@ -158,6 +155,13 @@ impl Shard {
     }
 }
 
+/// A range that somebody wants compacted.
+pub(crate) struct Wanted {
+    pub(crate) range: KeyBounds,
+    /// Set under the shard's lock once there is nothing more to do, or to be done.
+    pub(crate) outcome: OnceLock<Result<()>>,
+}
+
 /// A writer that waits; dropping it leaves nothing behind.
 struct Stalled<'a> {
     shard: &'a Shard,
@@ -187,8 +191,6 @@ impl State {
             flush_wanted: flushed,
             flush_error: None,
             compact_wanted: VecDeque::new(),
-            compact_asked: 0,
-            compact_done: 0,
             compaction_error: None,
             closed: false,
             pace: Pace::default(),
@@ -319,6 +321,8 @@ mod tests {
             pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
             partition_cache_bytes: 64 << 10,
             compaction_read_bytes: 1 << 20,
+            memtable_pool_bytes: 0,
+            value_pool_bytes: 0,
             cache_bytes: 0,
             value_bytes_max: 1 << 20,
         }

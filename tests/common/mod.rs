@@ -3,6 +3,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::Poll;
 
 use ourodb::{Db, IoBackend, Options, sim::Sim};
 
@@ -42,6 +46,20 @@ pub fn tiny(sim: &Sim) -> Options {
         .cache_bytes(48 << 10)
 }
 
+/// Bytes of all files.
+pub fn used_bytes(sim: &Sim) -> u64 {
+    let bytes = |path: &PathBuf| sim.file_bytes(path).map_or(0, |bytes| bytes.len() as u64);
+    sim.paths().iter().map(bytes).sum()
+}
+
+/// Polls a future that must wait, once.
+pub fn begin<F: Future>(sim: &Sim, future: &mut Pin<Box<F>>) {
+    sim.block_on(poll_fn(|cx| {
+        assert!(future.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+}
+
 pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Compares everything: every way of scanning, and a get of each key.
@@ -64,5 +82,22 @@ pub fn assert_same(db: &Db, model: &Model) {
     assert!(backward.iter().map(|(k, v)| (k, v)).eq(model.iter().rev()), "a backward scan");
     for (key, value) in model {
         assert_eq!(db.get(key).wait().expect("a get").as_deref(), Some(&value[..]));
+    }
+}
+
+/// Puts and deletes, two hundred in all, of keys from `000` to `299`; values have
+/// one of these lengths.
+pub fn change_some(db: &Db, model: &mut Model, rng: &mut Rng, lens: &[usize]) {
+    for _ in 0..200 {
+        let key = format!("{:03}", rng.below(300)).into_bytes();
+        if rng.one_in(3) {
+            db.delete(&key).wait().expect("a delete");
+            model.remove(&key);
+        } else {
+            let len = lens[rng.below(lens.len() as u64) as usize];
+            let value = rng.bytes(len);
+            db.put(&key, &value).wait().expect("a put");
+            model.insert(key, value);
+        }
     }
 }

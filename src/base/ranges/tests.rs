@@ -126,9 +126,16 @@ fn what_covers_a_span() {
         let (first, last) = if a <= b { (a, b) } else { (b, a) };
         // Every bound of a range is among these keys.
         let within = keys().into_iter().filter(|key| first <= *key && *key <= last);
-        let seqs = within.map(|key| naive(&ranges, &key, SEQ_MAX)).collect::<Option<Vec<_>>>();
-        let expected = seqs.and_then(|seqs| seqs.into_iter().min());
-        assert_eq!(fragmented.covers(&first, &last), expected, "{first:?}..={last:?} {ranges:?}");
+        let within: Vec<_> = within.collect();
+        for seq in 0..=6 {
+            // The lowest bound at which everybody who sees that far sees a newer
+            // delete of each key.
+            let sees = |bound, key| naive(&ranges, key, bound).is_some_and(|deleted| deleted > seq);
+            let all = |bound: &SeqNo| within.iter().all(|key| sees(*bound, key));
+            let expected = (0..=6).find(all);
+            let found = fragmented.covers(&first, &last, seq);
+            assert_eq!(found, expected, "{first:?}..={last:?} above {seq} {ranges:?}");
+        }
     }
 }
 

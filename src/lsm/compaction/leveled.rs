@@ -21,7 +21,7 @@ use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
     GARBAGE_SHARE, Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
 };
-use crate::lsm::garbage::covered_bytes;
+use crate::lsm::garbage::covered_in;
 use crate::lsm::levels::{LEVELS, Levels};
 use crate::lsm::member::Member;
 use crate::sst::Table;
@@ -352,16 +352,8 @@ fn ranges_cover_much(levels: &Levels, hierarchy: &Hierarchy) -> bool {
     if levels.tables().all(|(_, member)| member.ranges().is_none()) {
         return false;
     }
-    let members: Vec<(u8, &Member)> = levels.tables().collect();
-    let mut covered = 0;
-    for (at, (level, member)) in members.iter().enumerate() {
-        let Some(ranges) = member.ranges() else { continue };
-        // Level 0 is in the order of age.
-        let is_older = |(other, _): &&(u8, &Member)| *other > *level || *level == 0;
-        let older = members[at + 1..].iter().filter(is_older).map(|(_, member)| *member);
-        covered += covered_bytes(ranges, older);
-    }
-    let all = bytes(members.iter().map(|(_, member)| *member));
+    let covered = covered_in(levels);
+    let all = bytes(levels.tables().map(|(_, member)| member));
     (covered >= GARBAGE_BYTES_MIN && covered > all / GARBAGE_SHARE)
         || all <= hierarchy.memtable_bytes
 }

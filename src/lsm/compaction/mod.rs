@@ -22,6 +22,9 @@ mod tiered;
 pub(crate) use job::compact;
 pub(crate) use plan::Plan;
 
+use std::ops::Bound;
+
+use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
 use crate::lsm::keep::Retain;
 use crate::lsm::levels::{LEVELS, Levels};
@@ -115,6 +118,27 @@ pub(crate) fn pick_within(
     picked.or_else(|| clear_ranges(levels, hierarchy, &situation.retain))
 }
 
+/// Why entries in `range` stay where they are although [`pick_within`] has no plan, if
+/// some do.
+///
+/// # Errors
+/// `Corruption`: a damaged table takes part in no plan, nor does what overlaps it.
+pub(crate) fn check_within(
+    levels: &Levels,
+    hierarchy: &Hierarchy,
+    range: &KeyBounds,
+) -> Result<()> {
+    if let Strategy::Fifo { .. } = hierarchy.strategy {
+        return Ok(());
+    }
+    let last = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
+    let mut above = levels.tables().filter(|(level, _)| *level < last);
+    if above.all(|(_, member)| !member.overlaps(range)) {
+        return Ok(());
+    }
+    levels.check_sound(&(Bound::Unbounded, Bound::Unbounded))
+}
+
 /// Drops the tables of which nothing is left: newer range tombstones cover all
 /// of them, and no snapshot sees anything in them. Nothing is read for that.
 fn drop_covered(levels: &Levels, retain: &Retain) -> Option<Plan> {
@@ -126,8 +150,8 @@ fn drop_covered(levels: &Levels, retain: &Retain) -> Option<Plan> {
     let is_covered = |meta: &TableMeta| {
         covers
             .iter()
-            .filter_map(|ranges| ranges.covers(&meta.smallest, &meta.largest))
-            .any(|deleted| deleted > meta.seq_max && !retain.wants(meta.seq_min, deleted))
+            .filter_map(|ranges| ranges.covers(&meta.smallest, &meta.largest, meta.seq_max))
+            .any(|deleted| !retain.wants(meta.seq_min, deleted))
     };
     let sound = levels.tables().filter(|(_, member)| matches!(member, Member::Sound(_)));
     let covered = sound.filter(|(_, member)| is_covered(member.meta()));

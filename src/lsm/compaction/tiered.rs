@@ -5,12 +5,14 @@
 //! that follow as are not longer than what has come together by then. The
 //! output goes to the level above the first run that stays. So runs get longer
 //! from level to level, at least twice each, and an entry is rewritten about
-//! once for each. (As "universal compaction" in RocksDB, but for where the
+//! once for each. All runs are merged into one when there is too much garbage, and
+//! when writes have paused and scans have to pass over long stretches of tombstones. (As "universal compaction" in RocksDB, but for where the
 //! output may be.)
 
 use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest};
+use crate::lsm::garbage::covered_in;
 use crate::lsm::levels::Levels;
 use crate::lsm::member::Member;
 
@@ -33,8 +35,12 @@ pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation
     let is_due = newest_runs >= hierarchy.size_ratio
         || newest_tables >= NEWEST_TABLES_MAX.max(2 * hierarchy.size_ratio);
     let percent = if situation.is_idle { GARBAGE_PERCENT_IDLE } else { GARBAGE_PERCENT_BUSY };
-    let wastes = 100 * garbage_bytes(levels, last) > percent * live_bytes(levels, last);
-    if wastes && let Some(plan) = merge_from_newest(levels, hierarchy, last, u64::MAX) {
+    let garbage = garbage_bytes(levels, last);
+    let all = bytes(levels.tables().map(|(_, member)| member));
+    let wastes = 100 * garbage > percent * all.saturating_sub(garbage);
+    if (wastes || (situation.is_idle && is_dense(levels, last)))
+        && let Some(plan) = merge_from_newest(levels, hierarchy, last, u64::MAX)
+    {
         return Some(plan);
     }
     is_due.then(|| merge_from_newest(levels, hierarchy, last, 1)).flatten()
@@ -47,23 +53,31 @@ pub(super) fn pick_within(
     range: &KeyBounds,
 ) -> Option<Plan> {
     let last = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
-    let mut above = levels.tables().filter(|(level, _)| *level < last);
-    above.any(|(_, member)| member.overlaps(range)).then_some(())?;
+    above(levels, last).any(|member| member.overlaps(range)).then_some(())?;
     merge_from_newest(levels, hierarchy, last, u64::MAX)
 }
 
+/// What merging everything would free.
 fn garbage_bytes(levels: &Levels, last: u8) -> u64 {
     let garbage = Garbage::of(levels);
-    let above = levels.tables().filter(|(level, _)| *level < last);
-    let freed = above.map(|(_, member)| match member {
+    let freed = above(levels, last).map(|member| match member {
         Member::Sound(table) => garbage.below(table),
         Member::Damaged { .. } => 0,
     });
-    freed.sum()
+    freed.sum::<u64>() + covered_in(levels)
 }
 
-fn live_bytes(levels: &Levels, last: u8) -> u64 {
-    bytes(levels.tables().map(|(_, member)| member)).saturating_sub(garbage_bytes(levels, last))
+/// Whether there are long stretches of tombstones, over which scans crawl.
+fn is_dense(levels: &Levels, last: u8) -> bool {
+    above(levels, last).any(|member| match member {
+        Member::Sound(table) => table.contents().dense_windows > 0,
+        Member::Damaged { .. } => false,
+    })
+}
+
+/// All that the last run does not have.
+fn above(levels: &Levels, last: u8) -> impl Iterator<Item = &Member> {
+    levels.tables().filter(move |(level, _)| *level < last).map(|(_, member)| member)
 }
 
 /// Merges level 0 and the runs that follow, as long as each is no longer than

@@ -2,7 +2,7 @@
 //! shards, has it carried out in the background, and puts the result in place.
 //! It also pins the filters and indexes of tables when there is room for them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::ShardId;
@@ -10,11 +10,13 @@ use crate::base::keys::KeyBounds;
 use crate::format::edit::Edit;
 use crate::io::Io;
 use crate::lsm::{
-    Member, Plan, Retain, Situation, TablePlace, View, compact, due_in_s, pick, pick_within,
+    Member, Plan, Retain, Situation, TablePlace, View, check_within, compact, due_in_s, pick,
+    pick_within,
 };
 use crate::manifest::Manifest;
 use crate::runtime::{Background, Either, Running, either, first_of};
 use crate::shard::engine::{Engine, Owner, shard_snapshot};
+use crate::shard::state::Wanted;
 use crate::sst::Table;
 use crate::value::Changes;
 use crate::wal::discard;
@@ -105,22 +107,24 @@ impl Engine {
         }
     }
 
-    /// What somebody waits for; what turns out to be done is told.
+    /// What somebody waits for; what turns out to be done, or not to be possible, is
+    /// told.
     fn wanted_compaction(&self, shard: ShardId, calendar_s: u64) -> Option<(Plan, Retain)> {
         loop {
-            let (range, view, retain) = {
+            let (wanted, view, retain) = {
                 let state = self.shard(shard).lock();
-                let range = state.compact_wanted.front()?.clone();
-                (range, Arc::clone(&state.view), state.published.retain(&self.clock))
+                let wanted = Arc::clone(state.compact_wanted.front()?);
+                (wanted, Arc::clone(&state.view), state.published.retain(&self.clock))
             };
-            let hierarchy = &self.limits.hierarchy;
+            let (levels, hierarchy) = (&view.levels, &self.limits.hierarchy);
             let situation = Situation { is_idle: true, retain: retain.clone(), calendar_s };
-            if let Some(plan) = pick_within(&view.levels, hierarchy, &situation, &range) {
+            if let Some(plan) = pick_within(levels, hierarchy, &situation, &wanted.range) {
                 return Some((plan, retain));
             }
+            let outcome = check_within(levels, hierarchy, &wanted.range);
             let done = {
                 let mut state = self.shard(shard).lock();
-                state.compact_done += 1;
+                wanted.outcome.get_or_init(|| outcome);
                 state.compact_wanted.pop_front()
             };
             drop(done);
@@ -214,21 +218,23 @@ impl Engine {
         }
         let mut targets = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
+            let wanted = Wanted { range: range.clone(), outcome: OnceLock::new() };
+            let wanted = Arc::new(wanted);
             {
                 let mut state = shard.lock();
                 state.compaction_error = None;
-                state.compact_asked += 1;
-                state.compact_wanted.push_back(range.clone());
-                targets.push((shard, state.compact_asked));
+                state.compact_wanted.push_back(Arc::clone(&wanted));
             }
+            targets.push((shard, wanted));
             self.owners[self.owner_of(shard.id)].retired.work.set();
         }
-        for (shard, target) in targets {
+        for (shard, wanted) in targets {
             let owner = &self.owners[self.owner_of(shard.id)];
             loop {
                 let seen = {
                     let state = shard.lock();
-                    if state.compact_done >= target {
+                    if let Some(outcome) = wanted.outcome.get() {
+                        outcome.clone()?;
                         break;
                     }
                     if state.closed {
