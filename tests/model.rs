@@ -510,13 +510,17 @@ fn varied(options: Options, rng: &mut Rng) -> Options {
         2 => Compaction::Fifo { max_bytes: Some(1 << 40), max_age: None },
         _ => Compaction::Leveled,
     };
+    // From each level, or none.
     let from = rng.below(8) as u8;
+    let options = match from {
+        7 => options,
+        _ => options.compression_from(from, Compression::Lz4),
+    };
     options
         .compaction(compaction)
         .levels(2 + rng.below(6) as u8)
         .size_ratio(2 + rng.below(9) as u32)
         .table_bytes(64 << 10)
-        .compression_from(from, Compression::Lz4)
         .cache_bytes([0, 18 << 10, 48 << 10, 1 << 20][rng.below(4) as usize])
 }
 

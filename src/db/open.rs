@@ -199,8 +199,8 @@ fn opening(
         segments: derived.segments,
         pool: BufferPool::new(BUFFER_BYTES, 1),
         owner_pools,
-        arenas: ArenaPool::new(derived.arena_bytes()),
-        value_pool: BufferPool::new(PIECE_BYTES, derived.value_buffers()),
+        arenas: ArenaPool::new(derived.memtable_pool_bytes() as usize),
+        value_pool: BufferPool::new(PIECE_BYTES, derived.value_pool_bytes() as usize / PIECE_BYTES),
         map_dir: options.map_dir_text()?,
     })
 }

@@ -45,8 +45,7 @@ impl Put<'_> {
     ///
     /// # Errors
     /// `InvalidArgument` for a key above [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX)
-    /// or a value above [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX) bytes, or
-    /// above a quarter of the memory budget;
+    /// or a value above [`Db::value_bytes_max`];
     /// `NoSpace` (write again once there is space); `Poisoned` and `Io` (the
     /// outcome is unknown until the database is opened again); `Closed`.
     ///

@@ -67,16 +67,18 @@ pub enum Compaction {
     Leveled,
     /// Runs of similar size are merged into longer ones. Fewer bytes are
     /// written, a read asks more tables, and up to as much space as the data
-    /// take is wasted.
+    /// take is wasted; a quarter of it once writes have paused. Until then
+    /// scans pass over tombstones one by one.
     Tiered,
     /// First in, first out: nothing is merged. The oldest tables are dropped,
     /// **and what they hold is gone**, once there is more data, or it is older,
     /// than this. A key that is written again and again keeps its newest value
     /// only as long as that lasts.
     Fifo {
-        /// Bytes of tables; each shard may have an equal part of them.
+        /// Bytes of tables; each shard may have an equal part of them, which must be
+        /// enough for a memtable.
         max_bytes: Option<u64>,
-        /// Since an entry went from memory into a table; whole seconds.
+        /// Since an entry went from memory into a table; whole seconds, at least one.
         max_age: Option<Duration>,
     },
 }
@@ -110,6 +112,8 @@ pub struct Options {
     levels: u8,
     size_ratio: u32,
     compression: [Compression; LEVELS],
+    /// The highest level for which it was said.
+    compression_level_max: u8,
     chosen: Chosen,
 }
 
@@ -121,6 +125,9 @@ struct Chosen {
     cache_bytes: Option<u64>,
     pinned_bytes: Option<u64>,
     pinned_bytes_free: Option<u64>,
+    pinned_bytes_oldest: Option<u64>,
+    memtable_pool_bytes: Option<u64>,
+    value_pool_bytes: Option<u64>,
     partition_cache_bytes: Option<u64>,
     compaction_read_bytes: Option<u64>,
     wal_segment_bytes: Option<u64>,
@@ -150,6 +157,7 @@ impl Default for Options {
             levels: LEVELS as u8,
             size_ratio: SIZE_RATIO,
             compression: [Compression::None; LEVELS],
+            compression_level_max: 0,
             chosen: Chosen::default(),
         }
     }
@@ -167,7 +175,8 @@ impl Options {
     /// data than some 200 times the budget go beyond it.
     ///
     /// Not counted: threads' stacks and the program itself, what `malloc` does not
-    /// give back, and the read-ahead of open scans, up to 1 MiB a shard for each.
+    /// give back, memtables that open scans read, and the read-ahead of each such scan,
+    /// up to 1 MiB a shard (16 KiB for each run of tables, if that is more).
     /// With few threads, resident memory is at most 5 % and 32 MiB above the budget,
     /// some 6 MiB of that the program.
     ///
@@ -204,7 +213,8 @@ impl Options {
     }
 
     /// Owners: threads that do the background work of the shards, each with a
-    /// WAL stream of its own. By default as many as cores; never more than
+    /// WAL stream of its own. By default as many as cores, but no more than one for 2 MiB
+    /// of the memory budget; at most one for 512 KiB of it; never more than
     /// shards. May differ at each opening.
     ///
     /// ```
@@ -323,6 +333,43 @@ impl Options {
         self
     }
 
+    /// Bytes of [`Options::pinned_bytes`] that tables may take with nothing older
+    /// beneath them, in place of two thirds: young tables, which all lookups ask, find
+    /// room in the rest. Of a database that was compacted it is all tables.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().pinned_bytes_oldest(8 << 20);
+    /// ```
+    #[must_use]
+    pub fn pinned_bytes_oldest(mut self, bytes: u64) -> Self {
+        self.chosen.pinned_bytes_oldest = Some(bytes);
+        self
+    }
+
+    /// Bytes of flushed memtables that are kept for the next ones, in place of a 16th
+    /// of the memory budget.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().memtable_pool_bytes(4 << 20);
+    /// ```
+    #[must_use]
+    pub fn memtable_pool_bytes(mut self, bytes: u64) -> Self {
+        self.chosen.memtable_pool_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes of buffers for values above 64 KiB that are kept for the next ones, in
+    /// place of a 64th of the memory budget (256 KiB to 4 MiB); each has 256 KiB.
+    ///
+    /// ```
+    /// let options = ourodb::Options::default().value_pool_bytes(1 << 20);
+    /// ```
+    #[must_use]
+    pub fn value_pool_bytes(mut self, bytes: u64) -> Self {
+        self.chosen.value_pool_bytes = Some(bytes);
+        self
+    }
+
     /// Bytes for the caches of filters and indexes that do not stay in memory, all
     /// together, in place of 6 % of the memory budget; at least 128 KiB an owner.
     ///
@@ -347,8 +394,9 @@ impl Options {
         self
     }
 
-    /// The largest log segment in bytes, a multiple of 4096 and at least 8192,
-    /// in place of a 64th of the memory budget (1 to 64 MiB). Segments
+    /// The largest log segment in bytes, a multiple of 4096, at least 8192 and at most
+    /// a quarter of the memory budget, or 1 GiB;
+    /// in place of a 64th of the budget (1 to 64 MiB). Segments
     /// start at 1 MiB and double up to this. A batch fits in the first segment.
     ///
     /// ```
@@ -569,7 +617,7 @@ impl Options {
         self
     }
 
-    /// How tables of one level, and of all below it, are compressed. Tables
+    /// How tables of one level, 0 to 6, and of all below it, are compressed. Tables
     /// that are there already are compressed so once they are merged.
     ///
     /// ```
@@ -580,6 +628,7 @@ impl Options {
     pub fn compression_from(mut self, level: u8, compression: Compression) -> Self {
         let first = usize::from(level).min(LEVELS);
         self.compression[first..].fill(compression);
+        self.compression_level_max = self.compression_level_max.max(level);
         self
     }
 

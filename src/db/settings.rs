@@ -46,6 +46,12 @@ pub struct Settings {
     /// What they may take before memtables get smaller; `None` when the length of
     /// memtables was set.
     pub pinned_bytes_free: Option<u64>,
+    /// What those of tables with nothing older beneath them may take for good.
+    pub pinned_bytes_oldest: u64,
+    /// Memory of flushed memtables that is kept for the next ones.
+    pub memtable_pool_bytes: u64,
+    /// Buffers for long values that are kept for the next ones.
+    pub value_pool_bytes: u64,
     /// Caches of all owners for filters and indexes that do not stay in memory.
     pub partition_cache_bytes: usize,
     /// What compactions of all owners may read ahead.
@@ -93,6 +99,9 @@ impl Settings {
             cache_bytes: limits.cache_bytes * owners,
             pinned_bytes: limits.pins.bytes_max,
             pinned_bytes_free: limits.pinned_bytes_free,
+            pinned_bytes_oldest: limits.pins.oldest_bytes_max,
+            memtable_pool_bytes: limits.memtable_pool_bytes,
+            value_pool_bytes: limits.value_pool_bytes,
             partition_cache_bytes: limits.partition_cache_bytes * owners,
             compaction_read_bytes: limits.compaction_read_bytes * owners,
             wal_segment_bytes: engine.owners[0].maker.sizes.max_bytes,
@@ -131,6 +140,9 @@ impl fmt::Display for Settings {
             Some(bytes) => writeln!(f, "pinned_bytes_free: {bytes}")?,
             None => writeln!(f, "pinned_bytes_free: all")?,
         }
+        writeln!(f, "pinned_bytes_oldest: {}", self.pinned_bytes_oldest)?;
+        writeln!(f, "memtable_pool_bytes: {}", self.memtable_pool_bytes)?;
+        writeln!(f, "value_pool_bytes: {}", self.value_pool_bytes)?;
         writeln!(f, "partition_cache_bytes: {}", self.partition_cache_bytes)?;
         writeln!(f, "compaction_read_bytes: {}", self.compaction_read_bytes)?;
         writeln!(f, "wal_segment_bytes: {}", self.wal_segment_bytes)?;

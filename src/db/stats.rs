@@ -159,7 +159,7 @@ pub struct Stats {
     pub slow_writes_delayed: u64,
     /// The same, because the log had no room.
     pub slow_writes_log: u64,
-    /// The same, because the log was being written or synced.
+    /// The same, because the log, or a file of long values, was being written or synced.
     pub slow_writes_device: u64,
     /// Messages that futures sent to owners.
     pub owner_messages: u64,

@@ -43,6 +43,9 @@ pub(crate) struct Limits {
     pub(crate) partition_cache_bytes: usize,
     /// Bytes that a compaction may read ahead.
     pub(crate) compaction_read_bytes: usize,
+    /// Memory of flushed memtables, and of buffers for long values, that is kept.
+    pub(crate) memtable_pool_bytes: u64,
+    pub(crate) value_pool_bytes: u64,
     /// Immutable memtables a shard may have before its writers wait.
     pub(crate) frozen_max: usize,
     /// Live log one stream may have before memtables are flushed to free it.

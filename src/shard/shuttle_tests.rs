@@ -44,6 +44,8 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
         partition_cache_bytes: 64 << 10,
         compaction_read_bytes: 1 << 20,
+        memtable_pool_bytes: 0,
+        value_pool_bytes: 0,
     };
     let opening = Opening {
         dir: Path::new("/db").to_owned(),

@@ -48,6 +48,8 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         pins: PinLimits { bytes_max: 1 << 20, oldest_bytes_max: 1 << 20 },
         partition_cache_bytes: 64 << 10,
         compaction_read_bytes: 1 << 20,
+        memtable_pool_bytes: 0,
+        value_pool_bytes: 0,
     };
     Opening {
         dir: dir.to_owned(),

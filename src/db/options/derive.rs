@@ -20,6 +20,15 @@ use super::{Chosen, Compaction, MIB, Options};
 /// The smallest memory budget.
 const MEMORY_MIN: u64 = 4 * MIB;
 
+/// An owner has buffers and a cache that do not get smaller with the budget: by
+/// default there is one for so many bytes of it, and never more than one for so many.
+const OWNER_BYTES: u64 = 2 * MIB;
+const OWNER_BYTES_MIN: u64 = MIB / 2;
+
+/// One segment of the log takes so many parts of the budget at most: a replay has all
+/// of its records in memory.
+const SEGMENT_SHARE: u64 = 4;
+
 /// The first segment of a stream, unless segments are smaller anyway.
 const SEGMENT_FIRST_BYTES: u64 = MIB;
 
@@ -101,6 +110,9 @@ const NEWEST_TABLES_BEHIND: usize = 24;
 /// Nobody waits for more than so many.
 const TABLES_LIMIT: usize = 10_000;
 
+/// Ages are counted in seconds.
+const AGE_MIN: Duration = Duration::from_secs(1);
+
 const IDLE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -133,9 +145,16 @@ impl Options {
             )));
         }
         let shards = self.shards.unwrap_or_else(|| cores.next_power_of_two().max(4));
-        let owners = self.owners.unwrap_or(cores);
+        let owners = self.owners.unwrap_or_else(|| cores.min((memory / OWNER_BYTES) as usize));
         check("shards", shards, 1..=SHARDS_MAX)?;
         check("owners", owners, 1..=SHARDS_MAX)?;
+        if owners as u64 > memory / OWNER_BYTES_MIN {
+            return Err(Error::invalid(format!(
+                "Options::owners is {owners}, with a memory budget of {memory} bytes: each takes \
+                 at least {OWNER_BYTES_MIN} of it; raise Options::memory (--memory), or have \
+                 fewer owners"
+            )));
+        }
         check("requests_max", self.requests_max, 1..=REQUESTS_LIMIT)?;
         check("levels", usize::from(self.levels), 2..=LEVELS)?;
         check("size_ratio", self.size_ratio, 2..=100)?;
@@ -143,6 +162,9 @@ impl Options {
         check_chosen("immutable_memtables_max", chosen.immutable_memtables_max, 1..=FROZEN_MAX)?;
         check_chosen("value_bytes_max", chosen.value_bytes_max, 1..=VALUE_BYTES_MAX)?;
         check_chosen("pinned_bytes", chosen.pinned_bytes, 0..=memory)?;
+        check_chosen("memtable_pool_bytes", chosen.memtable_pool_bytes, 0..=memory)?;
+        check_chosen("value_pool_bytes", chosen.value_pool_bytes, 0..=memory)?;
+        check("compression_from", usize::from(self.compression_level_max), 0..=LEVELS - 1)?;
         for compression in self.compression {
             compression.check().map_err(Error::unsupported)?;
         }
@@ -150,13 +172,7 @@ impl Options {
         self.check_caches(owners.min(shards) as u64)?;
         self.check_log(segments)?;
         self.check_level_0()?;
-        if matches!(self.compaction, Compaction::Fifo { max_bytes: None, max_age: None }) {
-            return Err(Error::invalid(
-                "compaction first in, first out drops nothing without a bound: give it a number \
-                 of bytes, an age, or both"
-                    .to_owned(),
-            ));
-        }
+        self.check_fifo()?;
         Ok(Derived {
             memory,
             chosen,
@@ -175,18 +191,19 @@ impl Options {
     }
 
     fn segments(&self) -> Result<SegmentSizes> {
+        let segment_bytes_max = SEGMENT_BYTES_MAX.min(self.memory_bytes / SEGMENT_SHARE);
         let max_bytes = match self.chosen.wal_segment_bytes {
             None => round_up_u64((self.memory_bytes / 64).clamp(MIB, 64 * MIB)),
             Some(bytes)
                 if bytes.is_multiple_of(UNIT_U64)
-                    && (2 * UNIT_U64..=SEGMENT_BYTES_MAX).contains(&bytes) =>
+                    && (2 * UNIT_U64..=segment_bytes_max).contains(&bytes) =>
             {
                 bytes
             }
             Some(bytes) => {
                 return Err(Error::invalid(format!(
-                    "log segments of {bytes} bytes; a multiple of {UNIT} from {} to 1 GiB is \
-                     allowed",
+                    "log segments of {bytes} bytes; a multiple of {UNIT} from {} to \
+                     {segment_bytes_max} is allowed: a quarter of the memory budget, or 1 GiB",
                     2 * UNIT_U64
                 )));
             }
@@ -230,6 +247,24 @@ impl Options {
             return Err(Error::invalid(format!(
                 "Options::wal_map_bytes is {bytes}; it must be a multiple of {}",
                 slots * UNIT_U64
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_fifo(&self) -> Result<()> {
+        let Compaction::Fifo { max_bytes, max_age } = self.compaction else { return Ok(()) };
+        if max_bytes.is_none() && max_age.is_none() {
+            return Err(Error::invalid(
+                "compaction first in, first out drops nothing without a bound: give it a number \
+                 of bytes, an age, or both"
+                    .to_owned(),
+            ));
+        }
+        if max_age.is_some_and(|age| age < AGE_MIN) {
+            return Err(Error::invalid(format!(
+                "compaction first in, first out drops what is older than {max_age:?}; give it at \
+                 least {AGE_MIN:?}"
             )));
         }
         Ok(())
@@ -313,8 +348,16 @@ impl Derived {
         let owners = self.owners.min(shards);
         let frozen_max = self.chosen.immutable_memtables_max.unwrap_or(FROZEN);
         let share = self.percent(MEMTABLES_PERCENT) as usize;
-        let derived = || share / (shards * (1 + frozen_max));
-        let memtable_bytes_each = memtable_bytes.unwrap_or_else(derived).max(UNIT);
+        let derived = share / (shards * (1 + frozen_max));
+        if memtable_bytes.is_none() && derived < UNIT {
+            return Err(Error::invalid(format!(
+                "{shards} shards, and a memory budget of {} bytes, of which each of their \
+                 memtables would get {derived}: raise Options::memory (--memory) to {} at least",
+                self.memory,
+                (UNIT * shards * (1 + frozen_max)) as u64 * 100 / MEMTABLES_PERCENT + 100,
+            )));
+        }
+        let memtable_bytes_each = memtable_bytes.unwrap_or(derived).max(UNIT);
         let newest_tables_behind = newest_tables_behind(self.compaction, self.size_ratio);
         let newest_tables_behind = self.chosen.level_0_tables_slow.unwrap_or(newest_tables_behind);
         let newest_tables_max = self.chosen.level_0_tables_max;
@@ -343,8 +386,22 @@ impl Derived {
             pins: PinLimits::default(),
             partition_cache_bytes: self.partition_cache_bytes(owners),
             compaction_read_bytes: self.compaction_read_bytes(owners),
+            memtable_pool_bytes: self.memtable_pool_bytes(),
+            value_pool_bytes: self.value_pool_bytes(),
         };
         limits.pins = self.pins(&limits, shards, owners)?;
+        let Strategy::Fifo { bytes_max: Some(bytes), .. } = limits.hierarchy.strategy else {
+            return Ok(limits);
+        };
+        if bytes < limits.memtable_bytes as u64 {
+            return Err(Error::invalid(format!(
+                "compaction first in, first out with {bytes} bytes for each of {shards} shards, \
+                 and memtables of {}: everything would be dropped as soon as it is flushed; give \
+                 it at least {} bytes, or choose a smaller Options::memtable_bytes",
+                limits.memtable_bytes,
+                (limits.memtable_bytes * shards) as u64,
+            )));
+        }
         Ok(limits)
     }
 
@@ -365,8 +422,8 @@ impl Derived {
         let map_bytes = limits.map.slot_bytes as usize * usize::from(limits.map.slots);
         let buffers = sum([
             of(limits.compaction_read_bytes + map_bytes, owners),
-            self.arena_bytes() as u64,
-            of(PIECE_BYTES, self.value_buffers()),
+            limits.memtable_pool_bytes,
+            limits.value_pool_bytes,
         ]);
         let free = limits.pinned_bytes_free.unwrap_or(0);
         let pinned = pinned_bytes.unwrap_or(0);
@@ -390,7 +447,15 @@ impl Derived {
         let share = self.percent(PINNED_MAX_PERCENT);
         let share = if self.is_chosen() { share.min(left) } else { share };
         let bytes_max = pinned_bytes.unwrap_or(share);
-        Ok(PinLimits { bytes_max, oldest_bytes_max: bytes_max / PINNED_PARTS * OLDEST_PARTS })
+        let oldest = self.chosen.pinned_bytes_oldest;
+        let oldest_bytes_max = oldest.unwrap_or(bytes_max / PINNED_PARTS * OLDEST_PARTS);
+        if oldest_bytes_max > bytes_max {
+            return Err(Error::invalid(format!(
+                "Options::pinned_bytes_oldest is {oldest_bytes_max}, more than the {bytes_max} of \
+                 Options::pinned_bytes"
+            )));
+        }
+        Ok(PinLimits { bytes_max, oldest_bytes_max })
     }
 
     /// Whether any part of the budget was.
@@ -403,6 +468,8 @@ impl Derived {
             || chosen.partition_cache_bytes.is_some()
             || chosen.compaction_read_bytes.is_some()
             || chosen.wal_map_bytes.is_some()
+            || chosen.memtable_pool_bytes.is_some()
+            || chosen.value_pool_bytes.is_some()
     }
 
     fn hierarchy(&self, shards: usize, memtable_bytes: usize) -> Hierarchy {
@@ -442,10 +509,7 @@ impl Derived {
             // Never none: what is too little for more owners than there were to
             // be is refused.
             Some(bytes) => bytes.div_ceil(owners),
-            None => {
-                let bytes = self.percent(CACHE_PERCENT) / owners;
-                if bytes < Cache::FRAME_BYTES as u64 { 0 } else { bytes }
-            }
+            None => self.percent(CACHE_PERCENT) / owners,
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
@@ -466,14 +530,15 @@ impl Derived {
     }
 
     /// Memory of flushed memtables that is kept for the next ones.
-    pub(in crate::db) fn arena_bytes(&self) -> usize {
-        (self.memory / ARENAS_SHARE) as usize
+    pub(in crate::db) fn memtable_pool_bytes(&self) -> u64 {
+        self.chosen.memtable_pool_bytes.unwrap_or(self.memory / ARENAS_SHARE)
     }
 
-    /// Buffers that long values are written and read with, and that are kept.
-    pub(in crate::db) fn value_buffers(&self) -> usize {
-        let share = self.memory / VALUE_BUFFERS_SHARE / PIECE_BYTES as u64;
-        share.clamp(1, VALUE_BUFFERS_MAX) as usize
+    /// Memory of buffers that long values are written and read with, and that are kept.
+    pub(in crate::db) fn value_pool_bytes(&self) -> u64 {
+        let piece = PIECE_BYTES as u64;
+        let share = (self.memory / VALUE_BUFFERS_SHARE / piece).clamp(1, VALUE_BUFFERS_MAX) * piece;
+        self.chosen.value_pool_bytes.unwrap_or(share)
     }
 }
 
@@ -483,6 +548,8 @@ mod tests {
 
     #[test]
     fn defaults_stay_within_the_budget() {
+        let small = Options::default().memory(MEMORY_MIN).derive(100).expect("possible");
+        assert_eq!(small.owners, 2);
         for cores in [1, 2, 16, 100] {
             let derived = Options::default().derive(cores).expect("defaults are possible");
             assert!(derived.shards.is_power_of_two() && derived.shards >= 4);
@@ -505,10 +572,10 @@ mod tests {
         };
         assert_eq!(cache_bytes(Options::default().cache_bytes(1 << 20)), 256 << 10);
         assert_eq!(cache_bytes(Options::default().cache_bytes(0)), 0);
-        // Too little for one block each, of itself: none.
-        let many = Options::default().memory(MEMORY_MIN).shards(4096).owners(4096);
+        // Of itself there are some for as many owners as there may be.
+        let many = Options::default().memory(MEMORY_MIN).shards(8).owners(8);
         let derived = many.derive(1).expect("possible");
-        assert_eq!(derived.limits(4096).expect("it fits").cache_bytes, 0);
+        assert!(derived.limits(8).expect("it fits").cache_bytes > 30 * Cache::FRAME_BYTES);
     }
 
     #[test]
@@ -531,6 +598,8 @@ mod tests {
         refused(options().pinned_bytes_free(memory / 2));
         refused(options().partition_cache_bytes(memory));
         refused(options().compaction_read_bytes(60 << 20));
+        refused(options().memtable_pool_bytes(memory));
+        refused(options().value_pool_bytes(memory));
         // What filters and indexes may take follows from what is left.
         let pinned = |memtable_bytes| {
             let limits = limits(options().memtable_bytes(memtable_bytes)).expect("it fits");
@@ -559,12 +628,16 @@ mod tests {
             .value_bytes_max(1000)
             .table_bytes(5 << 20)
             .level_0_tables_slow(30)
-            .level_0_tables_max(50);
+            .level_0_tables_max(50)
+            .pinned_bytes_oldest(3 << 20)
+            .memtable_pool_bytes(5 << 20)
+            .value_pool_bytes(0);
         let limits = options.clone().derive(2).expect("possible").limits(4).expect("it fits");
         assert_eq!(limits.frozen_max, 2);
         assert_eq!(limits.memtable_bytes, (256 << 20) / 100 * 40 / 12);
         assert_eq!(limits.cache_bytes, 5 << 20);
-        assert_eq!(limits.pins.bytes_max, 11 << 20);
+        assert_eq!((limits.pins.bytes_max, limits.pins.oldest_bytes_max), (11 << 20, 3 << 20));
+        assert_eq!((limits.memtable_pool_bytes, limits.value_pool_bytes), (5 << 20, 0));
         assert_eq!(limits.pinned_bytes_free, Some(12 << 20));
         assert_eq!(limits.partition_cache_bytes, 1 << 20);
         assert_eq!(limits.compaction_read_bytes, 2 << 20);
@@ -612,6 +685,35 @@ mod tests {
         refused(tiered.level_0_tables_slow(39));
         let fifo = Compaction::Fifo { max_bytes: Some(1 << 30), max_age: None };
         refused(Options::default().compaction(fifo).level_0_tables_max(100));
+        let fifo = Compaction::Fifo { max_bytes: None, max_age: Some(AGE_MIN / 2) };
+        refused(Options::default().compaction(fifo));
+        refused(Options::default().memory(4 << 20).owners(9));
+        refused(Options::default().memory(4 << 20).wal_segment_bytes((1 << 20) + 4096));
+        refused(Options::default().compression_from(LEVELS as u8, Compression::Lz4));
+        let many = Options::default().compression_from(LEVELS as u8, Compression::Lz4);
+        refused(many.compression_from(0, Compression::None));
+    }
+
+    #[test]
+    fn what_does_not_go_with_the_number_of_shards_is_refused() {
+        let limits = |options: Options, shards| options.derive(1).expect("possible").limits(shards);
+        let refused = |options: Options, shards, says: &str| {
+            let text = limits(options, shards).expect_err("impossible").to_string();
+            assert!(text.contains(says), "{text}");
+        };
+        let small = || Options::default().memory(MEMORY_MIN);
+        refused(small(), 4096, "--memory) to 83886180 at least");
+        limits(small(), 128).expect("it fits");
+        limits(Options::default().memory(83_886_180), 4096).expect("it fits");
+        let fifo = |bytes| Compaction::Fifo { max_bytes: Some(bytes), max_age: None };
+        for bytes in [0, 3, (64 << 20) - 1] {
+            let options = Options::default().memtable_bytes(16 << 20).compaction(fifo(bytes));
+            refused(options, 4, "at least 67108864 bytes");
+        }
+        let options = Options::default().memtable_bytes(16 << 20).compaction(fifo(64 << 20));
+        limits(options, 4).expect("it fits");
+        let more = Options::default().pinned_bytes(1 << 20).pinned_bytes_oldest((1 << 20) + 1);
+        refused(more, 4, "pinned_bytes_oldest is 1048577, more than the 1048576");
     }
 
     #[test]
