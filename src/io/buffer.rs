@@ -18,17 +18,47 @@ use std::task::{Context, Poll, Waker};
 use aligned_vec::{ABox, AVec, ConstAlign};
 
 use super::mapping::{Mapping, Part};
+use super::pages::{PAGES_BYTES_MIN, Pages};
 use crate::base::limits::{UNIT, round_up};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
-type Memory = ABox<[u8], ConstAlign<UNIT>>;
+/// Memory of a buffer's own.
+enum Memory {
+    Heap(ABox<[u8], ConstAlign<UNIT>>),
+    Pages(Pages),
+}
 
 fn zeroed(len: usize) -> Memory {
     assert!(len > 0 && len.is_multiple_of(UNIT), "{len} bytes are not whole units");
+    if len >= PAGES_BYTES_MIN {
+        return Memory::Pages(Pages::zeroed(len));
+    }
     let mut memory = AVec::<u8, ConstAlign<UNIT>>::with_capacity(UNIT, len);
     memory.resize(len, 0);
-    memory.into_boxed_slice()
+    Memory::Heap(memory.into_boxed_slice())
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Heap(memory) => memory,
+            Self::Pages(pages) => pages,
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(memory) => memory,
+            Self::Pages(pages) => pages,
+        }
+    }
 }
 
 /// An aligned buffer of whole units that belongs to one holder at a time.

@@ -28,6 +28,7 @@ mod file;
 mod inspect;
 mod mapping;
 mod os;
+mod pages;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
 pub(crate) mod uring;
@@ -39,6 +40,7 @@ pub(crate) use file::{File, Handle, WeakFile};
 pub(crate) use inspect::{Halt, Inspection};
 pub(crate) use mapping::{MappedWord, Mapping};
 pub(crate) use os::device;
+pub(crate) use pages::Pages;
 
 use std::future::Future;
 use std::path::Path;

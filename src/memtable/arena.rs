@@ -2,13 +2,14 @@
 //!
 //! An entry is a header, the key, and the inline value (or the number of the
 //! shared one). Entries fill chunks of one size, which come from the pool; a
-//! large entry gets a chunk of exactly its own size, so that less than a
+//! large entry gets a chunk of exactly its own pages, so that less than a
 //! quarter of any chunk is left over at its end.
 
 use std::sync::Arc;
 
-use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX};
+use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, round_up};
 use crate::base::seq::Tag;
+use crate::io::Pages;
 
 use super::pool::ArenaPool;
 use super::{Entry, Payload, ValueRef};
@@ -79,7 +80,7 @@ fn stored_bytes(key_len: usize, tail_len: usize) -> usize {
 /// The entries of one memtable.
 #[derive(Default)]
 pub(super) struct Arena {
-    chunks: Vec<Box<[u8]>>,
+    chunks: Vec<Pages>,
     /// The chunk that is being filled, and how far.
     open: Option<(usize, usize)>,
     shared: Vec<Arc<[u8]>>,
@@ -142,7 +143,7 @@ impl Arena {
 
     fn reserve(&mut self, pool: &ArenaPool, bytes: usize) -> Address {
         if bytes > LARGE_BYTES {
-            return Address::new(self.add_chunk(vec![0; bytes].into()), 0);
+            return Address::new(self.add_chunk(Pages::zeroed(round_up(bytes))), 0);
         }
         let (chunk, offset) = match self.open {
             Some((chunk, offset)) if offset + bytes <= CHUNK_BYTES => (chunk, offset),
@@ -152,7 +153,7 @@ impl Arena {
         Address::new(chunk, offset)
     }
 
-    fn add_chunk(&mut self, chunk: Box<[u8]>) -> usize {
+    fn add_chunk(&mut self, chunk: Pages) -> usize {
         self.chunk_bytes += chunk.len();
         self.chunks.push(chunk);
         self.chunks.len() - 1
@@ -193,12 +194,12 @@ impl Arena {
     pub(super) fn held_bytes(&self) -> usize {
         self.chunk_bytes
             + self.shared_bytes
-            + self.chunks.capacity() * size_of::<Box<[u8]>>()
+            + self.chunks.capacity() * size_of::<Pages>()
             + self.shared.capacity() * size_of::<Arc<[u8]>>()
     }
 
     /// Leaves the arena empty and returns the chunks that can be used again.
-    pub(super) fn take_chunks(&mut self) -> Vec<Box<[u8]>> {
+    pub(super) fn take_chunks(&mut self) -> Vec<Pages> {
         let mut chunks = std::mem::take(self).chunks;
         chunks.retain(|chunk| chunk.len() == CHUNK_BYTES);
         chunks

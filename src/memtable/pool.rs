@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::sync::Mutex;
+use crate::io::Pages;
 
 use super::arena::CHUNK_BYTES;
 use super::node::{Inner, Leaf};
@@ -20,7 +21,7 @@ pub struct ArenaPool {
 #[derive(Default)]
 struct Kept {
     bytes: usize,
-    chunks: Vec<Box<[u8]>>,
+    chunks: Vec<Pages>,
     leaves: Vec<Vec<Leaf>>,
     inners: Vec<Vec<Inner>>,
 }
@@ -37,7 +38,7 @@ impl ArenaPool {
     }
 
     /// A chunk of [`CHUNK_BYTES`] bytes with any content.
-    pub(super) fn take_chunk(&self) -> Box<[u8]> {
+    pub(super) fn take_chunk(&self) -> Pages {
         let mut kept = self.kept.lock();
         match kept.chunks.pop() {
             Some(chunk) => {
@@ -46,7 +47,7 @@ impl ArenaPool {
             }
             None => {
                 drop(kept);
-                vec![0; CHUNK_BYTES].into()
+                Pages::zeroed(CHUNK_BYTES)
             }
         }
     }
@@ -72,7 +73,7 @@ impl ArenaPool {
     /// Takes the memory of a memtable back.
     pub(super) fn give(
         &self,
-        mut chunks: Vec<Box<[u8]>>,
+        mut chunks: Vec<Pages>,
         mut leaves: Vec<Vec<Leaf>>,
         mut inners: Vec<Vec<Inner>>,
     ) {

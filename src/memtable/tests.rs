@@ -14,6 +14,7 @@ use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, round_up};
 use crate::base::seq::{Kind, SEQ_MAX};
 use crate::format::value::{Extent, ReferenceBuilder};
+use crate::io::Pages;
 
 /// xorshift64*, so that every run does the same.
 struct Random(u64);
@@ -402,7 +403,7 @@ fn memory_is_counted_to_the_byte() {
     let mut memtable = Memtable::new(&ArenaPool::new(0));
     memtable.insert(b"first", Tag::new(1, Kind::Put), Payload::Inline(b"value"));
     let mut held = size_of::<Memtable>() + CHUNK_BYTES + Slab::<Leaf>::BYTES;
-    held += vec_bytes::<Box<[u8]>>(Box::default()) + vec_bytes::<Vec<Leaf>>(Vec::new());
+    held += vec_bytes::<Pages>(Pages::zeroed(1)) + vec_bytes::<Vec<Leaf>>(Vec::new());
     let mut used = 16 + 16 + size_of::<Leaf>();
     assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
@@ -413,8 +414,8 @@ fn memory_is_counted_to_the_byte() {
     memtable.insert(b"shared", Tag::new(2, Kind::Put), Payload::Shared(value));
     assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));
 
-    // An entry with a chunk of its own: 16 + 2 + 65,536 bytes, in words.
-    held += 65_560;
+    // An entry with a chunk of its own: 16 + 2 + 65,536 bytes, in words, and in pages.
+    held += 69_632;
     used += 65_560;
     memtable.insert(b"xl", Tag::new(3, Kind::Put), Payload::Inline(&[2; INLINE_VALUE_BYTES_MAX]));
     assert_eq!((memtable.memory_bytes(), memtable.used_bytes()), (held, used));

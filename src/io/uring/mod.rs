@@ -18,6 +18,8 @@
 
 mod region;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
