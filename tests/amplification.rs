@@ -5,7 +5,7 @@ mod common;
 
 use common::tiny;
 use ourodb::sim::Sim;
-use ourodb::{Db, Options, Stats};
+use ourodb::{Db, Durability, Options, Stats};
 
 /// Keys of a round; each is written by every round.
 const KEYS: u32 = 20_000;
@@ -107,6 +107,30 @@ fn write_amplification_is_of_all_bytes_and_of_this_opening() {
     let before = stats.write_amplification();
     db.compact(..).wait().expect("a compaction");
     assert!(db.stats().write_amplification() >= before);
+}
+
+/// A load of new keys in no order that is some dozen times as long as its memtables.
+#[test]
+fn a_byte_is_written_a_few_times() {
+    let sim = Sim::new(4);
+    let options = tiny(&sim).shards(1).owners(1).memtable_bytes(512 << 10);
+    let options = options.wal_segment_bytes(256 << 10).cache_bytes(1 << 20);
+    let db = Db::open("/db", options).expect("open");
+    for i in 0..40_000u32 {
+        let key = format!("{:024}", i.wrapping_mul(2_654_435_761));
+        db.put(key.as_bytes(), &[i as u8; 400])
+            .durability(Durability::ProcessSafe)
+            .wait()
+            .expect("a put");
+    }
+    db.flush().wait().expect("a flush");
+    sim.run_for(60_000_000_000);
+    let stats = db.stats();
+    let written = stats.write_amplification().expect("there were puts");
+    assert!(written > 3.0 && written < 4.4, "{written} {stats}");
+    // All of it is live, and the log is needed no more.
+    let at_rest = stats.table_bytes as f64 / stats.put_bytes as f64;
+    assert!(at_rest < 1.12, "{at_rest} {stats}");
 }
 
 /// One `name: value` a line, whatever it is; each name once.

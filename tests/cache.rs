@@ -6,12 +6,12 @@
 mod common;
 
 use std::future::{Future, IntoFuture, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 
-use common::{Rng, tiny};
+use common::{Rng, begin, tiny};
 use ourodb::sim::Sim;
 use ourodb::{Db, ErrorKind, IoBackend, Options};
 
@@ -26,14 +26,6 @@ fn simulated(sim: &Sim) -> Db {
     db.flush().wait().unwrap();
     sim.run_for(MS);
     db
-}
-
-/// Polls a future that must wait, once.
-fn begin<F: Future>(sim: &Sim, future: &mut Pin<Box<F>>) {
-    sim.block_on(poll_fn(|cx| {
-        assert!(future.as_mut().poll(cx).is_pending());
-        Poll::Ready(())
-    }));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Model, assert_same, tiny};
+use std::path::PathBuf;
+
+use common::{Model, Rng, assert_same, tiny, used_bytes};
 use ourodb::sim::{Faults, Sim};
 use ourodb::{Db, Durability, Options};
 
@@ -60,10 +62,6 @@ fn openings_on_a_nearly_full_disk_do_not_fill_it() {
     let sim = Sim::new(1);
     let options = || tiny(&sim).shards(2).owners(2).wal_segment_bytes(64 << 10);
     let open = || Db::open("/db", options());
-    let used = |sim: &Sim| {
-        let bytes = |path: &std::path::PathBuf| sim.file_bytes(path).map_or(0, |b| b.len() as u64);
-        sim.paths().iter().map(bytes).sum::<u64>()
-    };
     let db = open().expect("an opening");
     db.put(b"key", b"value").wait().expect("a put");
     db.close().expect("a close");
@@ -77,10 +75,63 @@ fn openings_on_a_nearly_full_disk_do_not_fill_it() {
         }
         let db = open().unwrap_or_else(|error| panic!("opening {i}: {error}"));
         assert!(db.get(b"key").wait().expect("a get").is_some());
-        most = most.max(used(&sim));
+        most = most.max(used_bytes(&sim));
         db.close().expect("a close");
-        most = most.max(used(&sim));
+        most = most.max(used_bytes(&sim));
     }
+}
+
+/// Where there is no room for the table that a replay makes, what a crash left of
+/// tables goes first.
+#[test]
+fn an_opening_without_room_removes_what_a_crash_left_of_tables() {
+    // Room for what an opening makes beside tables.
+    const ROOM: u64 = 160 << 10;
+    const VALUE_BYTES: usize = 4000;
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
+    let mut met = 0;
+    for n in (0..).step_by(3) {
+        let sim = Sim::new(n);
+        let options =
+            || tiny(&sim).shards(1).owners(1).memtable_bytes(1 << 20).wal_segment_bytes(64 << 10);
+        let db = Db::open("/db", options()).expect("an opening");
+        let (mut model, mut rng) = (Model::new(), Rng(n));
+        for i in 0..100u8 {
+            let value = rng.bytes(VALUE_BYTES);
+            db.put(&[i], &value).durability(Durability::Durable).wait().expect("a put");
+            model.insert(vec![i], value);
+        }
+        sim.crash_after(n, false);
+        let is_flushed = sim.until_crash(|| db.flush().wait()).is_some();
+        sim.kill();
+        drop(db);
+        let (image, before) = (sim.snapshot(), sim.paths());
+        let bytes = |path: &PathBuf| sim.file_bytes(path).map_or(0, |bytes| bytes.len() as u64);
+        let sizes: Vec<u64> = before.iter().map(bytes).collect();
+        // The log is longer than it may be, so that an opening flushes.
+        let open = || Db::open("/db", options().wal_bytes_max(256 << 10));
+        drop(open().expect("an opening"));
+        sim.kill();
+        let orphans = before
+            .iter()
+            .zip(&sizes)
+            .filter(|(path, _)| is_table(path) && !sim.paths().contains(path));
+        let orphan_bytes = orphans.map(|(_, bytes)| bytes).sum::<u64>();
+        if orphan_bytes > ROOM {
+            met += 1;
+            sim.restore(&image);
+            let new_bytes = (model.len() * (VALUE_BYTES + 100)) as u64;
+            let used = sizes.iter().sum::<u64>() + new_bytes.saturating_sub(orphan_bytes);
+            sim.set_faults(Faults::default().disk_bytes_max(used + ROOM));
+            let db = open().unwrap_or_else(|error| panic!("crash after {n}: {error}"));
+            assert_same(&db, &model);
+            sim.kill();
+        }
+        if is_flushed {
+            break;
+        }
+    }
+    assert!(met > 0, "no crash left a table");
 }
 
 /// Each segment that is freed leaves an edit in the root manifest.

@@ -6,10 +6,9 @@
 mod common;
 
 use std::future::{Future, IntoFuture, poll_fn};
-use std::pin::Pin;
 use std::task::Poll;
 
-use common::{Model, Rng, assert_same, tiny};
+use common::{Model, Rng, assert_same, begin, tiny};
 use ourodb::sim::{Faults, Sim};
 use ourodb::{Batch, Db, Durability, ErrorKind, IoBackend, Options, Stats};
 
@@ -134,14 +133,6 @@ fn small(sim: &Sim) -> Db {
     sim.run_for(MS);
     assert_eq!((db.stats().partitioned_tables, db.stats().tables), (1, 1));
     db
-}
-
-/// Polls a future that must wait, once.
-fn begin<F: Future>(sim: &Sim, future: &mut Pin<Box<F>>) {
-    sim.block_on(poll_fn(|cx| {
-        assert!(future.as_mut().poll(cx).is_pending());
-        Poll::Ready(())
-    }));
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Model, Rng, assert_same, tiny};
-use ourodb::sim::Sim;
+use common::{Model, Rng, assert_same, tiny, used_bytes};
+use ourodb::sim::{Faults, Sim};
 use ourodb::{Db, Options};
 
 /// Overwrites four thousand keys.
@@ -122,4 +122,28 @@ fn segments_of_the_log_are_used_again_and_go_when_nobody_writes() {
     let left = segments(&sim).len();
     assert!(left < 6, "{left} segments are left");
     assert_same(&db, &model);
+}
+
+/// What waits to be written over goes before a close writes its last.
+#[test]
+fn a_close_on_a_full_disk_has_the_space_of_spare_files() {
+    let mut met = 0;
+    for seed in 0..15 {
+        let sim = Sim::new(seed);
+        let (mut model, mut rng) = (Model::new(), Rng(seed));
+        let options = tiny(&sim).shards(2).owners(1).table_bytes(64 << 10);
+        let db = Db::open("/db", options.clone()).expect("an opening");
+        overwrite(&db, &mut model, &mut rng);
+        sim.run_for(rng.below(20_000_000));
+        if db.stats().spare_bytes == 0 {
+            continue;
+        }
+        met += 1;
+        sim.set_faults(Faults::default().disk_bytes_max(used_bytes(&sim)));
+        db.close().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        drop(db);
+        sim.set_faults(Faults::default());
+        assert_same(&Db::open("/db", options).expect("an opening"), &model);
+    }
+    assert!(met > 3, "spare files after {met} seeds");
 }

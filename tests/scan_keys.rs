@@ -5,7 +5,7 @@ mod common;
 use std::future::poll_fn;
 use std::pin::Pin;
 
-use common::{Model, Rng, tiny};
+use common::{Model, Rng, change_some, tiny};
 use futures_core::Stream;
 use ourodb::sim::Sim;
 use ourodb::{Db, Durability, IoBackend, Options, ScanKeys};
@@ -46,18 +46,7 @@ fn keys_are_those_of_the_rows_wherever_they_are() {
     let (mut model, mut rng) = (Model::new(), Rng(1));
     let db = Db::open(dir.path(), options).expect("open");
     for round in 0..6 {
-        for _ in 0..200 {
-            let key = format!("{:03}", rng.below(300)).into_bytes();
-            if rng.one_in(3) {
-                db.delete(&key).wait().expect("a delete");
-                model.remove(&key);
-            } else {
-                let len = [0, 20, 5000][rng.below(3) as usize];
-                let value = rng.bytes(len);
-                db.put(&key, &value).wait().expect("a put");
-                model.insert(key, value);
-            }
-        }
+        change_some(&db, &mut model, &mut rng, &[0, 20, 5000]);
         if round == 3 {
             db.delete_range(b"10"..b"15").wait().expect("a range delete");
             model.retain(|key, _| !(&b"10"[..]..&b"15"[..]).contains(&&key[..]));

@@ -149,7 +149,7 @@ pub(crate) enum Wait {
     Pace,
     /// For room in the log.
     Log,
-    /// For the log to be written or synced.
+    /// For the log, or a value file, to be written or synced.
     Device,
 }
 

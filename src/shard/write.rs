@@ -104,6 +104,7 @@ pub(crate) struct Writing<'a> {
     sections: Sections<'a>,
     /// It has waited for the pace of its shards.
     is_paced: bool,
+    waited: Waited,
 }
 
 /// What became of an attempt to stage a write.
@@ -216,9 +217,11 @@ impl Engine {
         }
         // Before anything is written for nothing.
         self.payload_bytes(self.owner_of(ops[0].shard), ops)?;
+        let began_ns = io.now_ns();
         let referring = self.store(io, role, ops).await?;
         let ops = referring.ops();
         let mut writing = self.begin_write(&ops, durability)?.expect("there is a long value");
+        writing.waited.add(Wait::Device, io.now_ns() - began_ns);
         let kept = &referring.stored;
         let keep = || kept.iter().for_each(|(_, stored)| stored.keep());
         self.finish_write(io, role, &mut writing, keep).await
@@ -240,7 +243,8 @@ impl Engine {
             assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
             sections.push(Section::new(ops));
         }
-        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
+        let waited = Waited::default();
+        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false, waited }))
     }
 
     /// The bytes of the payload of one record with these writes.
@@ -280,7 +284,6 @@ impl Engine {
         writing: &mut Writing<'_>,
         staged: impl FnOnce(),
     ) -> Result<()> {
-        let mut waited = Waited::default();
         let written = loop {
             let stage = self.stage(writing, || io.now_ns())?;
             if let Staged::Done = stage {
@@ -293,7 +296,7 @@ impl Engine {
                 Staged::Waits(goal) => {
                     staged();
                     let written = self.reach(io, writing.owner, goal, role).await;
-                    waited.add(Wait::Device, io.now_ns() - began_ns);
+                    writing.waited.add(Wait::Device, io.now_ns() - began_ns);
                     break written;
                 }
                 Staged::Stalled(shard, seen) => {
@@ -309,9 +312,9 @@ impl Engine {
                     Wait::Log
                 }
             };
-            waited.add(wait, io.now_ns() - began_ns);
+            writing.waited.add(wait, io.now_ns() - began_ns);
         };
-        self.slow_writes.note(&waited);
+        self.slow_writes.note(&writing.waited);
         written
     }
 

@@ -1,7 +1,7 @@
 //! Damage to every unit of every file.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ourodb::sim::{DiskImage, Sim};
 use ourodb::{Db, DumpDetail, Dumped, ErrorKind, Fault};
@@ -283,8 +283,18 @@ fn swaps() {
             sim.overwrite(path, at as u64, &[a, b].concat());
         }
     });
-    for suffix in ["sst", "wal", "map"] {
-        let alike: Vec<_> = paths.iter().filter(|path| is_kind(path, suffix)).collect();
+    let is_manifest = |path: &Path| {
+        let is_shards = path.parent().is_some_and(|dir| dir != Path::new(DIR));
+        let name = path.file_name().and_then(|name| name.to_str());
+        is_shards && name.is_some_and(|name| name.starts_with("MANIFEST-"))
+    };
+    for suffix in ["sst", "wal", "map", "MANIFEST"] {
+        let is_alike = |path: &&PathBuf| match suffix {
+            "MANIFEST" => is_manifest(path),
+            _ => is_kind(path, suffix),
+        };
+        let alike: Vec<_> = paths.iter().filter(is_alike).collect();
+        assert!(alike.len() > 1, "there are no two of {suffix}");
         for (a, b) in alike.iter().zip(&alike[1..]) {
             let contents = [a, b].map(|path| sim.file_bytes(path).expect("a file"));
             for (path, bytes) in [(a, &contents[1]), (b, &contents[0])] {

@@ -67,11 +67,13 @@ impl PartitionBuilder {
     /// The finished partition, in whole units, but for [`seal`]; the builder
     /// goes on with the next one.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        let next = Self::new(self.data.end);
-        let Self { index, mut hashes, data } = std::mem::replace(self, next);
+        let index = std::mem::take(&mut self.index).encode();
+        let data = self.data.clone();
+        self.data = data.end..data.end;
         // Without a filter every key may be in the partition.
-        let filter = Filter::build(&mut hashes).map_or_else(Vec::new, |filter| filter.encode());
-        let index = index.encode();
+        let filter = Filter::build(&mut self.hashes);
+        let filter = filter.map_or_else(Vec::new, |filter| filter.encode());
+        self.hashes.clear();
         let mut out = Vec::with_capacity(round_up(HEADER_BYTES + filter.len() + index.len()));
         for field in [0, filter.len(), index.len(), data.start, data.len(), 0] {
             out.extend_from_slice(&(field as u32).to_le_bytes());

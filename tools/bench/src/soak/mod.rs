@@ -21,7 +21,7 @@ use crate::table::grouped;
 
 const SECTION: Duration = Duration::from_secs(60);
 
-/// A write that takes longer is listed.
+/// A write that takes longer is counted.
 const SLOW: Duration = Duration::from_millis(20);
 
 /// The result, as JSON has it.
