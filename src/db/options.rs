@@ -171,8 +171,8 @@ impl Options {
     /// need more take it from memtables, up to 30 % of the budget. With more data
     /// than some 10 times the budget not all of them stay in memory (see
     /// [`Options::pinned_bytes`]): a lookup in the rest may read the device once
-    /// more. What must stay of all tables is about 0.1 % of the data, so that more
-    /// data than some 200 times the budget go beyond it.
+    /// more. What must stay of all tables is about 0.1 % of the data, and all of their
+    /// range tombstones, so that more data than some 200 times the budget go beyond it.
     ///
     /// Not counted: threads' stacks and the program itself, what `malloc` does not
     /// give back, memtables that open scans read, and the read-ahead of each such scan,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::open::bytes;
 use super::shared_read::read_shared;
 use super::{PinShare, Table};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT_U64;
 use crate::base::seq::Tag;
 use crate::base::sync::atomic::Ordering;
@@ -159,7 +159,7 @@ impl Table {
     }
 
     /// Pins the table's partitions, if `share` has room for them. Whether it did.
-    /// One that failed is not tried again.
+    /// One that is damaged is not tried again.
     ///
     /// # Errors
     /// When a partition is damaged or cannot be read: the table stays as it was.
@@ -174,7 +174,10 @@ impl Table {
             return Ok(false);
         };
         let all = self.read_partitions(io).await;
-        let all = all.inspect_err(|_| self.pin_failed.store(true, Ordering::Relaxed))?;
+        let all = all.inspect_err(|error| {
+            let is_damaged = error.kind() == ErrorKind::Corruption;
+            self.pin_failed.store(is_damaged, Ordering::Relaxed);
+        })?;
         let bytes = bytes(&all);
         let is_first = self.pinned.set(all.into()).is_ok();
         if is_first {

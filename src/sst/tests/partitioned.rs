@@ -320,9 +320,19 @@ fn pinning_that_fails_leaves_the_table_as_it_was() {
     io.fail(2);
     let error = block_on(second.pin(&io, &share)).expect_err("both tries fail");
     assert_eq!((error.kind(), second.is_pinned(), pins.bytes()), (ErrorKind::Io, false, before));
-    assert!(!block_on(second.pin(&io, &share)).expect("it is not tried again"));
     let found = get(&io, &second, &ReadCounters::default(), &key(3), SEQ_MAX);
     assert!(found.expect("sound").is_some());
+    // What is damaged stays so; what could not be read may be read later.
+    let at = third.top.extent(2).0 as usize + 100;
+    let sound = io.replace(at, 0);
+    io.replace(at, !sound);
+    let error = block_on(third.pin(&io, &share)).expect_err("damaged");
+    assert_eq!((error.kind(), third.is_pinned()), (ErrorKind::Corruption, false));
+    assert_eq!(pins.bytes(), before);
+    io.take_reads();
+    assert!(!block_on(third.pin(&io, &share)).expect("it is not tried again"));
+    assert!(io.take_reads().is_empty());
+    io.replace(at, sound);
     io.fail_after(1);
-    assert!(block_on(third.pin(&io, &share)).expect("the second try succeeds"));
+    assert!(block_on(second.pin(&io, &share)).expect("the second try succeeds"));
 }
