@@ -133,7 +133,7 @@ pub(super) struct Task {
     has_ended: bool,
 }
 
-struct Wakeup {
+pub(super) struct Wakeup {
     /// The task's number.
     task: u64,
     woken: AtomicBool,
@@ -190,7 +190,7 @@ impl Task {
     /// Polls it, by whoever has it. Whether it has ended.
     pub(super) fn poll(&mut self) -> bool {
         self.wakeup.woken.swap(false, Ordering::AcqRel);
-        if self.wakeup.abandoned.load(Ordering::Relaxed) {
+        if self.wakeup.is_abandoned() {
             self.has_ended = true;
             return true;
         }
@@ -234,6 +234,17 @@ impl<T> Drop for Running<T> {
             wakeup.abandoned.store(true, Ordering::Relaxed);
             wakeup.wake_by_ref();
         }
+    }
+}
+
+impl Wakeup {
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Has the owner do something for the task.
+    pub(super) fn post(&self, request: Request) {
+        self.shared.post(ToOwner::Request(self.task, request));
     }
 }
 
@@ -535,8 +546,6 @@ impl Inner {
             home.tasks_made += 1;
             home.tasks_made
         };
-        let posting = Posting::new(&self.shared, number, Arc::clone(&self.io_counters));
-        let future = Contained::new(|| work(BackgroundIo::Owner(posting)));
         let shared = Arc::clone(&self.shared);
         let wakeup = Arc::new(Wakeup {
             task: number,
@@ -545,6 +554,8 @@ impl Inner {
             shared,
         });
         let waker = Waker::from(Arc::clone(&wakeup));
+        let posting = Posting::new(&wakeup, Arc::clone(&self.io_counters));
+        let future = Contained::new(|| work(BackgroundIo::Owner(posting)));
         let work = Box::new(Run { name, future, output: None, reply });
         let task = Task { work, wakeup: Arc::clone(&wakeup), waker, has_ended: false };
         let refused = {

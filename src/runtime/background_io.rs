@@ -3,14 +3,16 @@
 //! Each request is a closure that goes to the owner through its
 //! [`Handover`](super::handover::Handover); a task there does it, within the
 //! device's budget. So the worker makes no system call on files and directories,
-//! and a request that it began goes on while the worker does not.
+//! and a request that it began goes on while the worker does not. What a task asks
+//! for that nobody waits for any more is not begun: a starved worker may come with
+//! it when others have long cleaned up behind the task.
 
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::background::{Shared, ToOwner};
+use super::background::Wakeup;
 use super::remote::{StandIn, check_units};
 use super::{Budgeted, LocalIo, oneshot};
 use crate::base::error::{Error, Result};
@@ -31,9 +33,7 @@ pub(crate) enum BackgroundIo {
 /// How a task's requests get to the owner.
 #[derive(Clone)]
 pub(crate) struct Posting {
-    shared: Arc<Shared>,
-    /// The task's number.
-    task: u64,
+    task: Arc<Wakeup>,
     /// For what needs no owner: clock, randomness, counters.
     direct: Blocking,
 }
@@ -46,8 +46,8 @@ pub(super) type Request =
 pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
 impl Posting {
-    pub(super) fn new(shared: &Arc<Shared>, task: u64, counters: Arc<IoCounters>) -> Self {
-        Self { shared: Arc::clone(shared), task, direct: Blocking::new(counters) }
+    pub(super) fn new(task: &Arc<Wakeup>, counters: Arc<IoCounters>) -> Self {
+        Self { task: Arc::clone(task), direct: Blocking::new(counters) }
     }
 
     async fn answer<W, F, T>(&self, work: W) -> Result<T, oneshot::Gone>
@@ -57,13 +57,17 @@ impl Posting {
         T: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let task = Arc::clone(&self.task);
         let request: Request = Box::new(move |io| {
             Box::pin(async move {
+                if task.is_abandoned() {
+                    return Box::new(move || drop(reply)) as Answer;
+                }
                 let output = work(io).await;
                 Box::new(move || reply.send(output)) as Answer
             })
         });
-        self.shared.post(ToOwner::Request(self.task, request));
+        self.task.post(request);
         answer.await
     }
 

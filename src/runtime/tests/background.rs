@@ -405,6 +405,40 @@ fn what_a_starved_worker_does_not_do_the_owner_does() {
     }
 }
 
+/// A worker that was starved for long asks for a file when its task was given up, and
+/// all that it had begun was removed.
+#[test]
+fn what_is_asked_for_when_nobody_waits_any_more_is_not_done() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let asked = path.clone();
+        run(kind, enter_idle_class, |background| async move {
+            let (stuck, frees) = (Arc::new(Event::default()), Arc::new(AtomicU32::new(0)));
+            let dropped = Arc::new(AtomicU32::new(0));
+            let (gets_stuck, freed) = (Arc::clone(&stuck), Arc::clone(&frees));
+            let inside = Dropped(Arc::clone(&dropped));
+            let starved = background.run("test", |io| async move {
+                until_on(Place::Worker).await;
+                gets_stuck.set();
+                while freed.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                io.open(&asked, OpenMode::CreateNew).await?;
+                drop(inside);
+                Ok(())
+            });
+            stuck.wait().await;
+            drop(starved);
+            frees.store(1, Ordering::SeqCst);
+            while dropped.load(Ordering::SeqCst) == 0 {
+                yield_now().await;
+            }
+        });
+        assert!(!path.exists(), "{kind:?}");
+    }
+}
+
 thread_local! {
     static ON_WORKER: RefCell<Option<Dropped>> = const { RefCell::new(None) };
 }
