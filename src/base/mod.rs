@@ -1,6 +1,5 @@
 //! Floor 0: what every other floor speaks in. Errors, identifiers, sequence
-//! numbers, limits, checksums, the stable key hash, range tombstones, prefetches, and
-//! the locks.
+//! numbers, limits, checksums, the stable key hash, range tombstones, and the locks.
 //!
 //! Nothing here does I/O, reads a clock or draws a random number.
 
@@ -13,7 +12,6 @@ pub(crate) mod hash;
 pub(crate) mod ids;
 pub(crate) mod keys;
 pub(crate) mod limits;
-pub(crate) mod prefetch;
 pub(crate) mod ranges;
 pub(crate) mod seq;
 pub(crate) mod striped;

@@ -43,7 +43,6 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use super::epoch::{Epochs, Guard, Retired};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
-use crate::base::prefetch::{LINE_BYTES, prefetch_line};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::base::sync::tally;
@@ -56,6 +55,8 @@ pub(crate) const BLOCK_FRAMES_MAX: usize = 16;
 /// What accesses saturate at: two bits.
 pub(crate) const FREQUENCY_MAX: u8 = 3;
 
+/// A cache line of the processor.
+const LINE_BYTES: usize = 64;
 /// Cache lines at the start and at the end of a block's frame that are fetched ahead.
 const PREFETCHED_FIRST: usize = 4;
 const PREFETCHED_LAST: usize = 8;
@@ -351,6 +352,19 @@ impl Frames {
     pub(crate) fn set_frequency(&self, first: u32, frequency: u8) {
         self.note(first).frequency.store(frequency, Ordering::Relaxed);
     }
+}
+
+/// Has the processor fetch a cache line, where it is told so.
+#[inline]
+fn prefetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that a program can see, and faults at no
+    // address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 impl Drop for Frames {

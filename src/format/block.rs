@@ -29,7 +29,6 @@ use super::header::{ByteReader, DecodeError};
 use super::varint;
 use crate::base::checksum::Seed;
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, UNIT, round_up};
-use crate::base::prefetch::prefetch;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 
 pub use build::{BlockBuilder, Layout};
@@ -104,11 +103,6 @@ impl BlockShape {
         self.buckets_start() + self.buckets + COUNTS_BYTES
     }
 }
-
-/// Bytes that a walk has fetched of what follows: memory takes as long for the
-/// first of them as the walk does for some entries of other blocks, which it
-/// comes to meanwhile. The processor goes on by itself where values are longer.
-const NEAR_BYTES: usize = 512;
 
 /// What [`Block::get`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,13 +260,6 @@ impl<'a> Block<'a> {
     /// The bytes at `place`, which [`Block::get`] or a cursor named.
     pub fn bytes(&self, place: Range<usize>) -> &'a [u8] {
         &self.bytes[place]
-    }
-
-    /// What a walk looks at soon that is at the entry with a value from `at` on: this
-    /// value, and the beginning of the next entry.
-    fn near(&self, at: usize) -> &'a [u8] {
-        let end = self.shape.entries_end.min(at + NEAR_BYTES);
-        &self.bytes[at..end]
     }
 
     fn restart(&self, i: usize) -> usize {
@@ -477,7 +464,6 @@ impl BlockCursor {
         }
         self.key.truncate(stored.shared);
         self.key.extend_from_slice(&block.bytes[stored.suffix]);
-        prefetch(block.near(stored.value.start));
         self.value = stored.value;
         self.start = at;
         self.tag = Some(stored.tag);
