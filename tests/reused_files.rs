@@ -20,6 +20,17 @@ fn overwrite(db: &Db, model: &mut Model, rng: &mut Rng) {
     db.flush().wait().expect("a flush");
 }
 
+/// A database in the middle of whatever it does after many writes.
+fn busy(seed: u64) -> (Sim, Options, Db, Model) {
+    let sim = Sim::new(seed);
+    let (mut model, mut rng) = (Model::new(), Rng(seed));
+    let options = tiny(&sim).shards(2).owners(1).table_bytes(64 << 10);
+    let db = Db::open("/db", options.clone()).expect("an opening");
+    overwrite(&db, &mut model, &mut rng);
+    sim.run_for(rng.below(20_000_000));
+    (sim, options, db, model)
+}
+
 #[test]
 fn files_are_used_again_and_go_when_nobody_needs_them() {
     let sim = Sim::new(1);
@@ -49,13 +60,7 @@ fn files_are_used_again_and_go_when_nobody_needs_them() {
 #[test]
 fn whenever_it_is_closed_no_file_is_left_behind() {
     for seed in 0..15 {
-        let sim = Sim::new(seed);
-        let (mut model, mut rng) = (Model::new(), Rng(seed));
-        let options = tiny(&sim).shards(2).owners(1).table_bytes(64 << 10);
-        let db = Db::open("/db", options.clone()).expect("an opening");
-        overwrite(&db, &mut model, &mut rng);
-        // In the middle of whatever it does by now.
-        sim.run_for(rng.below(20_000_000));
+        let (sim, options, db, model) = busy(seed);
         db.close().expect("a close");
         let is_table = |path: &&Path| path.extension().is_some_and(|extension| extension == "sst");
         let files = sim.paths().iter().map(AsRef::as_ref).filter(is_table).count() as u64;
@@ -129,12 +134,7 @@ fn segments_of_the_log_are_used_again_and_go_when_nobody_writes() {
 fn a_close_on_a_full_disk_has_the_space_of_spare_files() {
     let mut met = 0;
     for seed in 0..15 {
-        let sim = Sim::new(seed);
-        let (mut model, mut rng) = (Model::new(), Rng(seed));
-        let options = tiny(&sim).shards(2).owners(1).table_bytes(64 << 10);
-        let db = Db::open("/db", options.clone()).expect("an opening");
-        overwrite(&db, &mut model, &mut rng);
-        sim.run_for(rng.below(20_000_000));
+        let (sim, options, db, model) = busy(seed);
         if db.stats().spare_bytes == 0 {
             continue;
         }

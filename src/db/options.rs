@@ -178,7 +178,8 @@ impl Options {
     /// give back, memtables that open scans read, and the read-ahead of each such scan,
     /// up to 1 MiB a shard (16 KiB for each run of tables, if that is more).
     /// With few threads, resident memory is at most 5 % and 32 MiB above the budget,
-    /// some 6 MiB of that the program.
+    /// some 6 MiB of that the program. In a process that opens databases again and again
+    /// while it writes at full speed, `malloc` may keep some tens of MiB more.
     ///
     /// A quarter of it, or [`VALUE_BYTES_MAX`] if that is
     /// less, is the longest value that a write takes. Longer ones that are there

@@ -5,9 +5,9 @@
 //! that follow as are not longer than what has come together by then. The
 //! output goes to the level above the first run that stays. So runs get longer
 //! from level to level, at least twice each, and an entry is rewritten about
-//! once for each. All runs are merged into one when there is too much garbage, and
-//! when writes have paused and scans have to pass over long stretches of tombstones. (As "universal compaction" in RocksDB, but for where the
-//! output may be.)
+//! once for each. (As "universal compaction" in RocksDB, but for where the output
+//! may be.) All runs are merged into one when there is too much garbage, and when
+//! writes have paused and scans have to pass over long stretches of tombstones.
 
 use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;
