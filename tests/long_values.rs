@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use common::{Model, assert_same};
 use ourodb::sim::Sim;
-use ourodb::{Batch, Compaction, Db, ErrorKind, IoBackend, Options};
+use ourodb::{Batch, Compaction, Db, Durability, ErrorKind, IoBackend, Options};
 
 const MS: u64 = 1_000_000;
 const KIB: usize = 1 << 10;

@@ -10,7 +10,7 @@ use crate::base::limits::UNIT_U64;
 use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
-use crate::io::{BufferPool, Io, IoBuf, OpenMode};
+use crate::io::{BufferPool, Io, IoBuf, OpenMode, Pages};
 use crate::wal::map::{self, FoundMap};
 use crate::wal::segment::{self, SUFFIX, Segment, UNFINISHED};
 
@@ -284,25 +284,27 @@ impl FoundStream {
     }
 }
 
-/// All bytes of the segment behind its header.
-async fn read_records<I: Io>(io: &I, pool: &Arc<BufferPool>, segment: &Segment) -> Result<Vec<u8>> {
+/// All bytes of the segment behind its header, which are given back to the kernel
+/// when they were replayed.
+async fn read_records<I: Io>(io: &I, pool: &Arc<BufferPool>, segment: &Segment) -> Result<Pages> {
     // The header's capacity was checked against the file's length.
-    let mut bytes = Vec::with_capacity(segment.capacity as usize);
+    let mut bytes = Pages::zeroed(segment.capacity as usize);
     let mut buf = if segment.capacity >= READ_BYTES {
         IoBuf::zeroed(READ_BYTES as usize)
     } else {
         pool.take()
     };
-    while (bytes.len() as u64) < segment.capacity {
-        let offset = UNIT_U64 + bytes.len() as u64;
+    let mut at = 0;
+    while at < bytes.len() {
+        let offset = UNIT_U64 + at as u64;
         let (back, read) = io.read(&segment.file, offset, buf).await;
         buf = back;
-        let left = (segment.capacity - bytes.len() as u64) as usize;
-        let read = read?.min(left);
+        let read = read?.min(bytes.len() - at);
         if read == 0 {
             return Err(Error::corruption(segment.file.path(), offset, "the segment is cut"));
         }
-        bytes.extend_from_slice(&buf[..read]);
+        bytes[at..at + read].copy_from_slice(&buf[..read]);
+        at += read;
     }
     Ok(bytes)
 }

@@ -2,6 +2,7 @@
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use ourodb::sim::{FaultKind, Faults};
 
@@ -42,6 +43,27 @@ fn a_full_disk_fails_the_write_and_nothing_else() {
     db.put(&keys[4], &value(4 * MIB, 5)).wait().unwrap();
     assert_eq!(db.get(&keys[4]).wait().unwrap().unwrap(), value(4 * MIB, 5)[..]);
     assert_eq!(db.get(&keys[0]).wait().unwrap().unwrap(), value(MIB, 1)[..]);
+    drop(db);
+    sim.kill();
+}
+
+/// A long value that took its time on the way to the disk was held up by the disk:
+/// what went before its record counts, too. No single request takes long enough.
+#[test]
+fn the_device_is_what_slows_long_values_down() {
+    let sim = Sim::new(1);
+    let db = on_sim(&sim);
+    db.put(b"warm", &value(MIB, 1)).wait().unwrap();
+    let before = db.stats();
+    sim.set_faults(Faults::default().delay_ns(12 * MS..=12 * MS));
+    let durability = Durability::Relaxed { within: Duration::from_secs(1) };
+    db.put(b"key", &value(MIB, 1)).durability(durability).wait().unwrap();
+    let after = db.stats();
+    assert_eq!(after.slow_writes_device - before.slow_writes_device, 1);
+    let others = |stats: &ourodb::Stats| {
+        stats.slow_writes_memtable + stats.slow_writes_delayed + stats.slow_writes_log
+    };
+    assert_eq!(others(&after), others(&before));
     drop(db);
     sim.kill();
 }

@@ -103,6 +103,42 @@ fn a_read_under_way_keeps_its_value() {
     }
 }
 
+/// A walk over rows keeps every value that its view refers to. One over keys reads
+/// none of them, and keeps only those that its snapshot sees.
+#[test]
+fn a_walk_over_keys_holds_no_values_that_were_replaced() {
+    let sim = Sim::new(1);
+    let keys = keys_of_first_shard(&sim);
+    let db = on_sim(&sim);
+    let long = value(100 * KIB, 1);
+    let put = |number: usize, value: &[u8]| db.put(&keys[number], value).wait().unwrap();
+    let given_back_beside = |keys_only: bool| {
+        put(1, &long);
+        put(1, b"short");
+        let before = db.stats().value_bytes;
+        let scan = db.scan(..);
+        let mut walk: Box<dyn Iterator<Item = bool>> = if keys_only {
+            Box::new(scan.keys().iter().map(|key| key.is_ok()))
+        } else {
+            Box::new(scan.iter().map(|row| row.is_ok()))
+        };
+        assert_eq!(walk.next(), Some(true));
+        db.flush().wait().unwrap();
+        sim.run_for(50 * MS);
+        let meanwhile = db.stats().value_bytes;
+        assert!(walk.eq([true]), "it is sound to its end");
+        sim.run_for(50 * MS);
+        assert_eq!(db.stats().value_bytes, before - 100 * KIB as u64);
+        before - meanwhile
+    };
+    put(0, &long);
+    assert_eq!(given_back_beside(false), 0);
+    assert_eq!(given_back_beside(true), 100 * KIB as u64);
+    assert_eq!(db.get(&keys[0]).wait().unwrap().unwrap(), long[..]);
+    drop(db);
+    sim.kill();
+}
+
 /// What a commit dropped, and nobody had given back when the machine crashed,
 /// the next opening gives back.
 #[test]

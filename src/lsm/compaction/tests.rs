@@ -409,6 +409,23 @@ fn tiers_are_few_and_little_is_written() {
 }
 
 #[test]
+fn tombstones_in_long_stretches_go_from_tiers_when_writes_pause() {
+    let mut tree = Tree::new(hierarchies()[2]);
+    tree.flush((0..4000).map(|i| (i, Some(vec![5; 300]))));
+    tree.settle(true);
+    // Far too little garbage for a merge of everything, but for scans' sake.
+    tree.flush((1000..1600).map(|i| (i, None)));
+    assert_eq!(tree.settle(false), 0);
+    assert_eq!(tree.entries(), 4600);
+    tree.settle(true);
+    assert_eq!(tree.entries(), 3400);
+    // A few are left alone.
+    tree.flush((0..4000).filter(|i| i % 100 == 0).map(|i| (i, None)));
+    assert_eq!(tree.settle(true), 0);
+    tree.check(4000);
+}
+
+#[test]
 fn keys_in_order_do_not_pile_up_in_tiers() {
     let mut tree = Tree::new(hierarchies()[2]);
     for start in 0..100 {

@@ -1,5 +1,6 @@
 //! The same with range tombstones.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::*;
@@ -7,7 +8,7 @@ use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::ranges::successor;
 use crate::lsm::garbage::covered_in;
 use crate::lsm::tests::walk;
-use crate::lsm::{Direction, Frozen, View};
+use crate::lsm::{Cursor, Direction, Frozen, Mutable, Step, View, is_past};
 
 impl Tree {
     fn delete_range(&mut self, memtable: &mut Memtable, start: Vec<u8>, end: Vec<u8>) {
@@ -240,6 +241,56 @@ fn range_tombstones_do_not_reach_over_what_is_left_alone() {
 }
 
 /// Tables cannot end anywhere among keys that have no room for a longer one.
+/// A walk holds immutable memtables only as far as it has rows to find in them, and
+/// knows what they deleted all the same.
+#[test]
+fn memtables_without_keys_in_the_range_are_not_held() {
+    let mut tree = Tree::new(hierarchies()[0]);
+    tree.flush((0..100).map(|i| (i, Some(vec![1; 30]))));
+    let mut memtable = Memtable::new(&ArenaPool::new(1 << 20));
+    for number in 40..50 {
+        tree.write(&mut memtable, key(number), Some(vec![2; 30]));
+    }
+    tree.delete_range(&mut memtable, key(10), key(20));
+    let frozen = frozen(memtable);
+    let view = View { frozen: vec![frozen], levels: tree.levels.clone(), ..View::default() };
+    let held = |direction, numbers: std::ops::Range<u64>| {
+        let range = (
+            Bound::Included(key(numbers.start).into_boxed_slice()),
+            Bound::Excluded(key(numbers.end).into_boxed_slice()),
+        );
+        let from = match direction {
+            Direction::Forward => key(numbers.start),
+            Direction::Backward => key(numbers.end),
+        };
+        let from = Some((&from[..], Tag::visible_at(SEQ_MAX)));
+        let mut nothing = Mutable::default();
+        nothing.finish();
+        let mut cursor = Cursor::new(&view, nothing, direction, SEQ_MAX, &range, from);
+        let held = Arc::strong_count(&view.frozen[0]) - 1;
+        let mut rows = 0;
+        tree.sim.block_on(async {
+            loop {
+                match cursor.step().expect("sound tables") {
+                    Step::Row if is_past(&range, direction, cursor.key()) => break,
+                    Step::Row => rows += 1,
+                    Step::Read => cursor.settle(&tree.sim).await.expect("sound tables"),
+                    Step::Refill => unreachable!("there is nothing to refill"),
+                    Step::End => break,
+                }
+            }
+        });
+        (held, rows)
+    };
+    for direction in [Direction::Forward, Direction::Backward] {
+        assert_eq!(held(direction, 0..5), (0, 5), "{direction:?}");
+        assert_eq!(held(direction, 5..40), (0, 25), "{direction:?}");
+        assert_eq!(held(direction, 50..200), (0, 50), "{direction:?}");
+        assert_eq!(held(direction, 5..41), (1, 26), "{direction:?}");
+        assert_eq!(held(direction, 49..60), (1, 11), "{direction:?}");
+    }
+}
+
 #[test]
 fn the_longest_keys() {
     let long = |number: u64| {
