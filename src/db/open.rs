@@ -41,7 +41,7 @@ const OWNER_BUFFERS: usize = 4;
 /// An open database.
 pub(super) struct Inner {
     pub(super) engine: Arc<Engine>,
-    backend: Backend,
+    pub(super) backend: Backend,
     /// The way to each owner, for futures.
     pub(super) remotes: Vec<Remote>,
     /// What the owners' threads do.
@@ -260,12 +260,14 @@ async fn create_dirs<I: Io>(io: &I, dir: &Path) -> Result<()> {
     let mut at = dir.to_owned();
     loop {
         match io.list(&at).await {
+            // An identity is there only once all above it is durable.
+            Ok(names) if missing.is_empty() && names.iter().any(|name| name == IDENTITY) => {
+                return Ok(());
+            }
             Ok(_) => break,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let parent = match at.parent() {
-                    Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-                    Some(parent) => parent.to_owned(),
-                    None => return Err(error),
+                let Some(parent) = parent_of(&at) else {
+                    return Err(error);
                 };
                 missing.push(std::mem::replace(&mut at, parent));
             }
@@ -277,12 +279,44 @@ async fn create_dirs<I: Io>(io: &I, dir: &Path) -> Result<()> {
             }
         }
     }
+    sync_above(io, &at).await?;
     for dir in missing.iter().rev() {
         io.create_dir(dir).await?;
         io.sync_dir(&at).await?;
         at.clone_from(dir);
     }
     Ok(())
+}
+
+/// Makes the names of a directory that is there, and of those above it, durable:
+/// an opening that was killed may have made them. Directories that this user may not
+/// sync, or whose file system cannot, were not made so.
+async fn sync_above<I: Io>(io: &I, dir: &Path) -> Result<()> {
+    let mut at = dir.to_owned();
+    while let Some(parent) = parent_of(&at) {
+        match io.sync_dir(&parent).await {
+            Err(error) if !is_refusal(&error) => return Err(error),
+            _ => at = parent,
+        }
+    }
+    Ok(())
+}
+
+/// Whether a sync was not even tried.
+fn is_refusal(error: &Error) -> bool {
+    use std::io::ErrorKind as Os;
+    let source = std::error::Error::source(error);
+    let os = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.kind() == ErrorKind::PermissionDenied
+        || os.is_some_and(|os| matches!(os.kind(), Os::InvalidInput | Os::Unsupported))
+}
+
+/// The directory that a path's last name is in; `None` at the end of the path.
+fn parent_of(path: &Path) -> Option<PathBuf> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => (path != ".").then(|| ".".into()),
+        parent => parent.map(Path::to_owned),
+    }
 }
 
 /// Refuses an empty path, of which the system's messages would show nothing.
