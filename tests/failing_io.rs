@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Model, assert_same, tiny};
+use common::{Model, assert_same, tiny, used_bytes};
 use ourodb::sim::{FaultKind, Faults, Sim};
 use ourodb::{Db, ErrorKind};
 
@@ -88,4 +88,34 @@ fn the_disk_is_full_for_a_moment() {
 #[test]
 fn the_disk_is_full_for_good() {
     sweep(FaultKind::NoSpace, true);
+}
+
+/// A close needs room in the log, for its mark. It makes that itself, once there is
+/// space, whatever the last attempt of somebody else's came to.
+#[test]
+fn a_close_finds_the_space_that_came_back() {
+    let mut refused = 0;
+    for seed in 0..30 {
+        let sim = Sim::new(seed);
+        let open = || Db::open("/db", tiny(&sim).shards(1).owners(1)).expect("an opening");
+        let db = open();
+        let mut model = Model::new();
+        let used = used_bytes(&sim);
+        sim.set_faults(Faults::default().disk_bytes_max(used + seed * 4096));
+        for i in 0..=255u8 {
+            if let Err(error) = db.put(&[i], &[i; 1500]).wait() {
+                assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+                refused += 1;
+                break;
+            }
+            model.insert(vec![i], vec![i; 1500]);
+        }
+        sim.set_faults(Faults::default());
+        db.close().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        drop(db);
+        sim.power_cut();
+        assert_same(&open(), &model);
+        sim.kill();
+    }
+    assert!(refused > 20, "the disk was full {refused} times");
 }

@@ -465,6 +465,11 @@ impl Stream {
         room.wake();
     }
 
+    /// Whoever needs a spare segment waits for one again: another attempt comes.
+    pub(crate) fn forget_spare_error(&self) {
+        self.state.lock().spare_error = None;
+    }
+
     /// Provides the mapping.
     pub(crate) fn provide_map(&self, map: Map) {
         let room = {

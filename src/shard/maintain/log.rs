@@ -206,6 +206,10 @@ impl Engine {
         let stream = &owner.stream;
         let (kind, durability) = (RecordKind::Mark, Durability::Durable);
         let append = Append { kind, sections: 0, payload_bytes: 0, durability };
+        if spare == Spare::Own {
+            // What the log job failed at, the caller tries itself.
+            stream.forget_spare_error();
+        }
         let appended = loop {
             let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
             let mut calls = Calls::default();
