@@ -408,3 +408,40 @@ fn impossible_hierarchies_are_refused_by_name() {
     let boundless = Compaction::Fifo { max_bytes: None, max_age: None };
     assert!(refused(Options::default().compaction(boundless)).contains("without a bound"));
 }
+
+/// What an open scan had kept goes soon after it, although nobody writes any more:
+/// also where the scan held no table that is gone.
+#[test]
+fn what_a_scan_kept_goes_after_it() {
+    let strategies = [Compaction::Leveled, Compaction::Tiered];
+    for (compaction, reopen) in strategies.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+        let sim = Sim::new(1);
+        let options = tiny(&sim).shards(1).owners(1).compaction(compaction);
+        let options = options.memtable_bytes(128 << 10);
+        let mut db = Db::open("/db", options.clone()).expect("an opening");
+        for i in 0..200u8 {
+            db.put(&[i], &[i; 3000]).wait().expect("a put");
+        }
+        db.compact(..).wait().expect("a compaction");
+        let mut rows = db.scan(..).iter();
+        assert!(rows.next().is_some());
+        for i in 0..200u8 {
+            db.delete(&[i]).wait().expect("a delete");
+        }
+        db.flush().wait().expect("a flush");
+        sim.run_for(30_000_000_000);
+        if reopen {
+            sim.kill();
+            db = Db::open("/db", options).expect("an opening");
+            rows = db.scan(..).iter();
+            sim.run_for(30_000_000_000);
+        }
+        let held = db.stats().table_bytes;
+        assert!(held > 500_000, "the scan sees them, or might have");
+        assert_eq!(rows.count(), if reopen { 0 } else { 199 });
+        sim.run_for(3_000_000_000);
+        let left = db.stats().table_bytes;
+        assert!(left < 60_000, "{compaction:?}: {left} of {held} bytes; {}", db.stats());
+        sim.kill();
+    }
+}

@@ -20,6 +20,7 @@ use crate::base::seq::SeqNo;
 use crate::lsm::compaction::plan::Plan;
 use crate::lsm::compaction::{
     GARBAGE_SHARE, Garbage, Hierarchy, Situation, bytes, deepest, first_below, outlived,
+    rewrite_outlived,
 };
 use crate::lsm::garbage::covered_in;
 use crate::lsm::levels::{LEVELS, Levels};
@@ -247,7 +248,7 @@ impl<'a> Picker<'a> {
     fn tidy(&self, situation: &Situation) -> Option<Plan> {
         self.clear_tombstones()
             .or_else(|| self.collect_garbage())
-            .or_else(|| self.rewrite_outlived(situation))
+            .or_else(|| rewrite_outlived(self.levels, self.hierarchy, &situation.retain))
             .or_else(|| self.merge_young())
     }
 
@@ -296,19 +297,6 @@ impl<'a> Picker<'a> {
             None => self.all_newest(),
             Some(descent) => self.merge_down(&descent),
         })
-    }
-
-    /// A table of the deepest level that kept much for snapshots which are gone.
-    fn rewrite_outlived(&self, situation: &Situation) -> Option<Plan> {
-        let level = self.targets.deepest;
-        let outlived = self.levels.level(level).iter().find_map(|member| match member {
-            Member::Sound(table) => {
-                let entries = outlived(table, &situation.retain);
-                (entries * GARBAGE_SHARE > table.meta().entries).then_some(table)
-            }
-            Member::Damaged { .. } => None,
-        });
-        outlived.map(|table| Plan::rewrite(self.levels, self.hierarchy, level, table))
     }
 
     /// Runs of level 0: into the base level, if that is not much larger;

@@ -231,6 +231,20 @@ impl Garbage {
 /// garbage when writes have paused.
 const GARBAGE_SHARE: u64 = 64;
 
+/// Writes a table of the deepest level anew that kept much for snapshots which are
+/// gone.
+fn rewrite_outlived(levels: &Levels, hierarchy: &Hierarchy, retain: &Retain) -> Option<Plan> {
+    let level = deepest(levels).unwrap_or(0).max(hierarchy.levels - 1);
+    let outlived = levels.level(level).iter().find_map(|member| match member {
+        Member::Sound(table) => {
+            let entries = outlived(table, retain);
+            (entries * GARBAGE_SHARE > table.meta().entries).then_some(table)
+        }
+        Member::Damaged { .. } => None,
+    });
+    outlived.map(|table| Plan::rewrite(levels, hierarchy, level, table))
+}
+
 /// What a table with nothing older below it keeps for snapshots that are gone,
 /// as a number of entries.
 fn outlived(table: &Table, retain: &Retain) -> u64 {

@@ -11,7 +11,7 @@
 
 use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;
-use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest};
+use crate::lsm::compaction::{Garbage, Hierarchy, Situation, bytes, deepest, rewrite_outlived};
 use crate::lsm::garbage::covered_in;
 use crate::lsm::levels::Levels;
 use crate::lsm::member::Member;
@@ -43,7 +43,11 @@ pub(super) fn pick(levels: &Levels, hierarchy: &Hierarchy, situation: &Situation
     {
         return Some(plan);
     }
-    is_due.then(|| merge_from_newest(levels, hierarchy, last, 1)).flatten()
+    let due = is_due.then(|| merge_from_newest(levels, hierarchy, last, 1)).flatten();
+    due.or_else(|| {
+        let outlived = || rewrite_outlived(levels, hierarchy, &situation.retain);
+        situation.is_idle.then(outlived).flatten()
+    })
 }
 
 /// Everything at once, if some of it is not in the last run.

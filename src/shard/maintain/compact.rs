@@ -10,8 +10,8 @@ use crate::base::keys::KeyBounds;
 use crate::format::edit::Edit;
 use crate::io::Io;
 use crate::lsm::{
-    Member, Plan, Retain, Situation, TablePlace, View, check_within, compact, due_in_s, pick,
-    pick_within,
+    Hierarchy, Levels, Member, Plan, Retain, Situation, TablePlace, View, check_within, compact,
+    due_in_s, pick, pick_within,
 };
 use crate::manifest::Manifest;
 use crate::runtime::{Background, Either, Running, either, first_of};
@@ -43,6 +43,12 @@ enum Next {
     Later(u64),
     /// Nothing, before something happens.
     Nothing,
+}
+
+/// Whether there is something to do that open snapshots keep from being done.
+fn is_held_back(levels: &Levels, hierarchy: &Hierarchy, situation: Situation) -> bool {
+    let without = Situation { retain: Retain::Bounds(Vec::new()), ..situation };
+    situation.retain != without.retain && pick(levels, hierarchy, &without).is_some()
 }
 
 impl Engine {
@@ -185,6 +191,9 @@ impl Engine {
                 } else {
                     look_in(PAUSE_NS - quiet_ns);
                 }
+            } else if is_held_back(&view.levels, hierarchy, situation(true)) {
+                // Who ends a scan does not call: there are too many of them.
+                look_in(PAUSE_NS);
             }
         }
         match (tidy, later_ns) {
