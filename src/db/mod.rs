@@ -6,6 +6,8 @@ mod batch;
 mod delete_range;
 mod dump;
 mod futures;
+#[cfg(feature = "sim")]
+mod in_task;
 mod multi_get;
 mod on_shard;
 mod open;

@@ -136,9 +136,9 @@ impl IntoIterator for Scan {
 /// # Ok::<(), ourodb::Error>(())
 /// ```
 pub struct ScanIter {
-    db: Db,
-    scanner: Scanner,
-    left: usize,
+    pub(super) db: Db,
+    pub(super) scanner: Scanner,
+    pub(super) left: usize,
 }
 
 impl ScanIter {

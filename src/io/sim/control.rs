@@ -1,5 +1,6 @@
 //! The controls of the simulated machine, for tests: crashes, faults, damage.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,6 +99,17 @@ impl Sim {
     /// ```
     pub fn kill(&self) {
         self.crash(Crash::Kill);
+    }
+
+    /// Ready when so many nanoseconds of the machine have passed.
+    ///
+    /// ```
+    /// let sim = ourodb::sim::Sim::new(1);
+    /// sim.block_on(sim.sleep(5_000_000));
+    /// assert!(sim.now_ns() >= 5_000_000);
+    /// ```
+    pub fn sleep(&self, nanos: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.timer(nanos)
     }
 
     /// The simulated time in nanoseconds since the machine was made.

@@ -166,6 +166,14 @@ impl Sim {
         answer
     }
 
+    fn timer(&self, nanos: u64) -> Sleep {
+        assert_unlocked("a simulated request");
+        let mut machine = self.shared.machine.lock();
+        let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
+        drop(machine);
+        Sleep { shared: Arc::clone(&self.shared), key }
+    }
+
     fn change(&self, change: Change) -> Answer<Result<()>> {
         self.submit(|reply| Op::Change(change, reply))
     }
@@ -284,11 +292,7 @@ impl Io for Sim {
     }
 
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()> {
-        assert_unlocked("a simulated request");
-        let mut machine = self.shared.machine.lock();
-        let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
-        drop(machine);
-        Sleep { shared: Arc::clone(&self.shared), key }
+        self.timer(nanos)
     }
 
     fn now_ns(&self) -> u64 {

@@ -1,0 +1,94 @@
+//! That wrong is called wrong, and right right.
+
+use super::*;
+
+const NOBODY: &[(&[u8], &[u8])] = &[];
+
+/// Two keys, of one stream.
+fn history() -> History {
+    History::new(vec![b"a".to_vec(), b"b".to_vec()])
+}
+
+fn content(text: &str) -> Content {
+    Some(text.as_bytes().into())
+}
+
+fn rows(rows: &[(&[u8], &[u8])]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
+/// A write of one key that was acknowledged.
+fn put(history: &mut History, key: usize, text: &str, is_durable: bool) {
+    let write = history.begin(&[(key, content(text))], is_durable);
+    history.acknowledge(write, 0);
+}
+
+#[test]
+fn reads_find_nothing_old_and_nothing_refused() {
+    let mut history = history();
+    put(&mut history, 0, "1", true);
+    let read = history.begin_read(0);
+    assert!(history.end_read(&read, None).is_err(), "it was replaced before");
+    let write = history.begin(&[(0, content("2"))], true);
+    for text in ["1", "2"] {
+        let read = history.begin_read(0);
+        history.end_read(&read, Some(text.as_bytes())).expect("either");
+    }
+    let read = history.begin_read(0);
+    assert!(history.end_read(&read, Some(b"1")).is_err(), "somebody found the newer one");
+    assert!(history.refuse(write).is_err(), "the same");
+    let write = history.begin(&[(0, content("3"))], true);
+    history.refuse(write).expect("nobody found it");
+    let read = history.begin_read(0);
+    assert!(history.end_read(&read, Some(b"3")).is_err());
+}
+
+#[test]
+fn scans_see_one_moment() {
+    let mut history = history();
+    put(&mut history, 0, "1", true);
+    let write = history.begin(&[(0, content("2")), (1, content("2"))], true);
+    let scan = history.begin_scan([0, 1]);
+    history.acknowledge(write, 0);
+    let mut judge = |found: &[(&[u8], &[u8])]| {
+        // Each on its own: what is found moves what later reads may find.
+        history.keys.iter_mut().for_each(|key| key.floor = 0);
+        history.end_scan(&scan, &rows(found), |_| true, false)
+    };
+    judge(&[(b"a", b"1")]).expect("before the write");
+    judge(&[(b"a", b"2"), (b"b", b"2")]).expect("behind it");
+    assert!(judge(&[(b"a", b"2")]).is_err(), "half of it");
+    assert!(judge(&[(b"a", b"1"), (b"b", b"2")]).is_err(), "the other half");
+    assert!(judge(NOBODY).is_err(), "the first was there");
+    assert!(judge(&[(b"a", b"1"), (b"c", b"1")]).is_err(), "nobody wrote that");
+}
+
+#[test]
+fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
+    let judge = |found: &[(&[u8], &[u8])], loss| {
+        let mut history = history();
+        put(&mut history, 0, "durable", true);
+        put(&mut history, 1, "safe", false);
+        put(&mut history, 0, "later", false);
+        history.begin(&[(1, None)], true);
+        history.settle(&rows(found), loss)
+    };
+    let power = Loss::Power(1);
+    let durable: (&[u8], &[u8]) = (b"a", b"durable");
+    let safe: (&[u8], &[u8]) = (b"b", b"safe");
+    let later: (&[u8], &[u8]) = (b"a", b"later");
+    for found in [&[durable][..], &[durable, safe], &[later, safe], &[later]] {
+        let judged = judge(found, power);
+        // The last write may have taken effect, and deleted what was there.
+        judged.unwrap_or_else(|wrong| panic!("{found:?}: {wrong}"));
+    }
+    assert!(judge(NOBODY, power).is_err(), "what is durable is there");
+    assert!(judge(&[durable], Loss::Process).is_err(), "the process's death loses nothing");
+    judge(&[later, safe], Loss::Process).expect("all of it");
+    judge(&[later], Loss::Process).expect("with the write that was under way");
+
+    let mut history = history();
+    put(&mut history, 0, "1", false);
+    put(&mut history, 1, "2", false);
+    assert!(history.settle(&rows(&[(b"b", b"2")]), power).is_err(), "not without the one before");
+}

@@ -1,0 +1,495 @@
+//! The run of one seed: lives of the process, one after the other, on one
+//! machine, and what is checked in and between them.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use fastrand::Rng;
+use ourodb::sim::{Faults, Sim};
+use ourodb::{Db, ErrorKind, Finding, Options};
+
+use crate::client::{Client, Stop};
+use crate::history::{History, Loss, Wrong};
+use crate::plan::{End, Plan};
+use crate::{Without, panics};
+
+const DIR: &str = "/db";
+const SECOND_NS: u64 = 1_000_000_000;
+/// On a sound disk nothing takes longer than this.
+const PATIENCE_NS: u64 = 600 * SECOND_NS;
+/// What was written so long ago is durable, on a disk that keeps up.
+const DURABLE_WITHIN_NS: u64 = 5 * SECOND_NS;
+/// Openings that may fail for the faults, before those are taken away.
+const OPENINGS_MAX: u32 = 3;
+
+/// What the clients of a seed share.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) sim: Sim,
+    history: Mutex<History>,
+    /// The keys of each client.
+    own: Vec<Vec<usize>>,
+    values: AtomicU64,
+    life: Mutex<Life>,
+}
+
+/// The present life of the process.
+#[derive(Default)]
+struct Life {
+    /// Operations that are left.
+    operations: u64,
+    clients: usize,
+    wrong: Option<Wrong>,
+    poisoned: bool,
+    waker: Option<Waker>,
+}
+
+/// What a seed came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) operations: u64,
+    pub(crate) openings: u64,
+    pub(crate) crashes: u64,
+    pub(crate) power_cuts: u64,
+    pub(crate) faults: u64,
+    pub(crate) trace: u64,
+}
+
+impl Outcome {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.operations += other.operations;
+        self.openings += other.openings;
+        self.crashes += other.crashes;
+        self.power_cuts += other.power_cuts;
+        self.faults += other.faults;
+        self.trace ^= other.trace;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
+
+    pub(crate) fn keys(&self) -> usize {
+        self.own.iter().map(Vec::len).sum()
+    }
+
+    pub(crate) fn own_keys(&self, client: usize) -> &[usize] {
+        &self.own[client]
+    }
+
+    /// A number that was never given out before.
+    pub(crate) fn unique(&self) -> u64 {
+        self.values.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether another operation is to be done.
+    pub(crate) fn take_turn(&self) -> bool {
+        let mut life = lock(&self.life);
+        let goes_on = life.operations > 0 && life.wrong.is_none() && !life.poisoned;
+        life.operations -= u64::from(goes_on);
+        goes_on
+    }
+
+    /// A client has ended.
+    pub(crate) fn ended(&self, stop: Stop) {
+        let waker = {
+            let mut life = lock(&self.life);
+            life.clients -= 1;
+            match stop {
+                Stop::Done => {}
+                Stop::Poisoned => life.poisoned = true,
+                Stop::Wrong(wrong) => drop(life.wrong.get_or_insert(wrong)),
+            }
+            life.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Time passes.
+    pub(crate) fn sleep(&self, ns: u64) -> impl Future<Output = ()> + Send + use<> {
+        self.sim.sleep(ns)
+    }
+
+    /// Waits for all clients. Whether that took no longer than it may.
+    async fn all_ended(&self) -> bool {
+        let deadline = self.sim.now_ns() + PATIENCE_NS;
+        let mut timer = Box::pin(self.sim.sleep(PATIENCE_NS));
+        std::future::poll_fn(|cx| {
+            let mut life = lock(&self.life);
+            if life.clients == 0 {
+                return Poll::Ready(true);
+            }
+            life.waker = Some(cx.waker().clone());
+            drop(life);
+            let is_late = timer.as_mut().poll(cx).is_ready() && self.sim.now_ns() >= deadline;
+            if is_late { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+/// Names of keys: few, so that they meet often; some are prefixes of others, one is
+/// empty, some are long.
+fn names(rng: &mut Rng, clients: usize, per_client: usize) -> Vec<(Vec<u8>, usize)> {
+    let mut names: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    if rng.bool() {
+        names.insert(Vec::new(), 0);
+    }
+    for client in 0..clients {
+        for number in 0..per_client {
+            // The first byte tells whose it is: ranges of one client's keys have no others.
+            let first = b'a' + client as u8;
+            let name = match rng.u8(..12) {
+                0 => vec![first; number + 1],
+                1 => [&[first][..], &[number as u8; 700]].concat(),
+                2 => vec![first, 255, number as u8],
+                _ => [&[first][..], format!("key{number:03}").as_bytes()].concat(),
+            };
+            names.entry(name).or_insert(client);
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// Runs a seed, of so many operations. What went wrong, if something did.
+pub(crate) fn run(seed: u64, operations: u64, without: &[Without]) -> Result<Outcome, String> {
+    let run = AssertUnwindSafe(|| Seed::new(seed, without).run(operations));
+    catch_unwind(run).unwrap_or_else(|panic| Err(panics::describe(&*panic)))
+}
+
+struct Seed {
+    world: Arc<World>,
+    rng: Rng,
+    options: Rng,
+    outcome: Outcome,
+    /// How the last life ended.
+    loss: Loss,
+}
+
+/// The machine crashed.
+struct Crashed;
+
+impl Seed {
+    fn new(seed: u64, without: &[Without]) -> Self {
+        let plan = Plan::draw(seed, without);
+        let sim = Sim::new(seed);
+        let mut rng = Rng::with_seed(seed ^ 0x77_6f72_6c64);
+        let options = rng.fork();
+        let names = names(&mut rng, plan.clients, plan.keys_per_client);
+        let mut own = vec![Vec::new(); plan.clients];
+        for (key, (_, client)) in names.iter().enumerate() {
+            own[*client].push(key);
+        }
+        let history = History::new(names.into_iter().map(|(name, _)| name).collect());
+        let world = World {
+            plan,
+            sim,
+            history: Mutex::new(history),
+            own,
+            values: AtomicU64::new(1),
+            life: Mutex::default(),
+        };
+        Self {
+            world: Arc::new(world),
+            rng,
+            options,
+            outcome: Outcome::default(),
+            loss: Loss::Process,
+        }
+    }
+
+    fn run(mut self, operations: u64) -> Result<Outcome, String> {
+        let mut left = operations;
+        while left > 0 {
+            let most = [50, 300, 1000][self.rng.usize(..3)];
+            let of_life = self.rng.u64(1..=most).min(left);
+            left -= of_life;
+            let end = self.world.plan.end(&mut self.rng);
+            self.live(of_life, end)?;
+        }
+        self.rest_in_peace()?;
+        self.world.sim.kill();
+        self.outcome.operations = operations;
+        self.outcome.trace = self.world.sim.trace_hash();
+        Ok(self.outcome)
+    }
+
+    /// Does a part of a life; when the machine crashes under it, says so.
+    fn alive<T>(&mut self, power_cut: bool, work: impl FnOnce() -> T) -> Result<T, Crashed> {
+        if let Some(done) = self.world.sim.until_crash(work) {
+            return Ok(done);
+        }
+        self.crashed(power_cut);
+        Err(Crashed)
+    }
+
+    fn crashed(&mut self, power_cut: bool) {
+        self.outcome.crashes += 1;
+        self.outcome.power_cuts += u64::from(power_cut);
+        // A loss of power on top of a kill that nobody looked at yet is one.
+        if power_cut {
+            self.loss = Loss::Power(self.world.sim.now_ns());
+        }
+    }
+
+    /// The plan's faults, or none.
+    fn set_faults(&mut self, on: bool) {
+        let plan = &self.world.plan;
+        let faults = match (on, plan.disk_bytes_free) {
+            (false, _) => Faults::default(),
+            (true, None) => plan.faults.clone(),
+            (true, Some(free)) => {
+                let sim = &self.world.sim;
+                let bytes = |path| sim.file_bytes(path).map_or(0, |bytes| bytes.len() as u64);
+                let used: u64 = sim.paths().iter().map(|path| bytes(path)).sum();
+                plan.faults.clone().disk_bytes_max(used + free)
+            }
+        };
+        self.outcome.faults += self.world.sim.faults_injected();
+        self.world.sim.set_faults(faults);
+    }
+
+    /// One life of the process.
+    fn live(&mut self, operations: u64, end: End) -> Result<(), String> {
+        let power_cut = end == End::PowerCut;
+        if matches!(end, End::Kill | End::PowerCut) {
+            let most = [20, 300, 3000][self.rng.usize(..3)];
+            self.world.sim.crash_after(self.rng.u64(..most), power_cut);
+        }
+        match self.try_live(operations, power_cut) {
+            Ok(lived) => self.end(lived?, end),
+            Err(Crashed) => Ok(()),
+        }
+    }
+
+    fn try_live(
+        &mut self,
+        operations: u64,
+        power_cut: bool,
+    ) -> Result<Result<Db, String>, Crashed> {
+        let db = match self.open(power_cut, true)? {
+            Ok(db) => db,
+            Err(wrong) => return Ok(Err(wrong)),
+        };
+        self.set_faults(true);
+        {
+            let mut life = lock(&self.world.life);
+            *life = Life { operations, clients: self.world.plan.clients, ..Life::default() };
+        }
+        for number in 0..self.world.plan.clients {
+            let client = Client {
+                number,
+                rng: self.rng.fork(),
+                db: db.clone(),
+                world: Arc::clone(&self.world),
+            };
+            self.world.sim.spawn(client.run());
+        }
+        let world = Arc::clone(&self.world);
+        // With faults for as long as there is something to do; then everything must end.
+        let faulty = self.rng.u64(..4) * SECOND_NS;
+        if self.rng.bool() {
+            let rested = world.sim.run_for(faulty);
+            if rested {
+                self.crashed(power_cut);
+                return Err(Crashed);
+            }
+            self.set_faults(false);
+        }
+        let ended = self.alive(power_cut, || world.sim.block_on(world.all_ended()))?;
+        self.set_faults(false);
+        let wrong = lock(&world.life).wrong.take();
+        Ok(match (ended, wrong) {
+            (_, Some(wrong)) => Err(wrong),
+            (false, None) => Err("the clients did not come to an end".to_owned()),
+            (true, None) => Ok(db),
+        })
+    }
+
+    /// The process ends.
+    fn end(&mut self, db: Db, end: End) -> Result<(), String> {
+        let sim = self.world.sim.clone();
+        match end {
+            End::Close => {
+                let closed = match self.alive(false, || db.close()) {
+                    Ok(closed) => closed,
+                    Err(Crashed) => return Ok(()),
+                };
+                match closed {
+                    // A second end of power must not matter.
+                    Ok(()) if self.rng.bool() => {
+                        let moment = self.world.history().now();
+                        self.world.history().harden(moment);
+                        sim.power_cut();
+                        self.crashed(true);
+                    }
+                    Ok(()) => {}
+                    // Something in the background met a fault that nobody was told of.
+                    Err(error) if self.world.plan.fails && is_failure(&error) => {}
+                    Err(error) => return Err(format!("a close failed for no reason: {error}")),
+                }
+            }
+            End::Drop => {
+                if self.alive(false, || drop(db)).is_err() {
+                    return Ok(());
+                }
+                if sim.run_for(self.rng.u64(..3) * SECOND_NS) {
+                    self.crashed(false);
+                } else {
+                    sim.kill();
+                }
+            }
+            End::Kill => {
+                sim.kill();
+                drop(db);
+                self.crashed(false);
+            }
+            End::PowerCut => {
+                sim.power_cut();
+                drop(db);
+                self.crashed(true);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the database, and has the history judge all that is in it.
+    fn open(&mut self, power_cut: bool, with_faults: bool) -> Result<Result<Db, String>, Crashed> {
+        let sim = self.world.sim.clone();
+        for attempt in 0.. {
+            let fails = self.world.plan.fails;
+            let with_faults = with_faults && attempt < OPENINGS_MAX && self.rng.bool();
+            self.set_faults(with_faults);
+            let options = self.options();
+            self.outcome.openings += 1;
+            let opened = self.alive(power_cut, || Db::open(DIR, options))?;
+            self.set_faults(false);
+            let db = match opened {
+                Ok(db) => db,
+                Err(error) if !with_faults || !fails || !is_fault(&error) => {
+                    return Ok(Err(format!("an opening failed for no reason: {error}")));
+                }
+                Err(_) => {
+                    // What it has begun ends with its process.
+                    sim.kill();
+                    continue;
+                }
+            };
+            let rows = self.alive(power_cut, || {
+                let rows = db.scan(..).iter();
+                let rows = rows.map(|row| row.map(|(k, v)| (k.into_vec(), v.into_vec())));
+                rows.collect::<Result<BTreeMap<_, _>, _>>()
+            })?;
+            let rows = match rows {
+                Ok(rows) => rows,
+                Err(error) => return Ok(Err(format!("a scan failed for no reason: {error}"))),
+            };
+            let mut history = self.world.history();
+            let loss = std::mem::replace(&mut self.loss, Loss::Process);
+            if let Err(wrong) = history.settle(&rows, loss) {
+                return Ok(Err(wrong));
+            }
+            let is_known = !self.world.plan.fails && !self.world.plan.is_slow;
+            let within_ns = is_known.then_some(DURABLE_WITHIN_NS);
+            history.opened(|name| db.stream_of(name), within_ns);
+            drop(history);
+            return Ok(Ok(db));
+        }
+        unreachable!("some attempt is the last one")
+    }
+
+    fn options(&mut self) -> Options {
+        self.world.plan.options(&self.world.sim, &mut self.options)
+    }
+
+    /// The last opening, on a sound machine: everything is there, comes to rest,
+    /// nothing is left over, and it survives.
+    fn rest_in_peace(&mut self) -> Result<(), String> {
+        let sim = self.world.sim.clone();
+        // A crash that was to come does not any more.
+        sim.kill();
+        let opened = self.open(false, false);
+        let Ok(db) = opened else {
+            return Err("the machine crashed although it was not to".to_owned());
+        };
+        let db = db?;
+        db.flush().wait().map_err(|error| format!("the last flush failed: {error}"))?;
+        sim.run_for(30 * SECOND_NS);
+        let stats = db.stats();
+        if stats.compaction_debt_bytes > 0 {
+            return Err(format!("compaction does not come to rest: {stats}"));
+        }
+        db.close().map_err(|error| format!("the last close failed: {error}"))?;
+        drop(db);
+        let mut findings = Vec::new();
+        let options = self.options();
+        let verified = ourodb::verify(DIR, &options, |finding| {
+            match finding {
+                Finding::Fault(fault) => findings.push(fault.to_string()),
+                Finding::Orphan(path) => findings.push(format!("{} is left over", path.display())),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+        let verified = verified.map_err(|error| format!("verify failed: {error}"))?;
+        if verified.faults > 0 || !findings.is_empty() {
+            return Err(format!("verify found: {}", findings.join("; ")));
+        }
+        let moment = self.world.history().now();
+        self.world.history().harden(moment);
+        sim.power_cut();
+        self.loss = Loss::Power(sim.now_ns());
+        match self.open(false, false) {
+            Ok(db) => db?.close().map_err(|error| format!("a close failed: {error}")),
+            Err(Crashed) => Err("the machine crashed although it was not to".to_owned()),
+        }
+    }
+}
+
+/// What failing requests lead to.
+fn is_failure(error: &ourodb::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Poisoned)
+}
+
+/// The same, and what a full disk leads to.
+fn is_fault(error: &ourodb::Error) -> bool {
+    is_failure(error) || error.kind() == ErrorKind::NoSpace
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_the_same_run_each_time() {
+        for seed in 0..20 {
+            let first = run(seed, 300, &[]).expect("a sound engine");
+            assert_eq!(run(seed, 300, &[]).expect("a sound engine"), first, "seed {seed}");
+            assert_ne!(run(seed + 1000, 300, &[]).expect("a sound engine").trace, first.trace);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_happen() {
+        for seed in 0..20 {
+            let without = [Without::Crash, Without::NoSpace, Without::FullDisk];
+            let without = [&without[..], &[Without::ReadError, Without::WriteError]].concat();
+            let outcome = run(seed, 300, &without).expect("a sound engine");
+            assert!(outcome.crashes <= outcome.openings && outcome.operations == 300);
+            assert_eq!(outcome.crashes - outcome.power_cuts, 0, "seed {seed}");
+        }
+    }
+}
