@@ -12,6 +12,7 @@ use crate::db::backend::Backend;
 use crate::db::delete_range::{checked, parts};
 use crate::db::open::Inner;
 use crate::db::operations::value_of;
+use crate::db::scan::take_row;
 use crate::db::{Delete, DeleteRange, Get, Put, ScanIter, Value, Write};
 use crate::io::sim::Sim;
 use crate::wal::Role;
@@ -176,16 +177,7 @@ impl ScanIter {
             Err(error) => return Some(Err(error)),
         };
         self.left = self.left.checked_sub(1)?;
-        match self.scanner.next(&[sim]).await {
-            Ok(true) => {
-                let (key, value) = self.scanner.take_row();
-                Some(Ok((Value::own(key), Value::loaded(value))))
-            }
-            Ok(false) => None,
-            Err(error) => {
-                self.left = 0;
-                Some(Err(error))
-            }
-        }
+        let moved = self.scanner.next(&[sim]).await;
+        self.moved(moved, take_row)
     }
 }

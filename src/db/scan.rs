@@ -172,7 +172,17 @@ impl ScanIter {
     /// Moves to the next row, if there is one, and takes of it what is wanted.
     fn advance<R>(&mut self, take: impl FnOnce(&mut Scanner) -> R) -> Option<Result<R>> {
         self.left = self.left.checked_sub(1)?;
-        match self.db.inner.next_row(&mut self.scanner) {
+        let moved = self.db.inner.next_row(&mut self.scanner);
+        self.moved(moved, take)
+    }
+
+    /// The scan has moved: takes what is wanted of the row that it is at.
+    pub(super) fn moved<R>(
+        &mut self,
+        moved: Result<bool>,
+        take: impl FnOnce(&mut Scanner) -> R,
+    ) -> Option<Result<R>> {
+        match moved {
             Ok(true) => Some(Ok(take(&mut self.scanner))),
             Ok(false) => None,
             Err(error) => {
@@ -183,14 +193,17 @@ impl ScanIter {
     }
 }
 
+/// The row that a scan is at, to be kept.
+pub(super) fn take_row(scanner: &mut Scanner) -> (Value, Value) {
+    let (key, value) = scanner.take_row();
+    (Value::own(key), Value::loaded(value))
+}
+
 impl Iterator for ScanIter {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance(|scanner| {
-            let (key, value) = scanner.take_row();
-            (Value::own(key), Value::loaded(value))
-        })
+        self.advance(take_row)
     }
 }
 

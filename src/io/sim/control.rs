@@ -4,11 +4,12 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Sim;
 use super::disk::Disk;
 use super::faults::{FaultPlan, Faults};
 use super::inode::Inode;
 use super::machine::Crash;
+use super::{Sim, Sleep};
+use crate::base::sync::assert_unlocked;
 use crate::io::mapping::SimMemory;
 
 /// The whole of a simulated disk at one moment: what is durable and what is
@@ -109,7 +110,11 @@ impl Sim {
     /// assert!(sim.now_ns() >= 5_000_000);
     /// ```
     pub fn sleep(&self, nanos: u64) -> impl Future<Output = ()> + Send + use<> {
-        self.timer(nanos)
+        assert_unlocked("a simulated request");
+        let mut machine = self.shared.machine.lock();
+        let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
+        drop(machine);
+        Sleep { shared: Arc::clone(&self.shared), key }
     }
 
     /// The simulated time in nanoseconds since the machine was made.

@@ -166,14 +166,6 @@ impl Sim {
         answer
     }
 
-    fn timer(&self, nanos: u64) -> Sleep {
-        assert_unlocked("a simulated request");
-        let mut machine = self.shared.machine.lock();
-        let key = (machine.now_ns.saturating_add(nanos), machine.next_id());
-        drop(machine);
-        Sleep { shared: Arc::clone(&self.shared), key }
-    }
-
     fn change(&self, change: Change) -> Answer<Result<()>> {
         self.submit(|reply| Op::Change(change, reply))
     }
@@ -292,7 +284,7 @@ impl Io for Sim {
     }
 
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()> {
-        self.timer(nanos)
+        Self::sleep(self, nanos)
     }
 
     fn now_ns(&self) -> u64 {

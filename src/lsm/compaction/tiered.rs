@@ -8,6 +8,8 @@
 //! once for each. (As "universal compaction" in RocksDB, but for where the output
 //! may be.) All runs are merged into one when there is too much garbage, and when
 //! writes have paused and scans have to pass over long stretches of tombstones.
+//! Tables of the last run are written anew then, if they kept much for snapshots that
+//! are gone.
 
 use crate::base::keys::KeyBounds;
 use crate::lsm::compaction::plan::Plan;

@@ -302,8 +302,7 @@ impl Seed {
         // With faults for as long as there is something to do; then everything must end.
         let faulty = self.rng.u64(..4) * SECOND_NS;
         if self.rng.bool() {
-            let rested = world.sim.run_for(faulty);
-            if rested {
+            if world.sim.run_for(faulty) {
                 self.crashed(power_cut);
                 return Err(Crashed);
             }
@@ -329,7 +328,7 @@ impl Seed {
                     Err(Crashed) => return Ok(()),
                 };
                 match closed {
-                    // A second end of power must not matter.
+                    // A loss of power must not matter then.
                     Ok(()) if self.rng.bool() => {
                         let moment = self.world.history().now();
                         self.world.history().harden(moment);

@@ -240,7 +240,6 @@ fn range_tombstones_do_not_reach_over_what_is_left_alone() {
     tree.check_walks(Vec::new());
 }
 
-/// Tables cannot end anywhere among keys that have no room for a longer one.
 /// A walk holds immutable memtables only as far as it has rows to find in them, and
 /// knows what they deleted all the same.
 #[test]
@@ -291,6 +290,7 @@ fn memtables_without_keys_in_the_range_are_not_held() {
     }
 }
 
+/// Tables cannot end anywhere among keys that have no room for a longer one.
 #[test]
 fn the_longest_keys() {
     let long = |number: u64| {
