@@ -111,7 +111,6 @@ pub(crate) struct OldStream {
     pub(crate) key: StreamKey,
     pub(crate) start: u64,
     pub(crate) cut: u64,
-    pub(crate) map: Option<MapPlace>,
     pub(crate) paths: Vec<PathBuf>,
     /// For each shard, the last sequence number that was replayed from it.
     pub(crate) needed: Vec<(ShardId, SeqNo)>,
@@ -319,16 +318,14 @@ pub(crate) struct StreamState {
     pub(crate) key: StreamKey,
     pub(crate) start: u64,
     pub(crate) cut: u64,
-    pub(crate) map: Option<MapPlace>,
 }
 
 /// The edits that a root manifest starts with: the streams of earlier openings
 /// that are still needed.
 pub(crate) fn root_snapshot(old: impl Iterator<Item = StreamState>) -> Vec<Edit> {
     let mut edits = vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
-    for StreamState { key: stream, start, cut, map } in old {
+    for StreamState { key: stream, start, cut } in old {
         edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
-        edits.extend(map.map(|map| Edit::StreamMap { stream, map }));
         edits.push(Edit::StreamCut { stream, cut });
     }
     edits

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, FileId};
-use crate::base::limits::UNIT_U64;
+use crate::base::limits::{UNIT_U64, round_up_u64};
 use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
-use crate::io::{BufferPool, Io, IoBuf, OpenMode, Pages};
+use crate::io::{BufferPool, Harden, Io, IoBuf, OpenMode, Pages, WriteBuf};
 use crate::wal::map::{self, FoundMap};
 use crate::wal::segment::{self, SUFFIX, Segment, UNFINISHED};
 
@@ -167,7 +167,7 @@ impl StreamReader<'_> {
     /// # Errors
     /// `Corruption` when it ends before its cut, or before what one of its
     /// records says was durable.
-    pub(crate) fn finish(self) -> Result<u64> {
+    pub(crate) fn finish(self) -> Result<FoundEnd> {
         let found = self.chain.finish();
         let durable = self.cut.unwrap_or(0).max(found.mark_max);
         if found.end < durable {
@@ -178,8 +178,18 @@ impl StreamReader<'_> {
         if found.end < acknowledged {
             return Err(self.stream.missing(found.end, acknowledged));
         }
-        Ok(found.end)
+        // What a mapping holds below a cut need not be in the segments yet.
+        let proven = self.stream.map.as_ref().map_or(durable, |_| found.mark_max);
+        Ok(FoundEnd { end: found.end, proven })
     }
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoundEnd {
+    pub(crate) end: u64,
+    /// Up to here it is durable in its segments for certain.
+    proven: u64,
 }
 
 impl FoundStream {
@@ -203,21 +213,6 @@ impl FoundStream {
         Ok(())
     }
 
-    /// Copies the mapping to `path`, durably, and uses the copy from now on.
-    /// False when there is none.
-    pub(crate) async fn move_map<I: Io>(
-        &mut self,
-        io: &I,
-        pool: &Arc<BufferPool>,
-        path: &Path,
-    ) -> Result<bool> {
-        let Some(map) = &mut self.map else {
-            return Ok(false);
-        };
-        map.file = segment::copy(io, pool, &map.file, path).await?;
-        Ok(true)
-    }
-
     /// Puts the records of the mapping where they are in the stream. Those that
     /// are in the segment, too, are the same there.
     fn merge_mapped(&self, segment: &Segment, bytes: &mut [u8]) {
@@ -230,11 +225,9 @@ impl FoundStream {
         }
     }
 
-    /// The files of the stream.
+    /// Its segments.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        let files = self.segments.iter().map(|segment| &segment.file);
-        let files = files.chain(self.map.as_ref().map(|map| &map.file));
-        files.map(|file| file.path().to_owned())
+        self.segments.iter().map(|segment| segment.file.path().to_owned())
     }
 
     /// Follows the stream from `start`.
@@ -271,17 +264,50 @@ impl FoundStream {
         }
     }
 
-    /// Makes durable what was read: a process that died may have left writes
-    /// in the device's cache, and records in memory only.
-    pub(crate) async fn sync<I: Io>(&self, io: &I) -> Result<()> {
-        for segment in &self.segments {
-            io.sync(&segment.file).await?;
+    /// Makes durable, in the segments, what was read: a process that died may have left
+    /// records in the device's cache, or in the mapping only. They are written once more:
+    /// if a sync of them failed, the next one says nothing about them.
+    pub(crate) async fn harden<I: Io>(
+        &self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        found: FoundEnd,
+    ) -> Result<()> {
+        let FoundEnd { end, proven } = found;
+        for segment in self.segments.iter().filter(|s| s.start < end && proven < s.end()) {
+            let mut bytes = read_records(io, pool, segment).await?;
+            self.merge_mapped(segment, &mut bytes);
+            let from = proven.max(segment.start) / UNIT_U64 * UNIT_U64;
+            let to = round_up_u64(end.min(segment.end()));
+            write_records(io, pool, segment, from, &bytes[..(to - segment.start) as usize]).await?;
         }
-        match &self.map {
-            Some(map) => io.sync(&map.file).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// Writes the segment's records from a position on, durably: `bytes` are all that
+/// are to be behind its header.
+async fn write_records<I: Io>(
+    io: &I,
+    pool: &Arc<BufferPool>,
+    segment: &Segment,
+    from: u64,
+    bytes: &[u8],
+) -> Result<()> {
+    let mut buf = pool.take();
+    let mut at = (from - segment.start) as usize;
+    while at < bytes.len() {
+        let piece = buf.len().min(bytes.len() - at);
+        buf[..piece].copy_from_slice(&bytes[at..at + piece]);
+        let offset = UNIT_U64 + at as u64;
+        let write = WriteBuf::Prefix(buf, piece);
+        let (back, written) = io.write(&segment.file, offset, write, Harden::Later).await;
+        written?;
+        let WriteBuf::Prefix(back, _) = back else { unreachable!("a prefix was written") };
+        buf = back;
+        at += piece;
+    }
+    io.sync(&segment.file).await
 }
 
 /// All bytes of the segment behind its header, which are given back to the kernel

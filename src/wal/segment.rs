@@ -227,43 +227,6 @@ impl SegmentMaker {
     }
 }
 
-/// Copies a file of whole units, durably, with its name. Takes the place of
-/// what an interrupted copy left.
-pub(super) async fn copy<I: Io>(
-    io: &I,
-    pool: &Arc<BufferPool>,
-    from: &File,
-    path: &Path,
-) -> Result<File> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(UNFINISHED);
-    let unfinished = PathBuf::from(unfinished);
-    discard(io, &unfinished).await;
-    let to = io.open(&unfinished, OpenMode::CreateNew).await?;
-    let file_bytes = io.len(from).await?;
-    let mut buf = pool.take();
-    let mut copied = 0;
-    while copied < file_bytes {
-        let (back, read) = io.read(from, copied, buf).await;
-        let piece = read?.min((file_bytes - copied) as usize);
-        if piece == 0 {
-            return Err(Error::corruption(from.path(), copied, "the file is cut"));
-        }
-        let (back, written) =
-            io.write(&to, copied, WriteBuf::Prefix(back, piece), Harden::Later).await;
-        written?;
-        let WriteBuf::Prefix(back, _) = back else { unreachable!("a prefix was written") };
-        buf = back;
-        copied += piece as u64;
-    }
-    io.sync(&to).await?;
-    io.rename(&unfinished, path).await?;
-    if let Some(dir) = path.parent() {
-        io.sync_dir(dir).await?;
-    }
-    io.open(path, OpenMode::ReadWrite).await
-}
-
 /// Removes a file that nothing needs, if there is one. That it cannot be removed
 /// is only worth a warning: the next opening removes it.
 pub(crate) async fn discard<I: Io>(io: &I, path: &Path) {

@@ -55,7 +55,6 @@ impl Engine {
             key: old.key,
             start: old.start,
             cut: old.cut,
-            map: old.map.clone(),
         });
         let mut edits = root_snapshot(old);
         for owner in &self.owners {

@@ -122,10 +122,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     for id in 0..identity.shards as ShardId {
         shards.push(recovery.load_shard(id, is_new, &root_state).await?);
     }
-    let mut streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
+    let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
     orphans.extend(recovery.maps_elsewhere().await?);
-    orphans.extend(recovery.take_in_maps(&mut streams).await?);
 
     // Unfinished files of an opening that had taken the same epoch.
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
@@ -135,7 +134,6 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         key: old.stream.key,
         start: old.known.start,
         cut: *end,
-        map: old.known.map.clone(),
     });
     let snapshot = root_snapshot(old);
     // With its root manifest a new database exists, and each of its shards

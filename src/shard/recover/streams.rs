@@ -114,17 +114,14 @@ impl<I: Io> Recovery<'_, I> {
             match known.remove(&stream.key) {
                 Some(known) if known.is_freed() => orphans.extend(stream.paths()),
                 // A close leaves nothing in mappings that is not durable in segments.
-                Some(mut known) if root.is_clean && stream.key.epoch == last_epoch => {
-                    if let Some(place) = known.map.take_if(|place| place.dir.is_some()) {
-                        let log_dir = self.opening.dir.join(WAL_DIR);
-                        orphans.push(wal::map_path(&log_dir, self.identity.db, &place));
-                    }
-                    known.map = None;
-                    old.push(Old { stream, known });
-                }
                 Some(known) => {
                     if let Some(place) = &known.map {
-                        self.read_map(&mut stream, place).await?;
+                        // A close leaves nothing in mappings that is not durable in segments.
+                        if !root.is_clean || stream.key.epoch != last_epoch {
+                            self.read_map(&mut stream, place).await?;
+                        }
+                        let log_dir = self.opening.dir.join(WAL_DIR);
+                        orphans.push(wal::map_path(&log_dir, self.identity.db, place));
                         maps.remove(&place.id);
                     }
                     old.push(Old { stream, known });
@@ -188,27 +185,6 @@ impl<I: Io> Recovery<'_, I> {
         Ok(ours.map(|name| Path::new(dir).join(name)).collect())
     }
 
-    /// Copies mappings from elsewhere into the log's directory, durably: what
-    /// this opening is about to call durable must outlive the boot.
-    /// Returns the paths of those that the new root manifest does not name.
-    pub(super) async fn take_in_maps(&self, streams: &mut [Old]) -> Result<Vec<PathBuf>> {
-        let mut copied = Vec::new();
-        for Old { stream, known } in streams {
-            let Some(place) = known.map.as_mut().filter(|place| place.dir.is_some()) else {
-                continue;
-            };
-            let (db, log_dir) = (self.identity.db, self.opening.dir.join(WAL_DIR));
-            copied.push(wal::map_path(&log_dir, db, place));
-            place.dir = None;
-            let path = wal::map_path(&log_dir, db, place);
-            if !stream.move_map(self.io, &self.opening.pool, &path).await? {
-                // It was lost with its boot.
-                known.map = None;
-            }
-        }
-        Ok(copied)
-    }
-
     /// A stream the root manifest does not know was made by an opening that
     /// ended before it wrote a record; or it was freed, and its files came
     /// back. If its first record is there, the manifest has lost an edit.
@@ -250,7 +226,8 @@ impl<I: Io> Recovery<'_, I> {
         Ok(())
     }
 
-    /// Follows every stream to its end, and makes durable what it holds.
+    /// Follows every stream to its end, and makes durable what it holds. From then on
+    /// no mapping is needed.
     pub(super) async fn find_ends(&self, streams: &[Old]) -> Result<Vec<u64>> {
         let mut ends = Vec::with_capacity(streams.len());
         for Old { stream, known } in streams {
@@ -258,10 +235,10 @@ impl<I: Io> Recovery<'_, I> {
             while reader.next_segment(self.io, &self.opening.pool, |_| Ok(())).await? {}
             ends.push(reader.finish()?);
         }
-        for Old { stream, .. } in streams {
-            stream.sync(self.io).await?;
+        for (Old { stream, .. }, found) in streams.iter().zip(&ends) {
+            stream.harden(self.io, &self.opening.pool, *found).await?;
         }
-        Ok(ends)
+        Ok(ends.into_iter().map(|found| found.end).collect())
     }
 
     /// Replays the streams, in the order of their epochs, into memtables.
@@ -295,7 +272,6 @@ impl<I: Io> Recovery<'_, I> {
                 key: stream.key,
                 start: known.start,
                 cut: *end,
-                map: known.map.clone(),
                 paths: stream.paths().collect(),
                 needed: needed.into_iter().collect(),
             });

@@ -375,8 +375,12 @@ impl History {
         let found = match loss {
             Loss::Process => key.floor,
             Loss::Power(_) => {
-                let found = &key.versions[..=key.floor];
-                found.iter().rposition(|version| version.is_durable).unwrap_or(0)
+                // Of earlier ones nothing is known that nobody acknowledged.
+                let is_sure = |i: &usize| {
+                    let version = &key.versions[*i];
+                    version.is_durable && (version.ended.is_some() || *i == key.floor)
+                };
+                (0..=key.floor).rev().find(is_sure).unwrap_or(0)
             }
         };
         promised.max(found)

@@ -63,6 +63,18 @@ fn scans_see_one_moment() {
     assert!(judge(&[(b"a", b"1"), (b"c", b"1")]).is_err(), "nobody wrote that");
 }
 
+/// Found by seed 6906, which called it wrong.
+#[test]
+fn a_refused_write_is_not_promised_because_a_later_one_was_found() {
+    let mut history = history();
+    let write = history.begin(&[(0, content("1"))], true);
+    history.refuse(write).expect("nobody found it");
+    put(&mut history, 0, "2", false);
+    let read = history.begin_read(0);
+    history.end_read(&read, Some(b"2")).expect("it was acknowledged");
+    history.settle(&rows(NOBODY), Loss::Power(1)).expect("neither was durable");
+}
+
 #[test]
 fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
     let judge = |found: &[(&[u8], &[u8])], loss| {
