@@ -50,6 +50,13 @@ pub mod sim {
     pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
 }
 
+/// Bugs to be planted, for tests of the simulator only. No promise of any kind.
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted {
+    pub use crate::base::planted::{Bug, plant};
+}
+
 /// Parts of the engine, for its benches only. No promise of any kind.
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]

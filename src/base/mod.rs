@@ -12,6 +12,7 @@ pub(crate) mod hash;
 pub(crate) mod ids;
 pub(crate) mod keys;
 pub(crate) mod limits;
+pub(crate) mod planted;
 pub(crate) mod ranges;
 pub(crate) mod seq;
 pub(crate) mod striped;

@@ -28,6 +28,7 @@ use crate::base::checksum::Seed;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up, round_up_u64};
+use crate::base::planted::{Bug, planted};
 use crate::format::chain::{Chain, padded_record};
 use crate::format::edit::{self, Edit};
 use crate::format::header::{FileType, Header};
@@ -313,7 +314,8 @@ impl Manifest {
         let mut buf = IoBuf::zeroed(round_up(HEADER_BYTES + payload.len()));
         self.make_room(io, position + (buf.len() + behind) as u64).await?;
         let len = padded_record(self.seed, kind, self.epoch, position, self.end, payload, &mut buf);
-        let (_, written) = io.write(&self.file, position, buf.into(), Harden::Now).await;
+        let harden = if planted(Bug::EditUnsynced) { Harden::Later } else { Harden::Now };
+        let (_, written) = io.write(&self.file, position, buf.into(), harden).await;
         if let Err(error) = written {
             tracing::error!(%error, "a write to a manifest failed");
             self.poisoned = Some(error.clone());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT_U64, round_up_u64};
+use crate::base::planted::{Bug, planted};
 use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
@@ -276,7 +277,12 @@ impl FoundStream {
         let FoundEnd { end, proven } = found;
         for segment in self.segments.iter().filter(|s| s.start < end && proven < s.end()) {
             let mut bytes = read_records(io, pool, segment).await?;
+            let found = planted(Bug::FoundLogOnlySynced).then(|| bytes.to_vec());
             self.merge_mapped(segment, &mut bytes);
+            if found.is_some_and(|found| *found == *bytes) {
+                io.sync(&segment.file).await?;
+                continue;
+            }
             let from = proven.max(segment.start) / UNIT_U64 * UNIT_U64;
             let to = round_up_u64(end.min(segment.end()));
             write_records(io, pool, segment, from, &bytes[..(to - segment.start) as usize]).await?;

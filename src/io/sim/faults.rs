@@ -2,6 +2,7 @@
 //! does.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::rng::Rng;
 
@@ -52,6 +53,10 @@ pub struct Faults {
     no_space_ppm: u32,
     disk_bytes_max: Option<u64>,
     fail_kth: Option<FailKth>,
+    rot_ppm: u32,
+    lost_write_ppm: u32,
+    misdirected_write_ppm: u32,
+    damage_only: Option<&'static [&'static str]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +172,59 @@ impl Faults {
         self.fail_kth = Some(FailKth { k, kind, for_ever });
         self
     }
+
+    /// Chance that a read finds a flipped bit, which stays flipped.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().rot_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn rot_ppm(mut self, per_million: u32) -> Self {
+        self.rot_ppm = per_million;
+        self
+    }
+
+    /// Chance that a write succeeds and changes nothing.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().lost_write_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn lost_write_ppm(mut self, per_million: u32) -> Self {
+        self.lost_write_ppm = per_million;
+        self
+    }
+
+    /// Chance that a write succeeds and goes to another place of its file.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().misdirected_write_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn misdirected_write_ppm(mut self, per_million: u32) -> Self {
+        self.misdirected_write_ppm = per_million;
+        self
+    }
+
+    /// Rot, and writes that are lost or misdirected, befall files only whose names
+    /// end so.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().rot_ppm(100).damage_only(&[".sst"]);
+    /// ```
+    #[must_use]
+    pub fn damage_only(mut self, suffixes: &'static [&'static str]) -> Self {
+        self.damage_only = Some(suffixes);
+        self
+    }
+}
+
+/// Damage that nobody is told of.
+#[derive(Clone, Copy)]
+pub(super) enum Damage {
+    Rot,
+    LostWrite,
+    MisdirectedWrite,
 }
 
 /// What a request is, as far as faults are concerned.
@@ -247,6 +305,21 @@ impl FaultPlan {
         }
         self.injected += 1;
         Some(drawn)
+    }
+
+    /// Whether a transfer to or from this file does damage.
+    pub(super) fn draw_damage(&mut self, rng: &mut Rng, damage: Damage, path: &Path) -> bool {
+        let faults = &self.faults;
+        let per_million = match damage {
+            Damage::Rot => faults.rot_ppm,
+            Damage::LostWrite => faults.lost_write_ppm,
+            Damage::MisdirectedWrite => faults.misdirected_write_ppm,
+        };
+        let name = || path.as_os_str().as_encoded_bytes();
+        let is_of = |only: &[&str]| only.iter().any(|suffix| name().ends_with(suffix.as_bytes()));
+        let is_drawn = rng.chance(per_million) && faults.damage_only.is_none_or(is_of);
+        self.injected += u64::from(is_drawn);
+        is_drawn
     }
 
     fn drawn_kth(&mut self, target: Target, first: bool) -> Option<FaultKind> {
