@@ -125,6 +125,31 @@ fn a_close_finds_the_space_that_came_back() {
     assert!(refused > 20, "the disk was full {refused} times");
 }
 
+/// A segment that could not be made, nor what was left of it be removed, is not taken for the
+/// one that took its place. (Found by `ouro-sim --seed 1407`.)
+#[test]
+fn of_two_segments_of_one_place_the_one_with_records_counts() {
+    for seed in 0..400 {
+        let sim = Sim::new(seed);
+        let open = || Db::open("/db", tiny(&sim).shards(1).owners(1)).expect("an opening");
+        let db = open();
+        sim.set_faults(Faults::default().write_error_ppm(60_000).reorder(true));
+        let mut model = Model::new();
+        for i in 0..=255u8 {
+            let (key, value) = ([i], [i; 700]);
+            if db.put(&key, &value).durability(Durability::ProcessSafe).wait().is_err() {
+                break;
+            }
+            model.insert(vec![i], value.to_vec());
+        }
+        sim.kill();
+        sim.set_faults(Faults::default());
+        let db = open();
+        assert!(model.iter().all(|(k, v)| db.get(k).wait().unwrap().as_deref() == Some(v)));
+        sim.kill();
+    }
+}
+
 /// After a sync that failed, another one proves nothing: what an opening finds beyond the
 /// last mark of a log is written once more. (Found by `ouro-sim --seed 4465` and 17001.)
 #[test]

@@ -328,7 +328,7 @@ impl<I: Io> Database<'_, '_, I> {
         let wal_dir = self.dir.join(WAL_DIR);
         let mut known = state.streams.clone();
         let mut maps = log.maps;
-        self.unneeded.extend(log.unfinished);
+        self.unneeded.extend(log.needless);
         for (key, segments) in log.streams {
             let paths = segments.iter().map(|segment| segment.path.clone());
             match known.remove(&key) {

@@ -36,8 +36,8 @@ pub(crate) struct Found {
     pub(crate) streams: Vec<FoundStream>,
     /// The paths of mappings.
     pub(crate) maps: BTreeMap<FileId, PathBuf>,
-    /// The paths of files that were never finished.
-    pub(crate) unfinished: Vec<PathBuf>,
+    /// The paths of files that were never finished, or that others took the place of.
+    pub(crate) needless: Vec<PathBuf>,
 }
 
 /// The files in the log's directory, by their names.
@@ -74,9 +74,14 @@ pub(super) async fn list_files<I: Io>(io: &I, dir: &Path) -> Result<Listed> {
 }
 
 /// Looks through the log's directory.
-pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<Found> {
+pub(crate) async fn find_streams<I: Io>(
+    io: &I,
+    pool: &Arc<BufferPool>,
+    dir: &Path,
+    db: DbId,
+) -> Result<Found> {
     let mut streams = BTreeMap::<StreamKey, Vec<Segment>>::new();
-    let Listed { segments, maps, unfinished } = list_files(io, dir).await?;
+    let Listed { segments, maps, unfinished: mut needless } = list_files(io, dir).await?;
     for (id, path) in segments {
         let file = io.open(&path, OpenMode::ReadWrite).await?;
         let usage = segment::read_header(io, &file, db, id).await?;
@@ -88,11 +93,32 @@ pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<
         }
         streams.entry(usage.stream).or_default().push(segment);
     }
-    let streams = streams.into_iter().map(|(key, mut segments)| {
+    for (key, segments) in &mut streams {
         segments.sort_by_key(|segment| segment.start);
-        FoundStream { key, segments, map: None, mapped: BTreeMap::new(), acknowledged_end: 0 }
+        // When one cannot be made, and what is left of it not be removed, another takes its
+        // place: the first has no record then.
+        while let Some(first) = segments.windows(2).position(|two| two[0].start == two[1].start) {
+            let segment = &segments[first];
+            let bytes = read_records(io, pool, segment).await?;
+            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            needless.push(segments.remove(void).file.path().to_owned());
+        }
+    }
+    let streams = streams.into_iter().map(|(key, segments)| FoundStream {
+        key,
+        segments,
+        map: None,
+        mapped: BTreeMap::new(),
+        acknowledged_end: 0,
     });
-    Ok(Found { streams: streams.collect(), maps, unfinished })
+    Ok(Found { streams: streams.collect(), maps, needless })
+}
+
+/// Whether these bytes of a segment begin with the stream's record that is at this position.
+pub(super) fn has_record(bytes: &[u8], db: DbId, key: StreamKey, position: u64) -> bool {
+    let seed = stream_seed(db, key.epoch, key.stream);
+    // What cannot be used is told by whoever follows the stream.
+    Record::decode(bytes, seed, key.epoch, position).map_or(true, |record| record.is_some())
 }
 
 /// A record that cannot be used, or a failure of whoever looks at it.

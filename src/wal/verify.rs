@@ -15,7 +15,7 @@ use crate::format::header::{ByteReader, FileType, Header};
 use crate::format::record::{HEADER_BYTES, Record, stream_seed, u64_at};
 use crate::io::{Halt, Inspection, Io, OpenMode};
 use crate::wal::map::{FoundMap, MapUse, group};
-use crate::wal::scan::{Listed, list_files};
+use crate::wal::scan::{Listed, has_record, list_files};
 use crate::wal::segment::read_header;
 
 /// A segment whose header is sound.
@@ -48,7 +48,8 @@ pub(crate) struct Log {
     /// The segments of each stream, in order.
     pub(crate) streams: BTreeMap<StreamKey, Vec<SegmentFile>>,
     pub(crate) maps: BTreeMap<FileId, PathBuf>,
-    pub(crate) unfinished: Vec<PathBuf>,
+    /// Never finished, or others took their place.
+    pub(crate) needless: Vec<PathBuf>,
 }
 
 /// Lists the log's directory and verifies the headers of the segments.
@@ -64,7 +65,7 @@ pub(crate) async fn verify_files<I: Io>(
         }
         listed => inspection.sound(listed)?,
     };
-    let Some(Listed { segments, maps, unfinished }) = listed else {
+    let Some(Listed { segments, maps, unfinished: mut needless }) = listed else {
         return Ok(Log::default());
     };
     let mut streams = BTreeMap::<StreamKey, Vec<SegmentFile>>::new();
@@ -81,10 +82,19 @@ pub(crate) async fn verify_files<I: Io>(
         let segment = SegmentFile { path, start: usage.start, capacity: usage.capacity };
         streams.entry(usage.stream).or_default().push(segment);
     }
-    for segments in streams.values_mut() {
+    for (key, segments) in &mut streams {
         segments.sort_by_key(|segment| segment.start);
+        // As recovery has it: one that has no record was made anew.
+        while let Some(first) = segments.windows(2).position(|two| two[0].start == two[1].start) {
+            let segment = &segments[first];
+            let Some((file, len)) = inspection.open(&segment.path, "segment").await? else { break };
+            let end = (UNIT_U64 + segment.capacity).min(len / UNIT_U64 * UNIT_U64).max(UNIT_U64);
+            let bytes = inspection.read_range(&file, UNIT_U64..end).await?;
+            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            needless.push(segments.remove(void).path);
+        }
     }
-    Ok(Log { streams, maps, unfinished })
+    Ok(Log { streams, maps, needless })
 }
 
 /// What a mapping holds.

@@ -238,6 +238,8 @@ impl<I: Io> Recovery<'_, I> {
         for (Old { stream, .. }, found) in streams.iter().zip(&ends) {
             stream.harden(self.io, &self.opening.pool, *found).await?;
         }
+        // Of a segment whose making failed the name may be there, and not be durable.
+        self.io.sync_dir(&self.opening.dir.join(WAL_DIR)).await?;
         Ok(ends.into_iter().map(|found| found.end).collect())
     }
 
