@@ -47,7 +47,7 @@ pub use format::block::Compression;
 /// ```
 #[cfg(feature = "sim")]
 pub mod sim {
-    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
+    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Injected, Sim};
 }
 
 /// Parts of the engine, for its benches only. No promise of any kind.

@@ -12,7 +12,7 @@ use crate::io::Io;
 use crate::shard::engine::OldStream;
 use crate::shard::recover::shards::Recovering;
 use crate::shard::recover::{OLD_STREAMS_MAX, Recovery, WAL_DIR};
-use crate::wal::{self, Found, FoundStream, Segment, Stop};
+use crate::wal::{self, Found, FoundMap, FoundStream, Segment, Stop};
 
 /// What the root manifest knows of a stream.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +130,12 @@ impl<I: Io> Recovery<'_, I> {
             }
         }
         // Of openings that ended before they used them, or of freed streams.
-        orphans.extend(maps.into_values());
+        for (id, path) in maps {
+            if !root.is_clean {
+                self.check_unknown_map(id, &path, last_epoch).await?;
+            }
+            orphans.push(path);
+        }
         if let Some((key, _)) = known.iter().find(|(_, known)| !known.is_freed()) {
             let path = self.opening.dir.join(WAL_DIR);
             let (stream, epoch) = (key.stream, key.epoch);
@@ -224,6 +229,18 @@ impl<I: Io> Recovery<'_, I> {
         }
         orphans.extend(stream.paths());
         Ok(())
+    }
+
+    /// A mapping is named by the root manifest, for certain, before anything is put
+    /// into it. If the last opening used one that is not, the manifest has lost the edit.
+    async fn check_unknown_map(&self, id: FileId, path: &Path, last_epoch: Epoch) -> Result<()> {
+        let (io, pool, db) = (self.io, &self.opening.pool, self.identity.db);
+        if !FoundMap::was_used(io, pool, db, id, path, last_epoch).await? {
+            return Ok(());
+        }
+        let reason = "the root manifest does not know this mapping of the log, which has records \
+                      in it: its last edits are missing; restore the manifest from a copy";
+        Err(Error::corruption(path, 0, reason))
     }
 
     /// Follows every stream to its end, and makes durable what it holds. From then on

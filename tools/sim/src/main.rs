@@ -5,9 +5,12 @@
 //! catches what the engine's own checks say.
 
 mod client;
+mod damage;
+mod fail;
 mod history;
 mod panics;
 mod plan;
+mod sweep;
 mod world;
 
 use std::num::NonZero;
@@ -16,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::world::Outcome;
 
@@ -61,8 +64,10 @@ pub(crate) enum Without {
 ///
 /// Exit codes: 0 nothing is wrong; 1 a seed failed, with a `replay:` line; 2 usage.
 #[derive(Debug, Parser)]
-#[command(name = "ouro-sim", version)]
+#[command(name = "ouro-sim", version, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    sweep: Option<Sweep>,
     /// The seeds from A on, and before B
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..1000")]
     seeds: Range<u64>,
@@ -81,6 +86,13 @@ struct Cli {
     /// Threads, each with a seed at a time [default: one a core]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
+}
+
+/// What is tried out exhaustively, in place of seeds.
+#[derive(Debug, Subcommand)]
+enum Sweep {
+    Fail(fail::Fail),
+    Damage(damage::Damage),
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -104,6 +116,12 @@ struct Total {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     panics::catch();
+    if let Some(sweep) = &cli.sweep {
+        return match sweep {
+            Sweep::Fail(args) => fail::run(args),
+            Sweep::Damage(args) => damage::run(args),
+        };
+    }
     let seeds = cli.seed.map_or(cli.seeds.clone(), |seed| seed..seed.saturating_add(1));
     let total = run(&cli, seeds);
     let Outcome { operations, openings, crashes, power_cuts, faults, trace } = total.outcome;
