@@ -191,8 +191,8 @@ impl<I: Io> Recovery<'_, I> {
     }
 
     /// A stream the root manifest does not know was made by an opening that
-    /// ended before it wrote a record; or it was freed, and its files came
-    /// back. If its first record is there, the manifest has lost an edit.
+    /// ended before it wrote a record; or it was freed by a later one, and its files
+    /// came back. If one of the last opening has records, the manifest has lost an edit.
     async fn check_unknown(
         &self,
         stream: FoundStream,
@@ -211,21 +211,11 @@ impl<I: Io> Recovery<'_, I> {
             );
             return Err(Error::corruption(&path, 0, reason));
         }
-        if key.epoch == last_epoch && first.start == 0 {
-            let mut records = 0;
-            let mut reader = stream.reader(self.identity.db, 0, None);
-            while reader
-                .next_segment(self.io, &self.opening.pool, |_| {
-                    records += 1;
-                    Ok(())
-                })
-                .await?
-            {}
-            if records > 0 {
-                let reason = "the root manifest does not know this log, which has records in it: \
-                              its last edits are missing; restore the manifest from a copy";
-                return Err(Error::corruption(&path, 0, reason));
-            }
+        let pool = &self.opening.pool;
+        if key.epoch == last_epoch && stream.has_records(self.io, pool, self.identity.db).await? {
+            let reason = "the root manifest does not know this log, which has records in it: its \
+                          last edits are missing; restore the manifest from a copy";
+            return Err(Error::corruption(&path, 0, reason));
         }
         orphans.extend(stream.paths());
         Ok(())

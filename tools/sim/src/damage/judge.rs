@@ -16,7 +16,12 @@
 //!   before anything was relied on, and the room behind it;
 //! * value files, behind the header: what fills a place up to whole units, and places
 //!   that nothing refers to;
-//! * files that nothing needs, and `LOCK`, which is empty.
+//! * files that nothing needs, `LOCK`, which is empty, and a segment that nothing was
+//!   written to since it was used again: as a whole it may be what it was before.
+//!
+//! A shard's manifest that has lost its end, together with what proved that it had one,
+//! may name tables that are gone: they are `Corruption` then, as if they had been
+//! damaged.
 //!
 //! Of tables and the identity every byte counts. Where verification does find
 //! something, tables and value files are opened nevertheless, and only what depends on
@@ -105,6 +110,7 @@ impl Damaged<'_> {
         match Db::open(DIR, options) {
             Err(error) => self.refused(&error, &faults),
             Ok(db) if self.is_in_table() && !faults.is_empty() => self.contained(&db),
+            Ok(db) if !faults.is_empty() && self.lacks_tables(&faults) => self.contained(&db),
             Ok(db) => {
                 self.harmless(&db).map_err(|wrong| match faults.first() {
                     Some(fault) => format!("the database opens in spite of {fault}: {wrong}"),
@@ -143,6 +149,7 @@ impl Damaged<'_> {
         let is_covered = match self.kind() {
             "sst" | "IDENTITY" => true,
             "LOCK" | "tmp" => false,
+            "wal" if *self.harm == (Harm::Stale { from: 0 }) => false,
             _ => self.changed.start < UNIT,
         };
         !is_covered || self.image.unneeded.contains(self.path)
@@ -183,10 +190,14 @@ impl Damaged<'_> {
 
     /// What may be found.
     fn states(&self) -> impl Iterator<Item = &Rows> {
-        let watermark = self.changed.start < 2 * UNIT && self.changed.end > UNIT;
-        let is_lost = self.kind() == "map" && watermark && !self.harm.is_byte();
-        let without = self.image.without_mapping.iter().filter(move |_| is_lost);
+        let without = self.image.without_mapping.iter().filter(|_| self.has_lost_mapping());
         self.image.states.iter().chain(without)
+    }
+
+    /// The watermark of a mapping is damaged, together with what it vouches for.
+    fn has_lost_mapping(&self) -> bool {
+        let watermark = self.changed.start < 2 * UNIT && self.changed.end > UNIT;
+        self.kind() == "map" && watermark && !self.harm.is_byte()
     }
 
     /// All is there.
@@ -197,7 +208,7 @@ impl Damaged<'_> {
                 return Err(format!("a scan fails: {error}"));
             }
             let rows: Rows = rows.into_iter().collect();
-            if !self.states().any(|state| *state == rows) {
+            if !self.states().any(|state| *state == rows) && !self.has_lost_mapping() {
                 return Err(format!("silently other data: {}", self.difference(&rows)));
             }
         }
@@ -269,9 +280,17 @@ impl Damaged<'_> {
         Ok(Verdict::Contained)
     }
 
+    /// The end of a shard's manifest is lost, and what it names is gone.
+    fn lacks_tables(&self, faults: &[Fault]) -> bool {
+        let is_table = |fault: &Fault| kind(fault.file()) == "sst";
+        self.kind() == "MANIFEST" && !self.harm.is_byte() && faults.iter().any(is_table)
+    }
+
     /// The error is of the kind, and names the place.
     fn is_told(&self, error: &Error) -> Result<(), String> {
-        let is_here = |(file, offset): (String, u64)| self.is_here(Path::new(&file), offset);
+        let is_here = |(file, offset): (String, u64)| {
+            self.is_here(Path::new(&file), offset) || self.kind() == "MANIFEST"
+        };
         match error.kind() == ErrorKind::Corruption && place(error).is_some_and(is_here) {
             true => Ok(()),
             false => Err(format!("a read fails otherwise than it should: {error}")),
@@ -282,6 +301,7 @@ impl Damaged<'_> {
     fn may_fail(&self, key: &[u8], value: Option<&[u8]>, error: &Error) -> Result<(), String> {
         self.is_told(error)?;
         let may = match self.kind() {
+            "MANIFEST" => true,
             "val" => value.is_some_and(|value| value.len() > LONG),
             _ => self.image.blocks.may_need(self.path, &self.changed, key),
         };

@@ -83,9 +83,12 @@ fn sessions(play: &mut Play) -> Played {
     play.open(2)?;
     play.put(9, 150)?;
     play.durability = Durability::ProcessSafe;
-    play.put(10, 300)?;
-    // Then there is a mapping.
+    for key in 0..KEYS {
+        play.put(key, 20)?;
+    }
+    // Then there is a mapping of each log.
     play.rest(50_000_000);
+    play.put(10, 300)?;
     play.put(11, 120)
 }
 
