@@ -179,8 +179,9 @@ impl Damaged<'_> {
             return Err(format!("verify finds nothing, and the opening fails: {error}"));
         }
         let (file, offset) = place(error).ok_or_else(|| format!("no place is named: {error}"))?;
-        // Where a log ends may be in the segment before.
-        let is_log = self.kind() == "wal" && kind(Path::new(&file)) == "wal";
+        // Where a log ends may be in a segment before the one, or the mapping, that lacks the
+        // next record.
+        let is_log = matches!(self.kind(), "wal" | "map") && kind(Path::new(&file)) == "wal";
         let is_named = self.is_here(Path::new(&file), offset) || is_log;
         if !is_named && !self.may_show_elsewhere() {
             return Err(format!("the opening does not name the place, but: {error}"));
@@ -343,4 +344,75 @@ fn place(error: &Error) -> Option<(String, u64)> {
     let file = before.rsplit(' ').next()?;
     let digits = behind.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((file.to_owned(), digits.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::damage::layouts::{LAYOUTS, Layout};
+
+    fn image(name: &str) -> Image {
+        let layout: &Layout = LAYOUTS.iter().find(|layout| layout.name == name).expect("one");
+        Image::make(layout).expect("a sound engine")
+    }
+
+    fn path(image: &Image, of: &str) -> std::path::PathBuf {
+        image.paths().find(|path| kind(path) == of).expect("a file").clone()
+    }
+
+    #[test]
+    fn each_way_to_damage_is_judged() {
+        let image = image("killed");
+        let mut verdicts = BTreeMap::new();
+        for path in image.paths() {
+            let coarse = harm::coarse(&image, path).into_iter().step_by(7);
+            let len = image.bytes(path).expect("a file").len();
+            let bytes = (0..len).step_by(509).map(|at| Harm::Byte { at, to: 0x5a });
+            for harm in coarse.chain(bytes) {
+                let again: Harm = harm.to_string().parse().expect("what is printed can be read");
+                assert_eq!(again, harm);
+                let verdict = judge(&image, path, &harm, true);
+                let verdict = verdict.unwrap_or_else(|w| panic!("{} {harm}: {w}", path.display()));
+                *verdicts.entry(verdict).or_insert(0) += 1;
+            }
+        }
+        assert!(verdicts.len() == 4 && verdicts.values().all(|&n| n > 5), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_missed() {
+        let mut image = image("killed");
+        let (manifest, table) = (path(&image, "MANIFEST"), path(&image, "sst"));
+        let last = image.states.last_mut().expect("a state");
+        last.insert(super::super::layouts::name(13), b"never written".to_vec());
+        // Room behind the last record; and a block of a table.
+        let at = image.bytes(&manifest).expect("a file").len() - 1;
+        let silent = judge(&image, &manifest, &Harm::Byte { at, to: 1 }, false);
+        assert!(silent.as_ref().is_err_and(|wrong| wrong.contains("other data")), "{silent:?}");
+        let told = judge(&image, &table, &Harm::Byte { at: UNIT + 9, to: 0xee }, false);
+        assert!(told.as_ref().is_err_and(|wrong| wrong.contains("wrong")), "{told:?}");
+    }
+
+    #[test]
+    fn damage_that_is_said_to_be_elsewhere_is_seen() {
+        let image = image("closed");
+        let table = path(&image, "sst");
+        let sound = image.bytes(&table).expect("a file");
+        let mut bytes = sound.to_vec();
+        bytes[UNIT + 9] ^= 1;
+        let sim = image.machine();
+        harm::put(&sim, &table, &bytes, sound);
+        // What is judged claims that it was another byte, far away, or another file.
+        let far = sound.len() - 1;
+        let harm = Harm::Byte { at: far, to: 0 };
+        for (path, changed) in [(&table, 0..9), (&path(&image, "wal"), 0..1)] {
+            let damaged = Damaged { image: &image, path, harm: &harm, changed, sim: &sim };
+            let judged = damaged.judge(false);
+            assert!(
+                judged.as_ref().is_err_and(|wrong| wrong.contains("name the place")),
+                "{judged:?}"
+            );
+        }
+        sim.kill();
+    }
 }

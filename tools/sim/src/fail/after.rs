@@ -17,7 +17,7 @@ const REST_NS: u64 = 30 * SECOND_NS;
 /// Judges what a script has left; `power_cut` says how its process ends. How many
 /// faults there were.
 pub(crate) fn judge(play: &mut Play, power_cut: bool) -> Result<u64, Wrong> {
-    let befell = Befell::of(&play.sim);
+    let befell = Befell::of(&play.sim, &play.variant);
     play.sim.set_faults(Faults::default());
     // From here on nothing explains an error.
     play.variant = Variant::default();

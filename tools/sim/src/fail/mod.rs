@@ -19,7 +19,7 @@ use ourodb::sim::{Faults, Sim};
 pub(crate) use self::play::{DIR, Play, Played, Stop};
 use self::scripts::{SCRIPTS, Script};
 pub(crate) use self::variant::Variant;
-use self::variant::{Befell, Fault, Kind};
+use self::variant::{Fault, Kind};
 use crate::sweep;
 
 /// The seed of machines whose every request fails once.
@@ -99,7 +99,7 @@ impl Run {
         let (names, options) = ((self.script.names)(), (self.script.options)());
         let mut play = Play::new(sim.clone(), names, options, self.variant.clone());
         let played = (self.script.run)(&mut play);
-        let first = Befell::of(&sim).injected.first().map(ToString::to_string);
+        let first = sim.injected().first().map(ToString::to_string);
         let judged = match played {
             Err(Stop::Wrong(wrong)) => Err(wrong),
             Err(Stop::Refused) | Ok(()) => after::judge(&mut play, self.power_cut),
@@ -223,5 +223,86 @@ fn pair(scripts: &[&'static Script], requests: &[[u64; 4]], seed: u64) -> Run {
         variant: Variant { faults: faults.to_vec() },
         power_cut: rng.bool(),
         replay: format!("--script {} --pairs 1 --seed {seed}", scripts[at].name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Loss;
+
+    fn script(name: &str) -> &'static Script {
+        SCRIPTS.iter().find(|script| script.name == name).expect("a script")
+    }
+
+    fn play(script: &Script, variant: Variant) -> Play {
+        Play::new(Sim::new(SEED), (script.names)(), (script.options)(), variant)
+    }
+
+    #[test]
+    fn each_request_of_a_short_script_fails() {
+        let script = script("new-database");
+        let counts = count(script).expect("a sound engine");
+        for (kind, count) in Kind::ALL.into_iter().zip(counts) {
+            assert!(count > 5, "{kind:?} can befall {count} requests");
+            for k in 1..=count {
+                for for_ever in [false, true] {
+                    let variant = Variant::of(Fault { k, kind, for_ever });
+                    let run = Run {
+                        script,
+                        seed: SEED,
+                        variant,
+                        power_cut: k % 2 == 0,
+                        replay: String::new(),
+                    };
+                    let faults = run.run().unwrap_or_else(|wrong| panic!("{kind:?} {k}: {wrong}"));
+                    assert!(faults > 0, "{kind:?} {k}: nothing failed");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pair_is_the_same_each_time() {
+        let scripts = [script("new-database")];
+        let counts = [count(scripts[0]).expect("a sound engine")];
+        for seed in 0..20 {
+            let run = || pair(&scripts, &counts, seed).run().expect("a sound engine");
+            assert_eq!(run(), run(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_nothing_explains_is_seen() {
+        let script = script("new-database");
+        let mut play = play(script, Variant::default());
+        play.sim.set_faults(Faults::default().disk_bytes_max(0));
+        let played = (script.run)(&mut play);
+        let Err(Stop::Wrong(wrong)) = played else { panic!("{played:?}") };
+        assert!(wrong.contains("nothing explains") && wrong.contains("no space"), "{wrong}");
+        play.sim.kill();
+    }
+
+    #[test]
+    fn a_write_that_is_lost_is_seen() {
+        let script = script("new-database");
+        for power_cut in [false, true] {
+            let mut play = play(script, Variant::default());
+            play.open(1).expect("an opening");
+            // It was acknowledged, and never written.
+            let write = play.history.begin(&[(3, Some(b"lost"[..].into()))], true);
+            play.history.acknowledge(write, 0);
+            if power_cut {
+                play.power_cut()
+            } else {
+                play.kill()
+            }
+            let loss = play.loss;
+            assert_eq!(matches!(loss, Loss::Power(_)), power_cut);
+            let opened = play.open(1);
+            let Err(Stop::Wrong(wrong)) = opened else { panic!("{opened:?}") };
+            assert!(wrong.contains("key-03"), "{wrong}");
+            play.sim.kill();
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Variant {
 
     /// Whether what befell the machine so far explains that such a call fails so.
     pub(crate) fn explains(&self, call: Call, error: ErrorKind, sim: &Sim) -> bool {
-        let befell = Befell::of(sim);
+        let befell = Befell::of(sim, self);
         match error {
             // What is full can be read.
             ErrorKind::NoSpace => call != Call::Read && befell.kind(FaultKind::NoSpace),
@@ -102,11 +102,14 @@ pub(crate) struct Befell {
     pub(crate) count: u64,
     /// The first ones.
     pub(crate) injected: Vec<Injected>,
+    /// How it was to fail.
+    kinds: Vec<FaultKind>,
 }
 
 impl Befell {
-    pub(crate) fn of(sim: &Sim) -> Self {
-        Self { count: sim.faults_injected(), injected: sim.injected() }
+    pub(crate) fn of(sim: &Sim, variant: &Variant) -> Self {
+        let kinds = variant.faults.iter().map(|fault| fault.kind.fault()).collect();
+        Self { count: sim.faults_injected(), injected: sim.injected(), kinds }
     }
 
     /// Of those that nobody remembers anything may be true.
@@ -115,7 +118,7 @@ impl Befell {
     }
 
     fn kind(&self, kind: FaultKind) -> bool {
-        self.injected.iter().any(|fault| fault.kind == kind)
+        self.kinds.contains(&kind) && self.had(|fault| fault.kind == kind)
     }
 
     /// Something that changes a file or a directory failed in the device.
@@ -131,7 +134,8 @@ impl Befell {
     fn can_fail_reads(&self) -> bool {
         let looks = self.injected.iter().filter(|fault| fault.kind == FaultKind::Io);
         let looks = looks.filter(|fault| is_look(fault)).count();
-        looks > 1 || self.had(|fault| is_look(fault) && fault.request != "read")
+        let opens = |fault: &Injected| is_look(fault) && fault.request != "read";
+        self.kind(FaultKind::Io) && (looks > 1 || self.had(opens))
     }
 }
 
