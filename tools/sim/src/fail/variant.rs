@@ -139,7 +139,9 @@ impl Befell {
     }
 }
 
-/// Nothing changes by this request.
+/// Nothing changes by this request. A manifest is opened as a part of making it count.
 fn is_look(fault: &Injected) -> bool {
-    matches!(fault.request, "read" | "open" | "inspect" | "list" | "lock")
+    let name = fault.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_making = fault.request == "open" && name.starts_with("MANIFEST-");
+    matches!(fault.request, "read" | "open" | "inspect" | "list" | "lock") && !is_making
 }
