@@ -31,9 +31,9 @@ pub(crate) fn judge(play: &mut Play, power_cut: bool) -> Result<u64, Wrong> {
             }
         }
         if power_cut {
-            play.power_cut()
+            play.power_cut();
         } else {
-            play.kill()
+            play.kill();
         }
         reopen(play).map_err(|stop| wrong("after the faults", stop))
     })();

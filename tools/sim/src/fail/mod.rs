@@ -293,9 +293,9 @@ mod tests {
             let write = play.history.begin(&[(3, Some(b"lost"[..].into()))], true);
             play.history.acknowledge(write, 0);
             if power_cut {
-                play.power_cut()
+                play.power_cut();
             } else {
-                play.kill()
+                play.kill();
             }
             let loss = play.loss;
             assert_eq!(matches!(loss, Loss::Power(_)), power_cut);
