@@ -47,7 +47,7 @@ pub use format::block::Compression;
 /// ```
 #[cfg(feature = "sim")]
 pub mod sim {
-    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
+    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Injected, Sim};
 }
 
 /// Bugs to be planted, for tests of the simulator only. No promise of any kind.

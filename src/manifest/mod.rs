@@ -126,7 +126,8 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
         return Err(Error::corruption(path, 0, reason));
     }
     let (bytes, read) = io.read(&file, 0, IoBuf::zeroed(round_up_u64(len) as usize)).await;
-    let bytes = &bytes[..read?];
+    // A part of a unit at the end is room that was being made: no record is in it.
+    let bytes = &bytes[..read? / UNIT * UNIT];
     let unit = bytes.get(..UNIT).unwrap_or(bytes);
     let snapshot_end = snapshot_end(unit, db, id, path)?;
 

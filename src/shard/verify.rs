@@ -358,7 +358,7 @@ impl<I: Io> Database<'_, '_, I> {
                     self.inspection.fault(&segments[0].path, 0, reason)?;
                 }
                 None => {
-                    if key.epoch == root.epoch && segments[0].is_first() {
+                    if key.epoch == root.epoch {
                         self.unknown(key, &segments, root).await?;
                     }
                     self.unneeded.extend(paths);
@@ -450,15 +450,25 @@ impl<I: Io> Database<'_, '_, I> {
         segments: &[wal::SegmentFile],
         root: &Root,
     ) -> Result<(), Halt> {
-        let mut records = Count(0);
-        let (db, cut) = (self.identity.db, None);
-        let check =
-            StreamCheck { db, key, segments, start: 0, cut, map: None, is_same_boot: false };
-        verify_stream(self.inspection, &check, &mut records).await?;
-        match records.0 {
-            0 => Ok(()),
-            _ => self.not_known(root, &segments[0].path),
+        // Of a stream that was used for long the first segments hold what came later.
+        for segment in segments.chunks(1) {
+            let mut records = Count(0);
+            let (db, start, cut) = (self.identity.db, segment[0].start, None);
+            let check = StreamCheck {
+                db,
+                key,
+                segments: segment,
+                start,
+                cut,
+                map: None,
+                is_same_boot: false,
+            };
+            verify_stream(self.inspection, &check, &mut records).await?;
+            if records.0 > 0 {
+                return self.not_known(root, &segment[0].path);
+            }
         }
+        Ok(())
     }
 
     /// Reports that the root manifest lacks what must have been in it.

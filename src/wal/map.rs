@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::base::checksum::Seed;
 use crate::base::error::{Error, Result};
-use crate::base::ids::{DbId, FileId};
+use crate::base::ids::{DbId, Epoch, FileId};
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::format::edit::{MapPlace, StreamKey};
 use crate::format::header::{FileType, Header};
@@ -153,6 +153,28 @@ impl FoundMap {
             return Err(Error::corruption(path, have.min(want), reason));
         }
         Ok(Self { file, usage })
+    }
+
+    /// Whether anything was put into a mapping that the root manifest, of this epoch,
+    /// does not name. What is no mapping of that epoch was not.
+    pub(crate) async fn was_used<I: Io>(
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+        id: FileId,
+        path: &Path,
+        epoch: Epoch,
+    ) -> Result<bool> {
+        let file = io.open(path, OpenMode::Read).await?;
+        let (unit, read) = io.read(&file, 0, IoBuf::zeroed(UNIT)).await;
+        let header = Header::decode(&unit[..read?], FileType::Map).ok();
+        let own = header.filter(|header| header.check_belongs(db, id).is_ok());
+        let stream = own.and_then(|header| MapUse::decode(&header.extra)).map(|own| own.stream);
+        let Some(stream) = stream.filter(|stream| stream.epoch == epoch) else {
+            return Ok(false);
+        };
+        let map = Self::open(io, path, OpenMode::Read, db, id, stream).await?;
+        Ok(map.watermark(io).await? > 0 || !map.groups(io, pool, db).await?.is_empty())
     }
 
     /// The position up to which records were acknowledged, if nobody lost

@@ -24,7 +24,7 @@ mod verify;
 pub(crate) use commit::{Goal, Role, Turn};
 pub(crate) use dump::{dump_map, dump_segment};
 pub(crate) use group::Group;
-pub(crate) use map::{Map, MapSizes};
+pub(crate) use map::{FoundMap, Map, MapSizes};
 pub(crate) use map::{create as create_map, path as map_path, prefix as map_prefix};
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};

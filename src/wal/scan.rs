@@ -220,6 +220,30 @@ pub(crate) struct FoundEnd {
 }
 
 impl FoundStream {
+    /// Whether there is a record in any of its segments, wherever the stream may start.
+    pub(crate) async fn has_records<I: Io>(
+        &self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+    ) -> Result<bool> {
+        let seed = stream_seed(db, self.key.epoch, self.key.stream);
+        for segment in &self.segments {
+            let bytes = read_records(io, pool, segment).await?;
+            let mut chain = Chain::new(seed, self.key.epoch, segment.start, u64::MAX);
+            let mut records = 0;
+            let fed = chain.feed(segment.start, &bytes, |_| {
+                records += 1;
+                Ok::<_, Unusable>(())
+            });
+            // One that does not follow the chain has a mark that says what was before it.
+            if fed.is_err() || records > 0 || chain.finish().mark_max > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes in what the stream's mapping holds. In the boot that it is of,
     /// nothing that was acknowledged may be missing.
     pub(crate) async fn read_map<I: Io>(

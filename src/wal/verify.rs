@@ -23,7 +23,7 @@ use crate::wal::segment::read_header;
 pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     /// The stream position of its first record.
-    start: u64,
+    pub(crate) start: u64,
     capacity: u64,
 }
 
@@ -34,11 +34,6 @@ impl SegmentFile {
 
     fn offset(&self, position: u64) -> u64 {
         UNIT_U64 + (position - self.start)
-    }
-
-    /// Whether the stream starts with it.
-    pub(crate) fn is_first(&self) -> bool {
-        self.start == 0
     }
 }
 
