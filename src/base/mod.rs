@@ -13,6 +13,7 @@ pub(crate) mod ids;
 pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod ranges;
+pub(crate) mod salvaged;
 pub(crate) mod seq;
 pub(crate) mod striped;
 pub(crate) mod sync;
