@@ -21,11 +21,12 @@ pub use base::error::{Error, ErrorKind, Result};
 pub use base::fault::{Fault, Finding, Verified};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use base::salvaged::{Loss, Salvaged, Salvaging};
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, DeleteRange, Flush, Get, GetFuture, GetWith,
     GetWithFuture, IoBackend, KeyIter, KeyRange, KeyStream, LevelStats, MultiGet, MultiGetFuture,
     OnShard, Options, Put, Scan, ScanIter, ScanKeys, ScanStream, Settings, Shard, Stats, Value,
-    Write, WriteFuture, dump, verify,
+    Write, WriteFuture, dump, salvage, verify,
 };
 pub use format::block::Compression;
 

@@ -14,6 +14,7 @@ pub(crate) mod keys;
 pub(crate) mod limits;
 pub(crate) mod planted;
 pub(crate) mod ranges;
+pub(crate) mod salvaged;
 pub(crate) mod seq;
 pub(crate) mod striped;
 pub(crate) mod sync;

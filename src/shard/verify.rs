@@ -346,6 +346,7 @@ impl<I: Io> Database<'_, '_, I> {
                     };
                     let KnownStream { start, cut, .. } = known;
                     let (db, segments) = (self.identity.db, &segments[..]);
+                    let map = map.as_ref();
                     let check = StreamCheck { db, key, segments, start, cut, map, is_same_boot };
                     self.stream(&check).await?;
                 }
@@ -440,7 +441,8 @@ impl<I: Io> Database<'_, '_, I> {
     /// Follows a stream that the root manifest knows.
     async fn stream(&mut self, check: &StreamCheck<'_>) -> Result<(), Halt> {
         let Self { inspection, hasher, logs, .. } = self;
-        verify_stream(inspection, check, &mut Replay { hasher, logs, references: Vec::new() }).await
+        let mut replay = Replay { hasher, logs, references: Vec::new() };
+        verify_stream(inspection, check, &mut replay).await.map(drop)
     }
 
     /// Looks for records in a stream that the root manifest does not know.

@@ -31,6 +31,6 @@ pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
 pub(crate) use stream::{Append, Appended, Calls, NoRoom, Stream, StreamCounts, Unfilled};
 pub(crate) use verify::{
-    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, stream_of_map, verify_files,
-    verify_map, verify_stream,
+    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, place_segment, stream_of_map,
+    verify_files, verify_map, verify_stream,
 };
