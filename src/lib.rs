@@ -50,6 +50,11 @@ pub mod sim {
     pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
 }
 
+/// What decodes bytes of files, each as a fuzz target. No promise of any kind.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
+
 /// Parts of the engine, for its benches only. No promise of any kind.
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
