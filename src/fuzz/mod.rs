@@ -35,7 +35,7 @@ pub struct Target {
 }
 
 /// All there are.
-pub const TARGETS: [Target; 19] = [
+pub static TARGETS: [Target; 19] = [
     Target { name: "varint", run: parts::varint, seeds: parts::varint_seeds },
     Target { name: "header", run: parts::header, seeds: parts::header_seeds },
     Target { name: "record", run: parts::record, seeds: parts::record_seeds },
