@@ -58,6 +58,11 @@ pub mod planted {
     pub use crate::base::planted::{Bug, plant};
 }
 
+/// What decodes bytes of files, each as a fuzz target. No promise of any kind.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
+
 /// Parts of the engine, for its benches only. No promise of any kind.
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]

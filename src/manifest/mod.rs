@@ -87,7 +87,8 @@ pub(crate) struct Found {
     pub(crate) stale: Vec<PathBuf>,
 }
 
-fn seed(db: DbId, id: FileId) -> Seed {
+/// The seed of the checksums of a manifest's records.
+pub(crate) fn seed(db: DbId, id: FileId) -> Seed {
     let mut identity = [0; 28];
     identity[..16].copy_from_slice(&db.0);
     identity[16..20].copy_from_slice(b"man\0");

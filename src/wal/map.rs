@@ -44,20 +44,20 @@ impl MapSizes {
     }
 
     /// Where in the file a slot is.
-    pub(super) fn offset(self, slot: u16) -> u64 {
+    pub(crate) fn offset(self, slot: u16) -> u64 {
         2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(slot)
     }
 }
 
 /// What a mapping's header says beyond what every header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MapUse {
-    pub(super) stream: StreamKey,
-    pub(super) sizes: MapSizes,
+pub(crate) struct MapUse {
+    pub(crate) stream: StreamKey,
+    pub(crate) sizes: MapSizes,
 }
 
 impl MapUse {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(12);
         bytes.extend(self.stream.epoch.to_le_bytes());
         bytes.extend(self.stream.stream.to_le_bytes());
@@ -66,7 +66,7 @@ impl MapUse {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 12] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
@@ -222,7 +222,7 @@ impl FoundMap {
 }
 
 /// The position and the length of the records that the slot begins with.
-pub(super) fn group(
+pub(crate) fn group(
     bytes: &[u8],
     seed: Seed,
     stream: StreamKey,

@@ -61,7 +61,7 @@ pub(crate) struct SegmentUse {
 }
 
 impl SegmentUse {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(22);
         bytes.extend(self.stream.epoch.to_le_bytes());
         bytes.extend(self.stream.stream.to_le_bytes());
@@ -74,7 +74,7 @@ impl SegmentUse {
         Header::new(FileType::Wal, db, id, self.encode())
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 22] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
