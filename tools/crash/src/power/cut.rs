@@ -11,44 +11,31 @@ use fastrand::Rng;
 use super::image::Image;
 use super::record::{Change, Record};
 
-/// What is written as one, or not at all.
-const SECTOR_BYTES: usize = 512;
-
 /// How often a write is kept, lost, and torn, in cuts of different kinds.
 const WEIGHTS: [[u32; 3]; 8] =
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1], [16, 1, 1], [1, 16, 1], [1, 0, 1]];
 
 /// What is there when the power fails once the first `at` events have been
-/// completed.
-pub(crate) fn cut(record: &Record, at: usize, random: &mut Rng) -> Image {
-    let weights = WEIGHTS[random.usize(..WEIGHTS.len())];
+/// completed; sectors of so many bytes are written as one, or not at all.
+pub(crate) fn cut(record: &Record, at: usize, sector_bytes: usize, random: &mut Rng) -> Image {
+    let [kept, lost, torn] = WEIGHTS[random.usize(..WEIGHTS.len())];
     let mut image = record.image(record.durable(at));
     for (offset, change) in record.open(at) {
-        keep_some(&mut image, offset, change, weights, random);
+        let draw = random.u32(..kept + lost + torn);
+        if draw < kept {
+            change.apply(&mut image, offset, 0, change.bytes());
+        } else if draw >= kept + lost {
+            tear(&mut image, offset, change, sector_bytes, random);
+        }
     }
     image
 }
 
-fn keep_some(
-    image: &mut Image,
-    offset: u64,
-    change: &Change,
-    [kept, lost, torn]: [u32; 3],
-    random: &mut Rng,
-) {
-    let length = change.bytes();
-    let draw = random.u32(..kept + lost + torn);
-    if draw < kept {
-        change.apply(image, offset, 0, length);
-    } else if draw >= kept + lost {
-        tear(image, offset, change, random);
-    }
-}
-
 /// Keeps some of a change's sectors: its beginning, its end, or any.
-fn tear(image: &mut Image, offset: u64, change: &Change, random: &mut Rng) {
-    let length = change.bytes();
-    let sectors = length.div_ceil(SECTOR_BYTES);
+fn tear(image: &mut Image, offset: u64, change: &Change, sector_bytes: usize, random: &mut Rng) {
+    // Sectors of the disk: a write need not begin with a whole one.
+    let before = (offset % sector_bytes as u64) as usize;
+    let sectors = (before + change.bytes()).div_ceil(sector_bytes);
     let split = random.usize(..=sectors);
     let way = random.u8(..3);
     for sector in 0..sectors {
@@ -58,8 +45,9 @@ fn tear(image: &mut Image, offset: u64, change: &Change, random: &mut Rng) {
             _ => random.bool(),
         };
         if is_kept {
-            let start = sector * SECTOR_BYTES;
-            change.apply(image, offset, start, SECTOR_BYTES.min(length - start));
+            let start = (sector * sector_bytes).saturating_sub(before);
+            let end = ((sector + 1) * sector_bytes - before).min(change.bytes());
+            change.apply(image, offset, start, end - start);
         }
     }
 }

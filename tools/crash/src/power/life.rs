@@ -156,11 +156,11 @@ impl Life {
         Ok(Self { record, before, opened, after, began, known, closed, settled, acknowledged })
     }
 
-    /// Cuts the power at a moment that is drawn.
-    pub(crate) fn cut(&self, random: &mut Rng) -> Cut {
+    /// Cuts the power at a moment that is drawn, on a disk with such sectors.
+    pub(crate) fn cut(&self, sector_bytes: usize, random: &mut Rng) -> Cut {
         let at = self.draw_position(random);
         Cut {
-            image: cut::cut(&self.record, at, random),
+            image: cut::cut(&self.record, at, sector_bytes, random),
             oracle: self.promised(at),
             while_opening: at < self.opened,
             had_open_changes: self.record.open(at).next().is_some(),

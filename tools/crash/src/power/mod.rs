@@ -161,6 +161,8 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     if let Err(Failure::Finding { what, .. }) = &result {
         println!("replay: {}", replay(arguments, counts.cuts));
         println!("failed at cut {}: {what}", counts.cuts);
+    }
+    if image_path(&dir).exists() {
         println!("kept: {}", image_path(&dir).display());
         temporary.map(tempfile::TempDir::keep);
     }
@@ -293,7 +295,7 @@ impl<'a> Run<'a> {
         self.check_interrupt()?;
         let cut = match self.arguments.plant {
             Some(Plant::LostFlushes) => life.cut_and_forget(&mut self.random),
-            _ => life.cut(&mut self.random),
+            _ => life.cut(sector_bytes(self.kind), &mut self.random),
         };
         self.counts.count_cut(&cut, again);
         if self.progress {
@@ -358,6 +360,14 @@ fn pause_us(mode: Mode, work: Work) -> u64 {
         (Mode::Durable, _) | (_, Work::Short) => 0,
         _ => 2000,
     }
+}
+
+/// What the disk writes as one. XFS means 4 KiB: its recovery leaves out a block
+/// of metadata whose first sector says that all of it is new, so that one torn by
+/// sectors of 512 bytes may keep it from being mounted. Ext4 has whole blocks in
+/// its journal.
+fn sector_bytes(kind: &str) -> usize {
+    if kind == "xfs" { 4096 } else { 512 }
 }
 
 /// A disk with an empty file system.
