@@ -268,3 +268,50 @@ fn order(child: &mut Child, order: u8) -> Result<(), Failure> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Event, Kind};
+    use super::*;
+    use crate::durability::{Fault, Mode};
+    use crate::protocol::{Record as Said, Rows, Step};
+    use crate::script::KEYS_PER_CLIENT;
+
+    /// Ten operations, of which the parent knew after three of five flushes.
+    fn life(mode: Mode, closed: Option<usize>) -> Life {
+        let script = Script::new(1, 0, mode, vec![vec![0; KEYS_PER_CLIENT]]);
+        let before = Oracle::new(1, Fault::PowerCut);
+        let mut after = before.clone();
+        after.begin_cycle(&script);
+        for number in 0..10 {
+            for step in [Step::Start, Step::Done] {
+                after.take(Said { step, client: 0, number }, &script, Duration::ZERO).unwrap();
+            }
+        }
+        let began = Instant::now();
+        let flush = || Event { at: began, kind: Kind::Flush { covers: 0 } };
+        let record = Record { base: Image::new(0), events: (0..5).map(|_| flush()).collect() };
+        let known = vec![Known { records: after.records(), position: 3 }];
+        let (settled, acknowledged) = (Settled::default(), 10);
+        Life { record, before, opened: 1, after, began, known, closed, settled, acknowledged }
+    }
+
+    /// The moments at which all may be gone.
+    fn may_be_empty(life: &Life) -> Vec<bool> {
+        (0..=5).map(|at| life.promised(at).check(&Rows::new()).is_ok()).collect()
+    }
+
+    #[test]
+    fn what_was_known_before_a_cut_is_promised() {
+        let life = life(Mode::Durable, None);
+        assert_eq!(may_be_empty(&life), [true, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_was_closed_is_promised_whatever_it_was_to_survive() {
+        let never = [true; 6];
+        assert_eq!(may_be_empty(&life(Mode::ProcessSafe, None)), never);
+        let closed = [true, true, true, true, false, false];
+        assert_eq!(may_be_empty(&life(Mode::ProcessSafe, Some(4))), closed);
+    }
+}
