@@ -48,8 +48,7 @@ use serde::Serialize;
 /// `replay:` line or the name of the case that failed; 2 usage; 3 corruption;
 /// 4 locked; 5 no space left; 6 unsupported here, also without root what needs
 /// it; 7 any other failure, also too few kills with writes in flight, or cuts with
-/// unsynced ones; 130 Ctrl-C;
-/// 143 SIGTERM.
+/// unsynced ones; 130 Ctrl-C; 143 SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "ouro-crash", version)]
 struct Cli {
