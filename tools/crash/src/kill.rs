@@ -15,14 +15,15 @@ use std::{fs, os::unix::process::ExitStatusExt};
 
 use clap::Args;
 use fastrand::Rng;
+use serde::Serialize;
 use signal_hook::consts::SIGKILL;
 
 use crate::Io;
 use crate::child::Child;
-use crate::durability::Mode;
+use crate::durability::{Fault, Mode};
 use crate::interrupt::Interrupt;
 use crate::oracle::Oracle;
-use crate::protocol::{CLOSE, GO, OPENED, RECORD_BYTES, Record};
+use crate::protocol::{CLOSE, GO, OPENED};
 use crate::report::{Counts, FORMAT, Report};
 use crate::script::{Script, random};
 use crate::setup::Setup;
@@ -77,13 +78,26 @@ pub(crate) struct Arguments {
 
 /// Why a run ends early.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     /// The engine did what it must not.
     Finding { cycle: u64, what: String },
     /// The run cannot go on, and that says nothing about the engine.
     Obstacle { code: u8, what: String },
     /// Ctrl-C or SIGTERM, with the exit code that says which.
     Interrupted(u8),
+}
+
+impl Failure {
+    /// A worker ended without being killed. It has said why on stderr. A full
+    /// disk is nobody's fault, nor is a machine on which no database opens.
+    pub(crate) fn of_end(cycle: u64, when: &str, status: ExitStatus, fresh: bool) -> Self {
+        let what = format!("the worker ended by itself {when}: {status}");
+        match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code @ 5) => Self::Obstacle { code, what },
+            Some(code @ (4 | 6 | 7)) if fresh => Self::Obstacle { code, what },
+            _ => Self::Finding { cycle, what },
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -184,13 +198,16 @@ pub(crate) fn directory(
     Ok((dir.to_owned(), None))
 }
 
-fn create_report(path: &Path) -> Result<(&Path, File), String> {
+pub(crate) fn create_report(path: &Path) -> Result<(&Path, File), String> {
     File::create(path)
         .map(|file| (path, file))
         .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn write_report((path, mut file): (&Path, File), report: &Report<'_>) -> Result<(), String> {
+pub(crate) fn write_report(
+    (path, mut file): (&Path, File),
+    report: &impl Serialize,
+) -> Result<(), String> {
     let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     text.push('\n');
     file.write_all(text.as_bytes())
@@ -227,7 +244,7 @@ impl<'a> Run<'a> {
             progress: io::stderr().is_terminal(),
             cycle: 0,
             random: random(&[arguments.seed]),
-            oracle: Oracle::new(arguments.clients),
+            oracle: Oracle::new(arguments.clients, Fault::Kill),
             database: PathBuf::new(),
             mode: Mode::Durable,
             open_duration: Duration::from_millis(20),
@@ -272,7 +289,7 @@ impl<'a> Run<'a> {
     fn fresh_database(&mut self) {
         self.database = self.dir.join(format!("db-{:04}", self.counts.databases));
         self.counts.databases += 1;
-        self.oracle = Oracle::new(self.arguments.clients);
+        self.oracle = Oracle::new(self.arguments.clients, Fault::Kill);
     }
 
     fn begin_cycle(&mut self, cycle: u64) -> Result<(), Failure> {
@@ -335,6 +352,7 @@ impl<'a> Run<'a> {
             clients: self.arguments.clients,
             durability: self.mode,
             setup: Setup::draw(&mut self.random, self.arguments.io),
+            pause_us: 0,
             plant: self.arguments.plant,
         };
         Child::start(&arguments, PATIENCE)
@@ -414,16 +432,7 @@ impl<'a> Run<'a> {
         script: &Script,
         at: Duration,
     ) -> Result<u64, Failure> {
-        let mut acknowledged = 0;
-        let (whole, rest) = records.as_chunks::<RECORD_BYTES>();
-        for record in whole {
-            let taken = Record::from_bytes(record)
-                .ok_or_else(|| "a record that no worker writes".to_owned())
-                .and_then(|record| self.oracle.take(record, script, at));
-            acknowledged += u64::from(taken.map_err(|what| self.finding(what))?);
-        }
-        *records = rest.to_vec();
-        Ok(acknowledged)
+        self.oracle.take_all(records, script, at).map_err(|what| self.finding(what))
     }
 
     fn close(&mut self, mut child: Child) -> Result<(), Failure> {
@@ -451,14 +460,7 @@ impl<'a> Run<'a> {
         Failure::Finding { cycle: self.cycle, what }
     }
 
-    /// A worker ended without being killed. It has said why on stderr. A full
-    /// disk is nobody's fault, nor is a machine on which no database opens.
     fn ended_by_itself(&self, when: &str, status: ExitStatus, fresh: bool) -> Failure {
-        let what = format!("the worker ended by itself {when}: {status}");
-        match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(code @ 5) => Failure::Obstacle { code, what },
-            Some(code @ (4 | 6 | 7)) if fresh => Failure::Obstacle { code, what },
-            _ => self.finding(what),
-        }
+        Failure::of_end(self.cycle, when, status, fresh)
     }
 }

@@ -8,18 +8,22 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ourodb::{Batch, Db, Durability, ErrorKind};
 
 use crate::durability::Mode;
-use crate::protocol::{CLOSE, Content, GO, OPENED, Record, Rows, Step};
+use crate::protocol::{CLOSE, Content, GO, OPENED, Record, Rows, SOME, Step};
 use crate::script::{KEYS_PER_CLIENT, Operation, Script, Streams, key_bytes};
 use crate::setup::Setup;
 
 /// Of so many of a client's relaxed writes, a planted bug leaves out the last
 /// one; or, if it is the other bug, all that come after.
 const PLANTED_EVERY: u64 = 10;
+
+/// What each client does when it is to do only some.
+const SOME_OPERATIONS: u64 = 12;
 
 /// What a parent tells its worker.
 #[derive(Args, Clone, Debug)]
@@ -36,6 +40,9 @@ pub(crate) struct Arguments {
     pub(crate) durability: Mode,
     #[command(flatten)]
     pub(crate) setup: Setup,
+    /// How long each client waits after each operation
+    #[arg(long)]
+    pub(crate) pause_us: u64,
     #[arg(long, value_enum)]
     pub(crate) plant: Option<Plant>,
 }
@@ -49,6 +56,7 @@ impl Arguments {
             ("--cycle", self.cycle.to_string()),
             ("--clients", self.clients.to_string()),
             ("--durability", self.durability.to_string()),
+            ("--pause-us", self.pause_us.to_string()),
         ]
         .into_iter()
         .chain(self.setup.flags())
@@ -68,6 +76,8 @@ pub(crate) enum Plant {
     SkipRelaxed,
     /// Acknowledges all relaxed writes, and makes none after the first few
     ForgetRelaxed,
+    /// Acknowledges as durable what only survives the process
+    DurableAsProcessSafe,
 }
 
 /// Why a worker ends by itself.
@@ -131,23 +141,29 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
 
     let mut order = [0];
     io::stdin().read_exact(&mut order)?;
-    match order[0] {
+    let operations = match order[0] {
         CLOSE => return Ok(db.close()?),
-        order => assert_eq!(order, GO, "an order that the parent never gives"),
-    }
+        SOME => SOME_OPERATIONS,
+        order => {
+            assert_eq!(order, GO, "an order that the parent never gives");
+            u64::MAX
+        }
+    };
     let script = Script::new(seed, cycle, mode, content.streams);
     let (plant, forgets) = (arguments.plant, AtomicBool::new(false));
-    let writer = Writer { db: &db, default, pipe: &pipe, script: &script, plant, forgets };
+    let pause = Duration::from_micros(arguments.pause_us);
+    let writer = Writer { db: &db, default, pipe: &pipe, script: &script, pause, plant, forgets };
     thread::scope(|scope| {
         for client in 0..arguments.clients {
             let writer = &writer;
             scope.spawn(move || {
-                let Err(failure) = writer.write_for_ever(client);
-                process::exit(i32::from(failure.report()))
+                if let Err(failure) = writer.write(client, operations) {
+                    process::exit(i32::from(failure.report()));
+                }
             });
         }
     });
-    Ok(())
+    Ok(db.close()?)
 }
 
 /// Reads everything in three ways, which must agree.
@@ -189,16 +205,16 @@ struct Writer<'a> {
     default: Durability,
     pipe: &'a File,
     script: &'a Script,
+    pause: Duration,
     plant: Option<Plant>,
     /// By a planted bug, no relaxed write is made any more.
     forgets: AtomicBool,
 }
 
 impl Writer<'_> {
-    fn write_for_ever(&self, client: u8) -> Result<std::convert::Infallible, Failure> {
+    fn write(&self, client: u8, operations: u64) -> Result<(), Failure> {
         let mut pipe = self.pipe;
-        let mut number = 0;
-        loop {
+        for number in 0..operations {
             let operation = self.script.operation(usize::from(client), number);
             let durability = self.script.durability(usize::from(client), number);
             let record = |step| Record { step, client, number }.to_bytes();
@@ -213,8 +229,11 @@ impl Writer<'_> {
             if !early {
                 pipe.write_all(&record(Step::Done))?;
             }
-            number += 1;
+            if !self.pause.is_zero() {
+                thread::sleep(self.pause);
+            }
         }
+        Ok(())
     }
 
     /// Whether a planted bug has this operation left out.
@@ -243,7 +262,10 @@ impl Writer<'_> {
     ) -> ourodb::Result<()> {
         let db = self.db;
         // A write says itself only what the options do not.
-        let own = (durability != self.default).then_some(durability);
+        let mut own = (durability != self.default).then_some(durability);
+        if self.plant == Some(Plant::DurableAsProcessSafe) && durability == Durability::Durable {
+            own = Some(Durability::ProcessSafe);
+        }
         match operation {
             Operation::Flush => return db.flush().wait(),
             Operation::Batch(changes) if self.plant != Some(Plant::SplitBatch) => {
