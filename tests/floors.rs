@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["base"],
     &["format"],
     &["io"],
@@ -18,6 +18,8 @@ const FLOORS: [&[&str]; 9] = [
     &["lsm"],
     &["shard"],
     &["db"],
+    // In the builds of fuzzers only.
+    &["fuzz"],
 ];
 
 fn floor(module: &str) -> Option<usize> {
