@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::durability::due;
 use crate::protocol::{Record, Rows, Step};
-use crate::script::{KEYS_PER_CLIENT, Script, key_bytes};
+use crate::script::{KEYS_PER_CLIENT, Operation, Part, Script, key_bytes};
 use crate::settle::{Acknowledged, Promises, Settled, Values, Write, settle};
 
 /// One client's keys and what it did to them.
@@ -20,8 +20,8 @@ pub(crate) struct Client {
     pub(crate) values: Values,
     /// The WAL stream of each key.
     pub(crate) streams: Vec<u16>,
-    /// The writes since the last check; only the last one may not be
-    /// acknowledged.
+    /// The writes since the last check, a range delete as one for each WAL
+    /// stream; only those of the last operation may not be acknowledged.
     pub(crate) writes: Vec<Write>,
     in_flight: Option<InFlight>,
     next_number: u64,
@@ -35,6 +35,7 @@ enum InFlight {
     Flush {
         begun: u64,
     },
+    Compact,
 }
 
 /// The state that all acknowledged operations lead to, and the operations of
@@ -44,6 +45,29 @@ pub(crate) struct Oracle {
     /// Records taken in this cycle.
     records: u64,
     promises: Promises,
+    tally: Tally,
+}
+
+/// What a worker did beside its clients' operations, since it opened the
+/// database, as far as it told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) flushes: u64,
+    pub(crate) compactions: u64,
+    pub(crate) gets: u64,
+    pub(crate) scans: u64,
+}
+
+impl Tally {
+    fn count(&mut self, step: Step) -> Option<&mut u64> {
+        match step {
+            Step::Start | Step::Done => None,
+            Step::Flushes => Some(&mut self.flushes),
+            Step::Compactions => Some(&mut self.compactions),
+            Step::Gets => Some(&mut self.gets),
+            Step::Scans => Some(&mut self.scans),
+        }
+    }
 }
 
 impl Oracle {
@@ -57,7 +81,7 @@ impl Oracle {
             next_number: 0,
         };
         let clients = (0..clients).map(|_| client()).collect();
-        Self { clients, records: 0, promises: Promises::default() }
+        Self { clients, records: 0, promises: Promises::default(), tally: Tally::default() }
     }
 
     /// A new worker counts its operations from 0. What was in flight must have
@@ -65,6 +89,7 @@ impl Oracle {
     pub(crate) fn begin_cycle(&mut self, script: &Script) {
         self.records = 0;
         self.promises = Promises::default();
+        self.tally = Tally::default();
         for (client, streams) in self.clients.iter_mut().zip(script.streams()) {
             let settled = client.in_flight.is_none() && client.writes.is_empty();
             assert!(settled, "a cycle begins before the last one is checked");
@@ -81,6 +106,10 @@ impl Oracle {
         script: &Script,
         at: Duration,
     ) -> Result<bool, String> {
+        if let Some(count) = self.tally.count(record.step) {
+            *count = record.number;
+            return Ok(false);
+        }
         let number = usize::from(record.client);
         let client = self.clients.get_mut(number).ok_or("a record of no client")?;
         if record.number != client.next_number {
@@ -90,32 +119,34 @@ impl Oracle {
         self.records += 1;
         match (record.step, client.in_flight.take()) {
             (Step::Start, None) => {
-                let changes = script.operation(number, record.number).into_changes();
-                let Some(first) = changes.first() else {
-                    client.in_flight = Some(InFlight::Flush { begun: place });
-                    return Ok(false);
-                };
-                client.writes.push(Write {
+                let operation = script.operation(number, record.number);
+                client.in_flight = Some(match operation {
+                    Operation::Flush => InFlight::Flush { begun: place },
+                    Operation::Compact => InFlight::Compact,
+                    _ => InFlight::Write,
+                });
+                let due = due(script.durability(number, record.number));
+                let parts = operation.parts(&client.streams);
+                client.writes.extend(parts.into_iter().map(|Part { stream, changes }| Write {
                     number: record.number,
-                    stream: client.streams[first.key],
+                    stream,
                     changes,
-                    due: due(script.durability(number, record.number)),
+                    due,
                     begun: place,
                     acknowledged: None,
-                });
-                client.in_flight = Some(InFlight::Write);
+                }));
                 Ok(false)
             }
-            (Step::Done, Some(InFlight::Write)) => {
-                let write = client.writes.last_mut().expect("it was begun");
-                write.acknowledged = Some(Acknowledged { record: place, at });
+            (Step::Done, Some(in_flight)) => {
+                if let InFlight::Flush { begun } = in_flight {
+                    self.promises.flushed = self.promises.flushed.max(begun);
+                }
+                let of_operation = |write: &&mut Write| write.number == record.number;
+                for write in client.writes.iter_mut().rev().take_while(of_operation) {
+                    write.acknowledged = Some(Acknowledged { record: place, at });
+                }
                 client.next_number += 1;
-                Ok(true)
-            }
-            (Step::Done, Some(InFlight::Flush { begun })) => {
-                self.promises.flushed = self.promises.flushed.max(begun);
-                client.next_number += 1;
-                Ok(false)
+                Ok(in_flight == InFlight::Write)
             }
             (step, _) => Err(format!("client {number} said {step:?} out of order")),
         }
@@ -126,9 +157,30 @@ impl Oracle {
         self.promises.lived = at;
     }
 
+    /// The worker closed the database, and ended: all it acknowledged is in the
+    /// log, whatever it was to survive.
+    pub(crate) fn closed(&mut self) {
+        self.promises.closed = true;
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
     /// Whether the worker died with a write started and not acknowledged.
     pub(crate) fn has_writes_in_flight(&self) -> bool {
         self.clients.iter().any(|client| client.in_flight == Some(InFlight::Write))
+    }
+
+    /// The same of a flush.
+    pub(crate) fn has_flushes_in_flight(&self) -> bool {
+        let mut all = self.clients.iter();
+        all.any(|client| matches!(client.in_flight, Some(InFlight::Flush { .. })))
+    }
+
+    /// The same of a compaction.
+    pub(crate) fn has_compactions_in_flight(&self) -> bool {
+        self.clients.iter().any(|client| client.in_flight == Some(InFlight::Compact))
     }
 
     /// Compares a database with what it must hold, key by key, and settles what
