@@ -117,7 +117,9 @@ impl Shared {
         let mut begun = Vec::new();
         let begin = || begun.extend(self.histories.iter().map(History::begun));
         let mut rows = how.rows(&self.db, bounds, awaits, begin).await?;
-        if is_planted(self.scans.fetch_add(1, Ordering::Relaxed)) {
+        let is_due = is_planted(self.scans.fetch_add(1, Ordering::Relaxed));
+        // Of two moments, not every one has a write in between.
+        if is_due || self.plant == Some(Plant::ScanTwoMoments) {
             self.spoil(&mut rows, &how, bounds, awaits).await?;
         }
         let indexes = indexes(&self.keys, &rows, how.reverse).map_err(Failure::Inconsistent)?;
@@ -164,6 +166,7 @@ impl Shared {
                 rows[middle - 1].1 = rows[middle].1.clone();
             }
             Some(Plant::ScanTwoMoments) => {
+                thread::sleep(PAUSE_MAX);
                 let later = how.rows(&self.db, bounds, awaits, || {}).await?;
                 let behind = |row: &(Vec<u8>, Vec<u8>)| {
                     rows.get(middle).is_none_or(|first| match how.reverse {
