@@ -18,6 +18,7 @@ use clap::Args;
 
 use crate::Io;
 use crate::durability::Mode;
+use crate::interrupt::Interrupt;
 use crate::plant::Plant;
 use crate::report::{Counts, FORMAT, Report};
 use crate::script::THROTTLED;
@@ -110,6 +111,14 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             return 7;
         }
     };
+    // Before the mounts, which a signal would leave behind.
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            eprintln!("ouro-crash: {error}");
+            return 7;
+        }
+    };
     let (cycles, throttle) = match throttle(arguments, &dir) {
         Ok(throttle) => throttle,
         Err(what) => {
@@ -118,8 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         }
     };
     let mut counts = Counts::default();
-    let result =
-        Run::new(arguments, &dir, throttle, &mut counts).and_then(|mut run| run.all_cycles(cycles));
+    let result = Run::new(arguments, &dir, interrupt, throttle, &mut counts).all_cycles(cycles);
     print!("{counts}");
     let failed = match &result {
         Err(Failure::Finding { cycle, what }) => Some((1, format!("{}: {what}", name(*cycle)))),

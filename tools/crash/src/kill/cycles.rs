@@ -61,11 +61,11 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         arguments: &'a Arguments,
         dir: &'a Path,
+        interrupt: Interrupt,
         throttle: Option<Throttle>,
         counts: &'a mut Counts,
-    ) -> Result<Self, Failure> {
-        let interrupt = Interrupt::install()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             arguments,
             dir,
             counts,
@@ -81,7 +81,7 @@ impl<'a> Run<'a> {
             throttle,
             open_duration: Duration::from_millis(20),
             close_duration: Duration::from_millis(20),
-        })
+        }
     }
 
     pub(super) fn all_cycles(&mut self, throttled: u64) -> Result<(), Failure> {
