@@ -21,11 +21,12 @@ pub use base::error::{Error, ErrorKind, Result};
 pub use base::fault::{Fault, Finding, Verified};
 pub use base::keys::KeyBounds;
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use base::salvaged::{Loss, Salvaged, Salvaging};
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, DeleteRange, Flush, Get, GetFuture, GetWith,
     GetWithFuture, IoBackend, KeyIter, KeyRange, KeyStream, LevelStats, MultiGet, MultiGetFuture,
     OnShard, Options, Put, Scan, ScanIter, ScanKeys, ScanStream, Settings, Shard, Stats, Value,
-    Write, WriteFuture, dump, verify,
+    Write, WriteFuture, dump, salvage, verify,
 };
 pub use format::block::Compression;
 
@@ -47,8 +48,20 @@ pub use format::block::Compression;
 /// ```
 #[cfg(feature = "sim")]
 pub mod sim {
-    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Sim};
+    pub use crate::io::sim::{DiskImage, FaultKind, Faults, Injected, Sim};
 }
+
+/// Bugs to be planted, for tests of the simulator only. No promise of any kind.
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+pub mod planted {
+    pub use crate::base::planted::{Bug, plant};
+}
+
+/// What decodes bytes of files, each as a fuzz target. No promise of any kind.
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 
 /// Parts of the engine, for its benches only. No promise of any kind.
 #[cfg(feature = "bench-internals")]

@@ -652,6 +652,16 @@ impl Options {
         &self.io
     }
 
+    /// With so many shards, if nobody has said how many.
+    pub(super) fn shards_unless_given(mut self, shards: usize) -> Self {
+        self.shards.get_or_insert(shards);
+        self
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
     pub(super) fn creates(&self) -> bool {
         self.create
     }

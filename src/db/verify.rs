@@ -10,7 +10,7 @@ use crate::db::backend::{Backend, wait_on};
 use crate::db::open::{LOCK, check_may_wait, check_path, wait_for_lock};
 use crate::db::options::{IoBackend, Options};
 use crate::io::blocking::Blocking;
-use crate::io::{Halt, Inspection, Io, IoCounters};
+use crate::io::{File, Halt, Inspection, Io, IoCounters};
 use crate::shard;
 
 /// Reads every byte of the database in `dir` and says what is wrong with it.
@@ -84,34 +84,56 @@ async fn verify_on<I: Io>(
     options: &Options,
     report: &mut dyn FnMut(Finding<'_>) -> ControlFlow<()>,
 ) -> Result<Verified> {
-    let not_found = |error: Error| match error.kind() {
-        ErrorKind::NotFound => {
-            Error::new(ErrorKind::NotFound, format!("there is no database in {}", dir.display()))
-        }
-        _ => error,
-    };
-    // Without its file there is no lock that another opening could hold; and
-    // to make one would be to write.
-    let has_lock = |names: Vec<String>| names.iter().any(|name| name == LOCK);
-    let lock = match has_lock(io.list(dir).await.map_err(not_found)?) {
-        true => Some(wait_for_lock(io, dir, options).await?),
-        false => None,
-    };
+    let lock = lock_to_read(io, dir, options).await?;
     let mut inspection = Inspection::new(io, report);
     let halted = shard::verify(&mut inspection, dir).await;
     let mut verified = inspection.counts;
-    match lock {
-        Some(lock) => io.unlock(&lock)?,
-        None if has_lock(io.list(dir).await?) => {
-            let message = format!("{} was opened while it was verified", dir.display());
-            return Err(Error::new(ErrorKind::Locked, message));
-        }
-        None => {}
-    }
+    unlock(io, dir, lock, "verified").await?;
     match halted {
         Ok(()) => verified.is_complete = true,
         Err(Halt::Stopped) => {}
         Err(Halt::Failed(error)) => return Err(error),
     }
     Ok(verified)
+}
+
+/// Takes the lock of a database that is not to be written to; `None` when it has no
+/// file for it: then no other opening can hold it, and to make one would be to write.
+pub(super) async fn lock_to_read<I: Io>(
+    io: &I,
+    dir: &Path,
+    options: &Options,
+) -> Result<Option<File>> {
+    let not_found = |error: Error| match error.kind() {
+        ErrorKind::NotFound => {
+            Error::new(ErrorKind::NotFound, format!("there is no database in {}", dir.display()))
+        }
+        _ => error,
+    };
+    match has_lock(&io.list(dir).await.map_err(not_found)?) {
+        true => wait_for_lock(io, dir, options).await.map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Gives up the lock that [`lock_to_read`] took. Fails when there was none, and
+/// somebody opened the database meanwhile: it was `what` as it changed.
+pub(super) async fn unlock<I: Io>(
+    io: &I,
+    dir: &Path,
+    lock: Option<File>,
+    what: &str,
+) -> Result<()> {
+    match lock {
+        Some(lock) => io.unlock(&lock),
+        None if has_lock(&io.list(dir).await?) => {
+            let message = format!("{} was opened while it was {what}", dir.display());
+            Err(Error::new(ErrorKind::Locked, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn has_lock(names: &[String]) -> bool {
+    names.iter().any(|name| name == LOCK)
 }

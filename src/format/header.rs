@@ -159,7 +159,7 @@ pub(crate) enum FileType {
 }
 
 impl FileType {
-    const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Table, Self::Wal, Self::Manifest, Self::Identity, Self::Map, Self::Value];
 
     fn magic(self) -> &'static [u8; 8] {
@@ -248,8 +248,7 @@ impl Header {
         unit[40..56].copy_from_slice(&self.db.0);
         unit[56..64].copy_from_slice(&self.file.to_u64().to_le_bytes());
         unit[EXTRA_OFFSET..EXTRA_OFFSET + self.extra.len()].copy_from_slice(&self.extra);
-        let crc = header_crc(unit);
-        unit[CRC_OFFSET..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        seal(unit);
     }
 
     /// Decodes the unit at the start of a file that must be of this type, for
@@ -338,6 +337,12 @@ impl Header {
     }
 }
 
+/// Gives a header unit the checksum of what is in it.
+pub(crate) fn seal(unit: &mut [u8]) {
+    let crc = header_crc(unit);
+    unit[CRC_OFFSET..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The checksum of the first [`HEADER_BYTES`], its own field taken as zero.
 fn header_crc(unit: &[u8]) -> u32 {
     Seed::of(b"").checksum2(&unit[..CRC_OFFSET], &[0; HEADER_BYTES - CRC_OFFSET])
@@ -358,8 +363,7 @@ mod tests {
         let mut unit = vec![0; UNIT];
         header().encode(&mut unit);
         change(&mut unit);
-        let crc = header_crc(&unit);
-        unit[CRC_OFFSET..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        seal(&mut unit);
         unit
     }
 

@@ -251,9 +251,13 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
 
 pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
     assert_unlocked("to lock a file");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::open(path, flags, FILE_MODE)
-        .map_err(|errno| Error::os("open", path, errno.into()))?;
+    let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // Who only looks needs no more than the lock, also where nothing can be written.
+    let opened = match rustix::fs::open(path, flags | OFlags::RDWR | OFlags::CREATE, FILE_MODE) {
+        Err(Errno::ROFS) => rustix::fs::open(path, flags, FILE_MODE),
+        opened => opened,
+    };
+    let fd = opened.map_err(|errno| Error::os("open", path, errno.into()))?;
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(File::new(path, Handle::Os(fd)))),
         Err(Errno::WOULDBLOCK) => Ok(None),

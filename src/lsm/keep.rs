@@ -2,6 +2,7 @@
 //! see: what flushes and compactions write, and what they leave out.
 
 use crate::base::hash::KeyHash;
+use crate::base::planted::{Bug, planted};
 use crate::base::ranges::{Fragment, RangeTombstones, is_before};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::lsm::levels::Older;
@@ -20,6 +21,7 @@ impl Retain {
     /// newer range tombstone, has the sequence number `newer`.
     pub(super) fn wants(&self, version: SeqNo, newer: SeqNo) -> bool {
         match self {
+            _ if planted(Bug::SnapshotNotRetained) => false,
             Self::All => true,
             Self::Bounds(bounds) => {
                 let first = bounds.partition_point(|&bound| bound < version);
@@ -98,7 +100,8 @@ impl<'a> Keep<'a> {
         if hidden_by.is_some_and(|newer| !self.retain.wants(tag.seq(), newer)) {
             return Judgement::Drop;
         }
-        if tag.kind() == Some(Kind::Delete) && !self.older.may_hold(key, hash) {
+        let is_needless = planted(Bug::TombstoneDropped) || !self.older.may_hold(key, hash);
+        if tag.kind() == Some(Kind::Delete) && is_needless {
             self.held.push(tag);
             return Judgement::Drop;
         }
@@ -129,7 +132,8 @@ pub(super) fn kept_ranges(
             // An older version may be kept beside it.
             return Some(Fragment { seqs, ..fragment.clone() });
         }
-        let (start, end) = older.span(&fragment.start, &fragment.end)?;
+        let span = older.span(&fragment.start, &fragment.end);
+        let (start, end) = span.filter(|_| !planted(Bug::RangeTombstoneDropped))?;
         Some(Fragment { start: start.into(), end: end.into(), seqs })
     });
     RangeTombstones::new(kept)

@@ -139,7 +139,7 @@ fn tell<I: Io>(dump: &Dump<'_, I>, edit: &Edit) -> Result<(), Halt> {
             format!("tables refer to {bytes} more bytes of value file {id}")
         }
         Edit::ValuesDropped { first, extents } => {
-            let bytes: u64 = extents.iter().map(|extent| extent.bytes).sum();
+            let bytes: u128 = extents.iter().map(|extent| u128::from(extent.bytes)).sum();
             let places = extents.len();
             format!(
                 "{bytes} bytes in {places} places of value files are dropped, from number {first} on"

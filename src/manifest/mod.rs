@@ -28,6 +28,7 @@ use crate::base::checksum::Seed;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up, round_up_u64};
+use crate::base::planted::{Bug, planted};
 use crate::format::chain::{Chain, padded_record};
 use crate::format::edit::{self, Edit};
 use crate::format::header::{FileType, Header};
@@ -86,7 +87,8 @@ pub(crate) struct Found {
     pub(crate) stale: Vec<PathBuf>,
 }
 
-fn seed(db: DbId, id: FileId) -> Seed {
+/// The seed of the checksums of a manifest's records.
+pub(crate) fn seed(db: DbId, id: FileId) -> Seed {
     let mut identity = [0; 28];
     identity[..16].copy_from_slice(&db.0);
     identity[16..20].copy_from_slice(b"man\0");
@@ -125,7 +127,8 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
         return Err(Error::corruption(path, 0, reason));
     }
     let (bytes, read) = io.read(&file, 0, IoBuf::zeroed(round_up_u64(len) as usize)).await;
-    let bytes = &bytes[..read?];
+    // A part of a unit at the end is room that was being made: no record is in it.
+    let bytes = &bytes[..read? / UNIT * UNIT];
     let unit = bytes.get(..UNIT).unwrap_or(bytes);
     let snapshot_end = snapshot_end(unit, db, id, path)?;
 
@@ -313,7 +316,8 @@ impl Manifest {
         let mut buf = IoBuf::zeroed(round_up(HEADER_BYTES + payload.len()));
         self.make_room(io, position + (buf.len() + behind) as u64).await?;
         let len = padded_record(self.seed, kind, self.epoch, position, self.end, payload, &mut buf);
-        let (_, written) = io.write(&self.file, position, buf.into(), Harden::Now).await;
+        let harden = if planted(Bug::EditUnsynced) { Harden::Later } else { Harden::Now };
+        let (_, written) = io.write(&self.file, position, buf.into(), harden).await;
         if let Err(error) = written {
             tracing::error!(%error, "a write to a manifest failed");
             self.poisoned = Some(error.clone());

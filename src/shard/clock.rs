@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard};
@@ -128,6 +129,7 @@ impl Published {
 
     /// What a snapshot at `at` sees.
     pub(crate) fn bound(&self, at: Timestamp) -> SeqNo {
+        let at = at - Timestamp::from(planted(Bug::SnapshotOffByOne) && at > 0);
         let after = self.pairs.partition_point(|pair| pair.0 <= at);
         self.pairs[after.max(1) - 1].1
     }

@@ -8,6 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::limits::UNIT;
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
@@ -176,7 +177,9 @@ impl Engine {
 
     /// So many such ids.
     pub(crate) fn new_file_ids(&self, count: u32) -> FileIds {
-        FileIds::new(self.epoch, self.files.fetch_add(count, Ordering::Relaxed), count)
+        let is_old = planted(Bug::FileIdReused) && self.epoch > 1;
+        let epoch = if is_old { self.epoch - 1 } else { self.epoch };
+        FileIds::new(epoch, self.files.fetch_add(count, Ordering::Relaxed), count)
     }
 
     /// Takes from memtables what filters and indexes need beyond their share,

@@ -12,6 +12,7 @@ mod maintain;
 mod pace;
 mod read;
 mod recover;
+mod salvage;
 mod scan;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
@@ -25,6 +26,7 @@ pub(crate) use engine::{Engine, Limits};
 pub(crate) use maintain::Job;
 pub(crate) use read::{Fetched, Found, InMemory};
 pub(crate) use recover::{Opening, recover};
+pub(crate) use salvage::{Damaged, Reporter, SharedReporter, Sink, identify, salvage};
 pub(crate) use scan::{Now, Row, ScanRange, Scanner};
 pub(crate) use verify::verify;
 pub(crate) use write::{Staged, WriteOp, is_long, log_bytes};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::ShardId;
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
 use crate::lsm::{self, InLevels, Lookup, View};
@@ -127,7 +128,8 @@ impl Engine {
             if state.closed {
                 return Err(Error::closed());
             }
-            let bound = state.published.visible();
+            let is_early = planted(Bug::ReadAhead);
+            let bound = if is_early { state.next_seq - 1 } else { state.published.visible() };
             match state.mutable.get(key, bound) {
                 Some(entry) => look(&entry, &mut scratch, &state.view),
                 None => Looked::Absent(Arc::clone(&state.view), bound),

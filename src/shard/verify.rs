@@ -328,7 +328,7 @@ impl<I: Io> Database<'_, '_, I> {
         let wal_dir = self.dir.join(WAL_DIR);
         let mut known = state.streams.clone();
         let mut maps = log.maps;
-        self.unneeded.extend(log.unfinished);
+        self.unneeded.extend(log.needless);
         for (key, segments) in log.streams {
             let paths = segments.iter().map(|segment| segment.path.clone());
             match known.remove(&key) {
@@ -346,6 +346,7 @@ impl<I: Io> Database<'_, '_, I> {
                     };
                     let KnownStream { start, cut, .. } = known;
                     let (db, segments) = (self.identity.db, &segments[..]);
+                    let map = map.as_ref();
                     let check = StreamCheck { db, key, segments, start, cut, map, is_same_boot };
                     self.stream(&check).await?;
                 }
@@ -358,7 +359,7 @@ impl<I: Io> Database<'_, '_, I> {
                     self.inspection.fault(&segments[0].path, 0, reason)?;
                 }
                 None => {
-                    if key.epoch == root.epoch && segments[0].is_first() {
+                    if key.epoch == root.epoch {
                         self.unknown(key, &segments, root).await?;
                     }
                     self.unneeded.extend(paths);
@@ -440,7 +441,8 @@ impl<I: Io> Database<'_, '_, I> {
     /// Follows a stream that the root manifest knows.
     async fn stream(&mut self, check: &StreamCheck<'_>) -> Result<(), Halt> {
         let Self { inspection, hasher, logs, .. } = self;
-        verify_stream(inspection, check, &mut Replay { hasher, logs, references: Vec::new() }).await
+        let mut replay = Replay { hasher, logs, references: Vec::new() };
+        verify_stream(inspection, check, &mut replay).await.map(drop)
     }
 
     /// Looks for records in a stream that the root manifest does not know.
@@ -450,15 +452,25 @@ impl<I: Io> Database<'_, '_, I> {
         segments: &[wal::SegmentFile],
         root: &Root,
     ) -> Result<(), Halt> {
-        let mut records = Count(0);
-        let (db, cut) = (self.identity.db, None);
-        let check =
-            StreamCheck { db, key, segments, start: 0, cut, map: None, is_same_boot: false };
-        verify_stream(self.inspection, &check, &mut records).await?;
-        match records.0 {
-            0 => Ok(()),
-            _ => self.not_known(root, &segments[0].path),
+        // Of a stream that was used for long the first segments hold what came later.
+        for segment in segments.chunks(1) {
+            let mut records = Count(0);
+            let (db, start, cut) = (self.identity.db, segment[0].start, None);
+            let check = StreamCheck {
+                db,
+                key,
+                segments: segment,
+                start,
+                cut,
+                map: None,
+                is_same_boot: false,
+            };
+            verify_stream(self.inspection, &check, &mut records).await?;
+            if records.0 > 0 {
+                return self.not_known(root, &segment[0].path);
+            }
         }
+        Ok(())
     }
 
     /// Reports that the root manifest lacks what must have been in it.

@@ -17,6 +17,7 @@ mod partitions;
 mod pins;
 mod reader;
 mod retired;
+mod salvage;
 mod shared_read;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use iter::TableIter;
 pub(crate) use pins::{PinLimits, PinShare, Pins};
 pub(crate) use reader::{Holds, Looked, Lookup, Missing, Table, TableEntry};
 pub(crate) use retired::{Due, Retired, Spare};
+pub(crate) use salvage::{Entry, FoundTable, Lost, TableScan, find_table};
 pub(crate) use verify::{TableCheck, verify_table};
 pub(crate) use writer::{NewTable, TableWriter};
 

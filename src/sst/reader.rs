@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
+use crate::base::planted::{Bug, planted};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{SEQ_MAX, SeqNo, Tag};
 use crate::base::sync::atomic::AtomicBool;
@@ -46,7 +47,7 @@ pub(crate) struct Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if let Some(retired) = self.retired.take() {
+        if let Some(retired) = self.retired.take().filter(|_| !planted(Bug::TableLeft)) {
             retired.push(Spare { path: self.file.path().to_owned(), bytes: self.meta.file_bytes });
         }
     }

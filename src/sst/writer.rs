@@ -11,6 +11,7 @@ use crate::base::error::Result;
 use crate::base::hash::KeyHash;
 use crate::base::ids::{DbId, FileId, ShardId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up};
+use crate::base::planted::{Bug, planted};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, Tag, compare_internal};
 use crate::format::block::{BlockBuilder, Compression, Layout};
@@ -215,7 +216,9 @@ impl<'a, I: Io> TableWriter<'a, I> {
         if out.old_bytes > out.written {
             out.io.cut(&out.file, out.written).await?;
         }
-        out.io.sync(&out.file).await?;
+        if !planted(Bug::TableUnsynced) {
+            out.io.sync(&out.file).await?;
+        }
         assert!(out.written >= TABLE_BYTES_MIN && out.written.is_multiple_of(UNIT_U64));
         Ok(TableMeta {
             id,

@@ -22,6 +22,7 @@ mod growing;
 mod ledger;
 mod pin;
 mod read;
+mod salvage;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
 mod verify;
@@ -32,6 +33,7 @@ pub(crate) use dump::dump_values;
 pub(crate) use ledger::Ledger;
 pub(crate) use pin::{Garbage, Pin, ValueWork};
 pub(crate) use read::Loaded;
+pub(crate) use salvage::read_value;
 pub(crate) use verify::{Referrer, ValueCheck};
 pub(crate) use write::Stored;
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::planted::{Bug, planted};
 use crate::io::{Harden, Io, WriteBuf};
 use crate::wal::pending::{Frontier, Publication};
 use crate::wal::stream::{State, Stream};
@@ -230,8 +231,8 @@ impl State {
             return None;
         }
         // What it does not harden itself must be durable, or be on its way.
-        let chained =
-            self.progress.all_durable() && self.flights.range(..at).all(Flight::is_hardened);
+        let chained = planted(Bug::HardenedOverUnsynced)
+            || self.progress.all_durable() && self.flights.range(..at).all(Flight::is_hardened);
         let asked = number < self.progress.asked.durable;
         let flight = &mut self.flights[at];
         let Flight::Queued(group) = flight else { unreachable!("next_to_write found it") };
@@ -338,7 +339,7 @@ impl State {
             let progress = &mut self.progress;
             // A sync may be what makes the group durable, but nothing that
             // hardens itself comes behind what does not.
-            let chained = progress.all_durable();
+            let chained = progress.all_durable() || planted(Bug::HardenedOverUnsynced);
             assert!(chained || !hardened, "a group hardened itself over one that did not");
             progress.written += 1;
             progress.written_end = end;
@@ -442,7 +443,12 @@ impl Stream {
             if state.progress.is_settled() && state.is_closed() {
                 wake.append(&mut state.progress.take_waiting());
             }
-            let frontier = state.progress.frontier();
+            let mut frontier = state.progress.frontier();
+            if planted(Bug::GroupsOutOfOrder) {
+                let is_written = |flight: &&Flight| matches!(flight, Flight::Written(_));
+                frontier.written += state.flights.iter().filter(is_written).count() as u64;
+                frontier.durable = frontier.written;
+            }
             let publication = state.pending.take_ready(frontier);
             (publication, owner, state.new_room())
         };
@@ -638,6 +644,9 @@ impl SyncLead<'_> {
         let mut result = Ok(());
         for segment in &self.segments {
             result = io.sync(&segment.file).await;
+            if result.is_err() && planted(Bug::SyncRetried) {
+                result = io.sync(&segment.file).await;
+            }
             if result.is_err() {
                 break;
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::base::checksum::Seed;
 use crate::base::error::{Error, Result};
-use crate::base::ids::{DbId, FileId};
+use crate::base::ids::{DbId, Epoch, FileId};
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::format::edit::{MapPlace, StreamKey};
 use crate::format::header::{FileType, Header};
@@ -44,20 +44,20 @@ impl MapSizes {
     }
 
     /// Where in the file a slot is.
-    pub(super) fn offset(self, slot: u16) -> u64 {
+    pub(crate) fn offset(self, slot: u16) -> u64 {
         2 * UNIT_U64 + u64::from(self.slot_bytes) * u64::from(slot)
     }
 }
 
 /// What a mapping's header says beyond what every header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MapUse {
-    pub(super) stream: StreamKey,
-    pub(super) sizes: MapSizes,
+pub(crate) struct MapUse {
+    pub(crate) stream: StreamKey,
+    pub(crate) sizes: MapSizes,
 }
 
 impl MapUse {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(12);
         bytes.extend(self.stream.epoch.to_le_bytes());
         bytes.extend(self.stream.stream.to_le_bytes());
@@ -66,7 +66,7 @@ impl MapUse {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 12] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
@@ -155,6 +155,28 @@ impl FoundMap {
         Ok(Self { file, usage })
     }
 
+    /// Whether anything was put into a mapping that the root manifest, of this epoch,
+    /// does not name. What is no mapping of that epoch was not.
+    pub(crate) async fn was_used<I: Io>(
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+        id: FileId,
+        path: &Path,
+        epoch: Epoch,
+    ) -> Result<bool> {
+        let file = io.open(path, OpenMode::Read).await?;
+        let (unit, read) = io.read(&file, 0, IoBuf::zeroed(UNIT)).await;
+        let header = Header::decode(&unit[..read?], FileType::Map).ok();
+        let own = header.filter(|header| header.check_belongs(db, id).is_ok());
+        let stream = own.and_then(|header| MapUse::decode(&header.extra)).map(|own| own.stream);
+        let Some(stream) = stream.filter(|stream| stream.epoch == epoch) else {
+            return Ok(false);
+        };
+        let map = Self::open(io, path, OpenMode::Read, db, id, stream).await?;
+        Ok(map.watermark(io).await? > 0 || !map.groups(io, pool, db).await?.is_empty())
+    }
+
     /// The position up to which records were acknowledged, if nobody lost
     /// power since.
     pub(super) async fn watermark<I: Io>(&self, io: &I) -> Result<u64> {
@@ -200,7 +222,7 @@ impl FoundMap {
 }
 
 /// The position and the length of the records that the slot begins with.
-pub(super) fn group(
+pub(crate) fn group(
     bytes: &[u8],
     seed: Seed,
     stream: StreamKey,

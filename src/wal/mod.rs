@@ -24,13 +24,17 @@ mod verify;
 pub(crate) use commit::{Goal, Role, Turn};
 pub(crate) use dump::{dump_map, dump_segment};
 pub(crate) use group::Group;
-pub(crate) use map::{Map, MapSizes};
+pub(crate) use map::{FoundMap, Map, MapSizes};
+#[cfg(feature = "fuzz")]
+pub(crate) use map::{MapUse, group as slot_group};
 pub(crate) use map::{create as create_map, path as map_path, prefix as map_prefix};
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
+#[cfg(feature = "fuzz")]
+pub(crate) use segment::SegmentUse;
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
 pub(crate) use stream::{Append, Appended, Calls, NoRoom, Stream, StreamCounts, Unfilled};
 pub(crate) use verify::{
-    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, stream_of_map, verify_files,
-    verify_map, verify_stream,
+    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, place_segment, stream_of_map,
+    verify_files, verify_map, verify_stream,
 };

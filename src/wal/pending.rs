@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use crate::base::ids::ShardId;
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 
 /// What must have happened to a record before its write is visible.
@@ -188,6 +189,7 @@ impl Entry {
         let passed = match self.fence {
             Fence::Copied => true,
             Fence::Written(group) => group < at.written,
+            Fence::Durable(group) if planted(Bug::AcknowledgedBeforeSync) => group < at.written,
             Fence::Durable(group) => group < at.durable,
         };
         passed && !self.filling

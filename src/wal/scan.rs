@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT_U64, round_up_u64};
+use crate::base::planted::{Bug, planted};
 use crate::format::chain::Chain;
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, Unusable, stream_seed};
@@ -35,8 +36,8 @@ pub(crate) struct Found {
     pub(crate) streams: Vec<FoundStream>,
     /// The paths of mappings.
     pub(crate) maps: BTreeMap<FileId, PathBuf>,
-    /// The paths of files that were never finished.
-    pub(crate) unfinished: Vec<PathBuf>,
+    /// The paths of files that were never finished, or that others took the place of.
+    pub(crate) needless: Vec<PathBuf>,
 }
 
 /// The files in the log's directory, by their names.
@@ -73,9 +74,14 @@ pub(super) async fn list_files<I: Io>(io: &I, dir: &Path) -> Result<Listed> {
 }
 
 /// Looks through the log's directory.
-pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<Found> {
+pub(crate) async fn find_streams<I: Io>(
+    io: &I,
+    pool: &Arc<BufferPool>,
+    dir: &Path,
+    db: DbId,
+) -> Result<Found> {
     let mut streams = BTreeMap::<StreamKey, Vec<Segment>>::new();
-    let Listed { segments, maps, unfinished } = list_files(io, dir).await?;
+    let Listed { segments, maps, unfinished: mut needless } = list_files(io, dir).await?;
     for (id, path) in segments {
         let file = io.open(&path, OpenMode::ReadWrite).await?;
         let usage = segment::read_header(io, &file, db, id).await?;
@@ -87,11 +93,32 @@ pub(crate) async fn find_streams<I: Io>(io: &I, dir: &Path, db: DbId) -> Result<
         }
         streams.entry(usage.stream).or_default().push(segment);
     }
-    let streams = streams.into_iter().map(|(key, mut segments)| {
+    for (key, segments) in &mut streams {
         segments.sort_by_key(|segment| segment.start);
-        FoundStream { key, segments, map: None, mapped: BTreeMap::new(), acknowledged_end: 0 }
+        // When one cannot be made, and what is left of it not be removed, another takes its
+        // place: the first has no record then.
+        while let Some(first) = segments.windows(2).position(|two| two[0].start == two[1].start) {
+            let segment = &segments[first];
+            let bytes = read_records(io, pool, segment).await?;
+            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            needless.push(segments.remove(void).file.path().to_owned());
+        }
+    }
+    let streams = streams.into_iter().map(|(key, segments)| FoundStream {
+        key,
+        segments,
+        map: None,
+        mapped: BTreeMap::new(),
+        acknowledged_end: 0,
     });
-    Ok(Found { streams: streams.collect(), maps, unfinished })
+    Ok(Found { streams: streams.collect(), maps, needless })
+}
+
+/// Whether these bytes of a segment begin with the stream's record that is at this position.
+pub(super) fn has_record(bytes: &[u8], db: DbId, key: StreamKey, position: u64) -> bool {
+    let seed = stream_seed(db, key.epoch, key.stream);
+    // What cannot be used is told by whoever follows the stream.
+    Record::decode(bytes, seed, key.epoch, position).map_or(true, |record| record.is_some())
 }
 
 /// A record that cannot be used, or a failure of whoever looks at it.
@@ -193,6 +220,30 @@ pub(crate) struct FoundEnd {
 }
 
 impl FoundStream {
+    /// Whether there is a record in any of its segments, wherever the stream may start.
+    pub(crate) async fn has_records<I: Io>(
+        &self,
+        io: &I,
+        pool: &Arc<BufferPool>,
+        db: DbId,
+    ) -> Result<bool> {
+        let seed = stream_seed(db, self.key.epoch, self.key.stream);
+        for segment in &self.segments {
+            let bytes = read_records(io, pool, segment).await?;
+            let mut chain = Chain::new(seed, self.key.epoch, segment.start, u64::MAX);
+            let mut records = 0;
+            let fed = chain.feed(segment.start, &bytes, |_| {
+                records += 1;
+                Ok::<_, Unusable>(())
+            });
+            // One that does not follow the chain has a mark that says what was before it.
+            if fed.is_err() || records > 0 || chain.finish().mark_max > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes in what the stream's mapping holds. In the boot that it is of,
     /// nothing that was acknowledged may be missing.
     pub(crate) async fn read_map<I: Io>(
@@ -276,7 +327,12 @@ impl FoundStream {
         let FoundEnd { end, proven } = found;
         for segment in self.segments.iter().filter(|s| s.start < end && proven < s.end()) {
             let mut bytes = read_records(io, pool, segment).await?;
+            let found = planted(Bug::FoundLogOnlySynced).then(|| bytes.to_vec());
             self.merge_mapped(segment, &mut bytes);
+            if found.is_some_and(|found| *found == *bytes) {
+                io.sync(&segment.file).await?;
+                continue;
+            }
             let from = proven.max(segment.start) / UNIT_U64 * UNIT_U64;
             let to = round_up_u64(end.min(segment.end()));
             write_records(io, pool, segment, from, &bytes[..(to - segment.start) as usize]).await?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT, UNIT_U64};
+use crate::base::planted::{Bug, planted};
 use crate::format::edit::StreamKey;
 use crate::format::header::{FileType, Header};
 use crate::format::record::{u32_at, u64_at};
@@ -60,7 +61,7 @@ pub(crate) struct SegmentUse {
 }
 
 impl SegmentUse {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(22);
         bytes.extend(self.stream.epoch.to_le_bytes());
         bytes.extend(self.stream.stream.to_le_bytes());
@@ -73,7 +74,7 @@ impl SegmentUse {
         Header::new(FileType::Wal, db, id, self.encode())
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; 22] = bytes.try_into().ok()?;
         let stream = u16::from_le_bytes([bytes[4], bytes[5]]);
         let stream = StreamKey { epoch: u32_at(bytes, 0), stream };
@@ -183,7 +184,9 @@ impl SegmentMaker {
 
     /// Makes the file's name durable, and opens it by that.
     async fn open_named<I: Io>(&self, io: &I, path: &Path) -> Result<File> {
-        io.sync_dir(path.parent().unwrap_or(&self.dir)).await?;
+        if !planted(Bug::SegmentNameUnsynced) {
+            io.sync_dir(path.parent().unwrap_or(&self.dir)).await?;
+        }
         io.open(path, OpenMode::ReadWrite).await
     }
 

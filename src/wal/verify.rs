@@ -4,18 +4,19 @@
 //! Memory is that of one segment and of one mapping.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::ErrorKind;
-use crate::base::ids::{DbId, FileId};
+use crate::base::ids::{DbId, FileId, StreamId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up_u64};
 use crate::format::chain::{Missing, Step, Unlike, Walk};
 use crate::format::edit::StreamKey;
 use crate::format::header::{ByteReader, FileType, Header};
-use crate::format::record::{HEADER_BYTES, Record, stream_seed, u64_at};
+use crate::format::record::{HEADER_BYTES, Record, stream_seed, u32_at, u64_at};
 use crate::io::{Halt, Inspection, Io, OpenMode};
 use crate::wal::map::{FoundMap, MapUse, group};
-use crate::wal::scan::{Listed, list_files};
+use crate::wal::scan::{Listed, has_record, list_files};
 use crate::wal::segment::read_header;
 
 /// A segment whose header is sound.
@@ -23,7 +24,7 @@ use crate::wal::segment::read_header;
 pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     /// The stream position of its first record.
-    start: u64,
+    pub(crate) start: u64,
     capacity: u64,
 }
 
@@ -35,11 +36,6 @@ impl SegmentFile {
     fn offset(&self, position: u64) -> u64 {
         UNIT_U64 + (position - self.start)
     }
-
-    /// Whether the stream starts with it.
-    pub(crate) fn is_first(&self) -> bool {
-        self.start == 0
-    }
 }
 
 /// What there is in the log's directory.
@@ -48,7 +44,10 @@ pub(crate) struct Log {
     /// The segments of each stream, in order.
     pub(crate) streams: BTreeMap<StreamKey, Vec<SegmentFile>>,
     pub(crate) maps: BTreeMap<FileId, PathBuf>,
-    pub(crate) unfinished: Vec<PathBuf>,
+    /// Never finished, or others took their place.
+    pub(crate) needless: Vec<PathBuf>,
+    /// Segments whose headers are not sound.
+    pub(crate) headless: Vec<PathBuf>,
 }
 
 /// Lists the log's directory and verifies the headers of the segments.
@@ -64,15 +63,19 @@ pub(crate) async fn verify_files<I: Io>(
         }
         listed => inspection.sound(listed)?,
     };
-    let Some(Listed { segments, maps, unfinished }) = listed else {
+    let Some(Listed { segments, maps, unfinished: mut needless }) = listed else {
         return Ok(Log::default());
     };
     let mut streams = BTreeMap::<StreamKey, Vec<SegmentFile>>::new();
+    let mut headless = Vec::new();
     for (id, path) in segments {
         let Some((file, len)) = inspection.open(&path, "segment").await? else { continue };
         inspection.counts.bytes += UNIT_U64.min(len);
         let usage = read_header(inspection.io, &file, db, id).await;
-        let Some(usage) = inspection.sound(usage)? else { continue };
+        let Some(usage) = inspection.sound(usage)? else {
+            headless.push(path);
+            continue;
+        };
         let want = UNIT_U64 + usage.capacity;
         if len != want {
             let reason = format!("the segment has {len} bytes, and its header says {want}");
@@ -81,10 +84,50 @@ pub(crate) async fn verify_files<I: Io>(
         let segment = SegmentFile { path, start: usage.start, capacity: usage.capacity };
         streams.entry(usage.stream).or_default().push(segment);
     }
-    for segments in streams.values_mut() {
+    for (key, segments) in &mut streams {
         segments.sort_by_key(|segment| segment.start);
+        // As recovery has it: one that has no record was made anew.
+        while let Some(first) = segments.windows(2).position(|two| two[0].start == two[1].start) {
+            let segment = &segments[first];
+            let Some((file, len)) = inspection.open(&segment.path, "segment").await? else { break };
+            let end = (UNIT_U64 + segment.capacity).min(len / UNIT_U64 * UNIT_U64).max(UNIT_U64);
+            let bytes = inspection.read_range(&file, UNIT_U64..end).await?;
+            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            needless.push(segments.remove(void).path);
+        }
     }
-    Ok(Log { streams, maps, unfinished })
+    Ok(Log { streams, maps, needless, headless })
+}
+
+/// Tells by its records where a segment belongs whose header is not sound: each
+/// says its epoch and position, and its checksum that it is of one of `streams`.
+/// `None` when it has no sound record.
+pub(crate) async fn place_segment<I: Io>(
+    inspection: &mut Inspection<'_, I>,
+    path: &Path,
+    db: DbId,
+    streams: Range<StreamId>,
+) -> Result<Option<(StreamKey, SegmentFile)>, Halt> {
+    let Some((file, len)) = inspection.open(path, "segment").await? else { return Ok(None) };
+    let end = (len / UNIT_U64 * UNIT_U64).max(UNIT_U64);
+    let bytes = inspection.read_range(&file, UNIT_U64..end).await?;
+    for at in (0..bytes.len()).step_by(UNIT) {
+        let (epoch, position) = (u32_at(&bytes[at..], 8), u64_at(&bytes[at..], 16));
+        let Some(start) = position.checked_sub(at as u64) else { continue };
+        if !start.is_multiple_of(UNIT_U64) || start.checked_add(len).is_none() {
+            continue;
+        }
+        let is_of = |stream: &StreamId| {
+            let seed = stream_seed(db, epoch, *stream);
+            matches!(Record::decode(&bytes[at..], seed, epoch, position), Ok(Some(_)))
+        };
+        if let Some(stream) = streams.clone().find(is_of) {
+            let capacity = end - UNIT_U64;
+            let segment = SegmentFile { path: path.to_owned(), start, capacity };
+            return Ok(Some((StreamKey { epoch, stream }, segment)));
+        }
+    }
+    Ok(None)
 }
 
 /// What a mapping holds.
@@ -177,7 +220,7 @@ pub(crate) struct StreamCheck<'a> {
     pub(crate) start: u64,
     /// Where an earlier opening found the end.
     pub(crate) cut: Option<u64>,
-    pub(crate) map: Option<MapContent>,
+    pub(crate) map: Option<&'a MapContent>,
     /// The mapping is of this boot: up to its watermark nothing may be missing.
     pub(crate) is_same_boot: bool,
 }
@@ -203,12 +246,13 @@ pub(crate) trait Follow<I> {
     ) -> Result<(), Halt>;
 }
 
-/// Follows a stream.
+/// Follows a stream. Where an opening would find its end, if nothing of what it
+/// misses below that were missing.
 pub(crate) async fn verify_stream<I: Io>(
     inspection: &mut Inspection<'_, I>,
     check: &StreamCheck<'_>,
     follow: &mut impl Follow<I>,
-) -> Result<(), Halt> {
+) -> Result<u64, Halt> {
     let StreamCheck { db, key, segments, start, cut, .. } = *check;
     let seed = stream_seed(db, key.epoch, key.stream);
     let mut walk = Walk::new(seed, key.epoch, start, cut.unwrap_or(u64::MAX));
@@ -230,7 +274,7 @@ pub(crate) async fn verify_stream<I: Io>(
         let Some((file, len)) = inspection.open(&segment.path, "segment").await? else { continue };
         let end = (len / UNIT_U64 * UNIT_U64).clamp(UNIT_U64, UNIT_U64 + segment.capacity);
         let mut bytes = inspection.read_range(&file, UNIT_U64..end).await?;
-        if let Some(map) = &check.map {
+        if let Some(map) = check.map {
             map.merge(segment, &mut bytes);
         }
         walk.feed(segment.start, &bytes, |step| match step {
@@ -251,7 +295,7 @@ pub(crate) async fn verify_stream<I: Io>(
         follow.segment(inspection, &segment.path).await?;
     }
     let reached = walk.reached();
-    let watermark = check.map.as_ref().filter(|_| check.is_same_boot).map_or(0, |m| m.watermark);
+    let watermark = check.map.filter(|_| check.is_same_boot).map_or(0, |m| m.watermark);
     // A cut is where an earlier opening found the end.
     let durable = reached.mark_max.max(cut.unwrap_or(watermark));
     let mut cut_from = None;
@@ -270,7 +314,7 @@ pub(crate) async fn verify_stream<I: Io>(
         }
         _ => {}
     }
-    Ok(())
+    Ok(cut.or(cut_from).unwrap_or(reached.end))
 }
 
 impl StreamCheck<'_> {
@@ -286,7 +330,7 @@ impl StreamCheck<'_> {
              is broken at {}",
             place.from
         );
-        let mapped = self.map.as_ref().and_then(|map| map.damaged(self.key, place));
+        let mapped = self.map.and_then(|map| map.damaged(self.key, place));
         if let Some((path, offset)) = mapped {
             return inspection.fault(path, offset, reason);
         }

@@ -112,3 +112,60 @@ fn flushed_by_an_opening() -> (Sim, Model) {
 fn the_tables_that_an_opening_flushed() {
     assert!(flip_each_unit_of_manifests(flushed_by_an_opening) >= 2);
 }
+
+/// A log whose segments were used again: none starts where the stream did.
+fn with_a_recycled_log() -> (Sim, Model) {
+    let sim = Sim::new(8);
+    let mut model = Model::new();
+    let options = || options(&sim).shards(1).owners(1).wal_segment_bytes(8 << 10);
+    let db = Db::open(DIR, options()).expect("open");
+    for round in 0..3 {
+        write(&db, &mut model, 0..20, round, Durability::Durable);
+        db.flush().wait().expect("flush");
+        sim.run_for(100_000_000);
+    }
+    write(&db, &mut model, 20..22, 9, Durability::Durable);
+    db.close().expect("close");
+    (sim, model)
+}
+
+/// The root manifest is cut at each sector: it is refused, and verification names a
+/// fault, or all is there. How often it was refused.
+fn cut_each_sector_of_the_root_manifest(make: fn() -> (Sim, Model)) -> usize {
+    let (sim, model) = make();
+    let image = sim.snapshot();
+    let is_root =
+        |path: &std::path::PathBuf| path.to_string_lossy().starts_with(&format!("{DIR}/MANIFEST-"));
+    let path = sim.paths().into_iter().find(is_root).expect("a root manifest");
+    let len = sim.file_bytes(&path).expect("a file").len();
+    let mut refused = 0;
+    for cut in (0..len).step_by(512) {
+        sim.rewind(&image);
+        sim.truncate(&path, cut as u64);
+        let faults = verify(&sim).faults;
+        match Db::open(DIR, options(&sim)) {
+            Ok(db) => {
+                assert!(faults.is_empty(), "cut to {cut}: {faults:?}");
+                assert_same(&db, &model);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corruption, "cut to {cut}: {error}");
+                assert!(!faults.is_empty(), "cut to {cut}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    refused
+}
+
+/// (Found by `ouro-sim damage`.)
+#[test]
+fn a_cut_root_manifest_forgets_no_mapping() {
+    assert!(cut_each_sector_of_the_root_manifest(with_a_mapping) > 16);
+}
+
+/// (Found by `ouro-sim damage`.)
+#[test]
+fn a_cut_root_manifest_forgets_no_log() {
+    assert!(cut_each_sector_of_the_root_manifest(with_a_recycled_log) > 8);
+}

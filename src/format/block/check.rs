@@ -2,7 +2,7 @@
 
 use super::{
     BLOCK_BYTES_MAX, BUCKET_COLLISION, BUCKET_NONE, Block, BlockCursor, Compression, TRAILER_BYTES,
-    TYPE_DATA, bucket_of,
+    TYPE_DATA, bucket_of, common_prefix,
 };
 use crate::base::limits::UNIT;
 use crate::base::seq::{Tag, compare_internal};
@@ -38,6 +38,12 @@ impl Block<'_> {
             let before = previous.as_ref().map(|(key, tag)| (&key[..], *tag));
             if before.is_some_and(|before| !compare_internal(before, (key, tag)).is_lt()) {
                 return Err(DecodeError::corrupt(at, "an entry of a block is out of order"));
+            }
+            // Or nothing: so it may be a restart point, and compared from its start.
+            let shared = self.stored(at)?.shared;
+            if shared > 0 && before.is_some_and(|before| common_prefix(before.0, key) != shared) {
+                let reason = "a key shares more with the one before than is stated";
+                return Err(DecodeError::corrupt(at, reason));
             }
             if buckets > 0 && before.is_none_or(|before| before.0 != key) {
                 let bucket = &mut expected[bucket_of(hash(key), buckets)];

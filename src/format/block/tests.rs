@@ -309,6 +309,25 @@ fn a_key_shares_no_more_than_there_is() {
     assert!(!cursor.is_valid());
 }
 
+/// A lookup takes it for granted: it would miss the second key.
+#[test]
+fn a_key_shares_no_less_than_there_is() {
+    let mut block = Vec::new();
+    for (shared, suffix, seq) in [(0, "apple", 2), (2, "ply", 1)] {
+        block.extend([shared, suffix.len() as u8, 0]);
+        block.extend(put(seq).to_u64().to_le_bytes());
+        block.extend(suffix.bytes());
+    }
+    // One restart point, no buckets.
+    block.extend([0, 0, 0, 0, 1, 0]);
+    let content_bytes = block.len();
+    seal(&mut block, content_bytes, Compression::None, seed());
+    let mut plain = Vec::new();
+    let block = Block::decode(&block, seed(), &mut plain).expect("a right checksum");
+    let checked = block.check(hash, |_, _, _| ());
+    assert!(checked.is_err_and(|error| error.offset == 16 && !error.unsupported));
+}
+
 /// These bytes are on disks: they must not change.
 #[test]
 fn known_answer() {

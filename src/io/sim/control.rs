@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::faults::{FaultPlan, Faults};
+use super::faults::{FaultPlan, Faults, Injected};
 use super::inode::Inode;
 use super::machine::Crash;
 use super::{Sim, Sleep};
@@ -29,11 +29,15 @@ use crate::io::mapping::SimMemory;
 /// # Ok::<(), ourodb::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct DiskImage(Arc<Disk>);
+pub struct DiskImage {
+    disk: Arc<Disk>,
+    /// The boot of the machine it was made in.
+    boot_id: [u8; 16],
+}
 
 impl std::fmt::Debug for DiskImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DiskImage({} files)", self.0.files().count())
+        write!(f, "DiskImage({} files)", self.disk.files().count())
     }
 }
 
@@ -58,7 +62,34 @@ impl Sim {
     /// ```
     #[must_use]
     pub fn faults_injected(&self) -> u64 {
-        self.shared.machine.lock().faults.injected()
+        self.shared.machine.lock().faults.count()
+    }
+
+    /// Of each [`Faults::fail_kth`], in their order, how many requests it could have
+    /// befallen since [`Sim::set_faults`]: the largest `k` that fails something.
+    ///
+    /// ```
+    /// use ourodb::{Db, IoBackend, Options, sim::{FaultKind, Faults, Sim}};
+    /// let sim = Sim::new(1);
+    /// sim.set_faults(Faults::default().fail_kth(u64::MAX, FaultKind::Io, false));
+    /// let options = Options::default().io(IoBackend::Sim(sim.clone()));
+    /// Db::open("/db", options)?;
+    /// assert!(sim.requests_counted()[0] > 10);
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    #[must_use]
+    pub fn requests_counted(&self) -> Vec<u64> {
+        self.shared.machine.lock().faults.seen().to_vec()
+    }
+
+    /// The first sixteen faults that were injected since [`Sim::set_faults`].
+    ///
+    /// ```
+    /// assert!(ourodb::sim::Sim::new(1).injected().is_empty());
+    /// ```
+    #[must_use]
+    pub fn injected(&self) -> Vec<Injected> {
+        self.shared.machine.lock().faults.injected().to_vec()
     }
 
     /// The machine loses power.
@@ -300,10 +331,12 @@ impl Sim {
         for (id, memory) in &machine.mapped {
             disk.take_in(*id, memory);
         }
-        DiskImage(Arc::new(disk))
+        DiskImage { disk: Arc::new(disk), boot_id: machine.boot_id }
     }
 
-    /// Ends the process, as [`Sim::kill`] does, and puts this disk in.
+    /// Ends the process, as [`Sim::kill`] does, and puts this disk in, as into
+    /// another machine: what was only in memory of the one it was made on counts
+    /// for nothing.
     ///
     /// ```
     /// # use ourodb::{Db, IoBackend, Options, sim::Sim};
@@ -316,6 +349,29 @@ impl Sim {
     /// ```
     pub fn restore(&self, image: &DiskImage) {
         self.crash(Crash::Replaced);
-        self.shared.machine.lock().replace_disk((*image.0).clone());
+        self.shared.machine.lock().replace_disk((*image.disk).clone());
+    }
+
+    /// Like [`Sim::restore`], but the machine is as it was, too: still in the boot that
+    /// the image was made in, as after a kill at that moment.
+    ///
+    /// ```
+    /// # use ourodb::{Db, Durability, IoBackend, Options, sim::Sim};
+    /// # let sim = Sim::new(1);
+    /// # let open = || Db::open("/db", Options::default().io(IoBackend::Sim(sim.clone())));
+    /// # let db = open()?;
+    /// db.put(b"key", b"value").durability(Durability::ProcessSafe).wait()?;
+    /// let before = sim.snapshot();
+    /// for _ in 0..2 {
+    ///     sim.rewind(&before);
+    ///     assert!(open()?.get(b"key").wait()?.is_some());
+    /// }
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn rewind(&self, image: &DiskImage) {
+        self.crash(Crash::Rewound);
+        let mut machine = self.shared.machine.lock();
+        machine.replace_disk((*image.disk).clone());
+        machine.boot_id = image.boot_id;
     }
 }

@@ -1,13 +1,18 @@
 //! What may go wrong on the simulated machine, and the decision whether it
 //! does.
 
+use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use super::rng::Rng;
 
 /// How often one request may be refused with `EAGAIN`; then the machine gives
 /// way.
 const REFUSALS_MAX: u32 = 8;
+
+/// So many of the faults of a run are remembered.
+const REMEMBERED_MAX: usize = 16;
 
 /// A way in which a request of the simulated machine goes wrong.
 ///
@@ -51,7 +56,11 @@ pub struct Faults {
     write_error_ppm: u32,
     no_space_ppm: u32,
     disk_bytes_max: Option<u64>,
-    fail_kth: Option<FailKth>,
+    fail_kth: Vec<FailKth>,
+    rot_ppm: u32,
+    lost_write_ppm: u32,
+    misdirected_write_ppm: u32,
+    damage_only: Option<&'static [&'static str]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,17 +164,103 @@ impl Faults {
     }
 
     /// Of the requests from now on that `kind` can befall, the `k`-th (from 1)
-    /// meets it; or, `for_ever`, all from the `k`-th on.
+    /// meets it; or, `for_ever`, all from the `k`-th on. May be said several times:
+    /// each counts for itself, and where two meet the first one decides.
     ///
     /// ```
     /// use ourodb::sim::{FaultKind, Faults};
     /// let faults = Faults::default().fail_kth(10, FaultKind::Io, false);
+    /// let two = faults.fail_kth(12, FaultKind::NoSpace, true);
     /// ```
     #[must_use]
     pub fn fail_kth(mut self, k: u64, kind: FaultKind, for_ever: bool) -> Self {
         assert!(k > 0, "requests are counted from 1");
-        self.fail_kth = Some(FailKth { k, kind, for_ever });
+        self.fail_kth.push(FailKth { k, kind, for_ever });
         self
+    }
+
+    /// Chance that a read finds a flipped bit, which stays flipped.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().rot_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn rot_ppm(mut self, per_million: u32) -> Self {
+        self.rot_ppm = per_million;
+        self
+    }
+
+    /// Chance that a write succeeds and changes nothing.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().lost_write_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn lost_write_ppm(mut self, per_million: u32) -> Self {
+        self.lost_write_ppm = per_million;
+        self
+    }
+
+    /// Chance that a write succeeds and goes to another place of its file.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().misdirected_write_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn misdirected_write_ppm(mut self, per_million: u32) -> Self {
+        self.misdirected_write_ppm = per_million;
+        self
+    }
+
+    /// Rot, and writes that are lost or misdirected, befall files only whose names
+    /// end so.
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().rot_ppm(100).damage_only(&[".sst"]);
+    /// ```
+    #[must_use]
+    pub fn damage_only(mut self, suffixes: &'static [&'static str]) -> Self {
+        self.damage_only = Some(suffixes);
+        self
+    }
+}
+
+/// Damage that nobody is told of.
+#[derive(Clone, Copy)]
+pub(super) enum Damage {
+    Rot,
+    LostWrite,
+    MisdirectedWrite,
+}
+
+/// A fault that befell a request; see [`Sim::injected`](super::Sim::injected).
+///
+/// Printed, it is `KIND: REQUEST FILE`.
+///
+/// ```
+/// use ourodb::{Db, IoBackend, Options, sim::{FaultKind, Faults, Sim}};
+/// let sim = Sim::new(1);
+/// sim.set_faults(Faults::default().fail_kth(1, FaultKind::NoSpace, false));
+/// let options = Options::default().io(IoBackend::Sim(sim.clone()));
+/// assert!(Db::open("/db", options).is_err());
+/// let fault = &sim.injected()[0];
+/// assert_eq!((fault.kind, fault.request), (FaultKind::NoSpace, "create directory"));
+/// assert_eq!(fault.to_string(), "NoSpace: create directory /db");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Injected {
+    /// What went wrong.
+    pub kind: FaultKind,
+    /// What was asked for, as messages say it: `read`, `write`, `sync`, `create`, …
+    pub request: &'static str,
+    /// The file or directory.
+    pub file: PathBuf,
+}
+
+impl fmt::Display for Injected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {} {}", self.kind, self.request, self.file.display())
     }
 }
 
@@ -199,14 +294,15 @@ impl FaultKind {
 /// The faults in force, and what they did so far.
 pub(super) struct FaultPlan {
     faults: Faults,
-    /// Requests that `fail_kth` could have befallen.
-    seen: u64,
-    injected: u64,
+    /// Requests that each of `fail_kth` could have befallen.
+    seen: Vec<u64>,
+    count: u64,
+    injected: Vec<Injected>,
 }
 
 impl FaultPlan {
     pub(super) fn new(faults: Faults) -> Self {
-        Self { faults, seen: 0, injected: 0 }
+        Self { seen: vec![0; faults.fail_kth.len()], faults, count: 0, injected: Vec::new() }
     }
 
     pub(super) fn reorder(&self) -> bool {
@@ -217,8 +313,24 @@ impl FaultPlan {
         self.faults.disk_bytes_max
     }
 
-    pub(super) fn injected(&self) -> u64 {
-        self.injected
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn seen(&self) -> &[u64] {
+        &self.seen
+    }
+
+    pub(super) fn injected(&self) -> &[Injected] {
+        &self.injected
+    }
+
+    /// This befell a request.
+    pub(super) fn befell(&mut self, kind: FaultKind, request: &'static str, file: &Path) {
+        self.count += 1;
+        if self.injected.len() < REMEMBERED_MAX {
+            self.injected.push(Injected { kind, request, file: file.to_owned() });
+        }
     }
 
     pub(super) fn delay_ns(&self, rng: &mut Rng) -> u64 {
@@ -245,17 +357,37 @@ impl FaultPlan {
         if drawn == FaultKind::Again && refusals >= REFUSALS_MAX {
             return None;
         }
-        self.injected += 1;
         Some(drawn)
     }
 
+    /// Whether a transfer to or from this file does damage.
+    pub(super) fn draw_damage(&mut self, rng: &mut Rng, damage: Damage, path: &Path) -> bool {
+        let faults = &self.faults;
+        let per_million = match damage {
+            Damage::Rot => faults.rot_ppm,
+            Damage::LostWrite => faults.lost_write_ppm,
+            Damage::MisdirectedWrite => faults.misdirected_write_ppm,
+        };
+        let name = || path.as_os_str().as_encoded_bytes();
+        let is_of = |only: &[&str]| only.iter().any(|suffix| name().ends_with(suffix.as_bytes()));
+        let is_drawn = rng.chance(per_million) && faults.damage_only.is_none_or(is_of);
+        self.count += u64::from(is_drawn);
+        is_drawn
+    }
+
     fn drawn_kth(&mut self, target: Target, first: bool) -> Option<FaultKind> {
-        let FailKth { k, kind, for_ever } = self.faults.fail_kth?;
-        if !first || !kind.can_befall(target) {
-            return None;
+        let mut drawn = None;
+        for (FailKth { k, kind, for_ever }, seen) in self.faults.fail_kth.iter().zip(&mut self.seen)
+        {
+            if !first || !kind.can_befall(target) {
+                continue;
+            }
+            *seen += 1;
+            if *seen == *k || *for_ever && *seen > *k {
+                drawn = drawn.or(Some(*kind));
+            }
         }
-        self.seen += 1;
-        (self.seen == k || for_ever && self.seen > k).then_some(kind)
+        drawn
     }
 
     fn drawn_by_chance(&self, rng: &mut Rng, target: Target) -> Option<FaultKind> {

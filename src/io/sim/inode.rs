@@ -450,6 +450,17 @@ impl Inode {
         self.durable = self.current.clone();
     }
 
+    /// Damage: flips bits of a byte, if there is one there.
+    pub(super) fn rot(&mut self, offset: u64, bits: u8) {
+        for content in [&mut self.current, &mut self.durable] {
+            if offset < content.len() {
+                let mut byte = [0];
+                content.read(offset, &mut byte);
+                content.write(offset, &[byte[0] ^ bits]);
+            }
+        }
+    }
+
     /// Damage: cuts or extends the file, durably.
     pub(super) fn damage_len(&mut self, len: u64) {
         self.sync(u64::MAX);

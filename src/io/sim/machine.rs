@@ -69,6 +69,8 @@ pub(super) enum Crash {
     Kill,
     /// It is as if the disk had been put into another machine.
     Replaced,
+    /// It is as if nothing had happened since an image was made.
+    Rewound,
 }
 
 /// What is left of a process that ended.
@@ -212,6 +214,10 @@ impl Machine {
         let request = self.in_flight.swap_remove(index);
         let target = self.target(&request.op);
         let fault = self.faults.draw(&mut self.rng, target, request.first, request.refusals);
+        if let Some(kind) = fault {
+            let (what, path, _) = request.op.describe();
+            self.faults.befell(kind, what, path);
+        }
         self.trace.fold(&[3, request.id, now_ns, fault.map_or(0, |kind| 1 + kind as u64)]);
         self.attempt(request, fault)
     }
@@ -248,7 +254,7 @@ impl Machine {
     pub(super) fn crash(&mut self, crash: Crash) -> Wreck {
         self.unmap_all();
         let requests = std::mem::take(&mut self.in_flight);
-        if crash != Crash::Replaced {
+        if matches!(crash, Crash::PowerCut | Crash::Kill) {
             for request in &requests {
                 self.leave_behind(&request.op);
             }
@@ -262,7 +268,7 @@ impl Machine {
         self.locks.clear();
         self.disk.collect(&self.open);
         self.trace.fold(&[4, crash as u64, self.now_ns]);
-        if crash != Crash::Kill {
+        if matches!(crash, Crash::PowerCut | Crash::Replaced) {
             self.boot_id = self.trace.id();
         }
         Wreck { tasks: self.tasks.clear(), requests, timers: std::mem::take(&mut self.timers) }

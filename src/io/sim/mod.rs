@@ -44,7 +44,7 @@ mod scheduler;
 mod tests;
 
 pub use control::DiskImage;
-pub use faults::{FaultKind, Faults};
+pub use faults::{FaultKind, Faults, Injected};
 pub(crate) use mapped::Mapped;
 
 use std::fmt;

@@ -8,11 +8,12 @@ use rustix::io::Errno;
 
 use super::Node;
 use super::disk::{Entry, InodeId};
-use super::faults::{FaultKind, Target};
+use super::faults::{Damage, FaultKind, Target};
 use super::inode::{Reach, SECTOR, Written};
 use super::machine::Machine;
 use super::request::{Change, Delivery, Op, Reply, Request, node};
 use crate::base::error::Error;
+use crate::base::planted::{Bug, planted};
 use crate::io::{File, Handle, Harden, OpenMode};
 
 impl Machine {
@@ -67,6 +68,11 @@ impl Machine {
                 let piece = self.piece(buf.len() - *done, short);
                 let at = *offset + *done as u64;
                 self.take_in(node(file).inode);
+                if self.faults.draw_damage(&mut self.rng, Damage::Rot, file.path()) {
+                    let (offset, bit) =
+                        (at + self.rng.index(piece.max(1)) as u64, self.rng.index(8));
+                    self.disk.inode_mut(node(file).inode).rot(offset, 1 << bit);
+                }
                 let inode = self.disk.inode(node(file).inode);
                 let read = inode.current().read(at, &mut buf[*done..*done + piece]);
                 *done += read;
@@ -81,8 +87,8 @@ impl Machine {
                     false => data[*done..*done + piece].into(),
                 };
                 *done += piece;
-                let finished = *done == data.len();
-                self.write(node(file), at, bytes, *harden).map(|()| finished)
+                let finished = *done == data.len() || planted(Bug::ShortWriteIgnored);
+                self.write(file, at, bytes, *harden).map(|()| finished)
             }
             _ => return Some(self.perform_metadata(request.op, request.stamp)),
         };
@@ -107,11 +113,12 @@ impl Machine {
 
     fn write(
         &mut self,
-        node: &Node,
+        file: &File,
         offset: u64,
         data: Arc<[u8]>,
         harden: Harden,
     ) -> Result<(), Errno> {
+        let node = node(file);
         if !node.writable {
             return Err(Errno::BADF);
         }
@@ -119,14 +126,33 @@ impl Machine {
         if more > 0 {
             self.check_space(more)?;
         }
+        let mut draw = |damage| self.faults.draw_damage(&mut self.rng, damage, file.path());
+        let is_misdirected = draw(Damage::MisdirectedWrite);
+        if !is_misdirected && !draw(Damage::LostWrite) {
+            self.write_at(node.inode, offset, data, harden);
+            return Ok(());
+        }
+        // The file gets longer by it all the same.
+        let mut old = vec![0; data.len()];
+        self.disk.inode(node.inode).current().read(offset, &mut old);
+        self.write_at(node.inode, offset, old.into(), harden);
+        let sectors = self.disk.inode(node.inode).current().len() as usize / SECTOR;
+        let room = sectors.saturating_sub(data.len().div_ceil(SECTOR));
+        if is_misdirected && room > 0 {
+            let other = (self.rng.index(room) * SECTOR) as u64;
+            self.write_at(node.inode, other, data, harden);
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, inode: InodeId, offset: u64, data: Arc<[u8]>, harden: Harden) {
         let seq = self.disk.next_seq();
         let write = Written { seq, offset, data, reach: Reach::All };
-        let inode = self.disk.inode_mut(node.inode);
+        let inode = self.disk.inode_mut(inode);
         match harden {
             Harden::Later => inode.write(write),
             Harden::Now => inode.write_through(&write),
         }
-        Ok(())
     }
 
     fn check_space(&self, more: u64) -> Result<(), Errno> {

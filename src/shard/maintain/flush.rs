@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::Ordering;
 use crate::format::edit::Edit;
 use crate::io::Io;
@@ -56,12 +57,15 @@ impl Engine {
             // in part, and a number given twice.
             let number = self.owner_of(shard);
             let goal = Goal::Durable(oldest.log_end);
-            if self.reach(io, number, goal, Role::Leader).await.is_err() {
+            let is_early = planted(Bug::FlushedBeforeLog) || planted(Bug::FlushedBeforeVisible);
+            if !is_early && self.reach(io, number, goal, Role::Leader).await.is_err() {
                 // It will never be visible: who waits must know.
                 self.shard(shard).wake_stalled();
                 continue;
             }
-            if !is_visible(&oldest, &self.shard(shard).lock()) {
+            if !is_visible(&oldest, &self.shard(shard).lock())
+                && !planted(Bug::FlushedBeforeVisible)
+            {
                 round = round.max(Round::InFlight);
                 continue;
             }
@@ -78,7 +82,9 @@ impl Engine {
             }
             // The memtable itself is freed here: on the owner, without any lock.
             drop(oldest);
-            self.shard(shard).wake_stalled();
+            if !planted(Bug::StalledForgotten) {
+                self.shard(shard).wake_stalled();
+            }
             owner.stream.work.set();
         }
         round

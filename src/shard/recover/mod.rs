@@ -82,9 +82,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     if is_new {
         io.create_dir(&wal_dir).await?;
     }
-    let found = find_streams(io, &wal_dir, identity.db).await;
+    let found = find_streams(io, &opening.pool, &wal_dir, identity.db).await;
     let mut found = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
-    let mut orphans = std::mem::take(&mut found.unfinished);
+    let mut orphans = std::mem::take(&mut found.needless);
 
     let (last_epoch, root_state) = match &root_files.current {
         Some((id, path)) => {

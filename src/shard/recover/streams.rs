@@ -12,7 +12,7 @@ use crate::io::Io;
 use crate::shard::engine::OldStream;
 use crate::shard::recover::shards::Recovering;
 use crate::shard::recover::{OLD_STREAMS_MAX, Recovery, WAL_DIR};
-use crate::wal::{self, Found, FoundStream, Segment, Stop};
+use crate::wal::{self, Found, FoundMap, FoundStream, Segment, Stop};
 
 /// What the root manifest knows of a stream.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +130,12 @@ impl<I: Io> Recovery<'_, I> {
             }
         }
         // Of openings that ended before they used them, or of freed streams.
-        orphans.extend(maps.into_values());
+        for (id, path) in maps {
+            if !root.is_clean {
+                self.check_unknown_map(id, &path, last_epoch).await?;
+            }
+            orphans.push(path);
+        }
         if let Some((key, _)) = known.iter().find(|(_, known)| !known.is_freed()) {
             let path = self.opening.dir.join(WAL_DIR);
             let (stream, epoch) = (key.stream, key.epoch);
@@ -186,8 +191,8 @@ impl<I: Io> Recovery<'_, I> {
     }
 
     /// A stream the root manifest does not know was made by an opening that
-    /// ended before it wrote a record; or it was freed, and its files came
-    /// back. If its first record is there, the manifest has lost an edit.
+    /// ended before it wrote a record; or it was freed by a later one, and its files
+    /// came back. If one of the last opening has records, the manifest has lost an edit.
     async fn check_unknown(
         &self,
         stream: FoundStream,
@@ -206,24 +211,26 @@ impl<I: Io> Recovery<'_, I> {
             );
             return Err(Error::corruption(&path, 0, reason));
         }
-        if key.epoch == last_epoch && first.start == 0 {
-            let mut records = 0;
-            let mut reader = stream.reader(self.identity.db, 0, None);
-            while reader
-                .next_segment(self.io, &self.opening.pool, |_| {
-                    records += 1;
-                    Ok(())
-                })
-                .await?
-            {}
-            if records > 0 {
-                let reason = "the root manifest does not know this log, which has records in it: \
-                              its last edits are missing; restore the manifest from a copy";
-                return Err(Error::corruption(&path, 0, reason));
-            }
+        let pool = &self.opening.pool;
+        if key.epoch == last_epoch && stream.has_records(self.io, pool, self.identity.db).await? {
+            let reason = "the root manifest does not know this log, which has records in it: its \
+                          last edits are missing; restore the manifest from a copy";
+            return Err(Error::corruption(&path, 0, reason));
         }
         orphans.extend(stream.paths());
         Ok(())
+    }
+
+    /// A mapping is named by the root manifest, for certain, before anything is put
+    /// into it. If the last opening used one that is not, the manifest has lost the edit.
+    async fn check_unknown_map(&self, id: FileId, path: &Path, last_epoch: Epoch) -> Result<()> {
+        let (io, pool, db) = (self.io, &self.opening.pool, self.identity.db);
+        if !FoundMap::was_used(io, pool, db, id, path, last_epoch).await? {
+            return Ok(());
+        }
+        let reason = "the root manifest does not know this mapping of the log, which has records \
+                      in it: its last edits are missing; restore the manifest from a copy";
+        Err(Error::corruption(path, 0, reason))
     }
 
     /// Follows every stream to its end, and makes durable what it holds. From then on
@@ -238,6 +245,8 @@ impl<I: Io> Recovery<'_, I> {
         for (Old { stream, .. }, found) in streams.iter().zip(&ends) {
             stream.harden(self.io, &self.opening.pool, *found).await?;
         }
+        // Of a segment whose making failed the name may be there, and not be durable.
+        self.io.sync_dir(&self.opening.dir.join(WAL_DIR)).await?;
         Ok(ends.into_iter().map(|found| found.end).collect())
     }
 

@@ -204,6 +204,26 @@ pub(crate) enum Command {
     /// opening cuts off, is no fault: see `torn_bytes`. Files that nothing needs
     /// are named on stderr, unless something is damaged that may need them.
     Verify,
+    /// Copy what is sound of a damaged database into a new one
+    ///
+    /// Prints `FILE offset N: what was lost` for each loss, then counts; exit 3 when
+    /// something was lost, although the copy was made. Of each key the newest version
+    /// that can be read is copied: where a newer one was lost, an older one comes back,
+    /// and the keys among which that may be are in the line of the loss. The damaged
+    /// database is not written to. Until the copy is whole its directory is called
+    /// NEW.incomplete.
+    Salvage {
+        /// The directory of the new database: one that is not there, or empty
+        #[arg(long, value_name = "NEW")]
+        into: PathBuf,
+        /// How the new tables are compressed: none, lz4, or zstd (which a build with
+        /// --features zstd has)
+        #[arg(long, value_name = "C", default_value_t)]
+        compression: Compression,
+        /// Shards of the new database [default: as many as the damaged one]
+        #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+        shards: Option<usize>,
+    },
     /// Print what is in one file of a database; needs no --dir
     ///
     /// Takes a table, a segment or mapping of the log, a value file, a manifest,
@@ -250,6 +270,10 @@ impl Command {
                 (write, Some(create))
             }
             Self::Delete { write, .. } | Self::DeleteRange { write, .. } => (write, None),
+            Self::Salvage { compression, shards, .. } => {
+                let options = options.compression(*compression);
+                return shards.map_or(options.clone(), |shards| options.shards(shards));
+            }
             _ => return options,
         };
         let options = options.durability(write.durability).compression(write.compression);

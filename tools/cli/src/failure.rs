@@ -30,6 +30,12 @@ pub(crate) enum Failure {
         /// Not only what a newer version could judge.
         is_damaged: bool,
     },
+    /// A salvage lost something; each loss was printed.
+    Losses {
+        losses: u64,
+        /// Where the copy is.
+        into: String,
+    },
     /// Ctrl-C or SIGTERM ended it; the exit code says which.
     Interrupted(u8),
 }
@@ -47,7 +53,7 @@ impl Failure {
                 ErrorKind::Unsupported => 6,
                 _ => 7,
             },
-            Self::Faults { is_damaged: true, .. } => 3,
+            Self::Faults { is_damaged: true, .. } | Self::Losses { .. } => 3,
             Self::Faults { is_damaged: false, .. } => 6,
             Self::System(_) => 7,
             Self::Output(error) if is_no_space(error) => 5,
@@ -63,8 +69,9 @@ impl Failure {
         (error.kind() == ErrorKind::Corruption).then(|| {
             format!(
                 "`ouro verify --dir {dir}` names all that is damaged. Put damaged tables (.sst) \
-                 back from a copy, or else all of the database from a backup; keys that no damaged \
-                 file may hold stay readable"
+                 back from a copy, or else all of the database from a backup; without one, \
+                 `ouro salvage` copies what is sound. Keys that no damaged file may hold stay \
+                 readable"
             )
         })
     }
@@ -92,6 +99,12 @@ impl fmt::Display for Failure {
             Self::Output(error) => write!(f, "cannot write to stdout: {error}"),
             Self::Faults { faults: 1, .. } => f.write_str("1 fault was found"),
             Self::Faults { faults, .. } => write!(f, "{faults} faults were found"),
+            Self::Losses { losses: 1, into } => {
+                write!(f, "1 loss; what is sound is in {into}")
+            }
+            Self::Losses { losses, into } => {
+                write!(f, "{losses} losses; what is sound is in {into}")
+            }
             Self::Interrupted(_) => f.write_str("interrupted"),
         }
     }

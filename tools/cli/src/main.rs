@@ -2,7 +2,8 @@
 //!
 //! `args` says what can be asked, `escape`, `jsonl` and `rows` turn rows into
 //! lines and back, `lines`, `import` and `commit` are the way in, `export` is
-//! the way out; `verify` and `dump` look at files. Every other command opens the database, does one thing, and closes
+//! the way out; `verify` and `dump` look at files,
+//! `salvage` copies what is sound of them. Every other command opens the database, does one thing, and closes
 //! it; `failure` maps what went wrong to an exit code.
 
 mod args;
@@ -16,6 +17,7 @@ mod interrupt;
 mod jsonl;
 mod lines;
 mod rows;
+mod salvage;
 mod stats;
 mod verify;
 
@@ -159,6 +161,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Dump { .. } => unreachable!("it was done above"),
         Command::Verify => verify::verify(&dir, &cli.database.options()),
+        Command::Salvage { into, .. } => {
+            salvage::salvage(&dir, into, &cli.command.adjust(cli.database.options()))
+        }
         Command::Stats { json } => with_db(&mut |db| {
             let stats = db.stats();
             let text = if *json { stats::to_json(&stats).to_string() } else { stats.to_string() };

@@ -63,19 +63,19 @@ pub(crate) fn verify(dir: &Path, options: &Options) -> Result<(), Failure> {
 }
 
 /// A fault as one line, whatever the names and reasons hold.
-fn line(fault: &Fault) -> String {
+pub(crate) fn line(fault: &Fault) -> String {
     let file = escaped(fault.file().as_os_str().as_bytes());
     format!("{file} offset {}: {}\n", fault.offset(), escaped(fault.reason().as_bytes()))
 }
 
-fn say(text: &str) -> Result<(), Failure> {
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
 /// Bytes of the files there, for the progress bar: what cannot be looked at
 /// counts for nothing.
-fn bytes_below(dir: &Path) -> u64 {
+pub(crate) fn bytes_below(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),

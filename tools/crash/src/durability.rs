@@ -1,5 +1,5 @@
 //! What the writes of a cycle are to survive, and what an acknowledgement
-//! promises when the process is killed.
+//! promises when the process is killed, or its machine loses power.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +15,13 @@ use crate::script::random;
 /// device that others use, too.
 pub(crate) const ALLOWANCE: Duration = Duration::from_millis(200);
 
+/// The same for power cuts, where the device is slow, and what is late may be
+/// lost.
+const POWER_ALLOWANCE: Duration = Duration::from_secs(1);
+
+/// Within this time the engine makes durable what need not survive power cuts.
+const PROCESS_SAFE_WITHIN: Duration = Duration::from_secs(1);
+
 /// The times of relaxed writes, unless one was asked for: some end before the
 /// kill, and some do not.
 const WITHIN_MS: [u64; 4] = [1, 5, 20, 100];
@@ -27,6 +34,13 @@ const _: () = assert!(3 * PURE_CYCLES < ROUND_CYCLES, "some cycles are mixed");
 
 /// Sets what is drawn here apart from what else follows from the same seed.
 const SALT: u64 = 0x6475_7261;
+
+/// What happens to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Kill,
+    PowerCut,
+}
 
 /// What the writes of one cycle are to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +114,14 @@ fn draw_within(random: &mut Rng) -> Duration {
     Duration::from_millis(WITHIN_MS[random.usize(..WITHIN_MS.len())])
 }
 
-/// How long before the kill a write must have been acknowledged, so that it
+/// How long before the fault a write must have been acknowledged, so that it
 /// must be there.
-pub(crate) fn due(durability: Durability) -> Duration {
-    match durability {
-        Durability::Durable | Durability::ProcessSafe => Duration::ZERO,
-        Durability::Relaxed { within } => within.saturating_add(ALLOWANCE),
+pub(crate) fn due(durability: Durability, fault: Fault) -> Duration {
+    match (durability, fault) {
+        (Durability::Durable, _) | (Durability::ProcessSafe, Fault::Kill) => Duration::ZERO,
+        (Durability::ProcessSafe, Fault::PowerCut) => PROCESS_SAFE_WITHIN + POWER_ALLOWANCE,
+        (Durability::Relaxed { within }, Fault::Kill) => within.saturating_add(ALLOWANCE),
+        (Durability::Relaxed { within }, Fault::PowerCut) => within.saturating_add(POWER_ALLOWANCE),
         _ => unreachable!("no mode draws another durability"),
     }
 }
@@ -167,9 +183,14 @@ mod tests {
     fn mixed_writes_are_of_all_kinds() {
         let mut random = random(&[4]);
         let drawn: Vec<_> = (0..100).map(|_| Mode::Mixed.draw(&mut random)).collect();
-        let due: Vec<_> = drawn.iter().map(|durability| due(*durability)).collect();
+        let due: Vec<_> = drawn.iter().map(|durability| due(*durability, Fault::Kill)).collect();
         assert!(drawn.contains(&Durability::Durable) && drawn.contains(&Durability::ProcessSafe));
         assert!(due.contains(&Duration::from_millis(300)));
         assert_eq!(due.iter().max().copied(), Mode::Mixed.all_due());
+        // Only a durable one says anything of a power cut that comes at once.
+        for durability in drawn {
+            let due = super::due(durability, Fault::PowerCut);
+            assert_eq!(due.is_zero(), durability == Durability::Durable);
+        }
     }
 }

@@ -12,9 +12,11 @@ mod throttled;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::Io;
 use crate::durability::Mode;
@@ -71,13 +73,26 @@ pub(crate) struct Arguments {
 
 /// Why a run ends early.
 #[derive(Debug)]
-enum Failure {
+pub(crate) enum Failure {
     /// The engine did what it must not.
     Finding { cycle: u64, what: String },
     /// The run cannot go on, and that says nothing about the engine.
     Obstacle { code: u8, what: String },
     /// Ctrl-C or SIGTERM, with the exit code that says which.
     Interrupted(u8),
+}
+
+impl Failure {
+    /// A worker ended without being killed. It has said why on stderr. A full
+    /// disk is nobody's fault, nor is a machine on which no database opens.
+    pub(crate) fn of_end(cycle: u64, when: &str, status: ExitStatus, fresh: bool) -> Self {
+        let what = format!("the worker ended by itself {when}: {status}");
+        match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code @ 5) => Self::Obstacle { code, what },
+            Some(code @ (4 | 6 | 7)) if fresh => Self::Obstacle { code, what },
+            _ => Self::Finding { cycle, what },
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -221,13 +236,16 @@ pub(crate) fn directory(
     Ok((dir.to_owned(), None))
 }
 
-fn create_report(path: &Path) -> Result<(&Path, File), String> {
+pub(crate) fn create_report(path: &Path) -> Result<(&Path, File), String> {
     File::create(path)
         .map(|file| (path, file))
         .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn write_report((path, mut file): (&Path, File), report: &Report<'_>) -> Result<(), String> {
+pub(crate) fn write_report(
+    (path, mut file): (&Path, File),
+    report: &impl Serialize,
+) -> Result<(), String> {
     let mut text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
     text.push('\n');
     file.write_all(text.as_bytes())

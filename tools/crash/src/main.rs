@@ -1,5 +1,5 @@
-//! `ouro-crash`: kills real processes that write, takes space and rights from
-//! them, and checks what is left.
+//! `ouro-crash`: kills real processes that write, takes power, space and rights
+//! from them, and checks what is left.
 //!
 //! `kill` is the loop, in a parent that keeps the `oracle`, which has `settle`
 //! judge what a kill left; `worker` is what it starts and kills, `child` is how
@@ -11,6 +11,9 @@
 //! `lock` is a database's lock as others see it, and `throttle` a disk whose
 //! writes outlive who submitted them; `report` is what the run says at its end;
 //! `interrupt` ends it early.
+//!
+//! `power` cuts the power under such workers, on file systems whose disks are
+//! recorded.
 //!
 //! `limits` brings about what only root can: it mounts file systems (`mounts`)
 //! and starts processes that are to cope with them (`limited`).
@@ -30,6 +33,7 @@ mod lock;
 mod mounts;
 mod oracle;
 mod plant;
+mod power;
 mod protocol;
 mod reader;
 mod reads;
@@ -54,8 +58,8 @@ use serde::Serialize;
 /// Exit codes: 0 nothing was lost, and no bound missed; 1 a failure, with a
 /// `replay:` line or the name of the case that failed; 2 usage; 3 corruption;
 /// 4 locked; 5 no space left; 6 unsupported here, also without root what needs
-/// it; 7 any other failure, also too few kills with writes in flight; 130 Ctrl-C;
-/// 143 SIGTERM.
+/// it; 7 any other failure, also too few kills with writes in flight, or cuts with
+/// unsynced ones; 130 Ctrl-C; 143 SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "ouro-crash", version)]
 struct Cli {
@@ -69,6 +73,9 @@ enum Command {
     /// write is there that must be, none without those before it, and every other
     /// one wholly or not at all
     Kill(kill::Arguments),
+    /// Cut the power under ext4 and xfs, on disks that record what was flushed;
+    /// check the same as kill, of what must survive that. Needs root and /dev/fuse
+    Power(power::Arguments),
     /// Open databases where the machine forbids something: no O_DIRECT, a full
     /// disk, little locked memory, another user's files. Needs root
     Limits(limits::Arguments),
@@ -118,6 +125,7 @@ impl From<Io> for IoBackend {
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Kill(arguments) => kill::run(&arguments),
+        Command::Power(arguments) => power::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Limits(arguments) => limits::run(&arguments),
         Command::Limited(arguments) => limited::run(&arguments),

@@ -1,5 +1,6 @@
 //! File systems that are mounted for a while.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 /// A file system whose device is busy is tried again, for this long in all: a
 /// process that was killed lets go of its files only after a while.
-const UNMOUNT_ATTEMPTS: u32 = 100;
-const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
+const UNMOUNT_ATTEMPTS: u32 = 1000;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file system; unmounted when dropped.
 pub(crate) struct Mount {
@@ -37,10 +38,30 @@ impl Mount {
         Self::new(point, &["-t", "ext4", "-o", "loop", image])
     }
 
+    /// The file system of this kind that is in a file, on a loop device that does
+    /// not cache it.
+    pub(crate) fn disk(kind: &str, disk: &Path, point: &Path) -> Result<Self, String> {
+        let disk = disk.to_str().ok_or("a path that is not UTF-8")?;
+        let device =
+            run(Command::new("losetup").args(["--find", "--show", "--direct-io=on", disk]))?;
+        let device = device.trim();
+        let mount = Self::new(point, &["-t", kind, device]);
+        // While it is in use, it goes away with the mount.
+        let detached = run(Command::new("losetup").args(["--detach", device]));
+        let mount = mount?;
+        detached?;
+        Ok(mount)
+    }
+
     fn new(point: &Path, arguments: &[&str]) -> Result<Self, String> {
         std::fs::create_dir_all(point).map_err(|error| error.to_string())?;
         run(Command::new("mount").args(arguments).arg(point))?;
         Ok(Self { point: point.to_owned() })
+    }
+
+    /// One that was mounted there by other means.
+    pub(crate) fn at(point: &Path) -> Self {
+        Self { point: point.to_owned() }
     }
 
     pub(crate) fn point(&self) -> &Path {
@@ -59,18 +80,20 @@ impl Drop for Mount {
         let lazily = run(Command::new("umount").arg("--lazy").arg(&self.point));
         let point = self.point.display();
         match lazily {
-            Ok(()) => eprintln!("ouro-crash: {point} was busy, and goes away with its last user"),
+            Ok(_) => eprintln!("ouro-crash: {point} was busy, and goes away with its last user"),
             Err(what) => eprintln!("ouro-crash: {point} stays mounted: {what}"),
         }
     }
 }
 
-/// Runs a command of the system.
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command of the system, and returns what it says. Ctrl-C is for its
+/// parent only.
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("cannot run {name}: {error}"))?;
+    let output = command.process_group(0).output();
+    let output = output.map_err(|error| format!("cannot run {name}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{name}: {}: {}", output.status, said.trim()))

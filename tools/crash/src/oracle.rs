@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::durability::due;
-use crate::protocol::{Record, Rows, Step};
+use crate::durability::{Fault, due};
+use crate::protocol::{RECORD_BYTES, Record, Rows, Step};
 use crate::script::{KEYS_PER_CLIENT, Operation, Part, Script, key_bytes};
 use crate::settle::{Acknowledged, Promises, Settled, Values, Write, settle};
 
 /// One client's keys and what it did to them.
+#[derive(Clone)]
 pub(crate) struct Client {
     /// What the last check found, by key index.
     pub(crate) values: Values,
@@ -38,13 +39,25 @@ enum InFlight {
     Compact,
 }
 
+/// A flush that was acknowledged, by the numbers of the records that say so.
+#[derive(Clone, Copy)]
+struct Flushed {
+    begun: u64,
+    done: u64,
+}
+
 /// The state that all acknowledged operations lead to, and the operations of
 /// which nobody knows yet whether they happened.
+#[derive(Clone)]
 pub(crate) struct Oracle {
+    fault: Fault,
     clients: Vec<Client>,
     /// Records taken in this cycle.
     records: u64,
-    promises: Promises,
+    flushes: Vec<Flushed>,
+    /// How long the worker lived, since the cycle began.
+    lived: Duration,
+    closed: bool,
     tally: Tally,
 }
 
@@ -71,8 +84,8 @@ impl Tally {
 }
 
 impl Oracle {
-    /// An empty database.
-    pub(crate) fn new(clients: u8) -> Self {
+    /// An empty database, to which this happens.
+    pub(crate) fn new(clients: u8, fault: Fault) -> Self {
         let client = || Client {
             values: vec![None; KEYS_PER_CLIENT],
             streams: vec![0; KEYS_PER_CLIENT],
@@ -81,14 +94,24 @@ impl Oracle {
             next_number: 0,
         };
         let clients = (0..clients).map(|_| client()).collect();
-        Self { clients, records: 0, promises: Promises::default(), tally: Tally::default() }
+        Self {
+            fault,
+            clients,
+            records: 0,
+            flushes: Vec::new(),
+            lived: Duration::ZERO,
+            closed: false,
+            tally: Tally::default(),
+        }
     }
 
     /// A new worker counts its operations from 0. What was in flight must have
     /// been settled by [`Oracle::check`].
     pub(crate) fn begin_cycle(&mut self, script: &Script) {
         self.records = 0;
-        self.promises = Promises::default();
+        self.flushes.clear();
+        self.lived = Duration::ZERO;
+        self.closed = false;
         self.tally = Tally::default();
         for (client, streams) in self.clients.iter_mut().zip(script.streams()) {
             let settled = client.in_flight.is_none() && client.writes.is_empty();
@@ -125,7 +148,7 @@ impl Oracle {
                     Operation::Compact => InFlight::Compact,
                     _ => InFlight::Write,
                 });
-                let due = due(script.durability(number, record.number));
+                let due = due(script.durability(number, record.number), self.fault);
                 let parts = operation.parts(&client.streams);
                 client.writes.extend(parts.into_iter().map(|Part { stream, changes }| Write {
                     number: record.number,
@@ -139,7 +162,7 @@ impl Oracle {
             }
             (Step::Done, Some(in_flight)) => {
                 if let InFlight::Flush { begun } = in_flight {
-                    self.promises.flushed = self.promises.flushed.max(begun);
+                    self.flushes.push(Flushed { begun, done: place });
                 }
                 let of_operation = |write: &&mut Write| write.number == record.number;
                 for write in client.writes.iter_mut().rev().take_while(of_operation) {
@@ -154,13 +177,48 @@ impl Oracle {
 
     /// The worker lived until then at least, since the cycle began.
     pub(crate) fn killed(&mut self, at: Duration) {
-        self.promises.lived = at;
+        self.lived = at;
+    }
+
+    /// Takes all whole records at the beginning of `bytes`, which were there at the
+    /// latest `at`. Returns how many writes they acknowledge.
+    pub(crate) fn take_all(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        script: &Script,
+        at: Duration,
+    ) -> Result<u64, String> {
+        let mut acknowledged = 0;
+        let (whole, rest) = bytes.as_chunks::<RECORD_BYTES>();
+        for record in whole {
+            let record = Record::from_bytes(record).ok_or("a record that no worker writes")?;
+            acknowledged += u64::from(self.take(record, script, at)?);
+        }
+        *bytes = rest.to_vec();
+        Ok(acknowledged)
+    }
+
+    /// Records taken in this cycle.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What was promised when the first so many records of this cycle had been
+    /// taken, and the worker had lived for so long since it began. Which of the
+    /// others say more than happened until then, nobody knows.
+    pub(crate) fn at_cut(&self, records: u64, lived: Duration) -> Self {
+        let mut cut = Self { lived, ..self.clone() };
+        cut.flushes.retain(|flush| flush.done < records);
+        for write in cut.clients.iter_mut().flat_map(|client| &mut client.writes) {
+            write.acknowledged = write.acknowledged.filter(|taken| taken.record < records);
+        }
+        cut
     }
 
     /// The worker closed the database, and ended: all it acknowledged is in the
     /// log, whatever it was to survive.
     pub(crate) fn closed(&mut self) {
-        self.promises.closed = true;
+        self.closed = true;
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -205,7 +263,9 @@ impl Oracle {
                 describe(Some(value))
             ));
         }
-        let settled = settle(&self.clients, &found, &self.promises)?;
+        let flushed = self.flushes.iter().map(|flush| flush.begun).max().unwrap_or(0);
+        let promises = Promises { flushed, lived: self.lived, closed: self.closed };
+        let settled = settle(&self.clients, &found, &promises)?;
         for (client, found) in self.clients.iter_mut().zip(found) {
             client.values = found;
             client.writes.clear();

@@ -18,7 +18,7 @@ fn script(mode: Mode) -> Script {
 /// An oracle after 200 acknowledged operations of each client, and the rows it
 /// expects.
 fn worked() -> (Oracle, Rows) {
-    let (mut oracle, script) = (Oracle::new(CLIENTS), script(Mode::Durable));
+    let (mut oracle, script) = (Oracle::new(CLIENTS, Fault::Kill), script(Mode::Durable));
     for number in 0..200 {
         for client in 0..CLIENTS {
             for step in [Step::Start, Step::Done] {
@@ -77,7 +77,7 @@ impl Oracle {
             number: of.next_number,
             stream: of.streams[changes[0].key],
             changes: changes.to_vec(),
-            due: due(durability),
+            due: due(durability, self.fault),
             begun,
             acknowledged: None,
         });
@@ -158,7 +158,7 @@ fn what_was_in_flight_is_there_wholly_or_not_at_all() {
         assert!(oracle.check(&half).unwrap_err().contains("is there in part"));
     }
 
-    let mut oracle = Oracle::new(CLIENTS);
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
     oracle.begin(0, &[Change { key: 5, value: None }], Mode::Durable);
     assert_eq!(oracle.check(&Rows::new()).unwrap().without_trace, 1);
 }
@@ -179,7 +179,7 @@ fn an_operation_in_flight_excuses_no_other_key() {
 #[test]
 fn relaxed_writes_go_from_the_end() {
     let written = || {
-        let mut oracle = Oracle::new(CLIENTS);
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
         for (key, value) in [(1, "a"), (2, "b"), (1, "c"), (3, "d")] {
             oracle.write(0, &[put(key, value)], RELAXED);
         }
@@ -212,7 +212,7 @@ fn relaxed_writes_go_from_the_end() {
 fn a_write_that_is_safe_keeps_those_before_it() {
     for safe in [Mode::Durable, Mode::ProcessSafe] {
         let written = || {
-            let mut oracle = Oracle::new(CLIENTS);
+            let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
             oracle.write(0, &[put(1, "a")], RELAXED);
             oracle.write(0, &[put(2, "b")], safe);
             oracle.write(0, &[put(1, "c")], RELAXED);
@@ -230,7 +230,7 @@ fn a_write_that_is_safe_keeps_those_before_it() {
 #[test]
 fn a_relaxed_write_must_be_there_in_time() {
     for (lived, promised) in [(WITHIN, false), (WITHIN + ALLOWANCE, false), (2 * ALLOWANCE, true)] {
-        let mut oracle = Oracle::new(CLIENTS);
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
         oracle.write(0, &[put(1, "a")], RELAXED);
         oracle.killed(AT + lived);
         assert_eq!(oracle.check(&Rows::new()).is_err(), promised, "{lived:?}");
@@ -241,7 +241,7 @@ fn a_relaxed_write_must_be_there_in_time() {
 fn a_flush_keeps_what_was_acknowledged_before_it_began() {
     let script = script(RELAXED);
     for begun_late in [false, true] {
-        let mut oracle = Oracle::new(CLIENTS);
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
         oracle.write(0, &[put(1, "a")], RELAXED);
         oracle.begin(0, &[put(1, "b")], RELAXED);
         if begun_late {
@@ -266,7 +266,7 @@ fn no_write_is_there_without_those_before_it_of_its_stream() {
     for (streams, at_one_time, refused) in
         [([0, 0], false, true), ([0, 1], false, false), ([0, 0], true, false)]
     {
-        let mut oracle = Oracle::new(CLIENTS);
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
         for (client, stream) in oracle.clients.iter_mut().zip(streams) {
             client.streams.fill(stream);
         }
@@ -292,7 +292,7 @@ fn no_write_is_there_without_those_before_it_of_its_stream() {
 #[test]
 fn proof_goes_from_client_to_client() {
     for (delete, refused) in [(true, true), (false, false)] {
-        let mut oracle = Oracle::new(3);
+        let mut oracle = Oracle::new(3, Fault::Kill);
         oracle.write(1, &[put(5, "x")], RELAXED);
         oracle.begin(2, &[put(9, "z")], RELAXED);
         oracle.write(0, &[put(1, "a")], RELAXED);
@@ -308,7 +308,7 @@ fn proof_goes_from_client_to_client() {
 
 #[test]
 fn a_batch_lost_in_part_is_no_prefix() {
-    let mut oracle = Oracle::new(CLIENTS);
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
     oracle.write(0, &batch(), RELAXED);
     let error = oracle.check(&rows_of(&[(0, 3, "new 3"), (0, 50, "new 50")])).unwrap_err();
     assert!(error.contains("no prefix"), "{error}");
@@ -325,7 +325,7 @@ fn with_range_delete() -> (Oracle, Script, u64, Vec<usize>) {
     };
     let number = (0..).find(is_long).expect("range deletes are not that seldom");
     let Operation::DeleteRange(keys) = script.operation(0, number) else { unreachable!() };
-    let mut oracle = Oracle::new(CLIENTS);
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
     oracle.begin_cycle(&script);
     for key in 0..KEYS_PER_CLIENT {
         oracle.write(0, &[put(key, "there")], Mode::Durable);
@@ -380,7 +380,7 @@ fn a_range_delete_that_was_acknowledged_leaves_nothing_of_the_range() {
 #[test]
 fn a_close_keeps_all_that_was_acknowledged() {
     for closed in [false, true] {
-        let mut oracle = Oracle::new(CLIENTS);
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
         oracle.write(0, &[put(1, "a")], RELAXED);
         oracle.begin(0, &[put(2, "b")], RELAXED);
         if closed {
@@ -392,7 +392,7 @@ fn a_close_keeps_all_that_was_acknowledged() {
 
 #[test]
 fn counts_are_the_last_that_came() {
-    let mut oracle = Oracle::new(CLIENTS);
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
     for number in [3, 5] {
         let record = Record { step: Step::Flushes, client: 0, number };
         assert_eq!(oracle.take(record, &script(RELAXED), AT), Ok(false));
@@ -402,9 +402,62 @@ fn counts_are_the_last_that_came() {
     assert_eq!(oracle.tally().flushes, 0);
 }
 
+/// Three writes of client 0, cut after so many records.
+fn cut_after(records: u64, lived: Duration, mode: Mode) -> Oracle {
+    let mut oracle = Oracle::new(CLIENTS, Fault::PowerCut);
+    for (key, value) in [(1, "a"), (2, "b"), (1, "c")] {
+        oracle.write(0, &[put(key, value)], mode);
+    }
+    oracle.at_cut(records, lived)
+}
+
+#[test]
+fn what_is_acknowledged_after_a_cut_may_be_there() {
+    let prefixes = [
+        rows_of(&[]),
+        rows_of(&[(0, 1, "a")]),
+        rows_of(&[(0, 1, "a"), (0, 2, "b")]),
+        rows_of(&[(0, 1, "c"), (0, 2, "b")]),
+    ];
+    // Each write has two records; the second one acknowledges it.
+    for records in 0..=6 {
+        for (writes, rows) in prefixes.iter().enumerate() {
+            let checked = cut_after(records, AT, Mode::Durable).check(rows);
+            assert_eq!(checked.is_ok(), writes as u64 >= records / 2, "{records} {writes}");
+        }
+        let torn = cut_after(records, AT, Mode::Durable).check(&rows_of(&[(0, 2, "b")]));
+        assert!(torn.is_err(), "a write is there without the one before it");
+    }
+}
+
+#[test]
+fn what_survives_only_the_process_may_be_lost_with_the_power_for_a_while() {
+    let second = Duration::from_secs(1);
+    for (mode, promised_after) in [(Mode::ProcessSafe, 2 * second), (RELAXED, WITHIN + second)] {
+        let checked = |lived| cut_after(6, AT + lived, mode).check(&Rows::new());
+        assert_eq!(checked(promised_after).unwrap().relaxed_lost, 3);
+        assert!(checked(promised_after + WITHIN).is_err());
+        let unknown = cut_after(0, AT + 2 * promised_after, mode).check(&Rows::new());
+        assert_eq!(unknown.unwrap().relaxed_lost, 0);
+    }
+}
+
+#[test]
+fn a_flush_that_ends_after_a_cut_promises_nothing() {
+    let mut oracle = Oracle::new(CLIENTS, Fault::PowerCut);
+    oracle.write(0, &[put(1, "a")], RELAXED);
+    oracle.clients[1].in_flight = Some(InFlight::Flush { begun: oracle.records });
+    oracle.records += 1;
+    let done = Record { step: Step::Done, client: 1, number: 0 };
+    oracle.take(done, &script(RELAXED), AT).unwrap();
+    for (records, promised) in [(3, false), (4, true)] {
+        assert_eq!(oracle.at_cut(records, AT).check(&Rows::new()).is_err(), promised);
+    }
+}
+
 #[test]
 fn records_out_of_order_are_refused() {
-    let mut oracle = Oracle::new(CLIENTS);
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
     let script = script(Mode::Durable);
     let mut take = |step, client, number| oracle.take(Record { step, client, number }, &script, AT);
     assert!(take(Step::Done, 0, 0).is_err());

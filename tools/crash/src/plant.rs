@@ -23,6 +23,8 @@ pub(crate) enum Plant {
     SkipRelaxed,
     /// Acknowledges all relaxed writes, and makes none after the first few
     ForgetRelaxed,
+    /// Acknowledges as durable what only survives the process
+    DurableAsProcessSafe,
     /// Some gets of keys that are there find nothing
     GetNothing,
     /// Some gets find what the key had before

@@ -17,6 +17,8 @@ pub(crate) const OPENED: u8 = b'O';
 /// Orders to the worker, on its stdin.
 pub(crate) const GO: u8 = b'g';
 pub(crate) const CLOSE: u8 = b'c';
+/// A few operations, then close.
+pub(crate) const SOME: u8 = b's';
 
 pub(crate) const RECORD_BYTES: usize = 16;
 

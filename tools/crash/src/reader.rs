@@ -40,14 +40,14 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         thread::spawn(move || {
             let reads = shared.read(FIRST_READER + reader, reader % 2 == 1);
-            shared.until_the_end(runtime.block_on(reads));
+            shared.ended(runtime.block_on(reads));
         });
     }
     Ok(())
 }
 
 impl Shared {
-    async fn read(&self, reader: u64, awaits: bool) -> Result<std::convert::Infallible, Failure> {
+    async fn read(&self, reader: u64, awaits: bool) -> Result<(), Failure> {
         let mut number = 0;
         loop {
             let mut random = self.script.read(reader, number);

@@ -16,13 +16,16 @@ use ourodb::{Db, ErrorKind};
 use crate::durability::Mode;
 use crate::lock::LOCK;
 use crate::plant::Plant;
-use crate::protocol::{CLOSE, Content, GO, OPENED, Rows};
+use crate::protocol::{CLOSE, Content, GO, OPENED, Rows, SOME};
 use crate::reads::History;
 use crate::script::{KEYS_PER_CLIENT, Script, Streams, key_bytes};
 use crate::settle::Values;
 use crate::setup::Setup;
 use crate::writer::Shared;
 use crate::{reader, writer};
+
+/// What each client does when it is to do only some.
+const SOME_OPERATIONS: u64 = 12;
 
 /// What a parent tells its worker.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +42,9 @@ pub(crate) struct Arguments {
     pub(crate) durability: Mode,
     #[command(flatten)]
     pub(crate) setup: Setup,
+    /// How long each client waits after each operation
+    #[arg(long)]
+    pub(crate) pause_us: u64,
     #[arg(long, value_enum)]
     pub(crate) plant: Option<Plant>,
     /// How long to wait for the lock, if not as long as usual
@@ -58,6 +64,7 @@ impl Arguments {
             ("--cycle", self.cycle.to_string()),
             ("--clients", self.clients.to_string()),
             ("--durability", self.durability.to_string()),
+            ("--pause-us", self.pause_us.to_string()),
         ]
         .into_iter()
         .chain(self.setup.flags())
@@ -142,10 +149,14 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
     let content = content(&db, arguments.clients)?;
     content.write(&mut BufWriter::new(&pipe))?;
 
-    match order()? {
+    let operations = match order()? {
         CLOSE => return Ok(db.close()?),
-        order => assert_eq!(order, GO, "an order that the parent never gives"),
-    }
+        SOME => SOME_OPERATIONS,
+        order => {
+            assert_eq!(order, GO, "an order that the parent never gives");
+            u64::MAX
+        }
+    };
     let Content { streams, rows } = content;
     let (keys, opened) = keys_and_values(arguments.clients, &rows);
     let shared = Arc::new(Shared {
@@ -153,6 +164,8 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         default,
         pipe,
         script: Script::new(seed, cycle, mode, streams),
+        operations,
+        pause: Duration::from_micros(arguments.pause_us),
         plant,
         forgets: AtomicBool::new(false),
         histories: opened.iter().cloned().map(History::new).collect(),
@@ -162,9 +175,13 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
         gets: AtomicU64::new(0),
         scans: AtomicU64::new(0),
     });
-    writer::start(&shared, arguments.clients)?;
+    let clients = writer::start(&shared, arguments.clients)?;
     reader::start(&shared)?;
-    assert_eq!(order()?, CLOSE, "whoever writes is killed, or told to close");
+    if operations == SOME_OPERATIONS {
+        clients.into_iter().for_each(|client| client.join().expect("no client panics"));
+    } else {
+        assert_eq!(order()?, CLOSE, "whoever writes is killed, or told to close");
+    }
     shared.closing.store(true, Ordering::SeqCst);
     Ok(shared.db.close()?)
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ourodb::{Db, Durability, ErrorKind};
@@ -40,6 +40,10 @@ pub(crate) struct Shared {
     pub(crate) default: Durability,
     pub(crate) pipe: File,
     pub(crate) script: Script,
+    /// How many each client does.
+    pub(crate) operations: u64,
+    /// Of each client, after each operation.
+    pub(crate) pause: Duration,
     pub(crate) plant: Option<Plant>,
     /// By a planted bug, no relaxed write is made any more.
     pub(crate) forgets: AtomicBool,
@@ -55,10 +59,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Runs work that ends only with the process; if it ends by a failure that
+    /// What becomes of work of a thread or task: if it ends by a failure that
     /// closing does not explain, it ends the process.
-    pub(crate) fn until_the_end(&self, result: Result<std::convert::Infallible, Failure>) {
-        let Err(failure) = result;
+    pub(crate) fn ended(&self, result: Result<(), Failure>) {
+        let Err(failure) = result else {
+            return;
+        };
         let closed = failure.kind() == Some(ErrorKind::Closed);
         if !closed || !self.closing.load(Ordering::SeqCst) {
             process::exit(i32::from(failure.report()));
@@ -72,35 +78,36 @@ impl Shared {
 }
 
 /// Starts clients, and a thread that tells the parent what the engine does.
-pub(crate) fn start(shared: &Arc<Shared>, clients: u8) -> Result<(), Failure> {
+/// Returns the threads of the clients.
+pub(crate) fn start(shared: &Arc<Shared>, clients: u8) -> Result<Vec<JoinHandle<()>>, Failure> {
     let way = |client: &u8| shared.script.way(usize::from(*client));
     let (threads, tasks): (Vec<u8>, Vec<u8>) =
         (0..clients).partition(|client| way(client) == Way::Thread);
+    let mut started = Vec::new();
     // A client that waits never gives way to another one.
     for clients in threads.into_iter().map(|client| vec![client]).chain([tasks]) {
         let shared = Arc::clone(shared);
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        started.push(thread::spawn(move || {
             let tasks = clients.into_iter().map(|client| {
                 let shared = Arc::clone(&shared);
-                runtime.spawn(async move { shared.until_the_end(shared.write(client).await) })
+                runtime.spawn(async move { shared.ended(shared.write(client).await) })
             });
             for task in tasks.collect::<Vec<_>>() {
                 runtime.block_on(task).expect("no client panics");
             }
-        });
+        }));
     }
     let shared = Arc::clone(shared);
-    thread::spawn(move || shared.until_the_end(shared.tally()));
-    Ok(())
+    thread::spawn(move || shared.ended(shared.tally()));
+    Ok(started)
 }
 
 impl Shared {
-    async fn write(&self, client: u8) -> Result<std::convert::Infallible, Failure> {
+    async fn write(&self, client: u8) -> Result<(), Failure> {
         let (mut pipe, of_client) = (&self.pipe, usize::from(client));
         let (way, history) = (self.script.way(of_client), &self.histories[of_client]);
-        let mut number = 0;
-        loop {
+        for number in 0..self.operations {
             let operation = self.script.operation(of_client, number);
             let durability = self.script.durability(of_client, number);
             let record = |step| Record { step, client, number }.to_bytes();
@@ -111,7 +118,11 @@ impl Shared {
                 pipe.write_all(&record(Step::Done))?;
             }
             // A write says itself only what the options do not.
-            let own = (durability != self.default).then_some(durability);
+            let mut own = (durability != self.default).then_some(durability);
+            if self.plant == Some(Plant::DurableAsProcessSafe) && durability == Durability::Durable
+            {
+                own = Some(Durability::ProcessSafe);
+            }
             for operation in self.planted(&operation, durability, number) {
                 execute(&self.db, way, of_client, &operation, own).await?;
             }
@@ -126,8 +137,11 @@ impl Shared {
             if self.reads() {
                 self.read_own(of_client, number, &keys, way != Way::Thread).await?;
             }
-            number += 1;
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
+            }
         }
+        Ok(())
     }
 
     /// Now and then, what a client reads after an operation of its own.
@@ -196,7 +210,7 @@ impl Shared {
 
     /// Tells the parent what the engine and the readers did, whenever that is
     /// more than before.
-    fn tally(&self) -> Result<std::convert::Infallible, Failure> {
+    fn tally(&self) -> Result<(), Failure> {
         let mut told = [0; 4];
         loop {
             let stats = self.db.stats();

@@ -27,8 +27,6 @@ pub(crate) struct Client {
 pub(crate) enum Stop {
     /// It has done enough.
     Done,
-    /// The database takes no more writes until it is opened again.
-    Poisoned,
     /// What should not be.
     Wrong(Wrong),
 }
@@ -217,8 +215,11 @@ impl Client {
         let fails = self.world.plan.fails;
         match error.kind() {
             ErrorKind::NoSpace if fails => Ok(()),
-            ErrorKind::Io if fails => Err(Stop::Poisoned),
-            ErrorKind::Poisoned if fails => Err(Stop::Poisoned),
+            ErrorKind::Corruption if self.world.plan.damages => Ok(()),
+            ErrorKind::Io | ErrorKind::Poisoned if fails => {
+                self.world.poisoned();
+                Ok(())
+            }
             _ => Err(Stop::Wrong(format!("an error that nothing explains: {error}"))),
         }
     }
@@ -227,6 +228,7 @@ impl Client {
     fn accept_read(&self, error: &Error) -> Result<(), Stop> {
         match error.kind() {
             ErrorKind::Io if self.world.plan.fails => Ok(()),
+            ErrorKind::Corruption if self.world.plan.damages => Ok(()),
             _ => Err(Stop::Wrong(format!("a read failed for no reason: {error}"))),
         }
     }

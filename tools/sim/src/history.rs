@@ -52,6 +52,13 @@ struct Version {
     write: u64,
 }
 
+impl Version {
+    /// The same, as what there may be at an opening.
+    fn as_base(&self) -> Self {
+        Self { is_refused: self.is_refused, ..base(self.content.clone()) }
+    }
+}
+
 struct Key {
     /// The first one is what was found at the opening.
     versions: Vec<Version>,
@@ -335,11 +342,12 @@ impl History {
         Ok(())
     }
 
-    /// The next opening found these rows. All that was written is over: what was
-    /// found is all there is.
+    /// The next opening found these rows, and could not read these keys. All that was
+    /// written is over: what was found is all there is.
     pub(crate) fn settle(
         &mut self,
         rows: &BTreeMap<Vec<u8>, Vec<u8>>,
+        unread: &BTreeSet<usize>,
         loss: Loss,
     ) -> Result<(), Wrong> {
         let moment = self.tick();
@@ -350,12 +358,24 @@ impl History {
         }
         let streams: BTreeSet<usize> = self.keys.iter().map(|key| key.stream).collect();
         for stream in streams {
-            self.check_stream(stream, rows, loss, moment)?;
+            self.check_stream(stream, rows, unread, loss, moment)?;
         }
         self.under_way.clear();
-        for (key, name) in self.keys.iter_mut().zip(&self.names) {
-            key.versions = vec![base(rows.get(name).map(|value| value[..].into()))];
-            key.floor = 0;
+        for number in 0..self.keys.len() {
+            let found = rows.get(&self.names[number]).map(|value| value[..].into());
+            let key = &self.keys[number];
+            let versions = if unread.contains(&number) {
+                // One of these it is, if it is ever read.
+                let left = &key.versions[self.promised(key, loss)..];
+                let mut left: Vec<Version> =
+                    left.iter().map(|left| Version { ended: None, ..left.as_base() }).collect();
+                left[0].ended = Some(0);
+                left
+            } else {
+                vec![base(found)]
+            };
+            self.keys[number].versions = versions;
+            self.keys[number].floor = 0;
         }
         Ok(())
     }
@@ -390,12 +410,14 @@ impl History {
         &self,
         stream: usize,
         rows: &BTreeMap<Vec<u8>, Vec<u8>>,
+        unread: &BTreeSet<usize>,
         loss: Loss,
         moment: Moment,
     ) -> Result<(), Wrong> {
         // Of each key, the spans of moments at which it had what was found.
         let mut spans: Vec<(usize, Vec<(Moment, Moment, usize)>)> = Vec::new();
-        for (number, key) in self.keys.iter().enumerate().filter(|(_, key)| key.stream == stream) {
+        let is_read = |number: usize, key: &Key| key.stream == stream && !unread.contains(&number);
+        for (number, key) in self.keys.iter().enumerate().filter(|(n, key)| is_read(*n, key)) {
             let name = &self.names[number];
             let found = rows.get(name).map(|value| &value[..]);
             let among = self.promised(key, loss)..key.versions.len();

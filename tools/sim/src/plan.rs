@@ -8,7 +8,7 @@ use fastrand::Rng;
 use ourodb::sim::{Faults, Sim};
 use ourodb::{Compaction, Compression, Durability, IoBackend, Options};
 
-use crate::Without;
+use crate::manner::Without;
 
 /// The longest values that every log takes.
 const LOGGED_BYTES_MAX: usize = 11_000;
@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// Faults that make requests fail.
     pub(crate) fails: bool,
+    /// Tables and value files may be damaged.
+    pub(crate) damages: bool,
     /// Requests take so long that nothing is durable in time for certain.
     pub(crate) is_slow: bool,
     /// Bytes of the disk beyond what is used at an opening.
@@ -111,8 +113,9 @@ impl Plan {
         let delay_max = [20_000, 300_000, 5_000_000, 200_000_000][rng.usize(..4)];
         let ppm = |rng: &mut Rng, max: u32| 1 + rng.u32(..max);
         let (short, again) = (ppm(&mut rng, 200_000), ppm(&mut rng, 100_000));
+        let writes_max = [2_000, 2_000, 40_000][rng.usize(..3)];
         let (read, write, space) =
-            (ppm(&mut rng, 20_000), ppm(&mut rng, 2_000), ppm(&mut rng, 50_000));
+            (ppm(&mut rng, 20_000), ppm(&mut rng, writes_max), ppm(&mut rng, 50_000));
         let mut faults = Faults::default().reorder(reorders);
         if delays {
             faults = faults.delay_ns(1_000..=delay_max);
@@ -131,6 +134,15 @@ impl Plan {
         }
         if has_no_space {
             faults = faults.no_space_ppm(space);
+        }
+        // Drawn on its own: it came later, and seeds that people know stay what they were.
+        let mut own = Rng::with_seed(seed ^ 0x64_616d_6167);
+        let damages = own.u32(..10) == 0 && is_in(Without::Damage);
+        if damages {
+            faults = faults.rot_ppm(ppm(&mut own, 1_000));
+            faults = faults.lost_write_ppm(ppm(&mut own, 5_000));
+            faults = faults.misdirected_write_ppm(ppm(&mut own, 5_000));
+            faults = faults.damage_only(&[".sst", ".val"]);
         }
         let free = (256 << 10) + rng.u64(..4 << 20);
 
@@ -169,6 +181,7 @@ impl Plan {
             style: [Style::Thread, Style::Future, Style::Both, Style::Both][rng.usize(..4)],
             faults,
             fails: fails_reads || fails_writes || has_no_space || is_full,
+            damages,
             is_slow: delays && delay_max > 10_000_000,
             disk_bytes_free: is_full.then_some(free),
             acts,

@@ -1,10 +1,11 @@
 //! The run of one seed: lives of the process, one after the other, on one
 //! machine, and what is checked in and between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -15,8 +16,9 @@ use ourodb::{Db, ErrorKind, Finding, Options};
 
 use crate::client::{Client, Stop};
 use crate::history::{History, Loss, Wrong};
+use crate::manner::{Manner, Without};
+use crate::panics;
 use crate::plan::{End, Plan};
-use crate::{Without, panics};
 
 const DIR: &str = "/db";
 const SECOND_NS: u64 = 1_000_000_000;
@@ -24,6 +26,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const PATIENCE_NS: u64 = 600 * SECOND_NS;
 /// What was written so long ago is durable, on a disk that keeps up.
 const DURABLE_WITHIN_NS: u64 = 5 * SECOND_NS;
+/// Operations that are left once writes fail.
+const POISONED_OPERATIONS: u64 = 40;
 /// Openings that may fail for the faults, before those are taken away.
 const OPENINGS_MAX: u32 = 3;
 
@@ -45,7 +49,6 @@ struct Life {
     operations: u64,
     clients: usize,
     wrong: Option<Wrong>,
-    poisoned: bool,
     waker: Option<Waker>,
 }
 
@@ -96,9 +99,15 @@ impl World {
     /// Whether another operation is to be done.
     pub(crate) fn take_turn(&self) -> bool {
         let mut life = lock(&self.life);
-        let goes_on = life.operations > 0 && life.wrong.is_none() && !life.poisoned;
+        let goes_on = life.operations > 0 && life.wrong.is_none();
         life.operations -= u64::from(goes_on);
         goes_on
+    }
+
+    /// Writes fail until the database is opened again: reads go on, for a while.
+    pub(crate) fn poisoned(&self) {
+        let mut life = lock(&self.life);
+        life.operations = life.operations.min(POISONED_OPERATIONS);
     }
 
     /// A client has ended.
@@ -108,7 +117,6 @@ impl World {
             life.clients -= 1;
             match stop {
                 Stop::Done => {}
-                Stop::Poisoned => life.poisoned = true,
                 Stop::Wrong(wrong) => drop(life.wrong.get_or_insert(wrong)),
             }
             life.waker.take()
@@ -164,9 +172,9 @@ fn names(rng: &mut Rng, clients: usize, per_client: usize) -> Vec<(Vec<u8>, usiz
     names.into_iter().collect()
 }
 
-/// Runs a seed, of so many operations. What went wrong, if something did.
-pub(crate) fn run(seed: u64, operations: u64, without: &[Without]) -> Result<Outcome, String> {
-    let run = AssertUnwindSafe(|| Seed::new(seed, without).run(operations));
+/// Runs a seed. What went wrong, if something did.
+pub(crate) fn run(seed: u64, manner: &Manner) -> Result<Outcome, String> {
+    let run = AssertUnwindSafe(|| Seed::new(seed, &manner.without).run(manner.operations));
     catch_unwind(run).unwrap_or_else(|panic| Err(panics::describe(&*panic)))
 }
 
@@ -387,18 +395,14 @@ impl Seed {
                     continue;
                 }
             };
-            let rows = self.alive(power_cut, || {
-                let rows = db.scan(..).iter();
-                let rows = rows.map(|row| row.map(|(k, v)| (k.into_vec(), v.into_vec())));
-                rows.collect::<Result<BTreeMap<_, _>, _>>()
-            })?;
-            let rows = match rows {
-                Ok(rows) => rows,
-                Err(error) => return Ok(Err(format!("a scan failed for no reason: {error}"))),
+            let world = Arc::clone(&self.world);
+            let content = match self.alive(power_cut, || content(&db, &world))? {
+                Ok(content) => content,
+                Err(wrong) => return Ok(Err(wrong)),
             };
             let mut history = self.world.history();
             let loss = std::mem::replace(&mut self.loss, Loss::Process);
-            if let Err(wrong) = history.settle(&rows, loss) {
+            if let Err(wrong) = history.settle(&content.rows, &content.unread, loss) {
                 return Ok(Err(wrong));
             }
             let is_known = !self.world.plan.fails && !self.world.plan.is_slow;
@@ -428,7 +432,8 @@ impl Seed {
         db.flush().wait().map_err(|error| format!("the last flush failed: {error}"))?;
         sim.run_for(30 * SECOND_NS);
         let stats = db.stats();
-        if stats.compaction_debt_bytes > 0 {
+        let damages = self.world.plan.damages;
+        if stats.compaction_debt_bytes > 0 && !damages {
             return Err(format!("compaction does not come to rest: {stats}"));
         }
         db.close().map_err(|error| format!("the last close failed: {error}"))?;
@@ -437,6 +442,7 @@ impl Seed {
         let options = self.options();
         let verified = ourodb::verify(DIR, &options, |finding| {
             match finding {
+                Finding::Fault(fault) if damages && is_data(fault.file()) => {}
                 Finding::Fault(fault) => findings.push(fault.to_string()),
                 Finding::Orphan(path) => findings.push(format!("{} is left over", path.display())),
                 _ => {}
@@ -444,7 +450,7 @@ impl Seed {
             ControlFlow::Continue(())
         });
         let verified = verified.map_err(|error| format!("verify failed: {error}"))?;
-        if verified.faults > 0 || !findings.is_empty() {
+        if (verified.faults > 0 && !damages) || !findings.is_empty() {
             return Err(format!("verify found: {}", findings.join("; ")));
         }
         let moment = self.world.history().now();
@@ -456,6 +462,42 @@ impl Seed {
             Err(Crashed) => Err("the machine crashed although it was not to".to_owned()),
         }
     }
+}
+
+/// What a database holds.
+struct Content {
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Keys that cannot be read.
+    unread: BTreeSet<usize>,
+}
+
+/// Reads all that there is. Where data may be damaged, key by key if need be.
+fn content(db: &Db, world: &World) -> Result<Content, String> {
+    let rows = db.scan(..).iter();
+    let rows = rows.map(|row| row.map(|(k, v)| (k.into_vec(), v.into_vec())));
+    match rows.collect::<Result<_, ourodb::Error>>() {
+        Ok(rows) => return Ok(Content { rows, unread: BTreeSet::new() }),
+        Err(error) if error.kind() == ErrorKind::Corruption && world.plan.damages => {}
+        Err(error) => return Err(format!("a scan failed for no reason: {error}")),
+    }
+    let mut content = Content { rows: BTreeMap::new(), unread: BTreeSet::new() };
+    for key in 0..world.keys() {
+        let name = world.history().name(key).to_vec();
+        match db.get(&name).wait() {
+            Ok(Some(value)) => drop(content.rows.insert(name, value.to_vec())),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                content.unread.insert(key);
+            }
+            Err(error) => return Err(format!("a get failed for no reason: {error}")),
+        }
+    }
+    Ok(content)
+}
+
+/// Whether the file holds data, and nothing that an opening depends on.
+fn is_data(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sst" || extension == "val")
 }
 
 /// What failing requests lead to.
@@ -474,10 +516,12 @@ mod tests {
 
     #[test]
     fn a_seed_is_the_same_run_each_time() {
+        let manner = Manner { operations: 300, without: Vec::new() };
+        let outcome = |seed| run(seed, &manner).expect("a sound engine");
         for seed in 0..20 {
-            let first = run(seed, 300, &[]).expect("a sound engine");
-            assert_eq!(run(seed, 300, &[]).expect("a sound engine"), first, "seed {seed}");
-            assert_ne!(run(seed + 1000, 300, &[]).expect("a sound engine").trace, first.trace);
+            let first = outcome(seed);
+            assert_eq!(outcome(seed), first, "seed {seed}");
+            assert_ne!(outcome(seed + 1000).trace, first.trace);
         }
     }
 
@@ -486,7 +530,7 @@ mod tests {
         for seed in 0..20 {
             let without = [Without::Crash, Without::NoSpace, Without::FullDisk];
             let without = [&without[..], &[Without::ReadError, Without::WriteError]].concat();
-            let outcome = run(seed, 300, &without).expect("a sound engine");
+            let outcome = run(seed, &Manner { operations: 300, without }).expect("a sound engine");
             assert!(outcome.crashes <= outcome.openings && outcome.operations == 300);
             assert_eq!(outcome.crashes - outcome.power_cuts, 0, "seed {seed}");
         }

@@ -200,3 +200,24 @@ fn the_kth_request_fails_once_or_for_ever() {
     assert_eq!(run(1, FaultKind::Short, true), (vec![false; 4], 4));
     assert_eq!(run(4, FaultKind::Again, true), (vec![false; 4], 1));
 }
+
+#[test]
+fn several_requests_fail_each_in_its_way() {
+    let sim = Sim::new(9);
+    let file = create(&sim, "f");
+    let never = u64::MAX;
+    let faults = Faults::default()
+        .fail_kth(2, FaultKind::Io, false)
+        .fail_kth(2, FaultKind::NoSpace, false)
+        .fail_kth(never, FaultKind::Short, false);
+    sim.set_faults(faults);
+    let failed = (0..5)
+        .map(|i| write(&sim, &file, i / 2, units(1, 1), Harden::Later).is_err())
+        .collect::<Vec<bool>>();
+    // The third one extends the file, as the first one does.
+    assert_eq!(failed, [false, true, true, false, false]);
+    assert_eq!(sim.requests_counted(), [5, 3, 5]);
+    let kinds: Vec<FaultKind> = sim.injected().iter().map(|fault| fault.kind).collect();
+    assert_eq!(kinds, [FaultKind::Io, FaultKind::NoSpace]);
+    assert_eq!(sim.injected()[0].to_string(), "Io: write f");
+}

@@ -12,12 +12,12 @@ use signal_hook::consts::SIGKILL;
 
 use super::{Arguments, Failure};
 use crate::child::Child;
-use crate::durability::Mode;
+use crate::durability::{Fault, Mode};
 use crate::interrupt::Interrupt;
 use crate::lock::Lock;
 use crate::oracle::Oracle;
 use crate::plant::Plant;
-use crate::protocol::{CLOSE, GO, OPENED, RECORD_BYTES, Record};
+use crate::protocol::{CLOSE, GO, OPENED};
 use crate::report::Counts;
 use crate::script::{CLOSING, Script, THROTTLED, random};
 use crate::setup::Setup;
@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
             cycle: 0,
             script_cycle: 0,
             random: random(&[arguments.seed]),
-            oracle: Oracle::new(arguments.clients),
+            oracle: Oracle::new(arguments.clients, Fault::Kill),
             database: PathBuf::new(),
             mode: Mode::Durable,
             throttle,
@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
     pub(super) fn fresh_database(&mut self, dir: &Path) {
         self.database = dir.join(format!("db-{:04}", self.counts.databases));
         self.counts.databases += 1;
-        self.oracle = Oracle::new(self.arguments.clients);
+        self.oracle = Oracle::new(self.arguments.clients, Fault::Kill);
     }
 
     /// A last check.
@@ -203,6 +203,7 @@ impl<'a> Run<'a> {
             clients: self.arguments.clients,
             durability: self.mode,
             setup: Setup::draw(&mut self.random, self.arguments.io),
+            pause_us: 0,
             plant: self.arguments.plant,
             lock_wait_ms,
             join: self.throttle.as_ref().filter(|_| self.cycle >= THROTTLED).map(Throttle::join),
@@ -379,15 +380,8 @@ impl<'a> Run<'a> {
         script: &Script,
         at: Duration,
     ) -> Result<u64, Failure> {
-        let mut acknowledged = 0;
-        let (whole, rest) = records.as_chunks::<RECORD_BYTES>();
-        for record in whole {
-            let taken = Record::from_bytes(record)
-                .ok_or_else(|| "a record that no worker writes".to_owned())
-                .and_then(|record| self.oracle.take(record, script, at));
-            acknowledged += u64::from(taken.map_err(|what| self.finding(what))?);
-        }
-        *records = rest.to_vec();
+        let taken = self.oracle.take_all(records, script, at);
+        let acknowledged = taken.map_err(|what| self.finding(what))?;
         self.counts.writes_acknowledged += acknowledged;
         Ok(acknowledged)
     }
@@ -417,14 +411,7 @@ impl<'a> Run<'a> {
         Failure::Finding { cycle: self.cycle, what }
     }
 
-    /// A worker ended without being killed. It has said why on stderr. A full
-    /// disk is nobody's fault, nor is a machine on which no database opens.
     fn ended_by_itself(&self, when: &str, status: ExitStatus, fresh: bool) -> Failure {
-        let what = format!("the worker ended by itself {when}: {status}");
-        match status.code().and_then(|code| u8::try_from(code).ok()) {
-            Some(code @ 5) => Failure::Obstacle { code, what },
-            Some(code @ (4 | 6 | 7)) if fresh => Failure::Obstacle { code, what },
-            _ => self.finding(what),
-        }
+        Failure::of_end(self.cycle, when, status, fresh)
     }
 }

@@ -72,7 +72,7 @@ fn a_refused_write_is_not_promised_because_a_later_one_was_found() {
     put(&mut history, 0, "2", false);
     let read = history.begin_read(0);
     history.end_read(&read, Some(b"2")).expect("it was acknowledged");
-    history.settle(&rows(NOBODY), Loss::Power(1)).expect("neither was durable");
+    history.settle(&rows(NOBODY), &BTreeSet::new(), Loss::Power(1)).expect("neither was durable");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
         put(&mut history, 1, "safe", false);
         put(&mut history, 0, "later", false);
         history.begin(&[(1, None)], true);
-        history.settle(&rows(found), loss)
+        history.settle(&rows(found), &BTreeSet::new(), loss)
     };
     let power = Loss::Power(1);
     let durable: (&[u8], &[u8]) = (b"a", b"durable");
@@ -102,5 +102,27 @@ fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
     let mut history = history();
     put(&mut history, 0, "1", false);
     put(&mut history, 1, "2", false);
-    assert!(history.settle(&rows(&[(b"b", b"2")]), power).is_err(), "not without the one before");
+    let found = rows(&[(b"b", b"2")]);
+    let settled = history.settle(&found, &BTreeSet::new(), power);
+    assert!(settled.is_err(), "not without the one before");
+}
+
+#[test]
+fn what_could_not_be_read_may_be_any_version_that_was_promised() {
+    let mut history = history();
+    for text in ["1", "2", "3"] {
+        put(&mut history, 0, text, text == "2");
+    }
+    let unread = BTreeSet::from([0]);
+    history.settle(&rows(NOBODY), &unread, Loss::Power(1)).expect("it was not read");
+    let mut judge = |found: &str| {
+        let read = history.begin_read(0);
+        history.end_read(&read, Some(found.as_bytes()))
+    };
+    assert!(judge("1").is_err(), "it was replaced by a durable one");
+    judge("3").expect("it may have survived");
+    assert!(judge("2").is_err(), "it was the newer one before");
+    put(&mut history, 0, "4", false);
+    let read = history.begin_read(0);
+    assert!(history.end_read(&read, Some(b"3")).is_err(), "it was replaced");
 }

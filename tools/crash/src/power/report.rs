@@ -1,0 +1,138 @@
+//! What a run counted, in words and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::life::{Cut, Life};
+use super::record::Kind;
+use crate::Io;
+use crate::oracle::Tally;
+use crate::report::FORMAT;
+
+/// Counts of a run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Counts {
+    /// Power cuts, each followed by a check.
+    pub(crate) cuts: u64,
+    /// Those at which the disk had something that it might lose.
+    cuts_with_unsynced_writes: u64,
+    /// Those while the database was being opened.
+    cuts_while_opening: u64,
+    /// Those of a disk whose power had been cut before.
+    cuts_after_cuts: u64,
+    /// Lives of a disk that began with an empty file system.
+    pub(crate) databases: u64,
+    disk_writes: u64,
+    disk_flushes: u64,
+    writes_acknowledged: u64,
+    /// What was done beside the writes, as far as the workers told.
+    flushes: u64,
+    compactions: u64,
+    gets_judged: u64,
+    scans_judged: u64,
+    /// Acknowledged before a cut as less than durable, for less than their time,
+    /// and gone after it.
+    acknowledged_lost: u64,
+    in_flight_written: u64,
+    in_flight_not_written: u64,
+    in_flight_without_trace: u64,
+}
+
+impl Counts {
+    pub(crate) fn count_cut(&mut self, cut: &Cut, again: bool) {
+        self.cuts += 1;
+        self.cuts_with_unsynced_writes += u64::from(cut.had_open_changes);
+        self.cuts_while_opening += u64::from(cut.while_opening);
+        self.cuts_after_cuts += u64::from(again);
+    }
+
+    pub(crate) fn count_life(&mut self, life: &Life) {
+        let is_flush = |event: &&super::record::Event| matches!(event.kind, Kind::Flush { .. });
+        let flushes = life.record.events.iter().filter(is_flush).count() as u64;
+        self.disk_flushes += flushes;
+        self.disk_writes += life.record.events.len() as u64 - flushes;
+        self.writes_acknowledged += life.acknowledged;
+        let Tally { flushes, compactions, gets, scans } = life.tally();
+        self.flushes += flushes;
+        self.compactions += compactions;
+        self.gets_judged += gets;
+        self.scans_judged += scans;
+        self.acknowledged_lost += life.settled.relaxed_lost;
+        self.in_flight_written += life.settled.written;
+        self.in_flight_not_written += life.settled.not_written;
+        self.in_flight_without_trace += life.settled.without_trace;
+    }
+
+    /// Whether hardly any cut found anything to lose: then they prove little.
+    pub(crate) fn is_idle(&self) -> bool {
+        4 * self.cuts_with_unsynced_writes < self.cuts
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in [
+            ("power cuts", self.cuts),
+            ("power cuts with unsynced writes", self.cuts_with_unsynced_writes),
+            ("power cuts while opening", self.cuts_while_opening),
+            ("power cuts after power cuts", self.cuts_after_cuts),
+            ("databases", self.databases),
+            ("disk writes recorded", self.disk_writes),
+            ("disk flushes recorded", self.disk_flushes),
+            ("writes acknowledged", self.writes_acknowledged),
+            ("flushes", self.flushes),
+            ("compactions", self.compactions),
+            ("gets judged", self.gets_judged),
+            ("scans judged", self.scans_judged),
+            ("writes lost within their time", self.acknowledged_lost),
+            ("chains of writes in flight, written", self.in_flight_written),
+            ("chains of writes in flight, not written", self.in_flight_not_written),
+            ("chains of writes in flight, without trace", self.in_flight_without_trace),
+        ] {
+            writeln!(f, "{name}: {count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The JSON of `--report`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a> {
+    format: u32,
+    command: &'static str,
+    seed: u64,
+    file_systems: Vec<&'static str>,
+    clients: u8,
+    /// The one that was asked for, or "all".
+    durability: String,
+    io: Io,
+    duration_s: f64,
+    #[serde(flatten)]
+    counts: &'a Counts,
+    /// Absent if nothing failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(
+        arguments: &super::Arguments,
+        duration_s: f64,
+        counts: &'a Counts,
+        failure: Option<String>,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            command: "power",
+            seed: arguments.seed,
+            file_systems: arguments.fs.kinds().to_vec(),
+            clients: arguments.clients,
+            durability: arguments.durability.map_or("all".to_owned(), |mode| mode.to_string()),
+            io: arguments.io,
+            duration_s,
+            counts,
+            failure,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! See `ourodb::fuzz`.
+#![no_main]
+
+ouro_fuzz::target!("identity");

@@ -1,0 +1,418 @@
+//! Whether damage is noticed, and harms nothing else.
+//!
+//! What verification finds no fault in must harm nothing: the database opens, and
+//! holds all it did. That can be, and is allowed, for these bytes alone, as nothing
+//! says what was there:
+//!
+//! * log segments, behind the header: what fills a group up to whole units, what lies
+//!   behind the end of the log (zeroes, or what a recycled segment held before), what
+//!   is in a mapping of the same stream too, and the last record, if nothing later
+//!   tells that it was durable: it counts as torn, and so does its write;
+//! * mappings, behind the header: slots whose groups are in segments, a watermark that
+//!   became lower, and all of it once the machine was started anew. A watermark that
+//!   goes together with slots, by one cut or one lost write, takes what only these held
+//!   along: nothing else tells that it was there;
+//! * manifests, behind the header: the last record, which was witnessed elsewhere
+//!   before anything was relied on, and the room behind it;
+//! * value files, behind the header: what fills a place up to whole units, and places
+//!   that nothing refers to;
+//! * files that nothing needs, `LOCK`, which is empty, and a segment that nothing was
+//!   written to since it was used again: as a whole it may be what it was before.
+//!
+//! A shard's manifest that has lost its end, together with what proved that it had one,
+//! may name tables that are gone: they are `Corruption` then, as if they had been
+//! damaged.
+//!
+//! Of tables and the identity every byte counts. Where verification does find
+//! something, tables and value files are opened nevertheless, and only what depends on
+//! the damage is refused; with all else the opening is refused, or nothing is missed:
+//! it does not look at padding.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+
+use ourodb::sim::Sim;
+use ourodb::{Db, Error, ErrorKind, Fault, Finding};
+
+use super::harm::{self, Harm, UNIT};
+use super::layouts::{Image, Rows, kind};
+use crate::fail::DIR;
+
+/// What is under one checksum is no longer than this.
+const EXTENT: u64 = 33 * UNIT as u64;
+
+/// A value of this length, and longer, is in a value file.
+const LONG: usize = 64 << 10;
+
+/// What damage came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    /// It changes nothing: the bytes were so before.
+    Nothing,
+    /// Named, and the opening refused.
+    Refused,
+    /// Named, and what does not depend on it is there.
+    Contained,
+    /// All is there.
+    Harmless,
+}
+
+/// Damages the file, and looks what becomes of the database. `goes_on` says whether to
+/// write on, too, where it opens.
+pub(crate) fn judge(
+    image: &Image,
+    path: &Path,
+    harm: &Harm,
+    goes_on: bool,
+) -> Result<Verdict, String> {
+    let sound = image.bytes(path).ok_or("there is no such file")?;
+    let bytes = harm.apply(image, path).ok_or("there is no such place in it")?;
+    if bytes == sound {
+        return Ok(Verdict::Nothing);
+    }
+    let sim = image.machine();
+    harm::put(&sim, path, &bytes, sound);
+    let damaged = Damaged { image, path, harm, changed: changed(sound, &bytes), sim: &sim };
+    let judged = damaged.judge(goes_on);
+    sim.kill();
+    judged
+}
+
+/// From the first byte that differs to the last one.
+fn changed(sound: &[u8], bytes: &[u8]) -> Range<usize> {
+    let differs = |at: &usize| sound.get(*at) != bytes.get(*at);
+    let len = sound.len().max(bytes.len());
+    let first = (0..len).find(differs).unwrap_or(len);
+    let last = (first..len).rev().find(differs).map_or(first, |last| last + 1);
+    first..last
+}
+
+struct Damaged<'a> {
+    image: &'a Image,
+    path: &'a Path,
+    harm: &'a Harm,
+    changed: Range<usize>,
+    sim: &'a Sim,
+}
+
+impl Damaged<'_> {
+    fn judge(&self, goes_on: bool) -> Result<Verdict, String> {
+        let faults = self.verify()?;
+        if faults.is_empty() && !self.may_be_silent() {
+            return Err("verify finds nothing".to_owned());
+        }
+        let is_named = |fault: &Fault| self.is_here(fault.file(), fault.offset());
+        if !faults.is_empty() && !faults.iter().any(is_named) && !self.may_show_elsewhere() {
+            return Err(format!("verify does not name the place, but {}", faults[0]));
+        }
+        let options = self.image.options_on(self.sim);
+        match Db::open(DIR, options) {
+            Err(error) => self.refused(&error, &faults),
+            Ok(db) if self.is_in_table() && !faults.is_empty() => self.contained(&db),
+            Ok(db) if !faults.is_empty() && self.lacks_tables(&faults) => self.contained(&db),
+            Ok(db) => {
+                self.harmless(&db).map_err(|wrong| match faults.first() {
+                    Some(fault) => format!("the database opens in spite of {fault}: {wrong}"),
+                    None => format!("verify finds nothing: {wrong}"),
+                })?;
+                if goes_on {
+                    self.go_on(db)?;
+                }
+                Ok(Verdict::Harmless)
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<Vec<Fault>, String> {
+        let mut faults = Vec::new();
+        let options = self.image.options_on(self.sim);
+        let verified = ourodb::verify(DIR, &options, |finding| {
+            if let Finding::Fault(fault) = finding {
+                faults.push(fault.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        verified.map_err(|error| format!("verify fails: {error}"))?;
+        Ok(faults)
+    }
+
+    fn kind(&self) -> &str {
+        kind(self.path)
+    }
+
+    fn is_in_table(&self) -> bool {
+        matches!(self.kind(), "sst" | "val")
+    }
+
+    fn may_be_silent(&self) -> bool {
+        let is_covered = match self.kind() {
+            "sst" | "IDENTITY" => true,
+            "LOCK" | "tmp" => false,
+            "wal" if *self.harm == (Harm::Stale { from: 0 }) => false,
+            _ => self.changed.start < UNIT,
+        };
+        !is_covered || self.image.unneeded.contains(self.path)
+    }
+
+    /// Whether that is where the damage is: what begins there may reach it.
+    fn is_here(&self, file: &Path, offset: u64) -> bool {
+        let Range { start, end } = &self.changed;
+        let reaches = offset + EXTENT > *start as u64;
+        file == self.path && (offset < *end as u64 && reaches || !self.harm.is_byte())
+    }
+
+    /// What a log lacks may be looked for in another segment of its stream; and what a
+    /// manifest lacks shows in what it does not name.
+    fn may_show_elsewhere(&self) -> bool {
+        !self.harm.is_byte() && matches!(self.kind(), "wal" | "map" | "MANIFEST")
+    }
+
+    fn refused(&self, error: &Error, faults: &[Fault]) -> Result<Verdict, String> {
+        if error.kind() != ErrorKind::Corruption {
+            return Err(format!("the opening fails otherwise than it should: {error}"));
+        }
+        if self.is_in_table() {
+            return Err(format!("what is no part of the log refuses the opening: {error}"));
+        }
+        if faults.is_empty() {
+            return Err(format!("verify finds nothing, and the opening fails: {error}"));
+        }
+        let (file, offset) = place(error).ok_or_else(|| format!("no place is named: {error}"))?;
+        // Where a log ends may be in a segment before the one, or the mapping, that lacks the
+        // next record.
+        let is_log = matches!(self.kind(), "wal" | "map") && kind(Path::new(&file)) == "wal";
+        let is_named = self.is_here(Path::new(&file), offset) || is_log;
+        if !is_named && !self.may_show_elsewhere() {
+            return Err(format!("the opening does not name the place, but: {error}"));
+        }
+        Ok(Verdict::Refused)
+    }
+
+    /// What may be found.
+    fn states(&self) -> impl Iterator<Item = &Rows> {
+        let without = self.image.without_mapping.iter().filter(|_| self.has_lost_mapping());
+        self.image.states.iter().chain(without)
+    }
+
+    /// The watermark of a mapping is damaged, together with what it vouches for.
+    fn has_lost_mapping(&self) -> bool {
+        let watermark = self.changed.start < 2 * UNIT && self.changed.end > UNIT;
+        self.kind() == "map" && watermark && !self.harm.is_byte()
+    }
+
+    /// All is there.
+    fn harmless(&self, db: &Db) -> Result<(), String> {
+        for reverse in [false, true] {
+            let (rows, failed) = scan(db, reverse);
+            if let Some(error) = failed {
+                return Err(format!("a scan fails: {error}"));
+            }
+            let rows: Rows = rows.into_iter().collect();
+            if !self.states().any(|state| *state == rows) && !self.has_lost_mapping() {
+                return Err(format!("silently other data: {}", self.difference(&rows)));
+            }
+        }
+        for key in self.image.newest().keys() {
+            let found = db.get(key).wait().map_err(|error| format!("a get fails: {error}"))?;
+            let found = found.as_deref();
+            if !self.states().any(|rows| rows.get(key).map(|v| &v[..]) == found) {
+                return Err(format!("silently another value of {}", key.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is written to such a database is found again.
+    fn go_on(&self, db: Db) -> Result<(), String> {
+        let mut rows: Rows = scan(&db, false).0.into_iter().collect();
+        db.put(b"later", b"x").wait().map_err(|error| format!("a put fails: {error}"))?;
+        rows.insert(b"later".to_vec(), b"x".to_vec());
+        self.sim.power_cut();
+        drop(db);
+        let db = Db::open(DIR, self.image.options_on(self.sim))
+            .map_err(|error| format!("the opening after it fails: {error}"))?;
+        let (found, failed) = scan(&db, false);
+        match failed {
+            Some(error) => Err(format!("after another write a scan fails: {error}")),
+            None if found.into_iter().collect::<Rows>() == rows => Ok(()),
+            None => Err("after another write there are other data".to_owned()),
+        }
+    }
+
+    /// What is in tables and depends on what is damaged is refused; nothing else is.
+    fn contained(&self, db: &Db) -> Result<Verdict, String> {
+        let rows = self.image.newest();
+        let mut failed = 0;
+        for number in 0..super::layouts::KEYS {
+            let key = super::layouts::name(number);
+            let expected = rows.get(&key).map(|value| &value[..]);
+            match db.get(&key).wait() {
+                Ok(found) if found.as_deref() == expected => {}
+                Ok(_) => return Err(format!("a wrong value of {}", key.escape_ascii())),
+                Err(error) => {
+                    failed += 1;
+                    self.may_fail(&key, expected, &error)?;
+                }
+            }
+        }
+        for reverse in [false, true] {
+            let expected: Vec<_> = rows.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let expected: Vec<_> = match reverse {
+                false => expected,
+                true => expected.into_iter().rev().collect(),
+            };
+            let (found, error) = scan(db, reverse);
+            if !expected.starts_with(&found) {
+                return Err("a scan finds wrong rows".to_owned());
+            }
+            match error {
+                None if found.len() < expected.len() => {
+                    return Err("a scan ends early, without an error".to_owned());
+                }
+                None if failed > 0 && self.kind() == "sst" => {
+                    // A get may ask a table for what is deleted, as a scan does.
+                    return Err("gets fail, and a scan does not".to_owned());
+                }
+                None => {}
+                Some(error) => self.is_told(&error)?,
+            }
+        }
+        Ok(Verdict::Contained)
+    }
+
+    /// The end of a shard's manifest is lost, and what it names is gone.
+    fn lacks_tables(&self, faults: &[Fault]) -> bool {
+        let is_table = |fault: &Fault| kind(fault.file()) == "sst";
+        self.kind() == "MANIFEST" && !self.harm.is_byte() && faults.iter().any(is_table)
+    }
+
+    /// The error is of the kind, and names the place.
+    fn is_told(&self, error: &Error) -> Result<(), String> {
+        let is_here = |(file, offset): (String, u64)| {
+            self.is_here(Path::new(&file), offset) || self.kind() == "MANIFEST"
+        };
+        match error.kind() == ErrorKind::Corruption && place(error).is_some_and(is_here) {
+            true => Ok(()),
+            false => Err(format!("a read fails otherwise than it should: {error}")),
+        }
+    }
+
+    /// A get of this key may fail, and so.
+    fn may_fail(&self, key: &[u8], value: Option<&[u8]>, error: &Error) -> Result<(), String> {
+        self.is_told(error)?;
+        let may = match self.kind() {
+            "MANIFEST" => true,
+            "val" => value.is_some_and(|value| value.len() > LONG),
+            _ => self.image.blocks.may_need(self.path, &self.changed, key),
+        };
+        match may {
+            true => Ok(()),
+            false => Err(format!("{} is not in what is damaged: {error}", key.escape_ascii())),
+        }
+    }
+
+    fn difference(&self, rows: &Rows) -> String {
+        let newest = self.image.newest();
+        let keys: BTreeMap<_, _> = newest.iter().chain(rows).collect();
+        let differs = |key: &&&Vec<u8>| newest.get(**key) != rows.get(**key);
+        match keys.keys().find(differs) {
+            Some(key) => format!("of {}", key.escape_ascii()),
+            None => "none is lost".to_owned(),
+        }
+    }
+}
+
+/// The rows of a scan, and what it ended with.
+fn scan(db: &Db, reverse: bool) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<Error>) {
+    let scan = db.scan(..);
+    let scan = if reverse { scan.reverse() } else { scan };
+    let mut rows = Vec::new();
+    for row in scan.iter() {
+        match row {
+            Ok((key, value)) => rows.push((key.into_vec(), value.into_vec())),
+            Err(error) => return (rows, Some(error)),
+        }
+    }
+    (rows, None)
+}
+
+/// The file and the offset that an error names.
+fn place(error: &Error) -> Option<(String, u64)> {
+    let text = error.to_string();
+    let (before, behind) = text.split_once(" offset ")?;
+    let file = before.rsplit(' ').next()?;
+    let digits = behind.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((file.to_owned(), digits.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::damage::layouts::{LAYOUTS, Layout};
+
+    fn image(name: &str) -> Image {
+        let layout: &Layout = LAYOUTS.iter().find(|layout| layout.name == name).expect("one");
+        Image::make(layout).expect("a sound engine")
+    }
+
+    fn path(image: &Image, of: &str) -> std::path::PathBuf {
+        image.paths().find(|path| kind(path) == of).expect("a file").clone()
+    }
+
+    #[test]
+    fn each_way_to_damage_is_judged() {
+        let image = image("killed");
+        let mut verdicts = BTreeMap::new();
+        for path in image.paths() {
+            let coarse = harm::coarse(&image, path).into_iter().step_by(7);
+            let len = image.bytes(path).expect("a file").len();
+            let bytes = (0..len).step_by(509).map(|at| Harm::Byte { at, to: 0x5a });
+            for harm in coarse.chain(bytes) {
+                let again: Harm = harm.to_string().parse().expect("what is printed can be read");
+                assert_eq!(again, harm);
+                let verdict = judge(&image, path, &harm, true);
+                let verdict = verdict.unwrap_or_else(|w| panic!("{} {harm}: {w}", path.display()));
+                *verdicts.entry(verdict).or_insert(0) += 1;
+            }
+        }
+        assert!(verdicts.len() == 4 && verdicts.values().all(|&n| n > 5), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_missed() {
+        let mut image = image("killed");
+        let (manifest, table) = (path(&image, "MANIFEST"), path(&image, "sst"));
+        let last = image.states.last_mut().expect("a state");
+        last.insert(super::super::layouts::name(13), b"never written".to_vec());
+        // Room behind the last record; and a block of a table.
+        let at = image.bytes(&manifest).expect("a file").len() - 1;
+        let silent = judge(&image, &manifest, &Harm::Byte { at, to: 1 }, false);
+        assert!(silent.as_ref().is_err_and(|wrong| wrong.contains("other data")), "{silent:?}");
+        let told = judge(&image, &table, &Harm::Byte { at: UNIT + 9, to: 0xee }, false);
+        assert!(told.as_ref().is_err_and(|wrong| wrong.contains("wrong")), "{told:?}");
+    }
+
+    #[test]
+    fn damage_that_is_said_to_be_elsewhere_is_seen() {
+        let image = image("closed");
+        let table = path(&image, "sst");
+        let sound = image.bytes(&table).expect("a file");
+        let mut bytes = sound.to_vec();
+        bytes[UNIT + 9] ^= 1;
+        let sim = image.machine();
+        harm::put(&sim, &table, &bytes, sound);
+        // What is judged claims that it was another byte, far away, or another file.
+        let far = sound.len() - 1;
+        let harm = Harm::Byte { at: far, to: 0 };
+        for (path, changed) in [(&table, 0..9), (&path(&image, "wal"), 0..1)] {
+            let damaged = Damaged { image: &image, path, harm: &harm, changed, sim: &sim };
+            let judged = damaged.judge(false);
+            assert!(
+                judged.as_ref().is_err_and(|wrong| wrong.contains("name the place")),
+                "{judged:?}"
+            );
+        }
+        sim.kill();
+    }
+}

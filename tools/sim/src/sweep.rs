@@ -1,0 +1,39 @@
+//! Many runs that depend on nothing but their number, on all cores.
+
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::panics;
+
+/// Does `work` for each number below `runs`, and hands what each comes to to `done`,
+/// one at a time; a panic counts as what it says. Ends early when `done` says so.
+pub(crate) fn each<T: Send>(
+    runs: usize,
+    jobs: Option<NonZero<usize>>,
+    work: impl Fn(usize) -> Result<T, String> + Sync,
+    done: impl FnMut(usize, Result<T, String>) -> bool + Send,
+) {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let (next, stops, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(done));
+    let one = || {
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= runs || stops.load(Ordering::Relaxed) {
+                return;
+            }
+            let ran = catch_unwind(AssertUnwindSafe(|| work(run)))
+                .unwrap_or_else(|panic| Err(panics::describe(&*panic)));
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            if !done(run, ran) {
+                stops.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.unwrap_or(cores).get() {
+            scope.spawn(one);
+        }
+    });
+}
