@@ -25,6 +25,10 @@ pub enum Bug {
     /// An opening syncs what it found of a log, and does not write it again.
     FoundLogOnlySynced,
     /// A short write counts as a whole one.
+    #[cfg_attr(
+        not(feature = "sim"),
+        allow(dead_code, reason = "the simulated machine asks for it")
+    )]
     ShortWriteIgnored,
     /// A sync that failed is tried again.
     SyncRetried,

@@ -1,4 +1,4 @@
-//! A memory cgroup that kills who takes more than it allows.
+//! Cgroups: one with little memory, which kills who takes more, and others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::mounts::Mount;
 const REMOVE_ATTEMPTS: u32 = 100;
 const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The files of the controller, in the two versions that kernels have.
+/// The files of the memory controller, in the two versions that kernels have.
 struct Files {
     limit: &'static str,
     /// Of memory and swap in v1, of swap in v2; not there where there is no
@@ -37,34 +37,42 @@ const V2: Files = Files {
     events: "memory.events",
 };
 
-/// A cgroup of one's own; removed when dropped.
-pub(crate) struct Cgroup {
+/// A controller, by its name in each version.
+pub(crate) struct Controller {
+    pub(crate) v1: &'static str,
+    pub(crate) v2: &'static str,
+}
+
+const MEMORY: Controller = Controller { v1: "memory", v2: "memory" };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+/// A cgroup of one's own, for one controller; removed when dropped.
+pub(crate) struct Group {
     dir: PathBuf,
-    files: &'static Files,
+    pub(crate) version: Version,
     /// After the cgroup: where it is found, if it was not mounted.
     _mount: Option<Mount>,
 }
 
-impl Cgroup {
-    /// One whose processes may have so many bytes of memory, and no swap. If
-    /// the controller is not mounted, it is, at `point`.
-    pub(crate) fn new(limit_bytes: u64, point: &Path) -> Result<Self, String> {
-        let (root, files, mount) = match mounted()? {
-            Some((root, files)) => (root, files, None),
+impl Group {
+    /// If the controller is not mounted, it is, at `point`.
+    pub(crate) fn new(controller: &Controller, point: &Path) -> Result<Self, String> {
+        let (root, version, mount) = match mounted(controller)? {
+            Some((root, version)) => (root, version, None),
             None => {
-                let (files, mount) = mount(point)?;
-                (point.to_owned(), files, Some(mount))
+                let (version, mount) = mount(controller, point)?;
+                (point.to_owned(), version, Some(mount))
             }
         };
         let dir = root.join(format!("ouro-crash-{}", process::id()));
-        fs::create_dir(&dir).map_err(|error| format!("no memory cgroup can be made: {error}"))?;
-        let cgroup = Self { dir, files, _mount: mount };
-        cgroup.write(files.limit, limit_bytes)?;
-        if cgroup.dir.join(files.swap_limit).exists() {
-            cgroup
-                .write(files.swap_limit, if files.limit == V2.limit { 0 } else { limit_bytes })?;
-        }
-        Ok(cgroup)
+        fs::create_dir(&dir)
+            .map_err(|error| format!("no {} cgroup can be made: {error}", controller.v1))?;
+        Ok(Self { dir, version, _mount: mount })
     }
 
     /// Who writes "0" into this file is in the cgroup.
@@ -72,26 +80,52 @@ impl Cgroup {
         self.dir.join("cgroup.procs")
     }
 
+    pub(crate) fn write(&self, file: &str, value: &str) -> Result<(), String> {
+        fs::write(self.dir.join(file), value)
+            .map_err(|error| format!("{file} of a cgroup cannot be set to {value:?}: {error}"))
+    }
+}
+
+/// A cgroup whose processes have little memory.
+pub(crate) struct Cgroup {
+    group: Group,
+    files: &'static Files,
+}
+
+impl Cgroup {
+    /// One whose processes may have so many bytes of memory, and no swap. If
+    /// the controller is not mounted, it is, at `point`.
+    pub(crate) fn new(limit_bytes: u64, point: &Path) -> Result<Self, String> {
+        let group = Group::new(&MEMORY, point)?;
+        let files = if group.version == Version::V1 { &V1 } else { &V2 };
+        group.write(files.limit, &limit_bytes.to_string())?;
+        if group.dir.join(files.swap_limit).exists() {
+            let swap = if group.version == Version::V2 { 0 } else { limit_bytes };
+            group.write(files.swap_limit, &swap.to_string())?;
+        }
+        Ok(Self { group, files })
+    }
+
+    /// Who writes "0" into this file is in the cgroup.
+    pub(crate) fn join(&self) -> PathBuf {
+        self.group.join()
+    }
+
     /// The most bytes that were ever in use, what the kernel has for its
     /// processes included.
     pub(crate) fn peak_bytes(&self) -> Option<u64> {
-        fs::read_to_string(self.dir.join(self.files.peak)).ok()?.trim().parse().ok()
+        fs::read_to_string(self.group.dir.join(self.files.peak)).ok()?.trim().parse().ok()
     }
 
     /// Whether a process was killed for its memory.
     pub(crate) fn has_killed(&self) -> bool {
-        let events = fs::read_to_string(self.dir.join(self.files.events)).unwrap_or_default();
+        let events = fs::read_to_string(self.group.dir.join(self.files.events)).unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.is_some_and(|count| count.trim() != "0")
     }
-
-    fn write(&self, file: &str, value: u64) -> Result<(), String> {
-        fs::write(self.dir.join(file), value.to_string())
-            .map_err(|error| format!("{file} of a memory cgroup cannot be set: {error}"))
-    }
 }
 
-impl Drop for Cgroup {
+impl Drop for Group {
     fn drop(&mut self) {
         for _ in 0..REMOVE_ATTEMPTS {
             if fs::remove_dir(&self.dir).is_ok() {
@@ -103,33 +137,36 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where a hierarchy with the memory controller is mounted.
-fn mounted() -> Result<Option<(PathBuf, &'static Files)>, String> {
+/// Where a hierarchy with the controller is mounted.
+fn mounted(controller: &Controller) -> Result<Option<(PathBuf, Version)>, String> {
     let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
     Ok(mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (root, kind, options) = (PathBuf::from(fields.next()?), fields.next()?, fields.next()?);
-        let files = match kind {
-            "cgroup" if options.split(',').any(|option| option == "memory") => &V1,
-            "cgroup2" if enable(&root) => &V2,
+        let version = match kind {
+            "cgroup" if options.split(',').any(|option| option == controller.v1) => Version::V1,
+            "cgroup2" if enable(controller, &root) => Version::V2,
             _ => return None,
         };
-        Some((root, files))
+        Some((root, version))
     }))
 }
 
 /// Whether cgroups of this hierarchy of version 2 have the controller.
-fn enable(root: &Path) -> bool {
+fn enable(controller: &Controller, root: &Path) -> bool {
     // Where the kernel gave it to version 1 it cannot be had.
-    fs::write(root.join("cgroup.subtree_control"), "+memory").is_ok()
+    fs::write(root.join("cgroup.subtree_control"), format!("+{}", controller.v2)).is_ok()
 }
 
-fn mount(point: &Path) -> Result<(&'static Files, Mount), String> {
+fn mount(controller: &Controller, point: &Path) -> Result<(Version, Mount), String> {
     if let Ok(mount) = Mount::cgroups("cgroup2", "rw", point)
-        && enable(mount.point())
+        && enable(controller, mount.point())
     {
-        return Ok((&V2, mount));
+        return Ok((Version::V2, mount));
     }
-    let mount = Mount::cgroups("cgroup", "memory", point);
-    mount.map(|mount| (&V1, mount)).map_err(|what| format!("there are no memory cgroups: {what}"))
+    let name = controller.v1;
+    let mount = Mount::cgroups("cgroup", name, point);
+    mount
+        .map(|mount| (Version::V1, mount))
+        .map_err(|what| format!("there are no {name} cgroups: {what}"))
 }

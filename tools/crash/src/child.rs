@@ -40,12 +40,25 @@ impl Child {
     /// Starts a worker that must do each thing that is waited for within
     /// `patience`.
     pub(crate) fn start(arguments: &worker::Arguments, patience: Duration) -> io::Result<Self> {
+        Self::spawn(arguments, patience, Stdio::inherit())
+    }
+
+    /// The same, if it is to fail: it says nothing of it on stderr.
+    pub(crate) fn start_silent(
+        arguments: &worker::Arguments,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        Self::spawn(arguments, patience, Stdio::null())
+    }
+
+    fn spawn(arguments: &worker::Arguments, patience: Duration, stderr: Stdio) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("worker").arg("--dir").arg(&arguments.dir);
         for (flag, value) in arguments.flags() {
             command.arg(flag).arg(value);
         }
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let taken = process.stdin.take().zip(process.stdout.take());
         let (orders, output) = taken.expect("both were asked to be pipes");
         Ok(Self { process, orders, pipe: Pipe::new(output, patience) })
@@ -80,6 +93,12 @@ impl Child {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Some(())),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether there is something to read, or the worker has closed its end.
+    pub(crate) fn has_spoken(&mut self) -> io::Result<bool> {
+        let mut descriptor = [PollFd::new(&self.pipe.output, PollFlags::IN)];
+        Ok(poll(&mut descriptor, Some(&Timespec::default()))? > 0)
     }
 
     /// SIGKILL; what the worker wrote into the pipe before it stays there.

@@ -5,51 +5,46 @@
 //! that follows, so recovery is followed by writes without a clean close
 //! between them; some openings are killed themselves before one may succeed.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+mod cycles;
+mod openers;
+mod throttled;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::thread;
-use std::time::{Duration, Instant};
-use std::{fs, os::unix::process::ExitStatusExt};
+use std::time::Instant;
 
 use clap::Args;
-use fastrand::Rng;
 use serde::Serialize;
-use signal_hook::consts::SIGKILL;
 
 use crate::Io;
-use crate::child::Child;
-use crate::durability::{Fault, Mode};
+use crate::durability::Mode;
 use crate::interrupt::Interrupt;
-use crate::oracle::Oracle;
-use crate::protocol::{CLOSE, GO, OPENED};
+use crate::plant::Plant;
 use crate::report::{Counts, FORMAT, Report};
-use crate::script::{Script, random};
-use crate::setup::Setup;
-use crate::worker::{self, Plant};
-
-/// After so many cycles the next begins with a fresh database.
-const CYCLES_PER_DATABASE: u64 = 25;
-
-/// A worker that takes longer to open, to write anything, or to close, hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::script::THROTTLED;
+use crate::throttle::Throttle;
+use cycles::Run;
 
 /// A mode that met writes in flight in fewer than half of its kills fails the
 /// run, if there were so many; of fewer, chance decides.
 const CYCLES_TO_JUDGE: u64 = 20;
 
-/// Some workers live on until all they acknowledged is due, if that takes no
-/// longer than this.
-const LINGER_MAX: Duration = Duration::from_secs(1);
-/// So much longer, so that what is due is so for certain.
-const LINGER_MORE: Duration = Duration::from_millis(20);
+/// If nobody says how many cycles there are to be on a throttled disk, it is one
+/// for so many others.
+const CYCLES_PER_THROTTLED: u64 = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// How many times to kill a writing process
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 200)]
     cycles: u64,
+    /// How many more times with a throttled disk, whose writes go on after the
+    /// process is gone. Needs root, ext4 tools and cgroups [default: one for 20
+    /// others, if there is what it takes]
+    #[arg(long, value_name = "CYCLES")]
+    throttled: Option<u64>,
     /// What is written, and when the kills are due, follows from this
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -131,31 +126,51 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             return 7;
         }
     };
+    // Before the mounts, which a signal would leave behind.
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            eprintln!("ouro-crash: {error}");
+            return 7;
+        }
+    };
+    let (cycles, throttle) = match throttle(arguments, &dir) {
+        Ok(throttle) => throttle,
+        Err(what) => {
+            eprintln!("ouro-crash: {what}");
+            return 6;
+        }
+    };
     let mut counts = Counts::default();
-    let result = Run::new(arguments, &dir, &mut counts).and_then(|mut run| run.all_cycles());
+    let result = Run::new(arguments, &dir, interrupt, throttle, &mut counts).all_cycles(cycles);
     print!("{counts}");
     let failed = match &result {
-        Err(Failure::Finding { cycle, what }) => Some((1, format!("cycle {cycle}: {what}"))),
+        Err(Failure::Finding { cycle, what }) => Some((1, format!("{}: {what}", name(*cycle)))),
         Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
         Err(Failure::Interrupted(code)) => Some((*code, "interrupted".to_owned())),
-        Ok(()) => counts
-            .idle_mode(CYCLES_TO_JUDGE)
-            .map(|mode| (7, format!("{mode}: fewer than half of the kills met writes in flight"))),
+        Ok(()) => counts.too_little(CYCLES_TO_JUDGE).map(|what| (7, what)),
     };
     if let Some((_, what)) = &failed {
         eprintln!("ouro-crash: {what}");
     }
     if let Err(Failure::Finding { cycle, what }) = &result {
         let Arguments { seed, clients, io, .. } = arguments;
-        let cycles = cycle + 1;
+        let (cycles, throttled) = match cycle.checked_sub(THROTTLED) {
+            Some(throttled) => (0, throttled + 1),
+            None => (cycle + 1, 0),
+        };
         let pinned = arguments.durability.map(|mode| format!(" --durability {mode}"));
         println!(
-            "replay: ouro-crash kill --seed {seed} --cycles {cycles} --clients {clients} --io \
-             {io}{}",
+            "replay: ouro-crash kill --seed {seed} --cycles {cycles} --throttled {throttled} \
+             --clients {clients} --io {io}{}",
             pinned.unwrap_or_default()
         );
-        println!("failed in cycle {cycle}: {what}");
-        println!("kept: {}", dir.display());
+        println!("failed in {}: {what}", name(*cycle));
+        println!(
+            "kept: {}{}",
+            dir.display(),
+            if cycles == 0 { ", an image of ext4 in it" } else { "" }
+        );
         temporary.map(tempfile::TempDir::keep);
     }
     let code = failed.as_ref().map_or(0, |(code, _)| *code);
@@ -178,6 +193,29 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         println!("ok: every acknowledged write was found");
     }
     code
+}
+
+fn name(cycle: u64) -> String {
+    match cycle.checked_sub(THROTTLED) {
+        Some(throttled) => format!("cycle {throttled} of those with a throttled disk"),
+        None => format!("cycle {cycle}"),
+    }
+}
+
+/// How many cycles are on a throttled disk, and what they take.
+fn throttle(arguments: &Arguments, dir: &Path) -> Result<(u64, Option<Throttle>), String> {
+    let cycles = arguments.throttled.unwrap_or(arguments.cycles / CYCLES_PER_THROTTLED);
+    if cycles == 0 {
+        return Ok((0, None));
+    }
+    match (Throttle::new(&dir.join("throttled")), arguments.throttled) {
+        (Ok(throttle), _) => Ok((cycles, Some(throttle))),
+        (Err(what), Some(_)) => Err(format!("no throttled disk: {what}")),
+        (Err(what), None) => {
+            eprintln!("ouro-crash: skipped the cycles on a throttled disk: {what}");
+            Ok((0, None))
+        }
+    }
 }
 
 /// The directory for the databases; a temporary one is removed when dropped.
@@ -212,255 +250,4 @@ pub(crate) fn write_report(
     text.push('\n');
     file.write_all(text.as_bytes())
         .map_err(|error| format!("cannot write {}: {error}", path.display()))
-}
-
-struct Run<'a> {
-    arguments: &'a Arguments,
-    dir: &'a Path,
-    counts: &'a mut Counts,
-    interrupt: Interrupt,
-    progress: bool,
-    cycle: u64,
-    random: Rng,
-    oracle: Oracle,
-    database: PathBuf,
-    mode: Mode,
-    /// How long the last opening took: kills during recovery aim at it.
-    open_duration: Duration,
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        arguments: &'a Arguments,
-        dir: &'a Path,
-        counts: &'a mut Counts,
-    ) -> Result<Self, Failure> {
-        let interrupt = Interrupt::install()?;
-        Ok(Self {
-            arguments,
-            dir,
-            counts,
-            interrupt,
-            progress: io::stderr().is_terminal(),
-            cycle: 0,
-            random: random(&[arguments.seed]),
-            oracle: Oracle::new(arguments.clients, Fault::Kill),
-            database: PathBuf::new(),
-            mode: Mode::Durable,
-            open_duration: Duration::from_millis(20),
-        })
-    }
-
-    fn all_cycles(&mut self) -> Result<(), Failure> {
-        let result = self.databases();
-        if self.progress {
-            eprint!("\r\x1b[K");
-        }
-        // The workers get Ctrl-C too, and their death is then no finding.
-        self.check_interrupt().and(result)
-    }
-
-    fn check_interrupt(&self) -> Result<(), Failure> {
-        match self.interrupt.requested() {
-            true => Err(Failure::Interrupted(self.interrupt.exit_code())),
-            false => Ok(()),
-        }
-    }
-
-    fn databases(&mut self) -> Result<(), Failure> {
-        let cycles = self.arguments.cycles;
-        for first in (0..cycles).step_by(usize::try_from(CYCLES_PER_DATABASE).unwrap_or(usize::MAX))
-        {
-            self.fresh_database();
-            for cycle in first..cycles.min(first + CYCLES_PER_DATABASE) {
-                self.begin_cycle(cycle)?;
-                let fresh = cycle == first;
-                let (child, script) = self.open_and_check(fresh)?;
-                self.write_and_kill(child, &script)?;
-                self.count_cycle()?;
-            }
-            let (child, _) = self.open_and_check(false)?;
-            self.close(child)?;
-            fs::remove_dir_all(&self.database)?;
-        }
-        Ok(())
-    }
-
-    fn fresh_database(&mut self) {
-        self.database = self.dir.join(format!("db-{:04}", self.counts.databases));
-        self.counts.databases += 1;
-        self.oracle = Oracle::new(self.arguments.clients, Fault::Kill);
-    }
-
-    fn begin_cycle(&mut self, cycle: u64) -> Result<(), Failure> {
-        self.cycle = cycle;
-        let seed = self.arguments.seed;
-        self.random = random(&[seed, cycle]);
-        self.mode = self.arguments.durability.unwrap_or_else(|| Mode::of_cycle(seed, cycle));
-        self.check_interrupt()?;
-        if self.progress {
-            let cycles = self.arguments.cycles;
-            eprint!("\rcycle {} of {cycles}", cycle + 1);
-            io::stderr().flush()?;
-        }
-        Ok(())
-    }
-
-    /// A worker whose database holds what it must, and what it will write.
-    fn open_and_check(&mut self, fresh: bool) -> Result<(Child, Script), Failure> {
-        if !fresh && self.random.u8(..4) == 0 {
-            for _ in 0..self.random.usize(1..=3) {
-                self.kill_while_opening()?;
-            }
-        }
-        let opened = self.open_once(fresh)?;
-        if fresh || self.random.u8(..8) > 0 {
-            return Ok(opened);
-        }
-        self.close(opened.0)?;
-        self.counts.clean_restarts += 1;
-        self.open_once(false)
-    }
-
-    fn open_once(&mut self, fresh: bool) -> Result<(Child, Script), Failure> {
-        let clients = self.arguments.clients;
-        let start = Instant::now();
-        let mut child = self.start()?;
-        let content = match child.content(clients) {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let status = child.wait()?;
-                return Err(self.ended_by_itself("while opening", status, fresh));
-            }
-            Err(error) => return Err(self.finding(format!("opening: {error}"))),
-        };
-        self.open_duration = start.elapsed();
-        let settled = self.oracle.check(&content.rows).map_err(|what| self.finding(what))?;
-        self.counts.in_flight_written += settled.written;
-        self.counts.in_flight_not_written += settled.not_written;
-        self.counts.in_flight_without_trace += settled.without_trace;
-        self.counts.relaxed_lost += settled.relaxed_lost;
-        let script = Script::new(self.arguments.seed, self.cycle, self.mode, content.streams);
-        Ok((child, script))
-    }
-
-    fn start(&mut self) -> io::Result<Child> {
-        let arguments = worker::Arguments {
-            dir: self.database.clone(),
-            seed: self.arguments.seed,
-            cycle: self.cycle,
-            clients: self.arguments.clients,
-            durability: self.mode,
-            setup: Setup::draw(&mut self.random, self.arguments.io),
-            pause_us: 0,
-            plant: self.arguments.plant,
-        };
-        Child::start(&arguments, PATIENCE)
-    }
-
-    fn kill_while_opening(&mut self) -> Result<(), Failure> {
-        let delay = self.random_below(self.open_duration);
-        let mut child = self.start()?;
-        thread::sleep(delay);
-        child.kill()?;
-        let mut said = Vec::new();
-        child.drain(&mut said)?;
-        let status = child.wait()?;
-        if status.signal() != Some(SIGKILL) {
-            return Err(self.ended_by_itself("while opening", status, false));
-        }
-        if said.first() != Some(&OPENED) {
-            self.counts.kills_during_recovery += 1;
-        }
-        Ok(())
-    }
-
-    fn write_and_kill(&mut self, mut child: Child, script: &Script) -> Result<(), Failure> {
-        self.oracle.begin_cycle(script);
-        // Few and many acknowledgements alike; a slow disk gets fewer.
-        let target_max = 1 << self.random.u32(1..=10);
-        let target = self.random.u64(1..=target_max);
-        let start = Instant::now();
-        let soon = start + self.random_below(Duration::from_millis(150));
-        let (mut records, mut acknowledged) = (Vec::new(), 0);
-        self.order(&mut child, GO)?;
-        while acknowledged < target && (acknowledged == 0 || Instant::now() < soon) {
-            if start.elapsed() > PATIENCE {
-                return Err(self.finding("no write was acknowledged for a minute".to_owned()));
-            }
-            if child.read(&mut records, Duration::from_millis(10))?.is_none() {
-                let status = child.wait()?;
-                return Err(self.ended_by_itself("while writing", status, false));
-            }
-            acknowledged += self.take_records(&mut records, script, start.elapsed())?;
-        }
-        thread::sleep(self.random_below(Duration::from_millis(2)));
-        if let Some(due) = self.mode.all_due()
-            && due <= LINGER_MAX
-            && self.random.u8(..6) == 0
-        {
-            thread::sleep(due + LINGER_MORE);
-            self.counts.cycles_until_all_was_due += 1;
-        }
-        let lived = start.elapsed();
-        child.kill()?;
-        self.oracle.killed(lived);
-        child.drain(&mut records)?;
-        // When these came, nobody knows.
-        acknowledged += self.take_records(&mut records, script, lived)?;
-        let status = child.wait()?;
-        if status.signal() != Some(SIGKILL) {
-            return Err(self.ended_by_itself("while writing", status, false));
-        }
-        assert!(records.is_empty(), "a record arrived in part");
-        self.counts.writes_acknowledged += acknowledged;
-        Ok(())
-    }
-
-    fn count_cycle(&mut self) -> Result<(), Failure> {
-        let has_writes_in_flight = self.oracle.has_writes_in_flight();
-        self.counts.count_cycle(self.mode.name(), has_writes_in_flight);
-        self.counts.count_files(&self.database)?;
-        Ok(())
-    }
-
-    /// Hands all whole records to the oracle, which were there at the latest
-    /// `at`. Returns how many writes they acknowledge.
-    fn take_records(
-        &mut self,
-        records: &mut Vec<u8>,
-        script: &Script,
-        at: Duration,
-    ) -> Result<u64, Failure> {
-        self.oracle.take_all(records, script, at).map_err(|what| self.finding(what))
-    }
-
-    fn close(&mut self, mut child: Child) -> Result<(), Failure> {
-        self.order(&mut child, CLOSE)?;
-        match child.wait_for_close(PATIENCE) {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(self.ended_by_itself("while closing", status, false)),
-            Err(error) => Err(self.finding(format!("closing: {error}"))),
-        }
-    }
-
-    fn order(&self, child: &mut Child, order: u8) -> Result<(), Failure> {
-        if child.order(order).is_ok() {
-            return Ok(());
-        }
-        let status = child.wait()?;
-        Err(self.ended_by_itself("while it waited for an order", status, false))
-    }
-
-    fn random_below(&mut self, limit: Duration) -> Duration {
-        limit.mul_f64(self.random.f64())
-    }
-
-    fn finding(&self, what: String) -> Failure {
-        Failure::Finding { cycle: self.cycle, what }
-    }
-
-    fn ended_by_itself(&self, when: &str, status: ExitStatus, fresh: bool) -> Failure {
-        Failure::of_end(self.cycle, when, status, fresh)
-    }
 }

@@ -3,10 +3,14 @@
 //!
 //! `kill` is the loop, in a parent that keeps the `oracle`, which has `settle`
 //! judge what a kill left; `worker` is what it starts and kills, `child` is how
-//! the parent sees one, and `protocol` what the two say over pipes; `script`
+//! the parent sees one, and `protocol` what the two say over pipes; in a worker
+//! `writer` has clients that do operations (`call`), and `reader` such that read
+//! beside them, judged by `reads`; `plant` has bugs that must be caught; `script`
 //! derives every operation from a seed, so both know its content, `durability`
 //! what it is to survive, and `setup` how each opening differs from the last;
-//! `report` is what the run says at its end; `interrupt` ends it early.
+//! `lock` is a database's lock as others see it, and `throttle` a disk whose
+//! writes outlive who submitted them; `report` is what the run says at its end;
+//! `interrupt` ends it early.
 //!
 //! `power` cuts the power under such workers, on file systems whose disks are
 //! recorded.
@@ -17,6 +21,7 @@
 //! `space` is about bounds: it starts a process with much data in a `cgroup` with
 //! little memory, and measures what both take.
 
+mod call;
 mod cgroup;
 mod child;
 mod durability;
@@ -24,16 +29,22 @@ mod interrupt;
 mod kill;
 mod limited;
 mod limits;
+mod lock;
 mod mounts;
 mod oracle;
+mod plant;
 mod power;
 mod protocol;
+mod reader;
+mod reads;
 mod report;
 mod script;
 mod settle;
 mod setup;
 mod space;
+mod throttle;
 mod worker;
+mod writer;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ impl Mount {
         Self::new(point, &["-t", kind, "-o", "size=64m", "none"])
     }
 
-    /// The hierarchy of cgroups of this kind that has the memory controller.
+    /// The hierarchy of cgroups of this kind with these options.
     pub(crate) fn cgroups(kind: &str, options: &str, point: &Path) -> Result<Self, String> {
         Self::new(point, &["-t", kind, "-o", options, "none"])
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::durability::{Fault, due};
 use crate::protocol::{RECORD_BYTES, Record, Rows, Step};
-use crate::script::{KEYS_PER_CLIENT, Script, key_bytes};
+use crate::script::{KEYS_PER_CLIENT, Operation, Part, Script, key_bytes};
 use crate::settle::{Acknowledged, Promises, Settled, Values, Write, settle};
 
 /// One client's keys and what it did to them.
@@ -21,8 +21,8 @@ pub(crate) struct Client {
     pub(crate) values: Values,
     /// The WAL stream of each key.
     pub(crate) streams: Vec<u16>,
-    /// The writes since the last check; only the last one may not be
-    /// acknowledged.
+    /// The writes since the last check, a range delete as one for each WAL
+    /// stream; only those of the last operation may not be acknowledged.
     pub(crate) writes: Vec<Write>,
     in_flight: Option<InFlight>,
     next_number: u64,
@@ -36,6 +36,7 @@ enum InFlight {
     Flush {
         begun: u64,
     },
+    Compact,
 }
 
 /// A flush that was acknowledged, by the numbers of the records that say so.
@@ -56,6 +57,30 @@ pub(crate) struct Oracle {
     flushes: Vec<Flushed>,
     /// How long the worker lived, since the cycle began.
     lived: Duration,
+    closed: bool,
+    tally: Tally,
+}
+
+/// What a worker did beside its clients' operations, since it opened the
+/// database, as far as it told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) flushes: u64,
+    pub(crate) compactions: u64,
+    pub(crate) gets: u64,
+    pub(crate) scans: u64,
+}
+
+impl Tally {
+    fn count(&mut self, step: Step) -> Option<&mut u64> {
+        match step {
+            Step::Start | Step::Done => None,
+            Step::Flushes => Some(&mut self.flushes),
+            Step::Compactions => Some(&mut self.compactions),
+            Step::Gets => Some(&mut self.gets),
+            Step::Scans => Some(&mut self.scans),
+        }
+    }
 }
 
 impl Oracle {
@@ -69,7 +94,15 @@ impl Oracle {
             next_number: 0,
         };
         let clients = (0..clients).map(|_| client()).collect();
-        Self { fault, clients, records: 0, flushes: Vec::new(), lived: Duration::ZERO }
+        Self {
+            fault,
+            clients,
+            records: 0,
+            flushes: Vec::new(),
+            lived: Duration::ZERO,
+            closed: false,
+            tally: Tally::default(),
+        }
     }
 
     /// A new worker counts its operations from 0. What was in flight must have
@@ -78,6 +111,8 @@ impl Oracle {
         self.records = 0;
         self.flushes.clear();
         self.lived = Duration::ZERO;
+        self.closed = false;
+        self.tally = Tally::default();
         for (client, streams) in self.clients.iter_mut().zip(script.streams()) {
             let settled = client.in_flight.is_none() && client.writes.is_empty();
             assert!(settled, "a cycle begins before the last one is checked");
@@ -94,6 +129,10 @@ impl Oracle {
         script: &Script,
         at: Duration,
     ) -> Result<bool, String> {
+        if let Some(count) = self.tally.count(record.step) {
+            *count = record.number;
+            return Ok(false);
+        }
         let number = usize::from(record.client);
         let client = self.clients.get_mut(number).ok_or("a record of no client")?;
         if record.number != client.next_number {
@@ -103,32 +142,34 @@ impl Oracle {
         self.records += 1;
         match (record.step, client.in_flight.take()) {
             (Step::Start, None) => {
-                let changes = script.operation(number, record.number).into_changes();
-                let Some(first) = changes.first() else {
-                    client.in_flight = Some(InFlight::Flush { begun: place });
-                    return Ok(false);
-                };
-                client.writes.push(Write {
+                let operation = script.operation(number, record.number);
+                client.in_flight = Some(match operation {
+                    Operation::Flush => InFlight::Flush { begun: place },
+                    Operation::Compact => InFlight::Compact,
+                    _ => InFlight::Write,
+                });
+                let due = due(script.durability(number, record.number), self.fault);
+                let parts = operation.parts(&client.streams);
+                client.writes.extend(parts.into_iter().map(|Part { stream, changes }| Write {
                     number: record.number,
-                    stream: client.streams[first.key],
+                    stream,
                     changes,
-                    due: due(script.durability(number, record.number), self.fault),
+                    due,
                     begun: place,
                     acknowledged: None,
-                });
-                client.in_flight = Some(InFlight::Write);
+                }));
                 Ok(false)
             }
-            (Step::Done, Some(InFlight::Write)) => {
-                let write = client.writes.last_mut().expect("it was begun");
-                write.acknowledged = Some(Acknowledged { record: place, at });
+            (Step::Done, Some(in_flight)) => {
+                if let InFlight::Flush { begun } = in_flight {
+                    self.flushes.push(Flushed { begun, done: place });
+                }
+                let of_operation = |write: &&mut Write| write.number == record.number;
+                for write in client.writes.iter_mut().rev().take_while(of_operation) {
+                    write.acknowledged = Some(Acknowledged { record: place, at });
+                }
                 client.next_number += 1;
-                Ok(true)
-            }
-            (Step::Done, Some(InFlight::Flush { begun })) => {
-                self.flushes.push(Flushed { begun, done: place });
-                client.next_number += 1;
-                Ok(false)
+                Ok(in_flight == InFlight::Write)
             }
             (step, _) => Err(format!("client {number} said {step:?} out of order")),
         }
@@ -174,9 +215,30 @@ impl Oracle {
         cut
     }
 
+    /// The worker closed the database, and ended: all it acknowledged is in the
+    /// log, whatever it was to survive.
+    pub(crate) fn closed(&mut self) {
+        self.closed = true;
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
     /// Whether the worker died with a write started and not acknowledged.
     pub(crate) fn has_writes_in_flight(&self) -> bool {
         self.clients.iter().any(|client| client.in_flight == Some(InFlight::Write))
+    }
+
+    /// The same of a flush.
+    pub(crate) fn has_flushes_in_flight(&self) -> bool {
+        let mut all = self.clients.iter();
+        all.any(|client| matches!(client.in_flight, Some(InFlight::Flush { .. })))
+    }
+
+    /// The same of a compaction.
+    pub(crate) fn has_compactions_in_flight(&self) -> bool {
+        self.clients.iter().any(|client| client.in_flight == Some(InFlight::Compact))
     }
 
     /// Compares a database with what it must hold, key by key, and settles what
@@ -202,7 +264,7 @@ impl Oracle {
             ));
         }
         let flushed = self.flushes.iter().map(|flush| flush.begun).max().unwrap_or(0);
-        let promises = Promises { flushed, lived: self.lived };
+        let promises = Promises { flushed, lived: self.lived, closed: self.closed };
         let settled = settle(&self.clients, &found, &promises)?;
         for (client, found) in self.clients.iter_mut().zip(found) {
             client.values = found;

@@ -314,6 +314,94 @@ fn a_batch_lost_in_part_is_no_prefix() {
     assert!(error.contains("no prefix"), "{error}");
 }
 
+/// A client's operation that deletes a range with keys of two WAL streams,
+/// after all keys were written, one operation each.
+fn with_range_delete() -> (Oracle, Script, u64, Vec<usize>) {
+    let streams = (0..KEYS_PER_CLIENT).map(|key| (key % 2) as u16).collect();
+    let script = Script::new(1, 0, Mode::Durable, vec![streams; usize::from(CLIENTS)]);
+    let is_long = |number: &u64| match script.operation(0, *number) {
+        Operation::DeleteRange(keys) => keys.count() > 4,
+        _ => false,
+    };
+    let number = (0..).find(is_long).expect("range deletes are not that seldom");
+    let Operation::DeleteRange(keys) = script.operation(0, number) else { unreachable!() };
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
+    oracle.begin_cycle(&script);
+    for key in 0..KEYS_PER_CLIENT {
+        oracle.write(0, &[put(key, "there")], Mode::Durable);
+    }
+    oracle.clients[0].next_number = number;
+    (oracle, script, number, keys.collect())
+}
+
+/// What is left if all of these keys are gone.
+fn rows_without(gone: impl Fn(usize) -> bool) -> Rows {
+    let left = (0..KEYS_PER_CLIENT).filter(|key| !gone(*key)).map(|key| (0, key, "there"));
+    rows_of(&left.collect::<Vec<_>>())
+}
+
+#[test]
+fn a_range_delete_in_flight_is_done_in_each_stream_or_not() {
+    for (of_streams, written) in [(&[][..], 0), (&[0], 1), (&[1], 1), (&[0, 1], 2)] {
+        let (mut oracle, script, number, keys) = with_range_delete();
+        let start = Record { step: Step::Start, client: 0, number };
+        assert_eq!(oracle.take(start, &script, AT), Ok(false));
+        let gone = |key| keys.contains(&key) && of_streams.contains(&(key % 2));
+        let settled = oracle.check(&rows_without(gone)).unwrap();
+        assert_eq!((settled.written, settled.not_written), (written, 2 - written));
+    }
+    let (mut oracle, script, number, keys) = with_range_delete();
+    let start = Record { step: Step::Start, client: 0, number };
+    oracle.take(start, &script, AT).unwrap();
+    let error = oracle.check(&rows_without(|key| key == keys[0])).unwrap_err();
+    assert!(error.contains("is there in part"), "{error}");
+}
+
+#[test]
+fn a_range_delete_that_was_acknowledged_leaves_nothing_of_the_range() {
+    let done = || {
+        let (mut oracle, script, number, keys) = with_range_delete();
+        for (step, acknowledges) in [(Step::Start, false), (Step::Done, true)] {
+            let record = Record { step, client: 0, number };
+            assert_eq!(oracle.take(record, &script, AT), Ok(acknowledges));
+        }
+        (oracle, keys)
+    };
+    let (mut oracle, keys) = done();
+    assert_eq!(oracle.check(&rows_without(|key| keys.contains(&key))), Ok(Settled::default()));
+    let (mut oracle, keys) = done();
+    assert!(oracle.check(&rows_without(|key| keys[1..].contains(&key))).is_err());
+    let (mut oracle, keys) = done();
+    assert!(oracle.check(&rows_without(|key| key % 2 == 0 && keys.contains(&key))).is_err());
+    let (mut oracle, _) = done();
+    assert!(oracle.check(&rows_without(|_| false)).is_err());
+}
+
+#[test]
+fn a_close_keeps_all_that_was_acknowledged() {
+    for closed in [false, true] {
+        let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
+        oracle.write(0, &[put(1, "a")], RELAXED);
+        oracle.begin(0, &[put(2, "b")], RELAXED);
+        if closed {
+            oracle.closed();
+        }
+        assert_eq!(oracle.check(&Rows::new()).is_err(), closed);
+    }
+}
+
+#[test]
+fn counts_are_the_last_that_came() {
+    let mut oracle = Oracle::new(CLIENTS, Fault::Kill);
+    for number in [3, 5] {
+        let record = Record { step: Step::Flushes, client: 0, number };
+        assert_eq!(oracle.take(record, &script(RELAXED), AT), Ok(false));
+    }
+    assert_eq!((oracle.tally().flushes, oracle.tally().compactions), (5, 0));
+    oracle.begin_cycle(&script(RELAXED));
+    assert_eq!(oracle.tally().flushes, 0);
+}
+
 /// Three writes of client 0, cut after so many records.
 fn cut_after(records: u64, lived: Duration, mode: Mode) -> Oracle {
     let mut oracle = Oracle::new(CLIENTS, Fault::PowerCut);

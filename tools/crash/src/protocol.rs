@@ -1,5 +1,5 @@
 //! What a worker says on its stdout: first the database as it found it, then
-//! one record before and one after each operation.
+//! one record before and one after each operation, and now and then a count.
 //!
 //! A record is one unbuffered write, shorter than what a pipe takes in one
 //! piece: it survives the worker, and it never arrives in part. All numbers
@@ -22,14 +22,30 @@ pub(crate) const SOME: u8 = b's';
 
 pub(crate) const RECORD_BYTES: usize = 16;
 
-/// Where an operation is.
+/// Where an operation is; or what the number of a record counts, since the
+/// database was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Start,
     Done,
+    /// Memtables that became tables.
+    Flushes,
+    Compactions,
+    /// Gets and scans that were judged.
+    Gets,
+    Scans,
 }
 
-/// One step of one operation.
+const STEPS: [(u8, Step); 6] = [
+    (b's', Step::Start),
+    (b'd', Step::Done),
+    (b'f', Step::Flushes),
+    (b'c', Step::Compactions),
+    (b'g', Step::Gets),
+    (b'r', Step::Scans),
+];
+
+/// One step of one operation, or a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) step: Step,
@@ -40,10 +56,8 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn to_bytes(self) -> [u8; RECORD_BYTES] {
         let mut bytes = [0; RECORD_BYTES];
-        bytes[0] = match self.step {
-            Step::Start => b's',
-            Step::Done => b'd',
-        };
+        let step = STEPS.iter().find(|(_, step)| *step == self.step);
+        bytes[0] = step.expect("each step has a byte").0;
         bytes[1] = self.client;
         bytes[8..].copy_from_slice(&self.number.to_le_bytes());
         bytes
@@ -52,11 +66,10 @@ impl Record {
     /// None if these bytes are no record.
     pub(crate) fn from_bytes(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
         let (head, number) = bytes.split_at(8);
-        let step = match head {
-            [b's', _, 0, 0, 0, 0, 0, 0] => Step::Start,
-            [b'd', _, 0, 0, 0, 0, 0, 0] => Step::Done,
-            _ => return None,
+        let [step, _, 0, 0, 0, 0, 0, 0] = head else {
+            return None;
         };
+        let (_, step) = *STEPS.iter().find(|(byte, _)| byte == step)?;
         Some(Self { step, client: head[1], number: u64::from_le_bytes(number.try_into().ok()?) })
     }
 }
@@ -130,7 +143,7 @@ mod tests {
 
     #[test]
     fn records_both_ways() {
-        for step in [Step::Start, Step::Done] {
+        for (_, step) in STEPS {
             let record = Record { step, client: 7, number: u64::MAX - 3 };
             assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
         }

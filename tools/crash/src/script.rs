@@ -5,6 +5,8 @@
 //! Each client writes only keys of its own, so at most one of its operations is
 //! in flight, and what its keys hold does not depend on the other clients.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 use ourodb::Durability;
 
@@ -42,8 +44,21 @@ const fn change_bytes_max(value_bytes_max: usize) -> usize {
     KEY_BYTES_MAX + value_bytes_max + LOG_OVERHEAD_BYTES_MAX
 }
 
+/// Added to the number of a cycle: that of what is written before a close, and
+/// of cycles on a throttled disk.
+pub(crate) const CLOSING: u64 = 1 << 32;
+pub(crate) const THROTTLED: u64 = 1 << 40;
+
 /// Sets the choice of durabilities apart from that of operations.
 const SALT: u64 = 0x6d6f_6465;
+/// And these, how clients work, and what is read.
+const WAY_SALT: u64 = 0x7761_7973;
+const READ_SALT: u64 = 0x7265_6164;
+
+/// Index of a key among those of all clients: in the order of their bytes.
+pub(crate) fn key_index(client: usize, key: usize) -> usize {
+    client * KEYS_PER_CLIENT + key
+}
 
 /// One key's new value, or its removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +74,52 @@ pub(crate) enum Operation {
     Single(Change),
     /// Atomic; all keys are of one WAL stream, and one may come twice.
     Batch(Vec<Change>),
+    /// From one of the client's keys to another one, both included. Atomic in
+    /// each WAL stream, and not over several.
+    DeleteRange(RangeInclusive<usize>),
     /// Memtables to tables: changes no key.
     Flush,
+    /// Tables to the deepest level: changes no key.
+    Compact,
+}
+
+/// What an operation does to the keys of one WAL stream: wholly or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) stream: u16,
+    pub(crate) changes: Vec<Change>,
 }
 
 impl Operation {
-    pub(crate) fn changes(&self) -> &[Change] {
-        match self {
-            Self::Single(change) => std::slice::from_ref(change),
-            Self::Batch(changes) => changes,
-            Self::Flush => &[],
-        }
-    }
-
-    pub(crate) fn into_changes(self) -> Vec<Change> {
-        match self {
+    /// What it does, by WAL stream; `streams` are those of the client's keys.
+    pub(crate) fn parts(self, streams: &[u16]) -> Vec<Part> {
+        let changes = match self {
             Self::Single(change) => vec![change],
             Self::Batch(changes) => changes,
-            Self::Flush => Vec::new(),
+            Self::DeleteRange(keys) => keys.map(|key| Change { key, value: None }).collect(),
+            Self::Flush | Self::Compact => Vec::new(),
+        };
+        let mut parts: Vec<Part> = Vec::new();
+        for change in changes {
+            let stream = streams[change.key];
+            match parts.iter_mut().find(|part| part.stream == stream) {
+                Some(part) => part.changes.push(change),
+                None => parts.push(Part { stream, changes: vec![change] }),
+            }
         }
+        parts
     }
+}
+
+/// How a client does its operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A thread that waits for each.
+    Thread,
+    /// A task, beside others on one thread, that awaits each.
+    Task,
+    /// A task whose operations run beside the data, on an owner's thread.
+    Owner,
 }
 
 /// The WAL stream of each key, by client: known once the database is open.
@@ -90,9 +131,15 @@ pub(crate) struct Script {
     cycle: u64,
     mode: Mode,
     streams: Streams,
-    /// One in so many operations is a flush; 0 for none.
+    /// One in so many operations is a flush or a compaction; 0 for none.
     flush_every: u64,
 }
+
+/// Of the flushes, one in so many is a compaction instead.
+const COMPACT_EVERY: u64 = 3;
+const DELETE_RANGE_EVERY: u64 = 24;
+/// Few ranges are longer than so many keys: they would leave little to lose.
+const SHORT_RANGE_KEYS_MAX: usize = 6;
 
 impl Script {
     pub(crate) fn new(seed: u64, cycle: u64, mode: Mode, streams: Streams) -> Self {
@@ -104,6 +151,21 @@ impl Script {
         &self.streams
     }
 
+    /// How the client does its operations.
+    pub(crate) fn way(&self, client: usize) -> Way {
+        match random(&[self.seed, self.cycle, client as u64, WAY_SALT]).u8(..4) {
+            // A thread that waits for a held back disk cannot die.
+            0 | 1 if self.cycle < THROTTLED => Way::Thread,
+            0 | 2 => Way::Task,
+            _ => Way::Owner,
+        }
+    }
+
+    /// What is drawn for one of a reader's reads.
+    pub(crate) fn read(&self, reader: u64, number: u64) -> Rng {
+        random(&[self.seed, self.cycle, reader, number, READ_SALT])
+    }
+
     /// What the client's operation of this number is to survive.
     pub(crate) fn durability(&self, client: usize, number: u64) -> Durability {
         self.mode.draw(&mut random(&[self.seed, self.cycle, client as u64, number, SALT]))
@@ -112,9 +174,18 @@ impl Script {
     pub(crate) fn operation(&self, client: usize, number: u64) -> Operation {
         let mut random = random(&[self.seed, self.cycle, client as u64, number]);
         if self.flush_every > 0 && random.u64(..self.flush_every) == 0 {
-            return Operation::Flush;
+            return match random.u64(..COMPACT_EVERY) {
+                0 => Operation::Compact,
+                _ => Operation::Flush,
+            };
         }
         let first = random.usize(..KEYS_PER_CLIENT);
+        if random.u64(..DELETE_RANGE_EVERY) == 0 {
+            let is_short = random.u8(..8) > 0;
+            let keys_max = if is_short { SHORT_RANGE_KEYS_MAX } else { KEYS_PER_CLIENT };
+            let last = first + random.usize(..keys_max);
+            return Operation::DeleteRange(first..=last.min(KEYS_PER_CLIENT - 1));
+        }
         if random.u8(..4) > 0 {
             let bytes_max = match random.u8(..64) {
                 0 => LONG_VALUE_BYTES_MAX,
@@ -235,6 +306,38 @@ mod tests {
             }
         }
         assert!((300..700).contains(&batches), "{batches} batches");
+    }
+
+    #[test]
+    fn a_range_delete_has_a_part_for_each_stream_with_keys() {
+        let script = script(3);
+        let mut lengths = BTreeSet::new();
+        for number in 0..5000 {
+            let Operation::DeleteRange(keys) = script.operation(2, number) else {
+                continue;
+            };
+            assert!(keys.start() <= keys.end() && *keys.end() < KEYS_PER_CLIENT);
+            let parts = Operation::DeleteRange(keys.clone()).parts(&script.streams()[2]);
+            let length = keys.clone().count();
+            assert_eq!(parts.len(), length.min(3));
+            let mut deleted: Vec<usize> = Vec::new();
+            for Part { stream, changes } in parts {
+                assert!(changes.iter().all(|change| change.key % 3 == usize::from(stream)));
+                deleted.extend(changes.iter().map(|change| change.key));
+                assert!(changes.iter().all(|change| change.value.is_none()));
+            }
+            deleted.sort_unstable();
+            assert_eq!(deleted, keys.collect::<Vec<_>>());
+            lengths.insert(length);
+        }
+        assert!(lengths.contains(&1) && lengths.last() > Some(&SHORT_RANGE_KEYS_MAX));
+    }
+
+    #[test]
+    fn clients_work_in_all_ways() {
+        for way in [Way::Thread, Way::Task, Way::Owner] {
+            assert!((0..20).any(|cycle| script(cycle).way(0) == way), "{way:?}");
+        }
     }
 
     #[test]

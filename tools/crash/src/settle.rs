@@ -23,7 +23,7 @@ pub(crate) type Values = Vec<Option<Vec<u8>>>;
 const IN_PART: &str = "; the operation in flight at the kill is there in part";
 const NO_PREFIX: &str = "; what is there is no prefix of the client's writes to this WAL stream";
 
-/// A put, a delete or a batch.
+/// A put, a delete or a batch; or what a range delete does to one WAL stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     /// Of the client's operation.
@@ -52,6 +52,8 @@ pub(crate) struct Promises {
     pub(crate) flushed: u64,
     /// How long the worker lived, since the cycle began.
     pub(crate) lived: Duration,
+    /// Whether it closed the database.
+    pub(crate) closed: bool,
 }
 
 /// What became of the writes whose fate was open.
@@ -126,7 +128,7 @@ impl Write {
         self.acknowledged.is_some_and(|Acknowledged { record, at }| {
             // The clock says nothing of a write that is safe from the start.
             let is_due = self.due.is_zero() || promises.lived.saturating_sub(at) > self.due;
-            is_due || record < promises.flushed
+            is_due || record < promises.flushed || promises.closed
         })
     }
 }
@@ -244,7 +246,8 @@ fn apply(values: &mut Values, write: &Write) {
     }
 }
 
-fn name(client: usize, key: usize) -> String {
+/// A key in a few words.
+pub(crate) fn name(client: usize, key: usize) -> String {
     let bytes = key_bytes(client, key);
     format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(40)].escape_ascii())
 }

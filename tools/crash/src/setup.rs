@@ -3,7 +3,7 @@
 
 use clap::{Args, ValueEnum};
 use fastrand::Rng;
-use ourodb::Options;
+use ourodb::{Compaction, Options};
 
 use crate::Io;
 use crate::script::RECORD_BYTES_MAX;
@@ -31,6 +31,13 @@ const _: () = assert!(
 
 const OWNERS_MAX: usize = 3;
 
+/// Runs that are merged, in a shard of tiered compaction: the fewest that may
+/// be; leveled compaction otherwise.
+const TIERED_RUNS: [Option<u32>; 3] = [None, Some(2), Some(3)];
+
+/// Where tables are split: the smallest that there may be.
+const TABLE_BYTES: [Option<u64>; 2] = [None, Some(64 << 10)];
+
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Setup {
     /// Means something only to the opening that creates the database.
@@ -44,6 +51,10 @@ pub(crate) struct Setup {
     memtable_bytes: Option<usize>,
     #[arg(long)]
     wal_segment_bytes: Option<u64>,
+    #[arg(long)]
+    tiered_runs: Option<u32>,
+    #[arg(long)]
+    table_bytes: Option<u64>,
     #[arg(long, value_enum)]
     io: Io,
 }
@@ -62,6 +73,8 @@ impl Setup {
             memory_bytes,
             memtable_bytes: memtable_bytes.map(|bytes| bytes.min(memtable_bytes_max)),
             wal_segment_bytes: WAL_SEGMENT_BYTES[random.usize(..WAL_SEGMENT_BYTES.len())],
+            tiered_runs: TIERED_RUNS[random.usize(..TIERED_RUNS.len())],
+            table_bytes: TABLE_BYTES[random.usize(..TABLE_BYTES.len())],
             io,
         }
     }
@@ -78,6 +91,12 @@ impl Setup {
         if let Some(bytes) = self.wal_segment_bytes {
             options = options.wal_segment_bytes(bytes);
         }
+        if let Some(runs) = self.tiered_runs {
+            options = options.compaction(Compaction::Tiered).size_ratio(runs);
+        }
+        if let Some(bytes) = self.table_bytes {
+            options = options.table_bytes(bytes);
+        }
         options
     }
 
@@ -90,6 +109,8 @@ impl Setup {
             ("--memory-bytes", Some(self.memory_bytes.to_string())),
             ("--memtable-bytes", self.memtable_bytes.map(|bytes| bytes.to_string())),
             ("--wal-segment-bytes", self.wal_segment_bytes.map(|bytes| bytes.to_string())),
+            ("--tiered-runs", self.tiered_runs.map(|runs| runs.to_string())),
+            ("--table-bytes", self.table_bytes.map(|bytes| bytes.to_string())),
             ("--io", io),
         ]
         .into_iter()

@@ -2,25 +2,27 @@
 //! writes until it dies.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 use clap::{Args, ValueEnum};
-use ourodb::{Batch, Db, Durability, ErrorKind};
+use ourodb::{Db, ErrorKind};
 
 use crate::durability::Mode;
-use crate::protocol::{CLOSE, Content, GO, OPENED, Record, Rows, SOME, Step};
-use crate::script::{KEYS_PER_CLIENT, Operation, Script, Streams, key_bytes};
+use crate::lock::LOCK;
+use crate::plant::Plant;
+use crate::protocol::{CLOSE, Content, GO, OPENED, Rows, SOME};
+use crate::reads::History;
+use crate::script::{KEYS_PER_CLIENT, Script, Streams, key_bytes};
+use crate::settle::Values;
 use crate::setup::Setup;
-
-/// Of so many of a client's relaxed writes, a planted bug leaves out the last
-/// one; or, if it is the other bug, all that come after.
-const PLANTED_EVERY: u64 = 10;
+use crate::writer::Shared;
+use crate::{reader, writer};
 
 /// What each client does when it is to do only some.
 const SOME_OPERATIONS: u64 = 12;
@@ -45,6 +47,12 @@ pub(crate) struct Arguments {
     pub(crate) pause_us: u64,
     #[arg(long, value_enum)]
     pub(crate) plant: Option<Plant>,
+    /// How long to wait for the lock, if not as long as usual
+    #[arg(long)]
+    pub(crate) lock_wait_ms: Option<u64>,
+    /// A file to join a cgroup by
+    #[arg(long)]
+    pub(crate) join: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -61,29 +69,15 @@ impl Arguments {
         .into_iter()
         .chain(self.setup.flags())
         .chain(plant.map(|plant| ("--plant", plant.get_name().to_owned())))
+        .chain(self.lock_wait_ms.map(|wait| ("--lock-wait-ms", wait.to_string())))
+        .chain(self.join.as_ref().map(|file| ("--join", file.display().to_string())))
     }
 }
 
-/// A planted bug, which the parent must catch: a checker that misses one is
-/// broken itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Plant {
-    /// Acknowledges a write before it is made
-    AckBeforeWrite,
-    /// Writes a batch one change at a time
-    SplitBatch,
-    /// Acknowledges some relaxed writes that it never makes
-    SkipRelaxed,
-    /// Acknowledges all relaxed writes, and makes none after the first few
-    ForgetRelaxed,
-    /// Acknowledges as durable what only survives the process
-    DurableAsProcessSafe,
-}
-
 /// Why a worker ends by itself.
-enum Failure {
+pub(crate) enum Failure {
     Engine(ourodb::Error),
-    /// Two ways to read the database differ.
+    /// Two ways to read the database differ, or a read finds what nobody wrote.
     Inconsistent(String),
     /// The parent is gone.
     Pipe(io::Error),
@@ -102,8 +96,16 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
+    /// What the engine said, if it did.
+    pub(crate) fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Engine(error) => Some(error.kind()),
+            Self::Inconsistent(_) | Self::Pipe(_) => None,
+        }
+    }
+
     /// Says on stderr what failed, and returns the exit code for it.
-    fn report(&self) -> u8 {
+    pub(crate) fn report(&self) -> u8 {
         let (message, code) = match self {
             Self::Engine(error) => (error.to_string(), exit_code(error)),
             Self::Inconsistent(what) => (what.clone(), 1),
@@ -131,17 +133,23 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
 }
 
 fn work(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(join) = &arguments.join {
+        fs::write(join, "0")?;
+    }
     let pipe = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let Arguments { seed, cycle, durability: mode, .. } = *arguments;
+    let Arguments { seed, cycle, durability: mode, plant, .. } = *arguments;
     let default = mode.of_options(seed, cycle);
-    let db = Db::open(&arguments.dir, arguments.setup.options().durability(default))?;
+    let mut options = arguments.setup.options().durability(default);
+    if let Some(wait) = arguments.lock_wait_ms {
+        options = options.lock_wait(Duration::from_millis(wait));
+        meddle(plant, &arguments.dir)?;
+    }
+    let db = Db::open(&arguments.dir, options)?;
     (&pipe).write_all(&[OPENED])?;
     let content = content(&db, arguments.clients)?;
     content.write(&mut BufWriter::new(&pipe))?;
 
-    let mut order = [0];
-    io::stdin().read_exact(&mut order)?;
-    let operations = match order[0] {
+    let operations = match order()? {
         CLOSE => return Ok(db.close()?),
         SOME => SOME_OPERATIONS,
         order => {
@@ -149,21 +157,61 @@ fn work(arguments: &Arguments) -> Result<(), Failure> {
             u64::MAX
         }
     };
-    let script = Script::new(seed, cycle, mode, content.streams);
-    let (plant, forgets) = (arguments.plant, AtomicBool::new(false));
-    let pause = Duration::from_micros(arguments.pause_us);
-    let writer = Writer { db: &db, default, pipe: &pipe, script: &script, pause, plant, forgets };
-    thread::scope(|scope| {
-        for client in 0..arguments.clients {
-            let writer = &writer;
-            scope.spawn(move || {
-                if let Err(failure) = writer.write(client, operations) {
-                    process::exit(i32::from(failure.report()));
-                }
-            });
-        }
+    let Content { streams, rows } = content;
+    let (keys, opened) = keys_and_values(arguments.clients, &rows);
+    let shared = Arc::new(Shared {
+        db,
+        default,
+        pipe,
+        script: Script::new(seed, cycle, mode, streams),
+        operations,
+        pause: Duration::from_micros(arguments.pause_us),
+        plant,
+        forgets: AtomicBool::new(false),
+        histories: opened.iter().cloned().map(History::new).collect(),
+        keys,
+        opened,
+        closing: AtomicBool::new(false),
+        gets: AtomicU64::new(0),
+        scans: AtomicU64::new(0),
     });
-    Ok(db.close()?)
+    let clients = writer::start(&shared, arguments.clients)?;
+    reader::start(&shared)?;
+    if operations == SOME_OPERATIONS {
+        clients.into_iter().for_each(|client| client.join().expect("no client panics"));
+    } else {
+        assert_eq!(order()?, CLOSE, "whoever writes is killed, or told to close");
+    }
+    shared.closing.store(true, Ordering::SeqCst);
+    Ok(shared.db.close()?)
+}
+
+fn order() -> io::Result<u8> {
+    let mut order = [0];
+    io::stdin().read_exact(&mut order)?;
+    Ok(order[0])
+}
+
+/// What planted bugs do to a database that another process has locked.
+fn meddle(plant: Option<Plant>, dir: &Path) -> io::Result<()> {
+    match plant {
+        // Whoever makes the file anew has a lock of its own.
+        Some(Plant::IgnoreLock) => fs::remove_file(dir.join(LOCK)),
+        Some(Plant::Meddle) => fs::write(dir.join("meddled"), "with"),
+        _ => Ok(()),
+    }
+}
+
+/// All clients' keys, in order, and what each client's hold.
+fn keys_and_values(clients: u8, rows: &Rows) -> (Vec<Vec<u8>>, Vec<Values>) {
+    let of_client = |client| (0..KEYS_PER_CLIENT).map(move |key| key_bytes(client, key));
+    let keys = (0..usize::from(clients)).flat_map(of_client).collect();
+    let value = |key: Vec<u8>| {
+        let at = rows.binary_search_by(|row| row.0.cmp(&key)).ok()?;
+        Some(rows[at].1.clone())
+    };
+    let values = (0..usize::from(clients)).map(|client| of_client(client).map(value).collect());
+    (keys, values.collect())
 }
 
 /// Reads everything in three ways, which must agree.
@@ -196,105 +244,4 @@ fn content(db: &Db, clients: u8) -> Result<Content, Failure> {
         streams.push(of_client);
     }
     Ok(Content { streams, rows })
-}
-
-/// What all clients share.
-struct Writer<'a> {
-    db: &'a Db,
-    /// What the options say of writes.
-    default: Durability,
-    pipe: &'a File,
-    script: &'a Script,
-    pause: Duration,
-    plant: Option<Plant>,
-    /// By a planted bug, no relaxed write is made any more.
-    forgets: AtomicBool,
-}
-
-impl Writer<'_> {
-    fn write(&self, client: u8, operations: u64) -> Result<(), Failure> {
-        let mut pipe = self.pipe;
-        for number in 0..operations {
-            let operation = self.script.operation(usize::from(client), number);
-            let durability = self.script.durability(usize::from(client), number);
-            let record = |step| Record { step, client, number }.to_bytes();
-            pipe.write_all(&record(Step::Start))?;
-            let early = self.plant == Some(Plant::AckBeforeWrite);
-            if early {
-                pipe.write_all(&record(Step::Done))?;
-            }
-            if operation == Operation::Flush || !self.skips(durability, number) {
-                self.execute(usize::from(client), &operation, durability)?;
-            }
-            if !early {
-                pipe.write_all(&record(Step::Done))?;
-            }
-            if !self.pause.is_zero() {
-                thread::sleep(self.pause);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a planted bug has this operation left out.
-    fn skips(&self, durability: Durability, number: u64) -> bool {
-        if !matches!(durability, Durability::Relaxed { .. }) {
-            return false;
-        }
-        match self.plant {
-            Some(Plant::SkipRelaxed) => number % PLANTED_EVERY == PLANTED_EVERY - 1,
-            Some(Plant::ForgetRelaxed) => {
-                if number >= PLANTED_EVERY {
-                    self.forgets.store(true, Ordering::SeqCst);
-                }
-                // From one moment on for all clients: what is there is a prefix.
-                self.forgets.load(Ordering::SeqCst)
-            }
-            _ => false,
-        }
-    }
-
-    fn execute(
-        &self,
-        client: usize,
-        operation: &Operation,
-        durability: Durability,
-    ) -> ourodb::Result<()> {
-        let db = self.db;
-        // A write says itself only what the options do not.
-        let mut own = (durability != self.default).then_some(durability);
-        if self.plant == Some(Plant::DurableAsProcessSafe) && durability == Durability::Durable {
-            own = Some(Durability::ProcessSafe);
-        }
-        match operation {
-            Operation::Flush => return db.flush().wait(),
-            Operation::Batch(changes) if self.plant != Some(Plant::SplitBatch) => {
-                let mut batch = Batch::new();
-                for change in changes {
-                    let key = key_bytes(client, change.key);
-                    match &change.value {
-                        Some(value) => batch.put(&key, value),
-                        None => batch.delete(&key),
-                    };
-                }
-                let write = db.write(batch);
-                return own.into_iter().fold(write, ourodb::Write::durability).wait();
-            }
-            Operation::Single(_) | Operation::Batch(_) => {}
-        }
-        for change in operation.changes() {
-            let key = key_bytes(client, change.key);
-            match &change.value {
-                Some(value) => {
-                    let put = db.put(&key, value);
-                    own.into_iter().fold(put, ourodb::Put::durability).wait()?;
-                }
-                None => {
-                    let delete = db.delete(&key);
-                    own.into_iter().fold(delete, ourodb::Delete::durability).wait()?;
-                }
-            }
-        }
-        Ok(())
-    }
 }

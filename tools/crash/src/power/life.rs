@@ -17,7 +17,7 @@ use crate::child::Child;
 use crate::interrupt::Interrupt;
 use crate::kill::Failure;
 use crate::mounts::Mount;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Tally};
 use crate::protocol::{GO, SOME};
 use crate::script::Script;
 use crate::settle::Settled;
@@ -156,6 +156,11 @@ impl Life {
         Ok(Self { record, before, opened, after, began, known, closed, settled, acknowledged })
     }
 
+    /// What its worker did beside its writes.
+    pub(crate) fn tally(&self) -> Tally {
+        self.after.tally()
+    }
+
     /// Cuts the power at a moment that is drawn, on a disk with such sectors.
     pub(crate) fn cut(&self, sector_bytes: usize, random: &mut Rng) -> Cut {
         let at = self.draw_position(random);
@@ -199,13 +204,13 @@ impl Life {
         }
         let known = self.known.partition_point(|known| known.position <= at);
         let records = known.checked_sub(1).map_or(0, |last| self.known[last].records);
-        let lived = if self.closed.is_some_and(|closed| closed <= at) {
-            Duration::MAX
-        } else {
-            let last = at.checked_sub(1).map(|last| self.record.events[last].at);
-            last.map_or(Duration::ZERO, |last| last.saturating_duration_since(self.began))
-        };
-        self.after.at_cut(records, lived)
+        let last = at.checked_sub(1).map(|last| self.record.events[last].at);
+        let lived = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(self.began));
+        let mut promised = self.after.at_cut(records, lived);
+        if self.closed.is_some_and(|closed| closed <= at) {
+            promised.closed();
+        }
+        promised
     }
 }
 

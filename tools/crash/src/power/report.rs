@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::life::{Cut, Life};
 use super::record::Kind;
 use crate::Io;
+use crate::oracle::Tally;
 use crate::report::FORMAT;
 
 /// Counts of a run.
@@ -25,6 +26,11 @@ pub(crate) struct Counts {
     disk_writes: u64,
     disk_flushes: u64,
     writes_acknowledged: u64,
+    /// What was done beside the writes, as far as the workers told.
+    flushes: u64,
+    compactions: u64,
+    gets_judged: u64,
+    scans_judged: u64,
     /// Acknowledged before a cut as less than durable, for less than their time,
     /// and gone after it.
     acknowledged_lost: u64,
@@ -47,6 +53,11 @@ impl Counts {
         self.disk_flushes += flushes;
         self.disk_writes += life.record.events.len() as u64 - flushes;
         self.writes_acknowledged += life.acknowledged;
+        let Tally { flushes, compactions, gets, scans } = life.tally();
+        self.flushes += flushes;
+        self.compactions += compactions;
+        self.gets_judged += gets;
+        self.scans_judged += scans;
         self.acknowledged_lost += life.settled.relaxed_lost;
         self.in_flight_written += life.settled.written;
         self.in_flight_not_written += life.settled.not_written;
@@ -70,6 +81,10 @@ impl fmt::Display for Counts {
             ("disk writes recorded", self.disk_writes),
             ("disk flushes recorded", self.disk_flushes),
             ("writes acknowledged", self.writes_acknowledged),
+            ("flushes", self.flushes),
+            ("compactions", self.compactions),
+            ("gets judged", self.gets_judged),
+            ("scans judged", self.scans_judged),
             ("writes lost within their time", self.acknowledged_lost),
             ("chains of writes in flight, written", self.in_flight_written),
             ("chains of writes in flight, not written", self.in_flight_not_written),

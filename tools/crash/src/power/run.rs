@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::kill::Failure;
 use crate::mounts::run as run_command;
 use crate::oracle::Oracle;
+use crate::plant;
 use crate::script::random;
 use crate::setup::Setup;
 use crate::worker;
@@ -147,7 +148,9 @@ impl<'a> Run<'a> {
             setup: Setup::draw(&mut self.random, io),
             pause_us: pause_us(self.mode, work),
             plant: (plant == Some(Plant::DurableAsProcessSafe))
-                .then_some(worker::Plant::DurableAsProcessSafe),
+                .then_some(plant::Plant::DurableAsProcessSafe),
+            lock_wait_ms: None,
+            join: None,
         };
         let plan = Plan { kind: self.kind, point, worker, work, fresh };
         let life = Life::lead(&self.disks, image, oracle, &plan, &self.interrupt)?;
