@@ -3,7 +3,7 @@
 //!
 //! A target takes any bytes and panics where the engine breaks a promise: a
 //! decoder does not panic; it takes no more memory than its input justifies
-//! ([`within`]); and what it accepts, the encoder writes again. As nearly no
+//! (`within`); and what it accepts, the encoder writes again. As nearly no
 //! made-up bytes have a right checksum, targets decode them as they are, and once
 //! more *sealed*, with the checksum that they should have.
 
