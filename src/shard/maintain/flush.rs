@@ -57,15 +57,14 @@ impl Engine {
             // in part, and a number given twice.
             let number = self.owner_of(shard);
             let goal = Goal::Durable(oldest.log_end);
-            let is_early = planted(Bug::FlushedBeforeLog) || planted(Bug::FlushedBeforeVisible);
-            if !is_early && self.reach(io, number, goal, Role::Leader).await.is_err() {
+            if !planted(Bug::FlushedBeforeLog)
+                && self.reach(io, number, goal, Role::Leader).await.is_err()
+            {
                 // It will never be visible: who waits must know.
                 self.shard(shard).wake_stalled();
                 continue;
             }
-            if !is_visible(&oldest, &self.shard(shard).lock())
-                && !planted(Bug::FlushedBeforeVisible)
-            {
+            if !planted(Bug::FlushedBeforeLog) && !is_visible(&oldest, &self.shard(shard).lock()) {
                 round = round.max(Round::InFlight);
                 continue;
             }

@@ -10,7 +10,7 @@ use crate::manner::Manner;
 use crate::{panics, world};
 
 /// Each bug is caught within so many seeds.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 /// The first seed that fails, or nearly the first, and how.
 fn caught(manner: &Manner) -> Option<(u64, String)> {
