@@ -111,6 +111,11 @@ impl Chain {
         Ok(())
     }
 
+    /// Whether there is a sound record that does not follow the chain.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Where the chain ended, after the last piece.
     pub(crate) fn finish(self) -> End {
         End { end: self.end, mark_max: self.mark_max }

@@ -100,7 +100,7 @@ pub(crate) async fn find_streams<I: Io>(
         while let Some(first) = segments.windows(2).position(|two| two[0].start == two[1].start) {
             let segment = &segments[first];
             let bytes = read_records(io, pool, segment).await?;
-            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            let void = first + usize::from(has_records(&bytes, db, *key, segment.start));
             needless.push(segments.remove(void).file.path().to_owned());
         }
     }
@@ -114,11 +114,17 @@ pub(crate) async fn find_streams<I: Io>(
     Ok(Found { streams: streams.collect(), maps, needless })
 }
 
-/// Whether these bytes of a segment begin with the stream's record that is at this position.
-pub(super) fn has_record(bytes: &[u8], db: DbId, key: StreamKey, position: u64) -> bool {
+/// Whether these bytes of a segment, which starts at this position, hold any record of the
+/// stream: also one behind a first one that is damaged.
+pub(super) fn has_records(bytes: &[u8], db: DbId, key: StreamKey, start: u64) -> bool {
     let seed = stream_seed(db, key.epoch, key.stream);
-    // What cannot be used is told by whoever follows the stream.
-    Record::decode(bytes, seed, key.epoch, position).map_or(true, |record| record.is_some())
+    let mut chain = Chain::new(seed, key.epoch, start, u64::MAX);
+    let mut records = 0;
+    let fed = chain.feed(start, bytes, |_| {
+        records += 1;
+        Ok::<_, Unusable>(())
+    });
+    fed.is_err() || records > 0 || chain.is_broken()
 }
 
 /// A record that cannot be used, or a failure of whoever looks at it.
@@ -227,17 +233,9 @@ impl FoundStream {
         pool: &Arc<BufferPool>,
         db: DbId,
     ) -> Result<bool> {
-        let seed = stream_seed(db, self.key.epoch, self.key.stream);
         for segment in &self.segments {
             let bytes = read_records(io, pool, segment).await?;
-            let mut chain = Chain::new(seed, self.key.epoch, segment.start, u64::MAX);
-            let mut records = 0;
-            let fed = chain.feed(segment.start, &bytes, |_| {
-                records += 1;
-                Ok::<_, Unusable>(())
-            });
-            // One that does not follow the chain has a mark that says what was before it.
-            if fed.is_err() || records > 0 || chain.finish().mark_max > 0 {
+            if has_records(&bytes, db, self.key, segment.start) {
                 return Ok(true);
             }
         }

@@ -16,7 +16,7 @@ use crate::format::header::{ByteReader, FileType, Header};
 use crate::format::record::{HEADER_BYTES, Record, stream_seed, u32_at, u64_at};
 use crate::io::{Halt, Inspection, Io, OpenMode};
 use crate::wal::map::{FoundMap, MapUse, group};
-use crate::wal::scan::{Listed, has_record, list_files};
+use crate::wal::scan::{Listed, has_records, list_files};
 use crate::wal::segment::read_header;
 
 /// A segment whose header is sound.
@@ -92,7 +92,7 @@ pub(crate) async fn verify_files<I: Io>(
             let Some((file, len)) = inspection.open(&segment.path, "segment").await? else { break };
             let end = (UNIT_U64 + segment.capacity).min(len / UNIT_U64 * UNIT_U64).max(UNIT_U64);
             let bytes = inspection.read_range(&file, UNIT_U64..end).await?;
-            let void = first + usize::from(has_record(&bytes, db, *key, segment.start));
+            let void = first + usize::from(has_records(&bytes, db, *key, segment.start));
             needless.push(segments.remove(void).path);
         }
     }
