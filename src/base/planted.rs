@@ -53,6 +53,10 @@ pub enum Bug {
     StalledForgotten,
     /// A table that a compaction replaced is not removed.
     TableLeft,
+    /// What a snapshot saw is kept after it was dropped.
+    SnapshotLeft,
+    /// The place of a long value that nobody sees is not given back.
+    ValueLeft,
 }
 
 /// Whether this bug is planted.
@@ -77,7 +81,7 @@ mod chosen {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 21] = [
+        pub const ALL: [Self; 23] = [
             Self::SegmentNameUnsynced,
             Self::TableNameUnsynced,
             Self::TableUnsynced,
@@ -99,6 +103,8 @@ mod chosen {
             Self::ReadAhead,
             Self::StalledForgotten,
             Self::TableLeft,
+            Self::SnapshotLeft,
+            Self::ValueLeft,
         ];
     }
 

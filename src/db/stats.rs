@@ -85,7 +85,8 @@ pub struct Stats {
     /// more than their share of it: a lookup may have to read a part of them, a
     /// *partition*, before it reads a block.
     pub partitioned_tables: u64,
-    /// Log segments of this opening.
+    /// Log segments of this opening. Free ones that wait to be used again are not
+    /// among them: two an owner, and more for ten seconds after the log was longer.
     pub wal_segments: u64,
     /// Bytes of their files.
     pub wal_bytes: u64,

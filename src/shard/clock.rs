@@ -66,6 +66,9 @@ impl Clock {
 
     /// Closes a snapshot.
     pub(crate) fn close(&self, snapshot: &Snapshot) {
+        if planted(Bug::SnapshotLeft) {
+            return;
+        }
         let removed = self.registry.lock().floors.remove(&snapshot.id);
         assert!(removed.is_some(), "a snapshot is closed once");
         self.open.fetch_sub(1, Ordering::SeqCst);

@@ -351,7 +351,7 @@ async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[
 
 #[test]
 fn concurrent_batches_are_atomic_visible_and_durable() {
-    for seed in 0..60 {
+    for seed in 0..24 {
         let sim = Sim::new(seed);
         sim.set_faults(Faults::default().delay_ns(0..=MS).reorder(true));
         let acked = Arc::<Mutex<[u32; 5]>>::default();
@@ -382,7 +382,7 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
             }
         }
         let loses_power = !seed.is_multiple_of(3);
-        sim.crash_after(20 + seed * 17, loses_power);
+        sim.crash_after(20 + seed * 43, loses_power);
         sim.until_crash(|| sim.run_for(1_000_000 * MS));
         sim.set_faults(Faults::default());
         let engine = engine(&sim, usize::from(SHARDS), 32 << 10);
@@ -393,7 +393,7 @@ fn concurrent_batches_are_atomic_visible_and_durable() {
             let sound = (promised..=acked + 1).contains(&seen);
             assert!(sound, "seed {seed}, {writer}: {acked} acknowledged, {seen} there");
         }
-        assert!(seed < 30 || *scans.lock() > 0, "seed {seed}: no scan went through");
+        assert!(seed < 12 || *scans.lock() > 0, "seed {seed}: no scan went through");
         sim.kill();
     }
 }

@@ -4,6 +4,7 @@
 #
 #   run.sh                  a short run of all: fixed seeds and numbers of runs
 #   run.sh TARGET RUNS      one target, with a corpus that grows in target/corpus
+#   run.sh TARGET RUNS FROM the same, by other random numbers
 #
 # It takes the stable toolchain and a C++ compiler (libFuzzer is built from
 # source). What it finds is in target/findings; `cargo fuzz` works here, too.
@@ -18,13 +19,14 @@ export RUSTFLAGS="-Zsanitizer=address -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 cargo build --release --bins --target "$host"
 programs=target/$host/release
+mkdir -p target/findings
 
-fuzz() { # target, runs, corpora
-    local target=$1 runs=$2 log=target/findings/$1.log start=$SECONDS
-    shift 2
-    mkdir -p target/findings
-    if ! nice "$programs/$target" -seed=1 -runs="$runs" -max_len=8192 -timeout=20 -rss_limit_mb=1024 \
-        -print_final_stats=1 -artifact_prefix="target/findings/$target-" "$@" >"$log" 2>&1; then
+fuzz() { # target, runs, seed, corpora
+    local target=$1 runs=$2 seed=$3 log=target/findings/$1.log start=$SECONDS
+    shift 3
+    if ! nice "$programs/$target" -seed="$seed" -runs="$runs" -max_len=8192 -timeout=20 \
+        -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="target/findings/$target-" \
+        "$@" >"$log" 2>&1; then
         tail -n 60 "$log" >&2
         echo "$target: a finding; once more: tools/fuzz/$programs/$target FILE" >&2
         return 1
@@ -34,19 +36,26 @@ fuzz() { # target, runs, corpora
     echo "$target: $executions executions, $((SECONDS - start)) s"
 }
 
-if [ $# = 2 ]; then
+if [ $# -ge 2 ]; then
     mkdir -p "target/corpus/$1"
-    fuzz "$1" "$2" "target/corpus/$1" "corpus/$1"
+    fuzz "$1" "$2" "${3:-1}" "target/corpus/$1" "corpus/$1"
     exit
 fi
 
 # What is found in a short run goes into a corpus that is thrown away.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-while read -r target runs; do
-    mkdir "$work/$target"
-    fuzz "$target" "$runs" "$work/$target" "corpus/$target"
-done <<'RUNS'
+short() { # target, runs
+    mkdir "$work/$1"
+    fuzz "$1" "$2" 1 "$work/$1" "corpus/$1"
+}
+export -f fuzz short
+export programs work
+xargs -P "$(nproc)" -n 2 bash -euc 'short "$@"' short <<'RUNS'
+directory 50
+manifest 2000
+identity 2000
+import 10000
 varint 50000
 header 10000
 record 10000
@@ -63,8 +72,4 @@ top_index 10000
 ranges 10000
 properties 10000
 footer 10000
-identity 2000
-manifest 2000
-directory 50
-import 10000
 RUNS

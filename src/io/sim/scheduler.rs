@@ -14,7 +14,7 @@ pub(super) type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Steps in a row that bring the driving future no nearer, until it counts as
 /// stuck.
-const STEPS_MAX: u64 = 50_000_000;
+const STEPS_MAX: u64 = 1_000_000;
 
 /// Tasks by their number, and the numbers of those to be polled.
 #[derive(Default)]

@@ -2,9 +2,9 @@
 //!
 //! `plan` draws what a seed does, of what its `manner` leaves it; `world` runs it,
 //! life by life; `client` is what works on the database meanwhile, `history` judges
-//! what is found. `panics` catches what the engine's own checks say. `seeds` runs many
-//! of them, `record` adds up what was run, `shrink` makes a seed that fails smaller,
-//! and `interrupt` ends a run early.
+//! what is found, and `space` what it takes in the end. `panics` catches what the
+//! engine's own checks say. `seeds` runs many of them, `record` adds up what was run,
+//! `shrink` makes a seed that fails smaller, and `interrupt` ends a run early.
 //!
 //! `fail` and `damage` leave nothing to chance: every request fails once, every byte
 //! is damaged. `sweep` is what they have in common.
@@ -22,6 +22,7 @@ mod planted;
 mod record;
 mod seeds;
 mod shrink;
+mod space;
 mod sweep;
 mod world;
 

@@ -85,7 +85,7 @@ pub(crate) struct Plan {
     value_bytes_max: usize,
     ends: Vec<End>,
     memtable_bytes: usize,
-    wal_segment_bytes: u64,
+    pub(crate) wal_segment_bytes: u64,
     pinned_bytes: Option<u64>,
     varies: bool,
 }

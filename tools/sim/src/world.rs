@@ -12,13 +12,14 @@ use std::task::{Poll, Waker};
 
 use fastrand::Rng;
 use ourodb::sim::{Faults, Sim};
-use ourodb::{Db, ErrorKind, Finding, Options};
+use ourodb::{Compaction, Db, ErrorKind, Finding, Options};
 
 use crate::client::{Client, Stop};
 use crate::history::{History, Loss, Wrong};
 use crate::manner::{Manner, Without};
 use crate::panics;
 use crate::plan::{End, Plan};
+use crate::space;
 
 const DIR: &str = "/db";
 const SECOND_NS: u64 = 1_000_000_000;
@@ -185,6 +186,8 @@ struct Seed {
     outcome: Outcome,
     /// How the last life ended.
     loss: Loss,
+    /// Whatever the plan says, a compaction of everything merges everything.
+    merges: bool,
 }
 
 /// The machine crashed.
@@ -216,6 +219,7 @@ impl Seed {
             options,
             outcome: Outcome::default(),
             loss: Loss::Process,
+            merges: false,
         }
     }
 
@@ -415,7 +419,8 @@ impl Seed {
     }
 
     fn options(&mut self) -> Options {
-        self.world.plan.options(&self.world.sim, &mut self.options)
+        let options = self.world.plan.options(&self.world.sim, &mut self.options);
+        if self.merges { options.compaction(Compaction::Leveled) } else { options }
     }
 
     /// The last opening, on a sound machine: everything is there, comes to rest,
@@ -457,10 +462,25 @@ impl Seed {
         self.world.history().harden(moment);
         sim.power_cut();
         self.loss = Loss::Power(sim.now_ns());
+        self.merges = true;
         match self.open(false, false) {
-            Ok(db) => db?.close().map_err(|error| format!("a close failed: {error}")),
+            Ok(db) => self.take_little_space(db?),
             Err(Crashed) => Err("the machine crashed although it was not to".to_owned()),
         }
+    }
+
+    /// Deletes every other key, and merges all there is: what is left is what is alive.
+    fn take_little_space(&mut self, db: Db) -> Result<(), String> {
+        let sim = &self.world.sim;
+        if !self.world.plan.damages {
+            space::delete_half(&db)?;
+            db.compact(..)
+                .wait()
+                .map_err(|error| format!("the last compaction failed: {error}"))?;
+            sim.run_for(30 * SECOND_NS);
+            space::check(&db, sim, self.world.plan.wal_segment_bytes)?;
+        }
+        db.close().map_err(|error| format!("a close failed: {error}"))
     }
 }
 

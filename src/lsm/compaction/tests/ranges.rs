@@ -76,7 +76,7 @@ fn frozen(memtable: Memtable) -> Arc<Frozen> {
 
 #[test]
 fn ranges_that_were_deleted_stay_so_for_readers() {
-    for (hierarchy, seeds) in hierarchies().into_iter().zip([0..14u64, 14..28, 28..42]) {
+    for (hierarchy, seeds) in hierarchies().into_iter().zip([0..6u64, 6..12, 12..18]) {
         // Tables that are split often.
         let hierarchy = Hierarchy { table_bytes: 12 << 10, ..hierarchy };
         for seed in seeds {
