@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets, for a fuzzer and the address sanitizer, and runs each
-# from its corpus in the tree.
+# Builds the fuzz targets, and runs each from its corpus in the tree.
 #
 #   run.sh                  a short run of all: fixed seeds and numbers of runs
-#   run.sh TARGET RUNS      one target, with a corpus that grows in target/corpus
-#   run.sh TARGET RUNS FROM the same, by other random numbers
+#   run.sh TARGET RUNS      one target, under the address sanitizer, with a corpus
+#                           that grows in target/corpus
+#   run.sh TARGET RUNS SEED the same, by other random numbers
 #
 # It takes the stable toolchain and a C++ compiler (libFuzzer is built from
 # source). What it finds is in target/findings; `cargo fuzz` works here, too.
@@ -14,11 +14,19 @@ cd "$(dirname "$0")"
 host=$(rustc -vV | sed -n 's/^host: //p')
 # As cargo-fuzz does; RUSTC_BOOTSTRAP lets a stable compiler take them.
 export RUSTC_BOOTSTRAP=1
-export RUSTFLAGS="-Zsanitizer=address -Cpasses=sancov-module \
--Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
-cargo build --release --bins --target "$host"
-programs=target/$host/release
+if [ $# = 0 ]; then
+    # Built within a minute.
+    directory=target/short
+    export CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=false
+else
+    directory=target
+    RUSTFLAGS+=" -Zsanitizer=address"
+fi
+cargo build --release --bins --target "$host" --target-dir "$directory"
+programs=$directory/$host/release
 mkdir -p target/findings
 
 fuzz() { # target, runs, seed, corpora
@@ -55,21 +63,21 @@ xargs -P "$(nproc)" -n 2 bash -euc 'short "$@"' short <<'RUNS'
 directory 50
 manifest 2000
 identity 2000
-import 10000
+import 50000
 varint 50000
-header 10000
-record 10000
-edit 10000
-reference 10000
+header 20000
+record 40000
+edit 40000
+reference 40000
 log 10000
 block 10000
 lz4 10000
 zstd 10000
-filter 10000
-index 10000
-partition 10000
-top_index 10000
-ranges 10000
-properties 10000
-footer 10000
+filter 50000
+index 50000
+partition 20000
+top_index 40000
+ranges 30000
+properties 100000
+footer 30000
 RUNS
