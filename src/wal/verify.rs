@@ -17,7 +17,7 @@ use crate::format::record::{HEADER_BYTES, Record, stream_seed, u32_at, u64_at};
 use crate::io::{Halt, Inspection, Io, OpenMode};
 use crate::wal::map::{FoundMap, MapUse, group};
 use crate::wal::scan::{Listed, has_records, list_files};
-use crate::wal::segment::read_header;
+use crate::wal::segment::{SEGMENT_BYTES_MAX, read_header};
 
 /// A segment whose header is sound.
 #[derive(Debug)]
@@ -109,6 +109,9 @@ pub(crate) async fn place_segment<I: Io>(
     streams: Range<StreamId>,
 ) -> Result<Option<(StreamKey, SegmentFile)>, Halt> {
     let Some((file, len)) = inspection.open(path, "segment").await? else { return Ok(None) };
+    if len > UNIT_U64 + SEGMENT_BYTES_MAX {
+        return Ok(None);
+    }
     let end = (len / UNIT_U64 * UNIT_U64).max(UNIT_U64);
     let bytes = inspection.read_range(&file, UNIT_U64..end).await?;
     for at in (0..bytes.len()).step_by(UNIT) {
@@ -190,6 +193,11 @@ pub(crate) async fn verify_map<I: Io>(
 }
 
 impl MapContent {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether records were ever put into it.
     pub(crate) fn is_used(&self) -> bool {
         self.watermark > 0 || !self.groups.is_empty()

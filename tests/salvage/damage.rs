@@ -1,10 +1,12 @@
 //! Damage to every unit of every file.
 
-use ourodb::ErrorKind;
 use ourodb::sim::{DiskImage, Sim};
+use ourodb::{Db, Durability, ErrorKind};
 use std::path::Path;
 
-use super::{History, UNIT, files, is_kind, is_manifest, salvage, sample, try_salvage};
+use super::{
+    DIR, History, UNIT, files, is_kind, is_manifest, options, salvage, sample, try_salvage, write,
+};
 
 fn mix(seed: usize) -> usize {
     let x = (seed as u64 ^ 0x9e37_79b9).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -189,4 +191,66 @@ fn hostile_files() {
         }
         sim.restore(&image);
     }
+}
+
+/// The root manifest is cut at each sector, and each of its later units is gone.
+fn damage_the_root(make: fn() -> (Sim, History)) {
+    let (sim, history) = make();
+    let image = sim.snapshot();
+    let is_root =
+        |path: &&std::path::PathBuf| is_manifest(path) && !path.to_string_lossy().contains("shard");
+    let path = files(&sim).iter().find(is_root).expect("a root manifest").clone();
+    let len = sim.file_bytes(&path).expect("a file").len();
+    for cut in (0..len).step_by(512) {
+        sim.rewind(&image);
+        sim.truncate(&path, cut as u64);
+        history.judge(&salvage(&sim), &format!("cut to {cut}"));
+        sim.rewind(&image);
+        sim.overwrite(&path, cut as u64, &vec![0; len - cut]);
+        history.judge(&salvage(&sim), &format!("zeroes from {cut}"));
+    }
+}
+
+/// The log's first segments are freed.
+fn with_a_freed_start() -> (Sim, History) {
+    let sim = Sim::new(31);
+    let mut history = History::default();
+    let options = || options(&sim).wal_segment_bytes(16 << 10);
+    let db = Db::open(DIR, options()).expect("open");
+    for round in 0..6 {
+        write(&db, &mut history, 7..40, round, Durability::Durable);
+        db.flush().wait().expect("flush");
+        sim.run_for(100_000_000);
+    }
+    write(&db, &mut history, 7..40, 9, Durability::Durable);
+    db.close().expect("close");
+    history.durable = history.newest.clone();
+    (sim, history)
+}
+
+#[test]
+fn a_root_manifest_that_forgot_where_the_log_starts() {
+    damage_the_root(with_a_freed_start);
+}
+
+/// Acknowledged writes are in mappings alone, after a kill.
+fn with_mappings() -> (Sim, History) {
+    let sim = Sim::new(32);
+    let mut history = History::default();
+    let db = Db::open(DIR, options(&sim)).expect("open");
+    for round in 0..3 {
+        write(&db, &mut history, 0..20, round, Durability::ProcessSafe);
+        // The first writes ask for the mapping.
+        sim.run_for(50_000_000);
+    }
+    write(&db, &mut history, 0..20, 9, Durability::ProcessSafe);
+    sim.kill();
+    drop(db);
+    history.durable = history.newest.clone();
+    (sim, history)
+}
+
+#[test]
+fn a_root_manifest_that_forgot_the_mappings() {
+    damage_the_root(with_mappings);
 }

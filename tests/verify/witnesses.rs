@@ -130,14 +130,14 @@ fn with_a_recycled_log() -> (Sim, Model) {
     (sim, model)
 }
 
-/// The root manifest is cut at each sector: it is refused, and verification names a
-/// fault, or all is there. How often it was refused.
-fn cut_each_sector_of_the_root_manifest(make: fn() -> (Sim, Model)) -> usize {
+/// The manifest in this directory is cut at each sector: it is refused, and
+/// verification names a fault, or all is there. How often it was refused.
+fn cut_each_sector_of_the_manifest(make: fn() -> (Sim, Model), dir: &str) -> usize {
     let (sim, model) = make();
     let image = sim.snapshot();
     let is_root =
-        |path: &std::path::PathBuf| path.to_string_lossy().starts_with(&format!("{DIR}/MANIFEST-"));
-    let path = sim.paths().into_iter().find(is_root).expect("a root manifest");
+        |path: &std::path::PathBuf| path.to_string_lossy().starts_with(&format!("{dir}/MANIFEST-"));
+    let path = sim.paths().into_iter().find(is_root).expect("a manifest");
     let len = sim.file_bytes(&path).expect("a file").len();
     let mut refused = 0;
     for cut in (0..len).step_by(512) {
@@ -162,11 +162,34 @@ fn cut_each_sector_of_the_root_manifest(make: fn() -> (Sim, Model)) -> usize {
 /// (Found by `ouro-sim damage`.)
 #[test]
 fn a_cut_root_manifest_forgets_no_mapping() {
-    assert!(cut_each_sector_of_the_root_manifest(with_a_mapping) > 16);
+    assert!(cut_each_sector_of_the_manifest(with_a_mapping, DIR) > 16);
 }
 
 /// (Found by `ouro-sim damage`.)
 #[test]
 fn a_cut_root_manifest_forgets_no_log() {
-    assert!(cut_each_sector_of_the_root_manifest(with_a_recycled_log) > 8);
+    assert!(cut_each_sector_of_the_manifest(with_a_recycled_log, DIR) > 8);
+}
+
+/// What was in the log of an earlier opening alone is in tables, that log is gone, and
+/// nothing was written since.
+fn with_a_freed_log() -> (Sim, Model) {
+    let sim = Sim::new(9);
+    let mut model = Model::new();
+    let db = Db::open(DIR, options(&sim)).expect("open");
+    write(&db, &mut model, 0..30, 0, Durability::Durable);
+    db.close().expect("close");
+    let db = Db::open(DIR, options(&sim)).expect("open");
+    db.flush().wait().expect("flush");
+    sim.run_for(2_000_000_000);
+    db.close().expect("close");
+    (sim, model)
+}
+
+#[test]
+fn a_cut_manifest_forgets_no_table_whose_log_is_gone() {
+    for shard in ["shard-000", "shard-001"] {
+        let refused = cut_each_sector_of_the_manifest(with_a_freed_log, &format!("{DIR}/{shard}"));
+        assert!(refused > 16, "{refused} openings of {shard} were refused");
+    }
 }

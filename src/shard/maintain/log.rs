@@ -281,9 +281,12 @@ impl Engine {
         while let Some(at) = root.old_streams.iter().position(|old| {
             old.needed.iter().all(|(shard, seq)| self.shard(*shard).lock().flushed_seq() >= *seq)
         }) {
-            let edit = Edit::StreamFreed { stream: root.old_streams[at].key };
+            let freed = Edit::StreamFreed { stream: root.old_streams[at].key };
+            // A shard's manifest that forgets its last edits forgets tables which from now
+            // on are all there is of these writes.
+            let edits: Vec<Edit> = std::iter::once(freed).chain(self.stream_starts()).collect();
             // Files go: an opening that did not find this edit would miss them.
-            self.append_root_witnessed(&mut root, io, &[edit]).await?;
+            self.append_root_witnessed(&mut root, io, &edits).await?;
             for path in root.old_streams.swap_remove(at).paths {
                 discard(io, &path).await;
             }

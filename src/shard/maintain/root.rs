@@ -57,12 +57,21 @@ impl Engine {
             cut: old.cut,
         });
         let mut edits = root_snapshot(old);
+        edits.extend(self.stream_starts());
         for owner in &self.owners {
-            let (stream, start) = (owner.stream.key, owner.stream.start());
-            edits.push(Edit::StreamStart { stream, start, flushed: self.flushed(owner) });
             let map = owner.map.lock().clone();
-            edits.extend(map.map(|map| Edit::StreamMap { stream, map }));
+            edits.extend(map.map(|map| Edit::StreamMap { stream: owner.stream.key, map }));
         }
         edits
+    }
+
+    /// Where each stream starts, and up to which number its shards have their writes in
+    /// tables. Within the root's turn.
+    pub(super) fn stream_starts(&self) -> impl Iterator<Item = Edit> {
+        self.owners.iter().map(|owner| Edit::StreamStart {
+            stream: owner.stream.key,
+            start: owner.stream.start(),
+            flushed: self.flushed(owner),
+        })
     }
 }

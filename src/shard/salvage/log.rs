@@ -1,10 +1,10 @@
 //! The log as a salvage reads it: all records that are sound, also behind missing
 //! ones, as far as an opening would take them for part of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::base::ids::{KEYSPACE_DEFAULT, ShardId, StreamId};
+use crate::base::ids::{FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
 use crate::base::ranges::{RangeTombstones, is_before};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::format::edit::StreamKey;
@@ -98,9 +98,19 @@ impl<'a> Logs<'a> {
         reporter.borrow_mut().faults_mean(Meaning::Lost(LOG_LOST));
         let mut known = root.state.streams.clone();
         let mut streams = Vec::new();
-        let mut maps = BTreeMap::new();
-        if !root.is_sound {
-            maps = maps_by_stream(inspection, damaged, &log).await?;
+        let mut maps = unstated_maps(inspection, damaged, root, &log).await?;
+        let mut is_root_sound = root.is_sound;
+        let forgot = |path: &Path| {
+            format!(
+                "the manifest's last edits are missing: it does not know {}, which has records in \
+                 it; {}",
+                path.display(),
+                super::ROOT_LOST
+            )
+        };
+        if is_root_sound && let Some(map) = maps.values().next() {
+            reporter.borrow_mut().lost(&root.path, 0, forgot(map.path()), None)?;
+            is_root_sound = false;
         }
         for (key, segments) in log.streams {
             let first = segments.first().map_or(0, |segment| segment.start);
@@ -116,35 +126,33 @@ impl<'a> Logs<'a> {
                 void: BTreeMap::new(),
             };
             let is_stated = stated.is_some();
-            if !root.is_sound {
-                needed.cut = stated.and_then(|stated| stated.cut);
-                needed.map = maps.remove(&key);
-            } else if let Some(stated) = stated {
-                if stated.is_freed() {
+            if let Some(stated) = stated {
+                if is_root_sound && stated.is_freed() {
                     continue;
                 }
-                (needed.start, needed.cut) = (stated.start, stated.cut);
+                needed.cut = stated.cut;
+                if is_root_sound {
+                    needed.start = stated.start;
+                }
                 // A close leaves nothing in mappings that is not in segments.
                 if !(root.state.is_clean && Some(key.epoch) == root.epoch) {
                     (needed.map, needed.is_same_boot) =
                         stated_map(inspection, damaged, key, &stated).await?;
                 }
-            } else if root.epoch.is_some_and(|last| key.epoch < last) || first > 0 {
+            } else if is_root_sound && root.epoch.is_some_and(|last| key.epoch < last) {
                 // It was freed.
                 continue;
             }
+            if needed.map.is_none() {
+                needed.map = maps.remove(&key);
+            }
             let records = needed.follow(inspection, damaged).await?;
-            if root.is_sound && !is_stated {
+            if is_root_sound && !is_stated {
                 // An opening that ended before it wrote anything.
                 if records == 0 {
                     continue;
                 }
-                let segment = needed.segments[0].path.display();
-                let reason = format!(
-                    "the manifest's last edits are missing: it does not know {segment}, which has \
-                     records in it; {}",
-                    super::ROOT_LOST
-                );
+                let reason = forgot(&needed.segments[0].path);
                 reporter.borrow_mut().lost(&root.path, 0, reason, None)?;
             }
             streams.push(needed);
@@ -230,17 +238,24 @@ async fn stated_map<I: Io>(
     Ok((map, is_same_boot))
 }
 
-/// The mappings in the log's directory, by what they say of themselves.
-async fn maps_by_stream<I: Io>(
+/// The mappings in the log's directory that the root manifest does not name, by what
+/// they say of themselves. Where that is sound, only those of its own opening that were
+/// used: it was told of them before.
+async fn unstated_maps<I: Io>(
     inspection: &mut Inspection<'_, I>,
     damaged: &Damaged,
+    root: &Root,
     log: &Log,
 ) -> Result<BTreeMap<StreamKey, MapContent>, Halt> {
+    let stated = root.state.streams.values().filter_map(|stream| stream.map.as_ref());
+    let stated: BTreeSet<FileId> = stated.map(|place| place.id).collect();
     let mut maps = BTreeMap::new();
-    for (id, path) in &log.maps {
+    for (id, path) in log.maps.iter().filter(|(id, _)| !stated.contains(id)) {
         let key = stream_of_map(inspection, path, damaged.db, *id).await?;
-        let Some(key) = key else { continue };
-        if let Some(map) = verify_map(inspection, path, (damaged.db, *id, key), true).await? {
+        let may_count = |key: &StreamKey| !root.is_sound || Some(key.epoch) == root.epoch;
+        let Some(key) = key.filter(may_count) else { continue };
+        let map = verify_map(inspection, path, (damaged.db, *id, key), true).await?;
+        if let Some(map) = map.filter(|map| !root.is_sound || map.is_used()) {
             maps.insert(key, map);
         }
     }

@@ -5,6 +5,7 @@ mod mappings;
 
 use std::fmt::Debug;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +57,8 @@ enum Role {
     NoDirectIo,
     /// Nothing is the matter
     Works,
+    /// Nothing can be written to the file system
+    ReadOnly,
     /// Writes until the disk is full
     Fill {
         /// Of all keys
@@ -92,6 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
     let outcome = match &arguments.role {
         Role::NoDirectIo => no_direct_io(),
         Role::Works => works(),
+        Role::ReadOnly => read_only(),
         Role::Fill { prefix, free, until_killed, process_safe } => {
             fill(prefix, free.as_deref(), *until_killed, durability(*process_safe))
         }
@@ -158,6 +162,18 @@ fn no_direct_io() -> Outcome {
 }
 
 /// Every kind of operation, in two openings.
+fn read_only() -> Outcome {
+    let verified = ourodb::verify("db", &options(), |finding| {
+        println!("{finding:?}");
+        ControlFlow::Continue(())
+    });
+    match must("verify", verified)?.faults {
+        0 => {}
+        faults => return Err(format!("verify found {faults} faults")),
+    }
+    expect(Db::open("db", options()), ErrorKind::PermissionDenied, &["mounted read-only"])
+}
+
 fn works() -> Outcome {
     let (first, second) = (key("works", 0, 1), key("works", 0, 2));
     let db = open()?;

@@ -39,9 +39,10 @@ pub(crate) struct Arguments {
 
 type Case = fn(&Path) -> Result<(), String>;
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("no-direct-io", no_direct_io),
     ("tmpfs", tmpfs),
+    ("read-only", read_only),
     ("full-disk", |place| full_disk(place, &[])),
     ("full-disk-process-safe", |place| full_disk(place, &[PROCESS_SAFE])),
     ("full-disk-under-a-mapping", |place| disk_and_mapping(place, "disk-afterwards")),
@@ -101,6 +102,15 @@ fn no_direct_io(place: &Path) -> Result<(), String> {
 fn tmpfs(place: &Path) -> Result<(), String> {
     let mount = Mount::memory("tmpfs", &place.join("mount"))?;
     Limited::start(mount.point(), &["works"])?.finish()?;
+    Ok(())
+}
+
+/// A database that can be looked at, and not opened.
+fn read_only(place: &Path) -> Result<(), String> {
+    let mount = Mount::ext4(&place.join("image"), DISK_MIB, &place.join("mount"))?;
+    Limited::start(mount.point(), &["works"])?.finish()?;
+    mount.make_read_only()?;
+    Limited::start(mount.point(), &["read-only"])?.finish()?;
     Ok(())
 }
 

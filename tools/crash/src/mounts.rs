@@ -64,6 +64,11 @@ impl Mount {
         Self { point: point.to_owned() }
     }
 
+    /// From now on nothing can be written to it.
+    pub(crate) fn make_read_only(&self) -> Result<(), String> {
+        run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.point)).map(drop)
+    }
+
     pub(crate) fn point(&self) -> &Path {
         &self.point
     }

@@ -101,7 +101,8 @@ impl Fs {
 /// Runs it, says what came out, and returns the exit code.
 pub(crate) fn run(arguments: &Arguments) -> u8 {
     let start = Instant::now();
-    if let Some(what) = missing(arguments.fs) {
+    let is_root = rustix::process::geteuid().is_root();
+    if let Some(what) = missing(arguments.fs, is_root, Path::new(FUSE)) {
         eprintln!("ouro-crash: {what}");
         return 6;
     }
@@ -161,13 +162,13 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
 }
 
 /// What this machine lacks.
-fn missing(fs: Fs) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
+fn missing(fs: Fs, is_root: bool, fuse: &Path) -> Option<String> {
+    if !is_root {
         let what = "power mounts file systems on loop devices and needs root; run it with sudo";
         return Some(what.to_owned());
     }
-    if !Path::new(FUSE).exists() {
-        return Some(format!("power needs {FUSE}, for the disk whose power it cuts"));
+    if !fuse.exists() {
+        return Some(format!("power needs {}, for the disk whose power it cuts", fuse.display()));
     }
     let tools = [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("losetup", "mount")];
     let is_needed =
@@ -194,4 +195,17 @@ fn replay(arguments: &Arguments, cuts: u64) -> String {
 /// Where the disk is kept of which there is something to say.
 fn image_path(dir: &Path) -> PathBuf {
     dir.join("cut.image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let says = |is_root, fuse: &str| missing(Fs::Ext4, is_root, Path::new(fuse));
+        assert!(says(false, "/dev/null").is_some_and(|what| what.contains("sudo")));
+        let absent = "/dev/there/is/no/fuse";
+        assert!(says(true, absent).is_some_and(|what| what.contains(absent)));
+    }
 }
