@@ -517,6 +517,9 @@ impl Options {
     /// leaves no file there; a process that dies does, and nothing but the next
     /// opening removes it.
     ///
+    /// Files there are told apart by the database's id, which a copy of its
+    /// directory has, too: copies on one machine need directories of their own.
+    ///
     /// ```no_run
     /// let options = ourodb::Options::default().map_dir("/dev/shm");
     /// ```
