@@ -15,16 +15,27 @@ use super::record::{Change, Record};
 const WEIGHTS: [[u32; 3]; 8] =
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1], [16, 1, 1], [1, 16, 1], [1, 0, 1]];
 
+/// Writes that begin below this are not torn: ext4 takes it for granted that its
+/// superblock, of 1,024 bytes, is written as a whole, and is never mounted again
+/// otherwise.
+pub(crate) const SUPERBLOCK_END: u64 = 4096;
+
 /// What is there when the power fails once the first `at` events have been
-/// completed; sectors of so many bytes are written as one, or not at all.
-pub(crate) fn cut(record: &Record, at: usize, sector_bytes: usize, random: &mut Rng) -> Image {
+/// completed; sectors of so many bytes are written as one, or not at all, and what
+/// begins below `untorn` as a whole, or not at all.
+pub(crate) fn cut(
+    record: &Record,
+    at: usize,
+    (sector_bytes, untorn): (usize, u64),
+    random: &mut Rng,
+) -> Image {
     let [kept, lost, torn] = WEIGHTS[random.usize(..WEIGHTS.len())];
     let mut image = record.image(record.durable(at));
     for (offset, change) in record.open(at) {
         let draw = random.u32(..kept + lost + torn);
         if draw < kept {
             change.apply(&mut image, offset, 0, change.bytes());
-        } else if draw >= kept + lost {
+        } else if draw >= kept + lost && offset >= untorn {
             tear(&mut image, offset, change, sector_bytes, random);
         }
     }

@@ -31,7 +31,7 @@ fn record(kinds: Vec<Kind>) -> Record {
 /// What the first sectors hold after many cuts at the same place.
 fn outcomes(record: &Record, at: usize, sectors: usize) -> BTreeSet<Vec<u8>> {
     let outcome = |seed| {
-        let bytes = cut(record, at, SECTOR_BYTES, &mut Rng::with_seed(seed))
+        let bytes = cut(record, at, (SECTOR_BYTES, 0), &mut Rng::with_seed(seed))
             .read(0, sectors * SECTOR_BYTES);
         let sectors = bytes.chunks(SECTOR_BYTES);
         assert!(sectors.clone().all(|sector| sector.iter().all(|byte| *byte == sector[0])));
@@ -58,11 +58,25 @@ fn what_was_not_is_kept_lost_or_torn() {
 }
 
 #[test]
+fn a_superblock_is_not_torn() {
+    let record = record(vec![write(2, 1, 2, 0), write(8, 1, 2, 1)]);
+    let outcome = |seed| {
+        let image = cut(&record, 2, (SECTOR_BYTES, 4096), &mut Rng::with_seed(seed));
+        let bytes = image.read(0, 10 * SECTOR_BYTES);
+        [2, 3, 8, 9].map(|sector| bytes[sector * SECTOR_BYTES])
+    };
+    let outcomes: BTreeSet<_> = (0..CUTS).map(outcome).collect();
+    assert!(outcomes.iter().all(|[first, second, ..]| first == second));
+    assert_eq!(outcomes.len(), 8);
+}
+
+#[test]
 fn long_sectors_are_whole() {
     // The second half of a sector, a whole one, and the first half of one.
     let record = record(vec![write(4, 1, 16, 0)]);
     let halves = |seed| {
-        let bytes = cut(&record, 1, 4096, &mut Rng::with_seed(seed)).read(0, 24 * SECTOR_BYTES);
+        let bytes =
+            cut(&record, 1, (4096, 0), &mut Rng::with_seed(seed)).read(0, 24 * SECTOR_BYTES);
         let halves = bytes[4 * SECTOR_BYTES..20 * SECTOR_BYTES].chunks(4 * SECTOR_BYTES);
         assert!(halves.clone().all(|half| half.iter().all(|byte| *byte == half[0])));
         halves.map(|half| half[0]).collect::<Vec<u8>>()
@@ -116,7 +130,8 @@ fn discards_are_writes_of_zeroes() {
 fn the_same_seed_cuts_the_same_way() {
     let events = (0..100).map(|number| write(number, number as u8 + 1, 3, number as usize));
     let record = record(events.collect());
-    let image = |seed| cut(&record, 90, SECTOR_BYTES, &mut Rng::with_seed(seed)).read(0, 1 << 16);
+    let image =
+        |seed| cut(&record, 90, (SECTOR_BYTES, 0), &mut Rng::with_seed(seed)).read(0, 1 << 16);
     assert!((0..20).all(|seed| image(seed) == image(seed)));
     assert!((0..20).any(|seed| image(seed) != image(0)));
 }
@@ -134,5 +149,5 @@ fn what_may_be_lost_is_told() {
 fn what_is_forgotten_is_gone_though_it_was_flushed() {
     let record = record(vec![write(0, 1, 1, 0), write(0, 2, 1, 1), flush(2)]);
     assert_eq!(record.image(1).read(0, 1), [1]);
-    assert_eq!(cut(&record, 3, SECTOR_BYTES, &mut Rng::with_seed(0)).read(0, 1), [2]);
+    assert_eq!(cut(&record, 3, (SECTOR_BYTES, 0), &mut Rng::with_seed(0)).read(0, 1), [2]);
 }

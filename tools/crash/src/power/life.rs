@@ -165,7 +165,7 @@ impl Life {
     pub(crate) fn cut(&self, sector_bytes: usize, random: &mut Rng) -> Cut {
         let at = self.draw_position(random);
         Cut {
-            image: cut::cut(&self.record, at, sector_bytes, random),
+            image: cut::cut(&self.record, at, (sector_bytes, cut::SUPERBLOCK_END), random),
             oracle: self.promised(at),
             while_opening: at < self.opened,
             had_open_changes: self.record.open(at).next().is_some(),
