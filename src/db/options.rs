@@ -517,8 +517,12 @@ impl Options {
     /// leaves no file there; a process that dies does, and nothing but the next
     /// opening removes it.
     ///
-    /// Files there are told apart by the database's id, which a copy of its
-    /// directory has, too: copies on one machine need directories of their own.
+    /// Databases may share it, also copies of one another: each opening touches only
+    /// files that the database's own root manifest names. A copy of one that was not
+    /// closed (a snapshot of its file system, say) names the original's, too: on the same
+    /// machine and in the same boot it opens with `Locked` while the original is open, and
+    /// of two that are not, the one that is opened first takes the files over; the other
+    /// opens with `Corruption` then.
     ///
     /// ```no_run
     /// let options = ourodb::Options::default().map_dir("/dev/shm");

@@ -19,6 +19,7 @@ const STREAM_FREED: u16 = MUST | 3;
 const KEYSPACE: u16 = MUST | 4;
 const CLEAN: u16 = 5;
 const STREAM_MAP: u16 = MUST | 6;
+const MAP_DIR: u16 = 7;
 const TABLE: u16 = MUST | 16;
 const FLUSHED: u16 = MUST | 17;
 const TABLE_REMOVED: u16 = MUST | 18;
@@ -61,7 +62,16 @@ pub(crate) struct MapPlace {
     pub(crate) boot: [u8; 16],
     /// The directory it is in, if not in that of the log: one that lasts no
     /// longer than the boot.
-    pub(crate) dir: Option<String>,
+    pub(crate) dir: Option<MapDir>,
+}
+
+/// Where an opening puts its mappings, other than into the log's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapDir {
+    /// Random, and in the names of the opening's files: a copy of the database has the
+    /// same ids and may use the same directory.
+    pub(crate) token: [u8; 16],
+    pub(crate) path: String,
 }
 
 /// A change of what a manifest describes.
@@ -76,6 +86,8 @@ pub(crate) enum Edit {
     /// Root: records of the stream may be in this mapping file, and nowhere
     /// else.
     StreamMap { stream: StreamKey, map: MapPlace },
+    /// Root: this opening or an earlier one may have left mappings there.
+    MapDir(MapDir),
     /// Root: nothing of the stream is needed any more.
     StreamFreed { stream: StreamKey },
     /// Root: a keyspace and its name.
@@ -104,6 +116,7 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
         Edit::StreamCut { .. } => STREAM_CUT,
         Edit::StreamStart { .. } => STREAM_START,
         Edit::StreamMap { .. } => STREAM_MAP,
+        Edit::MapDir(_) => MAP_DIR,
         Edit::StreamFreed { .. } => STREAM_FREED,
         Edit::Keyspace { .. } => KEYSPACE,
         Edit::Clean => CLEAN,
@@ -134,8 +147,11 @@ pub(crate) fn encode(edit: &Edit, out: &mut Vec<u8>) {
             stream_key(stream, out);
             out.extend(map.id.to_u64().to_le_bytes());
             out.extend(map.boot);
-            out.extend(map.dir.as_deref().unwrap_or_default().as_bytes());
+            if let Some(dir) = &map.dir {
+                map_dir(dir, out);
+            }
         }
+        Edit::MapDir(dir) => map_dir(dir, out),
         Edit::StreamFreed { stream } => stream_key(stream, out),
         Edit::Keyspace { id, name } => {
             out.extend(id.to_le_bytes());
@@ -183,6 +199,11 @@ fn stream_key(key: &StreamKey, out: &mut Vec<u8>) {
     out.extend(key.stream.to_le_bytes());
 }
 
+fn map_dir(dir: &MapDir, out: &mut Vec<u8>) {
+    out.extend(dir.token);
+    out.extend(dir.path.as_bytes());
+}
+
 /// The edits of a record's payload.
 pub(crate) fn decode_all(mut payload: &[u8]) -> Result<Vec<Edit>, Unusable> {
     let cut = || Unusable::malformed("a cut edit");
@@ -219,12 +240,11 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
         STREAM_MAP => {
             let stream = fields.stream_key()?;
             let id = FileId::from_u64(fields.u64()?);
-            let mut boot = [0; 16];
-            boot.copy_from_slice(fields.take(16)?);
-            let dir = fields.text("a directory")?;
-            let dir = (!dir.is_empty()).then(|| dir.to_owned());
+            let boot = fields.array()?;
+            let dir = if fields.rest.is_empty() { None } else { Some(fields.map_dir()?) };
             Edit::StreamMap { stream, map: MapPlace { id, boot, dir } }
         }
+        MAP_DIR => Edit::MapDir(fields.map_dir()?),
         STREAM_FREED => Edit::StreamFreed { stream: fields.stream_key()? },
         KEYSPACE => {
             let id = fields.u32()?;
@@ -234,8 +254,7 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
         TABLE => {
             let level = fields.take(1)?[0];
             let id = FileId::from_u64(fields.u64()?);
-            let mut table_id = [0; 16];
-            table_id.copy_from_slice(fields.take(16)?);
+            let table_id = fields.array()?;
             let meta = TableMeta {
                 id,
                 table_id,
@@ -286,6 +305,20 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
+    fn array(&mut self) -> Result<[u8; 16], Unusable> {
+        self.take(16).map(|bytes| bytes.try_into().expect("16 bytes"))
+    }
+
+    /// All that is left.
+    fn map_dir(&mut self) -> Result<MapDir, Unusable> {
+        let token = self.array()?;
+        let path = self.text("a directory")?.to_owned();
+        if path.is_empty() {
+            return Err(Unusable::malformed("a directory without a name"));
+        }
+        Ok(MapDir { token, path })
+    }
+
     /// All that is left.
     fn text(&mut self, what: &str) -> Result<&'a str, Unusable> {
         std::str::from_utf8(std::mem::take(&mut self.rest))
@@ -329,6 +362,7 @@ mod tests {
 
     fn samples() -> Vec<Edit> {
         let stream = StreamKey { epoch: 7, stream: 1 };
+        let dir = MapDir { token: [5; 16], path: "/dev/shm".to_owned() };
         vec![
             Edit::StreamCut { stream, cut: 4097 },
             Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },
@@ -338,12 +372,9 @@ mod tests {
             },
             Edit::StreamMap {
                 stream,
-                map: MapPlace {
-                    id: FileId::new(7, 4),
-                    boot: [8; 16],
-                    dir: Some("/dev/shm".to_owned()),
-                },
+                map: MapPlace { id: FileId::new(7, 4), boot: [8; 16], dir: Some(dir.clone()) },
             },
+            Edit::MapDir(dir),
             Edit::StreamFreed { stream },
             Edit::Keyspace { id: 0, name: "default".to_owned() },
             Edit::Clean,

@@ -5,7 +5,7 @@ use crate::base::checksum::Seed;
 use crate::base::ids::FileId;
 use crate::base::limits::{UNIT, UNIT_U64, round_up};
 use crate::base::seq::Kind;
-use crate::format::edit::{self, Edit, MapPlace, StreamKey, TableMeta};
+use crate::format::edit::{self, Edit, MapDir, MapPlace, StreamKey, TableMeta};
 use crate::format::header::{self, FileType, Header};
 use crate::format::record::{
     self, HEADER_BYTES, PayloadWriter, Record, RecordKind, Unusable, Write, entry_bytes, seal,
@@ -190,14 +190,18 @@ pub(super) fn edit_seeds() -> Vec<Vec<u8>> {
         smallest: b"a".as_slice().into(),
         largest: b"zebra".as_slice().into(),
     };
-    let dir = Some("/dev/shm".to_owned());
+    let dir = MapDir { token: [4; 16], path: "/dev/shm".to_owned() };
     let dropped = Extent { file, offset: 4096, bytes: 69_632 };
     // The sum of three is beyond 64 bits.
     let longest = Extent { bytes: (i64::MAX as u64 >> 12 << 12) - 4096, ..dropped };
     let edits = [
         Edit::StreamCut { stream, cut: 4097 },
         Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },
-        Edit::StreamMap { stream, map: MapPlace { id: file, boot: [9; 16], dir } },
+        Edit::StreamMap {
+            stream,
+            map: MapPlace { id: file, boot: [9; 16], dir: Some(dir.clone()) },
+        },
+        Edit::MapDir(dir),
         Edit::StreamFreed { stream },
         Edit::Keyspace { id: 0, name: "default".to_owned() },
         Edit::Clean,

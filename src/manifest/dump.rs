@@ -117,9 +117,13 @@ fn tell<I: Io>(dump: &Dump<'_, I>, edit: &Edit) -> Result<(), Halt> {
             format!("{stream}: starts at position {start}{known}{shards}")
         }
         Edit::StreamMap { stream, map } => {
-            let dir = map.dir.as_deref().unwrap_or("wal");
+            let dir = map.dir.as_ref().map_or("wal", |dir| &dir.path);
             let boot = u128::from_be_bytes(map.boot);
             format!("{stream}: has the mapping {} in {dir}, of boot {boot:032x}", map.id)
+        }
+        Edit::MapDir(dir) => {
+            let token = u128::from_be_bytes(dir.token);
+            format!("mappings may be in {}, their names with {token:032x}", dir.path)
         }
         Edit::StreamFreed { stream } => format!("{stream}: is not needed any more"),
         Edit::Keyspace { id, name } => format!("keyspace {id} is called {name}"),

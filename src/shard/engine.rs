@@ -13,8 +13,8 @@ use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, CacheStats, PartitionCache, PartitionCacheStats};
-use crate::format::edit::{Edit, MapPlace, StreamKey};
-use crate::io::{IoCounters, IoCounts};
+use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
+use crate::io::{File, IoCounters, IoCounts};
 use crate::lsm::{FileIds, Hierarchy, LEVELS, Levels, Member, Situation, garbage_bytes, pick};
 use crate::manifest::Manifest;
 use crate::memtable::ArenaPool;
@@ -81,7 +81,7 @@ pub(crate) struct Engine {
     /// Files made in this opening.
     pub(crate) files: AtomicU32,
     /// Where mappings go, if not into the log's directory.
-    pub(crate) map_dir: Option<String>,
+    pub(crate) map_dir: Option<MapDir>,
     pub(crate) hasher: KeyHasher,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
@@ -105,6 +105,8 @@ pub(crate) struct Root {
     pub(crate) manifest: Manifest,
     /// Streams of earlier openings whose log is still needed.
     pub(crate) old_streams: Vec<OldStream>,
+    /// Where mappings may be, of this opening and of earlier ones.
+    pub(crate) map_dirs: Vec<MapDir>,
 }
 
 /// A stream of an earlier opening that is still needed.
@@ -128,6 +130,8 @@ pub(crate) struct Owner {
     pub(crate) partitions: Arc<PartitionCache<Partition>>,
     /// The stream's mapping, once it has one.
     pub(crate) map: Mutex<Option<MapPlace>>,
+    /// Held for as long as there is the mapping.
+    pub(crate) map_lock: Mutex<Option<File>>,
     /// The manifest of each of `shards`.
     pub(crate) manifests: Vec<AsyncMutex<Manifest>>,
     /// Set when a memtable became immutable, or visible, or the owner is to
@@ -324,9 +328,13 @@ pub(crate) struct StreamState {
 }
 
 /// The edits that a root manifest starts with: the streams of earlier openings
-/// that are still needed.
-pub(crate) fn root_snapshot(old: impl Iterator<Item = StreamState>) -> Vec<Edit> {
+/// that are still needed, and where mappings may be.
+pub(crate) fn root_snapshot(
+    old: impl Iterator<Item = StreamState>,
+    map_dirs: &[MapDir],
+) -> Vec<Edit> {
     let mut edits = vec![Edit::Keyspace { id: KEYSPACE_DEFAULT, name: "default".to_owned() }];
+    edits.extend(map_dirs.iter().cloned().map(Edit::MapDir));
     for StreamState { key: stream, start, cut } in old {
         edits.push(Edit::StreamStart { stream, start, flushed: Vec::new() });
         edits.push(Edit::StreamCut { stream, cut });

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::checksum::Seed;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, Epoch, FileId};
 use crate::base::limits::{UNIT, UNIT_U64};
-use crate::format::edit::{MapPlace, StreamKey};
+use crate::format::edit::{MapDir, MapPlace, StreamKey};
 use crate::format::header::{FileType, Header};
 use crate::format::record::{HEADER_BYTES, Record, Unusable, stream_seed, u32_at, u64_at};
 use crate::io::{BufferPool, File, GroupBuf, Io, IoBuf, MappedWord, OpenMode};
@@ -79,17 +79,17 @@ impl MapUse {
     }
 }
 
-/// What the names of a database's mappings elsewhere begin with.
-pub(crate) fn prefix(db: DbId) -> String {
-    let db: String = db.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("ouro-{db}-")
+/// What the names of an opening's mappings elsewhere begin with.
+pub(crate) fn prefix(db: DbId, dir: &MapDir) -> String {
+    let (db, token) = (u128::from_be_bytes(db.0), u128::from_be_bytes(dir.token));
+    format!("ouro-{db:032x}-{token:032x}-")
 }
 
 /// The path of a mapping.
 pub(crate) fn path(log_dir: &Path, db: DbId, place: &MapPlace) -> PathBuf {
     match &place.dir {
         None => log_dir.join(format!("{}{SUFFIX}", place.id)),
-        Some(dir) => Path::new(dir).join(format!("{}{}{SUFFIX}", prefix(db), place.id)),
+        Some(dir) => Path::new(&dir.path).join(format!("{}{}{SUFFIX}", prefix(db, dir), place.id)),
     }
 }
 
@@ -97,6 +97,26 @@ pub(crate) fn path(log_dir: &Path, db: DbId, place: &MapPlace) -> PathBuf {
 pub(crate) struct Map {
     pub(crate) watermark: MappedWord,
     pub(crate) slots: Vec<GroupBuf>,
+}
+
+/// Takes the lock of a mapping that is not in the log's directory: a copy of an open
+/// database names it, too, and must not take it away. Nothing for others.
+///
+/// # Errors
+/// `Locked` when somebody has it.
+pub(crate) async fn lock<I: Io>(io: &I, path: &Path, place: &MapPlace) -> Result<Option<File>> {
+    if place.dir.is_none() {
+        return Ok(None);
+    }
+    let lock = io.try_lock(path).await?.ok_or_else(|| {
+        let reason = format!(
+            "the mapping of the log {} is in use by another process: this directory is a copy of \
+             a database that is open; close that one first, and copy it then",
+            path.display()
+        );
+        Error::new(ErrorKind::Locked, reason)
+    })?;
+    Ok(Some(lock))
 }
 
 /// Makes the mapping of a stream. The caller makes durable where it is before

@@ -28,6 +28,8 @@ impl Engine {
         }
         for owner in &self.owners {
             poll_fn(|cx| owner.stream.poll_settled(cx)).await;
+            // Who still has a handle keeps the engine, and not this.
+            owner.map_lock.lock().take();
         }
         self.reclaim_all(io).await;
         finished?;

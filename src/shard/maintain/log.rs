@@ -16,7 +16,8 @@ use crate::runtime::{Background, first_of};
 use crate::shard::engine::{Engine, Owner};
 use crate::shard::state::Shard;
 use crate::wal::{
-    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
+    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, lock_map,
+    map_path,
 };
 
 /// Free segments that wait to be used again, at least. There are more while the
@@ -158,15 +159,19 @@ impl Engine {
     async fn make_map<I: Io>(&self, owner: &Owner, io: &I, ahead: &impl Io) -> Result<Map> {
         let dir = self.map_dir.clone();
         let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir };
-        let made = create_map(ahead, &owner.maker, &place, self.limits.map).await;
         let path = map_path(&owner.maker.dir, self.db, &place);
-        let map = match made {
-            Ok(map) => map,
+        let made = async {
+            let map = create_map(ahead, &owner.maker, &place, self.limits.map).await?;
+            Ok((map, lock_map(io, &path, &place).await?))
+        };
+        let (map, lock) = match made.await {
+            Ok(made) => made,
             Err(error) => {
                 discard(io, &path).await;
                 return Err(error);
             }
         };
+        *owner.map_lock.lock() = lock;
         let stream = owner.stream.key;
         let mut root = self.root.lock().await;
         *owner.map.lock() = Some(place.clone());

@@ -56,7 +56,7 @@ impl Engine {
             start: old.start,
             cut: old.cut,
         });
-        let mut edits = root_snapshot(old);
+        let mut edits = root_snapshot(old, &root.map_dirs);
         edits.extend(self.stream_starts());
         for owner in &self.owners {
             let map = owner.map.lock().clone();

@@ -86,7 +86,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let mut found = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
     let mut orphans = std::mem::take(&mut found.needless);
 
-    let (last_epoch, root_state) = match &root_files.current {
+    let (last_epoch, mut root_state) = match &root_files.current {
         Some((id, path)) => {
             let loaded = manifest::load(io, identity.db, *id, path).await?;
             (id.epoch(), RootState::new(&loaded.edits, path)?)
@@ -124,7 +124,11 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     }
     let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
-    orphans.extend(recovery.maps_elsewhere().await?);
+    let map_dir = recovery.own_map_dir().await?;
+    let known_dirs = std::mem::take(&mut root_state.map_dirs);
+    let (maps, mut map_dirs) = recovery.maps_elsewhere(known_dirs).await;
+    orphans.extend(maps);
+    map_dirs.extend(map_dir.clone());
 
     // Unfinished files of an opening that had taken the same epoch.
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
@@ -135,7 +139,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         start: old.known.start,
         cut: *end,
     });
-    let snapshot = root_snapshot(old);
+    let snapshot = root_snapshot(old, &map_dirs);
     // With its root manifest a new database exists, and each of its shards
     // must have a manifest.
     if is_new {
@@ -213,6 +217,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             partitions,
             manifests: Vec::new(),
             map: Mutex::default(),
+            map_lock: Mutex::default(),
             flush_work: Event::default(),
             retired: Arc::default(),
             value_work,
@@ -233,13 +238,13 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         hasher: KeyHasher::new(&identity.hash_key),
         epoch,
         files,
-        map_dir: opening.map_dir,
+        map_dir,
         limits,
         clock: Clock::default(),
         shards: open_shards,
         longest_hold,
         owners,
-        root: AsyncMutex::new(Root { manifest: root, old_streams }),
+        root: AsyncMutex::new(Root { manifest: root, old_streams, map_dirs }),
         arenas: opening.arenas,
         io_counters: Arc::clone(io.counters()),
         slow_writes: SlowWrites::default(),

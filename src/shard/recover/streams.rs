@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::SeqNo;
-use crate::format::edit::{Edit, MapPlace, StreamKey};
+use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
 use crate::format::record::{Record, RecordKind, Unusable};
-use crate::io::Io;
+use crate::io::{File, Io};
 use crate::shard::engine::OldStream;
 use crate::shard::recover::shards::Recovering;
 use crate::shard::recover::{OLD_STREAMS_MAX, Recovery, WAL_DIR};
@@ -35,6 +35,8 @@ pub(in crate::shard) struct RootState {
     pub(in crate::shard) streams: BTreeMap<StreamKey, KnownStream>,
     /// The highest flushed number that was ever stated for a shard.
     pub(in crate::shard) flushed: BTreeMap<ShardId, SeqNo>,
+    /// Where mappings may be, of the opening that made the manifest and of earlier ones.
+    pub(in crate::shard) map_dirs: Vec<MapDir>,
     /// The opening that made the manifest was closed.
     pub(in crate::shard) is_clean: bool,
 }
@@ -62,6 +64,7 @@ impl RootState {
             Edit::StreamMap { stream, map } => {
                 self.streams.entry(*stream).or_default().map = Some(map.clone());
             }
+            Edit::MapDir(dir) => self.map_dirs.push(dir.clone()),
             Edit::StreamFreed { stream } => drop(self.streams.remove(stream)),
             Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
             Edit::Keyspace { id, name } => {
@@ -95,6 +98,8 @@ pub(super) async fn list_map_dir<I: Io>(io: &I, dir: &str) -> Result<Vec<String>
 /// A stream of an earlier opening.
 pub(super) struct Old {
     pub(super) stream: FoundStream,
+    /// Of its mapping.
+    _map_lock: Option<File>,
     pub(super) known: KnownStream,
 }
 
@@ -115,16 +120,17 @@ impl<I: Io> Recovery<'_, I> {
                 Some(known) if known.is_freed() => orphans.extend(stream.paths()),
                 // A close leaves nothing in mappings that is not durable in segments.
                 Some(known) => {
+                    let mut map_lock = None;
                     if let Some(place) = &known.map {
                         // A close leaves nothing in mappings that is not durable in segments.
                         if !root.is_clean || stream.key.epoch != last_epoch {
-                            self.read_map(&mut stream, place).await?;
+                            map_lock = self.read_map(&mut stream, place).await?;
                         }
                         let log_dir = self.opening.dir.join(WAL_DIR);
                         orphans.push(wal::map_path(&log_dir, self.identity.db, place));
                         maps.remove(&place.id);
                     }
-                    old.push(Old { stream, known });
+                    old.push(Old { stream, _map_lock: map_lock, known });
                 }
                 None => self.check_unknown(stream, last_epoch, orphans).await?,
             }
@@ -147,7 +153,7 @@ impl<I: Io> Recovery<'_, I> {
 
     /// Takes in the mapping of a stream. It may hold what was acknowledged, and
     /// is nowhere else.
-    async fn read_map(&self, stream: &mut FoundStream, place: &MapPlace) -> Result<()> {
+    async fn read_map(&self, stream: &mut FoundStream, place: &MapPlace) -> Result<Option<File>> {
         let (io, db) = (self.io, self.identity.db);
         let path = wal::map_path(&self.opening.dir.join(WAL_DIR), db, place);
         let is_same_boot = io.boot_id()? == place.boot;
@@ -159,7 +165,7 @@ impl<I: Io> Recovery<'_, I> {
                         "the mapping of the log went with the boot of the machine it was of, and \
                          with it writes that were not durable"
                     );
-                    return Ok(());
+                    return Ok(None);
                 }
                 let until_reboot = match place.dir {
                     Some(_) => {
@@ -174,20 +180,47 @@ impl<I: Io> Recovery<'_, I> {
                 );
                 Err(Error::corruption(&path, 0, reason))
             }
-            read => read,
+            Err(error) => Err(error),
+            // It is there: so the lock makes none.
+            Ok(()) => wal::lock_map(io, &path, place).await,
         }
     }
 
-    /// The mappings in the directory where this opening puts its own: none is
-    /// needed once those of the streams were taken in.
-    pub(super) async fn maps_elsewhere(&self) -> Result<Vec<PathBuf>> {
-        let Some(dir) = &self.opening.map_dir else {
-            return Ok(Vec::new());
+    /// Mappings elsewhere that earlier openings left, and the directories they are in:
+    /// none of them is needed once those of the streams were taken in.
+    pub(super) async fn maps_elsewhere(&self, dirs: Vec<MapDir>) -> (Vec<PathBuf>, Vec<MapDir>) {
+        let (mut left, mut left_in) = (Vec::new(), Vec::new());
+        for dir in dirs {
+            let names = match self.io.list(Path::new(&dir.path)).await {
+                Ok(names) => names,
+                // With all that was in it.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "mappings of the log may be left over there");
+                    left_in.push(dir);
+                    continue;
+                }
+            };
+            let prefix = wal::map_prefix(self.identity.db, &dir);
+            let before = left.len();
+            let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
+            left.extend(ours.map(|name| Path::new(&dir.path).join(name)));
+            if left.len() > before {
+                left_in.push(dir);
+            }
+        }
+        (left, left_in)
+    }
+
+    /// Where this opening puts its mappings, if not into the log's directory.
+    pub(super) async fn own_map_dir(&self) -> Result<Option<MapDir>> {
+        let Some(path) = &self.opening.map_dir else {
+            return Ok(None);
         };
-        let names = list_map_dir(self.io, dir).await?;
-        let prefix = wal::map_prefix(self.identity.db);
-        let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
-        Ok(ours.map(|name| Path::new(dir).join(name)).collect())
+        list_map_dir(self.io, path).await?;
+        let mut token = [0; 16];
+        self.io.random(&mut token);
+        Ok(Some(MapDir { token, path: path.clone() }))
     }
 
     /// A stream the root manifest does not know was made by an opening that
@@ -237,7 +270,7 @@ impl<I: Io> Recovery<'_, I> {
     /// no mapping is needed.
     pub(super) async fn find_ends(&self, streams: &[Old]) -> Result<Vec<u64>> {
         let mut ends = Vec::with_capacity(streams.len());
-        for Old { stream, known } in streams {
+        for Old { stream, known, .. } in streams {
             let mut reader = stream.reader(self.identity.db, known.start, known.cut);
             while reader.next_segment(self.io, &self.opening.pool, |_| Ok(())).await? {}
             ends.push(reader.finish()?);
@@ -259,7 +292,7 @@ impl<I: Io> Recovery<'_, I> {
         new_id: &impl Fn() -> FileId,
     ) -> Result<Vec<OldStream>> {
         let mut old_streams = Vec::with_capacity(streams.len());
-        for (Old { stream, known }, end) in streams.iter().zip(ends) {
+        for (Old { stream, known, .. }, end) in streams.iter().zip(ends) {
             let mut needed = BTreeMap::new();
             let mut reader = stream.reader(self.identity.db, known.start, Some(*end));
             let pool = &self.opening.pool;

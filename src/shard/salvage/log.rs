@@ -2,6 +2,7 @@
 //! ones, as far as an opening would take them for part of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::base::ids::{FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
@@ -46,8 +47,8 @@ struct Needed {
     cut: Option<u64>,
     map: Option<MapContent>,
     is_same_boot: bool,
-    /// The first write of each shard.
-    first: BTreeMap<ShardId, SeqNo>,
+    /// The first and the last write of each shard.
+    found: BTreeMap<ShardId, (SeqNo, SeqNo)>,
     /// Writes of a shard from these on are void: a later opening, which did not
     /// find them, gave their numbers to others.
     void: BTreeMap<ShardId, SeqNo>,
@@ -122,7 +123,7 @@ impl<'a> Logs<'a> {
                 cut: None,
                 map: None,
                 is_same_boot: false,
-                first: BTreeMap::new(),
+                found: BTreeMap::new(),
                 void: BTreeMap::new(),
             };
             let is_stated = stated.is_some();
@@ -162,6 +163,14 @@ impl<'a> Logs<'a> {
             reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
         }
         find_void(&mut streams);
+        for (shard, missing) in find_missing(&streams, &flushed) {
+            let (first, last) = (missing.start, missing.end - 1);
+            let reason = format!(
+                "writes {first} to {last} of shard {shard} are neither in tables nor in the log; \
+                 {LOG_LOST}"
+            );
+            reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
+        }
         let ranges = vec![RangeTombstones::default(); damaged.shards];
         Ok(Self { damaged, streams, flushed, ranges, is_read: false })
     }
@@ -270,11 +279,31 @@ fn find_void(streams: &mut [Needed]) {
     streams.sort_by_key(|stream| stream.key);
     for stream in streams.iter_mut().rev() {
         stream.void = later.clone();
-        for (&shard, &first) in &stream.first {
+        for (&shard, &(first, _)) in &stream.found {
             let known = later.entry(shard).or_insert(first);
             *known = first.min(*known);
         }
     }
+}
+
+/// The numbers that no stream has, and that are beyond those in tables: each opening
+/// goes on with the one behind the last that it found. Gaps within a stream show in
+/// its damage.
+fn find_missing(streams: &[Needed], flushed: &[SeqNo]) -> Vec<(ShardId, Range<SeqNo>)> {
+    let mut next: Vec<SeqNo> = flushed.iter().map(|flushed| flushed + 1).collect();
+    let mut missing = Vec::new();
+    for stream in streams {
+        for (&shard, &(first, last)) in &stream.found {
+            let next = &mut next[usize::from(shard)];
+            let void = stream.void.get(&shard).copied().unwrap_or(SeqNo::MAX);
+            let (first, end) = (first.min(void), (last + 1).min(void));
+            if first > *next {
+                missing.push((shard, *next..first));
+            }
+            *next = end.max(*next);
+        }
+    }
+    missing
 }
 
 impl Needed {
@@ -285,10 +314,10 @@ impl Needed {
         inspection: &mut Inspection<'_, I>,
         damaged: &Damaged,
     ) -> Result<u64, Halt> {
-        let mut survey = Survey { shards: damaged.shards, first: BTreeMap::new(), records: 0 };
+        let mut survey = Survey { shards: damaged.shards, found: BTreeMap::new(), records: 0 };
         let end = verify_stream(inspection, &self.check(damaged), &mut survey).await?;
         self.cut = Some(end);
-        self.first = survey.first;
+        self.found = survey.found;
         Ok(survey.records)
     }
 }
@@ -296,7 +325,7 @@ impl Needed {
 /// Looks at what a stream has.
 struct Survey {
     shards: usize,
-    first: BTreeMap<ShardId, SeqNo>,
+    found: BTreeMap<ShardId, (SeqNo, SeqNo)>,
     records: u64,
 }
 
@@ -318,8 +347,9 @@ impl<I: Io> Follow<I> for Survey {
             if usize::from(write.shard) >= self.shards {
                 return Err(Unusable::malformed("a write to a shard there is not"));
             }
-            let first = self.first.entry(write.shard).or_insert(write.seq);
+            let (first, last) = self.found.entry(write.shard).or_insert((write.seq, write.seq));
             *first = write.seq.min(*first);
+            *last = write.seq.max(*last);
             Ok(())
         });
         match looked {
@@ -404,5 +434,38 @@ impl Collect<'_> {
                 window.end = Some(place);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Streams of one shard, by their first and last writes.
+    fn missing(flushed: SeqNo, found: &[(SeqNo, SeqNo)]) -> Vec<Range<SeqNo>> {
+        let stream = |(epoch, &found): (u32, &(SeqNo, SeqNo))| Needed {
+            key: StreamKey { epoch, stream: 0 },
+            segments: Vec::new(),
+            start: 0,
+            cut: None,
+            map: None,
+            is_same_boot: false,
+            found: BTreeMap::from([(0, found)]),
+            void: BTreeMap::new(),
+        };
+        let mut streams: Vec<Needed> = (1..).zip(found).map(stream).collect();
+        find_void(&mut streams);
+        find_missing(&streams, &[flushed]).into_iter().map(|(_, missing)| missing).collect()
+    }
+
+    #[test]
+    fn numbers_that_nothing_has_are_missing() {
+        assert_eq!(missing(9, &[(4, 20), (21, 30)]), []);
+        assert_eq!(missing(9, &[(10, 20), (21, 30)]), []);
+        assert_eq!(missing(9, &[(12, 20), (24, 30)]), [10..12, 21..24]);
+        // The second opening did not find what the first wrote last.
+        assert_eq!(missing(0, &[(1, 20), (16, 18)]), []);
+        assert_eq!(missing(0, &[(1, 20), (16, 18), (22, 23)]), [19..22]);
+        assert_eq!(missing(9, &[(16, 20), (10, 14)]), []);
     }
 }
