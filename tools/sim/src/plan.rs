@@ -88,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) wal_segment_bytes: u64,
     pinned_bytes: Option<u64>,
     varies: bool,
+    /// Some openings put mappings of the log into a directory of their own choice.
+    maps_elsewhere: bool,
 }
 
 impl Plan {
@@ -144,6 +146,7 @@ impl Plan {
             faults = faults.misdirected_write_ppm(ppm(&mut own, 5_000));
             faults = faults.damage_only(&[".sst", ".val"]);
         }
+        let maps_elsewhere = own.u32(..6) == 0;
         let free = (256 << 10) + rng.u64(..4 << 20);
 
         let acts = ACTS.iter().filter_map(|&(act, weight)| {
@@ -192,6 +195,7 @@ impl Plan {
             wal_segment_bytes: [16 << 10, 16 << 10, 64 << 10][rng.usize(..3)],
             pinned_bytes: [None, Some(0), Some(16 << 10)][rng.usize(..3)],
             varies,
+            maps_elsewhere,
         }
     }
 
@@ -243,6 +247,11 @@ impl Plan {
         let options = match self.pinned_bytes {
             Some(bytes) => options.pinned_bytes(bytes),
             None => options,
+        };
+        // The one directory that is there without the database.
+        let options = match self.maps_elsewhere && rng.u8(..3) > 0 {
+            true => options.map_dir("/"),
+            false => options,
         };
         if !self.varies {
             return options;

@@ -61,6 +61,10 @@ pub(crate) fn check(db: &Db, sim: &Sim, segment_bytes: u64) -> Result<(), String
     if log > log_most {
         return Err(format!("space is lost: {log} bytes of log, {log_most} may be: {stats}"));
     }
+    let (maps, owners) = (files("map").count(), stats.owners);
+    if maps > owners {
+        return Err(format!("space is lost: {maps} mappings of the log, with {owners} owners"));
+    }
     let most = 2 * in_tables as u64 + stats.tables * TABLE_BYTES;
     if stats.table_bytes > most || stats.value_files > long().count() as u64 + stats.shards as u64 {
         return Err(format!("space is lost: {in_tables} bytes take more than {most}: {stats}"));
