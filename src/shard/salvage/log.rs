@@ -2,7 +2,6 @@
 //! ones, as far as an opening would take them for part of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::Path;
 
 use crate::base::ids::{FileId, KEYSPACE_DEFAULT, ShardId, StreamId};
@@ -163,8 +162,7 @@ impl<'a> Logs<'a> {
             reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
         }
         find_void(&mut streams);
-        for (shard, missing) in find_missing(&streams, &flushed) {
-            let (first, last) = (missing.start, missing.end - 1);
+        for (shard, first, last) in find_missing(&streams, &flushed) {
             let reason = format!(
                 "writes {first} to {last} of shard {shard} are neither in tables nor in the log; \
                  {LOG_LOST}"
@@ -286,10 +284,10 @@ fn find_void(streams: &mut [Needed]) {
     }
 }
 
-/// The numbers that no stream has, and that are beyond those in tables: each opening
-/// goes on with the one behind the last that it found. Gaps within a stream show in
-/// its damage.
-fn find_missing(streams: &[Needed], flushed: &[SeqNo]) -> Vec<(ShardId, Range<SeqNo>)> {
+/// The numbers that no stream has and that are beyond those in tables, the first and the
+/// last of each gap: an opening goes on with the one behind the last that it found. Gaps
+/// within a stream show in its damage.
+fn find_missing(streams: &[Needed], flushed: &[SeqNo]) -> Vec<(ShardId, SeqNo, SeqNo)> {
     let mut next: Vec<SeqNo> = flushed.iter().map(|flushed| flushed + 1).collect();
     let mut missing = Vec::new();
     for stream in streams {
@@ -298,7 +296,7 @@ fn find_missing(streams: &[Needed], flushed: &[SeqNo]) -> Vec<(ShardId, Range<Se
             let void = stream.void.get(&shard).copied().unwrap_or(SeqNo::MAX);
             let (first, end) = (first.min(void), (last + 1).min(void));
             if first > *next {
-                missing.push((shard, *next..first));
+                missing.push((shard, *next, first - 1));
             }
             *next = end.max(*next);
         }
@@ -442,7 +440,7 @@ mod tests {
     use super::*;
 
     /// Streams of one shard, by their first and last writes.
-    fn missing(flushed: SeqNo, found: &[(SeqNo, SeqNo)]) -> Vec<Range<SeqNo>> {
+    fn missing(flushed: SeqNo, found: &[(SeqNo, SeqNo)]) -> Vec<(SeqNo, SeqNo)> {
         let stream = |(epoch, &found): (u32, &(SeqNo, SeqNo))| Needed {
             key: StreamKey { epoch, stream: 0 },
             segments: Vec::new(),
@@ -455,17 +453,20 @@ mod tests {
         };
         let mut streams: Vec<Needed> = (1..).zip(found).map(stream).collect();
         find_void(&mut streams);
-        find_missing(&streams, &[flushed]).into_iter().map(|(_, missing)| missing).collect()
+        find_missing(&streams, &[flushed])
+            .into_iter()
+            .map(|(_, first, last)| (first, last))
+            .collect()
     }
 
     #[test]
     fn numbers_that_nothing_has_are_missing() {
         assert_eq!(missing(9, &[(4, 20), (21, 30)]), []);
         assert_eq!(missing(9, &[(10, 20), (21, 30)]), []);
-        assert_eq!(missing(9, &[(12, 20), (24, 30)]), [10..12, 21..24]);
+        assert_eq!(missing(9, &[(12, 20), (24, 30)]), [(10, 11), (21, 23)]);
         // The second opening did not find what the first wrote last.
         assert_eq!(missing(0, &[(1, 20), (16, 18)]), []);
-        assert_eq!(missing(0, &[(1, 20), (16, 18), (22, 23)]), [19..22]);
+        assert_eq!(missing(0, &[(1, 20), (16, 18), (22, 23)]), [(19, 21)]);
         assert_eq!(missing(9, &[(16, 20), (10, 14)]), []);
     }
 }

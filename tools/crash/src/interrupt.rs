@@ -26,7 +26,7 @@ impl Interrupt {
     }
 
     pub(crate) fn requested(&self) -> bool {
-        self.requested.load(Ordering::Relaxed)
+        self.signal.load(Ordering::Relaxed) != 0
     }
 
     /// What is set then.

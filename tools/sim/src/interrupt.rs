@@ -9,26 +9,26 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Whether a run is to end.
 pub(crate) struct Interrupt {
-    requested: Arc<AtomicBool>,
-    /// The signal that says so.
+    /// The signal that says so; 0 before.
     signal: Arc<AtomicUsize>,
 }
 
 impl Interrupt {
     /// From here on, the first signal does not end the process.
     pub(crate) fn install() -> io::Result<Self> {
-        let (requested, signal) = (Arc::<AtomicBool>::default(), Arc::default());
+        let (seen, signal) = (Arc::<AtomicBool>::default(), Arc::default());
         for number in [SIGINT, SIGTERM] {
-            let seen = Arc::clone(&requested);
-            signal_hook::flag::register_conditional_shutdown(number, 128 + number, seen)?;
+            // First: none is lost that comes between these.
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
-            signal_hook::flag::register(number, Arc::clone(&requested))?;
+            let ends = Arc::clone(&seen);
+            signal_hook::flag::register_conditional_shutdown(number, 128 + number, ends)?;
+            signal_hook::flag::register(number, Arc::clone(&seen))?;
         }
-        Ok(Self { requested, signal })
+        Ok(Self { signal })
     }
 
     pub(crate) fn requested(&self) -> bool {
-        self.requested.load(Ordering::Relaxed)
+        self.signal.load(Ordering::Relaxed) != 0
     }
 
     /// The exit code: 128 and the number of the signal.
