@@ -419,18 +419,25 @@ fn copies_of_a_database_share_a_directory_for_mappings() {
     open(&original).close().unwrap();
     copy_dir(&original, &copy);
 
-    let first = open(&original);
+    // Its mapping is made when a write asks for it: a copy knows nothing of it then.
+    let durable = Options::default().shards(1).owners(1).memory(32 << 20).map_dir(&maps);
+    let first = Db::open(&original, durable).unwrap();
+    let early = dir.path().join("early copy");
+    copy_dir(&original, &early);
+    first.put(b"key", b"first").durability(Durability::ProcessSafe).wait().unwrap();
     wait_for_map(&first);
     let of_first = names();
     assert_eq!(of_first.len(), 1);
+    Db::open(&early, Options::default().memory(32 << 20)).unwrap().close().unwrap();
+    assert_eq!(names(), of_first);
     let second = open(&copy);
     wait_for_map(&second);
     assert_eq!(names().len(), 2, "one each");
-    first.put(b"key", b"first").wait().unwrap();
     // One that was made while the database is open must not take anything away from it.
     let late = dir.path().join("late copy");
     copy_dir(&original, &late);
-    let error = Db::open(&late, Options::default().memory(32 << 20)).unwrap_err();
+    let options = Options::default().memory(32 << 20).lock_wait(Duration::from_millis(20));
+    let error = Db::open(&late, options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
     assert!(error.to_string().contains("copy"), "{error}");
     assert!(names().is_superset(&of_first));

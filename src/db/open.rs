@@ -202,6 +202,7 @@ fn opening(
         arenas: ArenaPool::new(derived.memtable_pool_bytes() as usize),
         value_pool: BufferPool::new(PIECE_BYTES, derived.value_pool_bytes() as usize / PIECE_BYTES),
         map_dir: options.map_dir_text()?,
+        lock_wait_ns: options.lock_wait_ns(),
     })
 }
 
@@ -236,7 +237,7 @@ pub(super) async fn wait_for_lock<I: Io>(io: &I, dir: &Path, options: &Options) 
     let path = dir.join(LOCK);
     let deadline = io.now_ns().saturating_add(options.lock_wait_ns());
     loop {
-        if let Some(lock) = io.try_lock(&path).await? {
+        if let Some(lock) = io.try_lock(&path, true).await? {
             return Ok(lock);
         }
         if io.now_ns() >= deadline {

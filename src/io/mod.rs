@@ -183,10 +183,10 @@ pub(crate) trait Io: Clone + 'static {
     /// Makes the directory's entries durable.
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = Result<()>>;
 
-    /// Opens (and creates, if it is missing) the lock file and takes its lock.
+    /// Opens a file, which it may `create` if it is missing, and takes its lock.
     /// `None` when somebody else holds it. Ends when the last clone of the
     /// returned file, and every ring that knows it, is gone.
-    fn try_lock(&self, path: &Path) -> impl Future<Output = Result<Option<File>>>;
+    fn try_lock(&self, path: &Path, create: bool) -> impl Future<Output = Result<Option<File>>>;
 
     /// Gives up the lock that [`Io::try_lock`] took, although rings still know
     /// the file.

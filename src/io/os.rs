@@ -59,8 +59,8 @@ macro_rules! blocking_calls {
             os::sync_dir(dir)
         }
 
-        async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
-            os::try_lock(path)
+        async fn try_lock(&self, path: &Path, create: bool) -> Result<Option<File>> {
+            os::try_lock(path, create)
         }
 
         fn unlock(&self, file: &File) -> Result<()> {
@@ -249,11 +249,12 @@ pub(super) fn sync_dir(dir: &Path) -> Result<()> {
     rustix::fs::fsync(fd).map_err(fail)
 }
 
-pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
+pub(super) fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
     assert_unlocked("to lock a file");
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let writes = if create { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
     // Who only looks needs no more than the lock, also where nothing can be written.
-    let opened = match rustix::fs::open(path, flags | OFlags::RDWR | OFlags::CREATE, FILE_MODE) {
+    let opened = match rustix::fs::open(path, flags | writes, FILE_MODE) {
         Err(Errno::ROFS) => rustix::fs::open(path, flags, FILE_MODE),
         opened => opened,
     };

@@ -25,7 +25,7 @@ pub(crate) use verify::{verify_identity, verify_manifest};
 use std::path::{Path, PathBuf};
 
 use crate::base::checksum::Seed;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, FileId};
 use crate::base::limits::{UNIT, UNIT_U64, round_up, round_up_u64};
 use crate::base::planted::{Bug, planted};
@@ -264,8 +264,7 @@ impl Manifest {
     /// Appends the edits as one record, durably.
     ///
     /// # Errors
-    /// A failure to make room changes nothing; any other one poisons the
-    /// manifest.
+    /// `NoSpace` for want of room changes nothing; any other one poisons the manifest.
     pub(crate) async fn append<I: Io>(&mut self, io: &I, edits: &[Edit]) -> Result<()> {
         self.append_edits(io, edits, 0).await
     }
@@ -332,8 +331,18 @@ impl Manifest {
             let zeroes = IoBuf::zeroed(ROOM_BYTES);
             let (_, written) =
                 io.write(&self.file, self.room_end, zeroes.into(), Harden::Later).await;
-            written?;
-            io.sync(&self.file).await?;
+            let made = match written {
+                Ok(()) => io.sync(&self.file).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = made {
+                // Of anything else nobody knows what it has left of the file.
+                if error.kind() != ErrorKind::NoSpace {
+                    tracing::error!(%error, "making room in a manifest failed");
+                    self.poisoned = Some(error.clone());
+                }
+                return Err(error);
+            }
             self.room_end += ROOM_BYTES as u64;
         }
         Ok(())

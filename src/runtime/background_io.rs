@@ -193,10 +193,10 @@ impl Io for BackgroundIo {
         })
     }
 
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
-        on_each!(self, |io| io.try_lock(path).await, |posting| {
+    async fn try_lock(&self, path: &Path, create: bool) -> Result<Option<File>> {
+        on_each!(self, |io| io.try_lock(path, create).await, |posting| {
             let path = path.to_owned();
-            posting.call(|io| async move { io.try_lock(&path).await }).await
+            posting.call(move |io| async move { io.try_lock(&path, create).await }).await
         })
     }
 

@@ -87,8 +87,8 @@ impl<I: Io> Io for Budgeted<I> {
         self.io.sync_dir(dir).await
     }
 
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
-        self.io.try_lock(path).await
+    async fn try_lock(&self, path: &Path, create: bool) -> Result<Option<File>> {
+        self.io.try_lock(path, create).await
     }
 
     fn unlock(&self, file: &File) -> Result<()> {

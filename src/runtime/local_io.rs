@@ -152,8 +152,8 @@ impl Io for LocalIo {
         on_each!(self, |io| io.sync_dir(dir).await)
     }
 
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
-        on_each!(self, |io| io.try_lock(path).await)
+    async fn try_lock(&self, path: &Path, create: bool) -> Result<Option<File>> {
+        on_each!(self, |io| io.try_lock(path, create).await)
     }
 
     fn unlock(&self, file: &File) -> Result<()> {

@@ -229,9 +229,9 @@ impl Io for Remote {
         self.call(move |io| async move { io.sync_dir(&dir).await }).await
     }
 
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+    async fn try_lock(&self, path: &Path, create: bool) -> Result<Option<File>> {
         let path = path.to_owned();
-        self.call(move |io| async move { io.try_lock(&path).await }).await
+        self.call(move |io| async move { io.try_lock(&path, create).await }).await
     }
 
     fn unlock(&self, file: &File) -> Result<()> {

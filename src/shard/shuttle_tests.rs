@@ -58,6 +58,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         arenas: ArenaPool::new(1 << 20),
         value_pool: BufferPool::new(crate::value::PIECE_BYTES, 1),
         map_dir: None,
+        lock_wait_ns: 0,
     };
     block_on(recover(disk, opening)).expect("a new database")
 }

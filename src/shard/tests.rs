@@ -62,6 +62,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         arenas: ArenaPool::new(1 << 20),
         value_pool: BufferPool::new(crate::value::PIECE_BYTES, 1),
         map_dir: None,
+        lock_wait_ns: 0,
     }
 }
 

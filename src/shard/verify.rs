@@ -78,6 +78,8 @@ struct Root {
     epoch: Epoch,
     /// Where its next record would be, or is and cannot be read.
     end: u64,
+    /// There is something.
+    has_tail: bool,
     /// All that it says is known; but for what was torn off its end.
     is_sound: bool,
 }
@@ -121,7 +123,8 @@ impl<I: Io> Database<'_, '_, I> {
                 self.inspection.sound(state.apply(&edit, &path, offset))?;
             }
             let is_sound = self.inspection.counts.faults == faults;
-            root = Some(Root { epoch: id.epoch(), path, end: found.end, is_sound });
+            let (epoch, end, has_tail) = (id.epoch(), found.end, found.has_tail);
+            root = Some(Root { path, epoch, end, has_tail, is_sound });
         }
         let wal_dir = dir.join(WAL_DIR);
         let log = match root.is_none() && !names.iter().any(|name| name == WAL_DIR) {
@@ -328,7 +331,15 @@ impl<I: Io> Database<'_, '_, I> {
         let wal_dir = self.dir.join(WAL_DIR);
         let mut known = state.streams.clone();
         let mut maps = log.maps;
+        let faults = self.inspection.counts.faults;
         self.unneeded.extend(log.needless);
+        for dir in &state.map_dirs {
+            let left = wal::list_elsewhere(self.inspection.io, self.identity.db, dir).await;
+            if let Some((more, unfinished)) = self.inspection.sound(left)? {
+                maps.extend(more);
+                self.unneeded.extend(unfinished);
+            }
+        }
         for (key, segments) in log.streams {
             let paths = segments.iter().map(|segment| segment.path.clone());
             match known.remove(&key) {
@@ -370,6 +381,11 @@ impl<I: Io> Database<'_, '_, I> {
             let (stream, epoch) = (key.stream, key.epoch);
             let reason = format!("the segments of stream {stream} of opening {epoch} are missing");
             self.inspection.fault(&wal_dir, 0, reason)?;
+        }
+        if root.has_tail && root.is_sound && self.inspection.counts.faults > faults {
+            let reason = "the manifest's last edits may be missing, or damaged: then the log that \
+                          is missing was not needed any more";
+            self.inspection.fault(&root.path, root.end, reason)?;
         }
         if root.is_sound {
             for (id, path) in maps.iter().filter(|_| !state.is_clean) {

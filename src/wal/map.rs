@@ -11,6 +11,7 @@
 //! The file is written in full when it is made, so that no store into it can
 //! ever need space.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use crate::format::edit::{MapDir, MapPlace, StreamKey};
 use crate::format::header::{FileType, Header};
 use crate::format::record::{HEADER_BYTES, Record, Unusable, stream_seed, u32_at, u64_at};
 use crate::io::{BufferPool, File, GroupBuf, Io, IoBuf, MappedWord, OpenMode};
-use crate::wal::segment::{NewFile, SegmentMaker};
+use crate::wal::segment::{NewFile, SegmentMaker, UNFINISHED};
 
 /// Name suffix of mappings.
 pub(super) const SUFFIX: &str = ".map";
@@ -80,7 +81,7 @@ impl MapUse {
 }
 
 /// What the names of an opening's mappings elsewhere begin with.
-pub(crate) fn prefix(db: DbId, dir: &MapDir) -> String {
+fn prefix(db: DbId, dir: &MapDir) -> String {
     let (db, token) = (u128::from_be_bytes(db.0), u128::from_be_bytes(dir.token));
     format!("ouro-{db:032x}-{token:032x}-")
 }
@@ -99,46 +100,55 @@ pub(crate) struct Map {
     pub(crate) slots: Vec<GroupBuf>,
 }
 
-/// Takes the lock of a mapping that is not in the log's directory: a copy of an open
-/// database names it, too, and must not take it away. Nothing for others.
-///
-/// # Errors
-/// `Locked` when somebody has it.
-pub(crate) async fn lock<I: Io>(io: &I, path: &Path, place: &MapPlace) -> Result<Option<File>> {
-    if place.dir.is_none() {
-        return Ok(None);
+/// The mappings in a directory where an opening put them, and those that it never
+/// finished. None in one that is not there any more.
+pub(crate) async fn list_elsewhere<I: Io>(
+    io: &I,
+    db: DbId,
+    dir: &MapDir,
+) -> Result<(BTreeMap<FileId, PathBuf>, Vec<PathBuf>)> {
+    let (mut maps, mut unfinished) = (BTreeMap::new(), Vec::new());
+    let names = match io.list(Path::new(&dir.path)).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        names => names?,
+    };
+    let prefix = prefix(db, dir);
+    for name in names {
+        let Some(rest) = name.strip_prefix(&prefix) else { continue };
+        let stem = rest.strip_suffix(UNFINISHED);
+        let id = stem.unwrap_or(rest).strip_suffix(SUFFIX).and_then(FileId::parse);
+        let path = Path::new(&dir.path).join(&name);
+        match (id, stem) {
+            (Some(id), None) => drop(maps.insert(id, path)),
+            (Some(_), Some(_)) => unfinished.push(path),
+            (None, _) => {}
+        }
     }
-    let lock = io.try_lock(path).await?.ok_or_else(|| {
-        let reason = format!(
-            "the mapping of the log {} is in use by another process: this directory is a copy of \
-             a database that is open; close that one first, and copy it then",
-            path.display()
-        );
-        Error::new(ErrorKind::Locked, reason)
-    })?;
-    Ok(Some(lock))
+    Ok((maps, unfinished))
 }
 
 /// Makes the mapping of a stream. The caller makes durable where it is before
-/// anything relies on it.
+/// anything relies on it. One that is not in the log's directory has a lock, from before
+/// it has its name: a copy of the database may know that name, too, and must not take the
+/// file away while it is in use.
 pub(crate) async fn create<I: Io>(
     io: &I,
     maker: &SegmentMaker,
     place: &MapPlace,
     sizes: MapSizes,
-) -> Result<Map> {
+) -> Result<(Map, Option<File>)> {
     let usage = MapUse { stream: maker.stream, sizes };
     let header = Header::new(FileType::Map, maker.db, place.id, usage.encode());
     let path = path(&maker.dir, maker.db, place);
     let new = NewFile { path: &path, header, file_bytes: sizes.file_bytes() };
-    let file = maker.create_whole(io, &new).await?;
+    let (file, lock) = maker.create_whole(io, &new, place.dir.is_some()).await?;
     let mapping = Arc::new(io.map(&file, sizes.file_bytes() as usize).await?);
     let slot = |slot| {
         let offset = sizes.offset(slot) as usize;
         GroupBuf::mapped(&mapping, offset, sizes.slot_bytes as usize)
     };
     let watermark = MappedWord::new(&mapping, UNIT);
-    Ok(Map { watermark, slots: (0..sizes.slots).map(slot).collect() })
+    Ok((Map { watermark, slots: (0..sizes.slots).map(slot).collect() }, lock))
 }
 
 /// A mapping of an earlier opening.

@@ -24,11 +24,10 @@ mod verify;
 pub(crate) use commit::{Goal, Role, Turn};
 pub(crate) use dump::{dump_map, dump_segment};
 pub(crate) use group::Group;
-pub(crate) use map::prefix as map_prefix;
 pub(crate) use map::{FoundMap, Map, MapSizes};
 #[cfg(feature = "fuzz")]
 pub(crate) use map::{MapUse, group as slot_group};
-pub(crate) use map::{create as create_map, lock as lock_map, path as map_path};
+pub(crate) use map::{create as create_map, list_elsewhere, path as map_path};
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 #[cfg(feature = "fuzz")]

@@ -154,27 +154,42 @@ impl SegmentMaker {
         let path = self.dir.join(format!("{id}{SUFFIX}"));
         let usage = SegmentUse { stream: self.stream, start, capacity: file_bytes - UNIT_U64 };
         let new = NewFile { path: &path, header: usage.header(self.db, id), file_bytes };
-        let made = self.create_whole(io, &new).await;
-        let file = made.map_err(|error| error.context("cannot make a WAL segment"))?;
+        let made = self.create_whole(io, &new, false).await;
+        let (file, _) = made.map_err(|error| error.context("cannot make a WAL segment"))?;
         Ok(Segment { file, id, start, capacity: usage.capacity })
     }
 
     /// Makes a file of a header and zeroes: durable, with its name, every
-    /// block written. Nothing is left of it when that fails.
-    pub(super) async fn create_whole<I: Io>(&self, io: &I, new: &NewFile<'_>) -> Result<File> {
+    /// block written, and locked before it has it, if that is wanted. Nothing is left
+    /// of it when that fails.
+    pub(super) async fn create_whole<I: Io>(
+        &self,
+        io: &I,
+        new: &NewFile<'_>,
+        locks: bool,
+    ) -> Result<(File, Option<File>)> {
         let mut unfinished = new.path.as_os_str().to_owned();
         unfinished.push(UNFINISHED);
         let unfinished = PathBuf::from(unfinished);
-        let mut made = self.write_whole(io, &unfinished, new).await;
-        if made.is_ok() {
-            made = io.rename(&unfinished, new.path).await;
-        }
-        if let Err(error) = made {
-            discard(io, &unfinished).await;
-            return Err(error);
-        }
+        let made = async {
+            self.write_whole(io, &unfinished, new).await?;
+            let lock = if locks { io.try_lock(&unfinished, false).await? } else { None };
+            if locks && lock.is_none() {
+                let reason = format!("{} is locked by another process", unfinished.display());
+                return Err(Error::new(ErrorKind::Locked, reason));
+            }
+            io.rename(&unfinished, new.path).await?;
+            Ok(lock)
+        };
+        let lock = match made.await {
+            Ok(lock) => lock,
+            Err(error) => {
+                discard(io, &unfinished).await;
+                return Err(error);
+            }
+        };
         match self.open_named(io, new.path).await {
-            Ok(file) => Ok(file),
+            Ok(file) => Ok((file, lock)),
             Err(error) => {
                 discard(io, new.path).await;
                 Err(error)

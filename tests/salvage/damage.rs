@@ -1,7 +1,7 @@
 //! Damage to every unit of every file.
 
 use ourodb::sim::{DiskImage, Sim};
-use ourodb::{Db, Durability, ErrorKind};
+use ourodb::{Db, Durability, ErrorKind, Options};
 use std::path::Path;
 
 use super::{
@@ -235,9 +235,18 @@ fn a_root_manifest_that_forgot_where_the_log_starts() {
 
 /// Acknowledged writes are in mappings alone, after a kill.
 fn with_mappings() -> (Sim, History) {
+    mapped(&|options| options)
+}
+
+/// The same, in a directory of the user's choice.
+fn with_mappings_elsewhere() -> (Sim, History) {
+    mapped(&|options| options.map_dir("/"))
+}
+
+fn mapped(change: &dyn Fn(Options) -> Options) -> (Sim, History) {
     let sim = Sim::new(32);
     let mut history = History::default();
-    let db = Db::open(DIR, options(&sim)).expect("open");
+    let db = Db::open(DIR, change(options(&sim))).expect("open");
     for round in 0..3 {
         write(&db, &mut history, 0..20, round, Durability::ProcessSafe);
         // The first writes ask for the mapping.
@@ -253,4 +262,5 @@ fn with_mappings() -> (Sim, History) {
 #[test]
 fn a_root_manifest_that_forgot_the_mappings() {
     damage_the_root(with_mappings);
+    damage_the_root(with_mappings_elsewhere);
 }

@@ -2,7 +2,7 @@
 //! lose something without a word: what is relied on was witnessed before.
 
 use ourodb::sim::Sim;
-use ourodb::{Db, Durability, ErrorKind};
+use ourodb::{Db, Durability, ErrorKind, Options};
 
 use super::common::{Model, assert_same};
 use super::{DIR, key, options, verify, write};
@@ -47,9 +47,18 @@ fn flip_each_unit_of_manifests(make: fn() -> (Sim, Model)) -> usize {
 
 /// The last thing that the root manifest was told is where the mapping is.
 fn with_a_mapping() -> (Sim, Model) {
+    with_mappings(&|options| options)
+}
+
+/// The same, in a directory of the user's choice.
+fn with_a_mapping_elsewhere() -> (Sim, Model) {
+    with_mappings(&|options| options.map_dir("/"))
+}
+
+fn with_mappings(change: &dyn Fn(Options) -> Options) -> (Sim, Model) {
     let sim = Sim::new(5);
     let mut model = Model::new();
-    let db = Db::open(DIR, options(&sim)).expect("open");
+    let db = Db::open(DIR, change(options(&sim))).expect("open");
     for round in 0..3 {
         write(&db, &mut model, 0..20, round, Durability::ProcessSafe);
         // The first writes ask for the mapping.
@@ -65,6 +74,7 @@ fn with_a_mapping() -> (Sim, Model) {
 fn the_mapping_that_holds_acknowledged_writes() {
     // Of each of three manifests the snapshot; and the mappings of two owners.
     assert!(flip_each_unit_of_manifests(with_a_mapping) >= 5);
+    assert!(flip_each_unit_of_manifests(with_a_mapping_elsewhere) >= 5);
 }
 
 /// The last thing that manifests were told is that tables are gone, and so are
@@ -163,6 +173,7 @@ fn cut_each_sector_of_the_manifest(make: fn() -> (Sim, Model), dir: &str) -> usi
 #[test]
 fn a_cut_root_manifest_forgets_no_mapping() {
     assert!(cut_each_sector_of_the_manifest(with_a_mapping, DIR) > 16);
+    assert!(cut_each_sector_of_the_manifest(with_a_mapping_elsewhere, DIR) > 16);
 }
 
 /// (Found by `ouro-sim damage`.)

@@ -103,7 +103,7 @@ fn stores_reach_files_without_a_ring() {
 #[test]
 fn stores_reach_files_through_a_ring() {
     let (dir, io) = blocking();
-    let lock = now(io.try_lock(&dir.path().join("LOCK"))).unwrap().unwrap();
+    let lock = now(io.try_lock(&dir.path().join("LOCK"), true)).unwrap().unwrap();
     let pool = BufferPool::new(UNIT, 1);
     let (mut driver, ring, _) = uring::start(Arc::default(), pool, &lock).unwrap();
     block_on(Some(&mut driver), stores_reach_files(&ring, dir.path()));

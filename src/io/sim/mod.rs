@@ -269,8 +269,8 @@ impl Io for Sim {
         self.change(Change::SyncDir(dir.to_owned()))
     }
 
-    fn try_lock(&self, path: &Path) -> impl Future<Output = Result<Option<File>>> {
-        self.submit(|reply| Op::TryLock(path.to_owned(), reply))
+    fn try_lock(&self, path: &Path, create: bool) -> impl Future<Output = Result<Option<File>>> {
+        self.submit(|reply| Op::TryLock(path.to_owned(), create, reply))
     }
 
     fn unlock(&self, file: &File) -> Result<()> {

@@ -52,12 +52,12 @@ impl Machine {
                 Target::Write { extends: offset + data.len() as u64 > len }
             }
             Op::Change(Change::Sync(_), _) => Target::Sync,
-            Op::Change(Change::CreateDir(path), _) | Op::TryLock(path, _) => {
+            Op::Change(Change::CreateDir(path), _) | Op::TryLock(path, true, _) => {
                 create_if_missing(path)
             }
             Op::Change(..) => Target::Change,
             Op::Open(_, OpenMode::CreateNew, _) | Op::Map(..) => Target::Create,
-            Op::Open(..) | Op::Len(..) | Op::List(..) => Target::Look,
+            Op::Open(..) | Op::TryLock(..) | Op::Len(..) | Op::List(..) => Target::Look,
         }
     }
 
@@ -175,8 +175,8 @@ impl Machine {
                 let result = self.open(&path, mode).map_err(error);
                 deliver(reply, result, ())
             }
-            Op::TryLock(path, reply) => {
-                let result = self.try_lock(&path).map_err(error);
+            Op::TryLock(path, create, reply) => {
+                let result = self.try_lock(&path, create).map_err(error);
                 deliver(reply, result, ())
             }
             Op::Len(file, reply) => {
@@ -252,8 +252,9 @@ impl Machine {
         Ok(self.opened(path, inode, mode != OpenMode::Read, None))
     }
 
-    fn try_lock(&mut self, path: &Path) -> Result<Option<File>, Errno> {
+    fn try_lock(&mut self, path: &Path, create: bool) -> Result<Option<File>, Errno> {
         let inode = match self.disk.lookup(path) {
+            None if !create => return Err(Errno::NOENT),
             None => self.create(path)?,
             Some(Entry::File(inode)) => inode,
             Some(Entry::Dir) => return Err(Errno::ISDIR),

@@ -253,7 +253,7 @@ impl Io for Disk {
         Ok(())
     }
 
-    async fn try_lock(&self, path: &Path) -> Result<Option<File>> {
+    async fn try_lock(&self, path: &Path, _create: bool) -> Result<Option<File>> {
         Ok(Some(self.file(&path.to_string_lossy())))
     }
 

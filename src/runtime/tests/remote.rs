@@ -40,7 +40,7 @@ fn its_futures_may_go_to_any_thread() {
     is_send(&remote.remove(path));
     is_send(&remote.rename(path, other));
     is_send(&remote.sync_dir(path));
-    is_send(&remote.try_lock(path));
+    is_send(&remote.try_lock(path, true));
     is_send(&remote.sleep(1));
     is_send(&remote.reserve());
 }
@@ -81,10 +81,10 @@ fn every_call_does_on_the_owner_what_it_does_elsewhere() {
             io.remove(&moved).await.unwrap();
             assert_eq!(io.list(&dir).await.unwrap(), [""; 0]);
             let lock = owner.path("lock");
-            let held = io.try_lock(&lock).await.unwrap().expect("nobody has it");
-            assert!(io.try_lock(&lock).await.unwrap().is_none());
+            let held = io.try_lock(&lock, true).await.unwrap().expect("nobody has it");
+            assert!(io.try_lock(&lock, true).await.unwrap().is_none());
             io.unlock(&held).unwrap();
-            assert!(io.try_lock(&lock).await.unwrap().is_some());
+            assert!(io.try_lock(&lock, true).await.unwrap().is_some());
             let before_ns = io.now_ns();
             io.sleep(1000).await;
             assert!(io.now_ns() >= before_ns + 1000);

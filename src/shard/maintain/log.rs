@@ -16,8 +16,7 @@ use crate::runtime::{Background, first_of};
 use crate::shard::engine::{Engine, Owner};
 use crate::shard::state::Shard;
 use crate::wal::{
-    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, lock_map,
-    map_path,
+    Append, Appended, Calls, Goal, Map, NoRoom, Role, Segment, create_map, discard, map_path,
 };
 
 /// Free segments that wait to be used again, at least. There are more while the
@@ -160,18 +159,14 @@ impl Engine {
         let dir = self.map_dir.clone();
         let place = MapPlace { id: self.new_file_id(), boot: io.boot_id()?, dir };
         let path = map_path(&owner.maker.dir, self.db, &place);
-        let made = async {
-            let map = create_map(ahead, &owner.maker, &place, self.limits.map).await?;
-            Ok((map, lock_map(io, &path, &place).await?))
-        };
-        let (map, lock) = match made.await {
+        let made = create_map(ahead, &owner.maker, &place, self.limits.map).await;
+        let (map, lock) = match made {
             Ok(made) => made,
             Err(error) => {
                 discard(io, &path).await;
                 return Err(error);
             }
         };
-        *owner.map_lock.lock() = lock;
         let stream = owner.stream.key;
         let mut root = self.root.lock().await;
         *owner.map.lock() = Some(place.clone());
@@ -185,6 +180,7 @@ impl Engine {
             }
             return Err(error);
         }
+        *owner.map_lock.lock() = lock;
         Ok(map)
     }
 

@@ -15,11 +15,12 @@
 //! 6. What the new manifests do not name is removed, and this opening's streams
 //!    get their first segments.
 
+mod maps;
 mod shards;
 mod streams;
 
+use maps::list_map_dir;
 pub(super) use shards::{Stated, TABLE_SUFFIX, check_seq};
-use streams::list_map_dir;
 pub(super) use streams::{KnownStream, RootState};
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapshot};
 use crate::shard::pace::SlowWrites;
+use crate::shard::recover::shards::Recovering;
 use crate::shard::state::Shard;
 use crate::sst::{Partition, Pins, ReadCounters, Table};
 use crate::value::ValueWork;
@@ -70,6 +72,8 @@ pub(crate) struct Opening {
     pub(crate) value_pool: Arc<BufferPool>,
     /// Where mappings go, if not into the log's directory.
     pub(crate) map_dir: Option<String>,
+    /// How long to wait for a lock that a process which ends still has.
+    pub(crate) lock_wait_ns: u64,
 }
 
 /// Opens the database in `opening.dir`, whose lock the caller holds.
@@ -86,7 +90,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let mut found = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
     let mut orphans = std::mem::take(&mut found.needless);
 
-    let (last_epoch, mut root_state) = match &root_files.current {
+    let (last_epoch, root_state) = match &root_files.current {
         Some((id, path)) => {
             let loaded = manifest::load(io, identity.db, *id, path).await?;
             (id.epoch(), RootState::new(&loaded.edits, path)?)
@@ -122,12 +126,13 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     for id in 0..identity.shards as ShardId {
         shards.push(recovery.load_shard(id, is_new, &root_state).await?);
     }
+    let mut elsewhere = recovery.maps_elsewhere(&root_state).await;
+    found.maps.append(&mut elsewhere.maps);
+    orphans.append(&mut elsewhere.unfinished);
     let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
     let map_dir = recovery.own_map_dir().await?;
-    let known_dirs = std::mem::take(&mut root_state.map_dirs);
-    let (maps, mut map_dirs) = recovery.maps_elsewhere(known_dirs).await;
-    orphans.extend(maps);
+    let mut map_dirs = std::mem::take(&mut elsewhere.dirs);
     map_dirs.extend(map_dir.clone());
 
     // Unfinished files of an opening that had taken the same epoch.
@@ -139,7 +144,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         start: old.known.start,
         cut: *end,
     });
-    let snapshot = root_snapshot(old, &map_dirs);
+    let mut snapshot = root_snapshot(old, &map_dirs);
+    snapshot.extend(tell_flushed(epoch, &shards));
     // With its root manifest a new database exists, and each of its shards
     // must have a manifest.
     if is_new {
@@ -163,14 +169,16 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         recovery.find_orphans(shard, &mut orphans).await?;
     }
     remove_orphans(io, orphans.iter()).await;
+    drop(elsewhere);
     let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
         let flushed = |shard: ShardId| shards[usize::from(shard)].state.flushed_seq();
         old.needed.iter().any(|&(shard, seq)| flushed(shard) < seq)
     });
     if !done.is_empty() {
         let freed = done.iter().map(|old| Edit::StreamFreed { stream: old.key });
+        let edits: Vec<Edit> = tell_flushed(epoch, &shards).into_iter().chain(freed).collect();
         // An opening that did not find these edits would miss the files.
-        root.append_witnessed(io, &freed.collect::<Vec<_>>()).await?;
+        root.append_witnessed(io, &edits).await?;
         remove_orphans(io, done.iter().flat_map(|old| &old.paths)).await;
     }
 
@@ -255,6 +263,15 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     };
     engine.share_memory();
     Ok(engine)
+}
+
+/// Edits of the root manifest that say up to where each shard's writes are in tables,
+/// before there is a stream to say it: a shard's manifest that has lost its end is told
+/// by that.
+fn tell_flushed(epoch: Epoch, shards: &[Recovering]) -> [Edit; 2] {
+    let stream = StreamKey { epoch, stream: 0 };
+    let flushed = shards.iter().map(|shard| (shard.id, shard.state.flushed_seq())).collect();
+    [Edit::StreamStart { stream, start: 0, flushed }, Edit::StreamFreed { stream }]
 }
 
 async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {

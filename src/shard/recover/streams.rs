@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
@@ -12,7 +12,7 @@ use crate::io::{File, Io};
 use crate::shard::engine::OldStream;
 use crate::shard::recover::shards::Recovering;
 use crate::shard::recover::{OLD_STREAMS_MAX, Recovery, WAL_DIR};
-use crate::wal::{self, Found, FoundMap, FoundStream, Segment, Stop};
+use crate::wal::{self, Found, FoundStream, Segment, Stop};
 
 /// What the root manifest knows of a stream.
 #[derive(Clone, Debug, Default)]
@@ -89,12 +89,6 @@ impl RootState {
     }
 }
 
-/// The names in the directory for mappings.
-pub(super) async fn list_map_dir<I: Io>(io: &I, dir: &str) -> Result<Vec<String>> {
-    let names = io.list(Path::new(dir)).await;
-    names.map_err(|error| error.context("the directory for mappings (Options::map_dir)"))
-}
-
 /// A stream of an earlier opening.
 pub(super) struct Old {
     pub(super) stream: FoundStream,
@@ -114,6 +108,7 @@ impl<I: Io> Recovery<'_, I> {
     ) -> Result<Vec<Old>> {
         let mut known = root.streams.clone();
         let mut old = Vec::new();
+        // All that the root manifest does not name, once those of streams are out.
         let mut maps = found.maps;
         for mut stream in found.streams {
             match known.remove(&stream.key) {
@@ -151,78 +146,6 @@ impl<I: Io> Recovery<'_, I> {
         Ok(old)
     }
 
-    /// Takes in the mapping of a stream. It may hold what was acknowledged, and
-    /// is nowhere else.
-    async fn read_map(&self, stream: &mut FoundStream, place: &MapPlace) -> Result<Option<File>> {
-        let (io, db) = (self.io, self.identity.db);
-        let path = wal::map_path(&self.opening.dir.join(WAL_DIR), db, place);
-        let is_same_boot = io.boot_id()? == place.boot;
-        match stream.read_map(io, &self.opening.pool, db, place.id, &path, is_same_boot).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if place.dir.is_some() && !is_same_boot {
-                    tracing::warn!(
-                        path = %path.display(),
-                        "the mapping of the log went with the boot of the machine it was of, and \
-                         with it writes that were not durable"
-                    );
-                    return Ok(None);
-                }
-                let until_reboot = match place.dir {
-                    Some(_) => {
-                        ", or reboot the machine: then the database opens without what only the \
-                         file held"
-                    }
-                    None => "",
-                };
-                let reason = format!(
-                    "the mapping of the log is missing, and may hold acknowledged writes; nothing \
-                     was changed: restore the file{until_reboot}"
-                );
-                Err(Error::corruption(&path, 0, reason))
-            }
-            Err(error) => Err(error),
-            // It is there: so the lock makes none.
-            Ok(()) => wal::lock_map(io, &path, place).await,
-        }
-    }
-
-    /// Mappings elsewhere that earlier openings left, and the directories they are in:
-    /// none of them is needed once those of the streams were taken in.
-    pub(super) async fn maps_elsewhere(&self, dirs: Vec<MapDir>) -> (Vec<PathBuf>, Vec<MapDir>) {
-        let (mut left, mut left_in) = (Vec::new(), Vec::new());
-        for dir in dirs {
-            let names = match self.io.list(Path::new(&dir.path)).await {
-                Ok(names) => names,
-                // With all that was in it.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "mappings of the log may be left over there");
-                    left_in.push(dir);
-                    continue;
-                }
-            };
-            let prefix = wal::map_prefix(self.identity.db, &dir);
-            let before = left.len();
-            let ours = names.into_iter().filter(|name| name.starts_with(&prefix));
-            left.extend(ours.map(|name| Path::new(&dir.path).join(name)));
-            if left.len() > before {
-                left_in.push(dir);
-            }
-        }
-        (left, left_in)
-    }
-
-    /// Where this opening puts its mappings, if not into the log's directory.
-    pub(super) async fn own_map_dir(&self) -> Result<Option<MapDir>> {
-        let Some(path) = &self.opening.map_dir else {
-            return Ok(None);
-        };
-        list_map_dir(self.io, path).await?;
-        let mut token = [0; 16];
-        self.io.random(&mut token);
-        Ok(Some(MapDir { token, path: path.clone() }))
-    }
-
     /// A stream the root manifest does not know was made by an opening that
     /// ended before it wrote a record; or it was freed by a later one, and its files
     /// came back. If one of the last opening has records, the manifest has lost an edit.
@@ -252,18 +175,6 @@ impl<I: Io> Recovery<'_, I> {
         }
         orphans.extend(stream.paths());
         Ok(())
-    }
-
-    /// A mapping is named by the root manifest, for certain, before anything is put
-    /// into it. If the last opening used one that is not, the manifest has lost the edit.
-    async fn check_unknown_map(&self, id: FileId, path: &Path, last_epoch: Epoch) -> Result<()> {
-        let (io, pool, db) = (self.io, &self.opening.pool, self.identity.db);
-        if !FoundMap::was_used(io, pool, db, id, path, last_epoch).await? {
-            return Ok(());
-        }
-        let reason = "the root manifest does not know this mapping of the log, which has records \
-                      in it: its last edits are missing; restore the manifest from a copy";
-        Err(Error::corruption(path, 0, reason))
     }
 
     /// Follows every stream to its end, and makes durable what it holds. From then on

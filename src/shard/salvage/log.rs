@@ -96,6 +96,12 @@ impl<'a> Logs<'a> {
             reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
         }
         reporter.borrow_mut().faults_mean(Meaning::Lost(LOG_LOST));
+        for dir in &root.state.map_dirs {
+            let left = wal::list_elsewhere(inspection.io, damaged.db, dir).await;
+            if let Some((more, _)) = inspection.sound(left)? {
+                log.maps.extend(more);
+            }
+        }
         let mut known = root.state.streams.clone();
         let mut streams = Vec::new();
         let mut maps = unstated_maps(inspection, damaged, root, &log).await?;

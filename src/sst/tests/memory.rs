@@ -190,7 +190,7 @@ impl Io for Memory {
         unreachable!("tables do not touch directories")
     }
 
-    async fn try_lock(&self, _path: &Path) -> Result<Option<File>> {
+    async fn try_lock(&self, _path: &Path, _create: bool) -> Result<Option<File>> {
         unreachable!("tables lock nothing")
     }
 

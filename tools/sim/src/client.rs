@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use futures_core::Stream;
-use ourodb::{Batch, Db, Durability, Error, ErrorKind};
+use ourodb::{Batch, Db, Error, ErrorKind};
 
 use crate::history::{Content, Wrong};
 use crate::plan::{Act, Style};
@@ -145,7 +145,7 @@ impl Client {
         let is_thread = self.is_thread();
         let is_dropped = !is_thread && self.rng.u8(..40) == 0;
         let polls = self.rng.u32(..6);
-        let write = self.world.history().begin(&ops, durability == Durability::Durable);
+        let write = self.world.history().begin(&ops, durability);
         let names: Vec<Vec<u8>> = {
             let history = self.world.history();
             ops.iter().map(|(key, _)| history.name(*key).to_vec()).collect()
@@ -212,11 +212,15 @@ impl Client {
         let Err(error) = result else {
             return Ok(());
         };
-        let fails = self.world.plan.fails;
+        let plan = &self.world.plan;
         match error.kind() {
-            ErrorKind::NoSpace if fails => Ok(()),
-            ErrorKind::Corruption if self.world.plan.damages => Ok(()),
-            ErrorKind::Io | ErrorKind::Poisoned if fails => {
+            ErrorKind::NoSpace if plan.lacks_space => Ok(()),
+            ErrorKind::Corruption if plan.damages => Ok(()),
+            ErrorKind::Io if plan.fails_reads || plan.fails_writes => {
+                self.world.poisoned();
+                Ok(())
+            }
+            ErrorKind::Poisoned if plan.fails_writes => {
                 self.world.poisoned();
                 Ok(())
             }
@@ -227,7 +231,7 @@ impl Client {
     /// The same, of a read: whether it may have failed.
     fn accept_read(&self, error: &Error) -> Result<(), Stop> {
         match error.kind() {
-            ErrorKind::Io if self.world.plan.fails => Ok(()),
+            ErrorKind::Io if self.world.plan.fails_reads => Ok(()),
             ErrorKind::Corruption if self.world.plan.damages => Ok(()),
             _ => Err(Stop::Wrong(format!("a read failed for no reason: {error}"))),
         }
@@ -245,9 +249,8 @@ impl Client {
             for &key in own.iter().filter(|key| (a.min(b)..a.max(b)).contains(key)) {
                 parts.entry(history.stream(key)).or_default().push((key, None));
             }
-            let is_durable = durability == Durability::Durable;
             let writes: Vec<u64> =
-                parts.values().map(|part| history.begin(part, is_durable)).collect();
+                parts.values().map(|part| history.begin(part, durability)).collect();
             (from, to, writes)
         };
         let delete = self.db.delete_range(from..to).durability(durability);

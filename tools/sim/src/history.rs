@@ -21,6 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use ourodb::Durability;
+
+/// What is acknowledged as safe from the death of the process is durable after so long.
+const PROCESS_SAFE_NS: u64 = 1_000_000_000;
+
 /// A point in the order of all that happens.
 pub(crate) type Moment = u64;
 
@@ -46,6 +51,8 @@ struct Version {
     ended_ns: u64,
     /// It survives the loss of power.
     is_durable: bool,
+    /// It does from so long after its end on, on a disk that keeps up.
+    within_ns: u64,
     /// It was refused, and never was.
     is_refused: bool,
     /// The write it is a part of.
@@ -126,8 +133,8 @@ pub(crate) struct History {
     writes: u64,
     /// The keys of writes under way.
     under_way: BTreeMap<u64, Vec<usize>>,
-    /// How long an acknowledged write may take until it is durable, if that is known.
-    durable_within_ns: Option<u64>,
+    /// How much later than that it may be so; `None` where the disk does not keep up.
+    late_ns: Option<u64>,
 }
 
 /// What was found and may not be.
@@ -139,14 +146,7 @@ impl History {
         assert!(names.is_sorted_by(|a, b| a < b), "keys in order, each once");
         let keys = names.iter().map(|_| Key { versions: vec![base(None)], floor: 0, stream: 0 });
         let keys = keys.collect();
-        Self {
-            names,
-            keys,
-            moment: 0,
-            writes: 0,
-            under_way: BTreeMap::new(),
-            durable_within_ns: None,
-        }
+        Self { names, keys, moment: 0, writes: 0, under_way: BTreeMap::new(), late_ns: None }
     }
 
     pub(crate) fn name(&self, key: usize) -> &[u8] {
@@ -161,13 +161,12 @@ impl History {
         self.keys[key].stream
     }
 
-    /// A new opening: where keys go, and how long writes take to be durable, if
-    /// that is known.
-    pub(crate) fn opened(&mut self, stream_of: impl Fn(&[u8]) -> usize, within_ns: Option<u64>) {
+    /// A new opening: where keys go, and how late writes are durable, if that is known.
+    pub(crate) fn opened(&mut self, stream_of: impl Fn(&[u8]) -> usize, late_ns: Option<u64>) {
         for (key, name) in self.keys.iter_mut().zip(&self.names) {
             key.stream = stream_of(name);
         }
-        self.durable_within_ns = within_ns;
+        self.late_ns = late_ns;
     }
 
     fn tick(&mut self) -> Moment {
@@ -176,7 +175,12 @@ impl History {
     }
 
     /// A write begins. It takes effect at one moment for all of these keys.
-    pub(crate) fn begin(&mut self, ops: &[(usize, Content)], is_durable: bool) -> u64 {
+    pub(crate) fn begin(&mut self, ops: &[(usize, Content)], durability: Durability) -> u64 {
+        let (is_durable, within_ns) = match durability {
+            Durability::Durable => (true, 0),
+            Durability::Relaxed { within } => (false, within.as_nanos() as u64),
+            _ => (false, PROCESS_SAFE_NS),
+        };
         let begun = self.tick();
         self.writes += 1;
         for (key, content) in ops {
@@ -186,6 +190,7 @@ impl History {
                 ended: None,
                 ended_ns: 0,
                 is_durable,
+                within_ns,
                 is_refused: false,
                 write: self.writes,
             });
@@ -310,25 +315,25 @@ impl History {
             }
             self.keys[key].floor = of.floor.max(first);
         }
-        self.check_wholeness(&definite, scan.moment, "a scan")
+        self.check_wholeness(&definite, Some(scan.moment), "a scan")
     }
 
-    /// Of each write that had not ended at `moment`, the keys that are known have
-    /// all of it or nothing.
+    /// Of each write, if it had not ended at `moment`, the keys that are known have all
+    /// of it or nothing.
     fn check_wholeness(
         &self,
         definite: &BTreeMap<usize, usize>,
-        moment: Moment,
+        moment: Option<Moment>,
         what: &str,
     ) -> Result<(), Wrong> {
         let mut seen: BTreeMap<u64, (bool, usize)> = BTreeMap::new();
         for (&key, &found) in definite {
             for (i, version) in self.keys[key].versions.iter().enumerate() {
-                let was_under_way = version.begun < moment
-                    && version.ended.is_none_or(|ended| ended > moment)
-                    && version.write > 0;
+                let was_under_way = moment.is_none_or(|moment| {
+                    version.begun < moment && version.ended.is_none_or(|ended| ended > moment)
+                });
                 // Of what was replaced later nobody knows whether it ever was.
-                if !was_under_way || version.is_refused || i < found {
+                if !was_under_way || version.write == 0 || version.is_refused || i < found {
                     continue;
                 }
                 let has = i == found;
@@ -350,7 +355,7 @@ impl History {
         unread: &BTreeSet<usize>,
         loss: Loss,
     ) -> Result<(), Wrong> {
-        let moment = self.tick();
+        self.tick();
         for name in rows.keys() {
             if self.names.binary_search(name).is_err() {
                 return Err(format!("\"{}\" is there, and was never written", name.escape_ascii()));
@@ -358,7 +363,7 @@ impl History {
         }
         let streams: BTreeSet<usize> = self.keys.iter().map(|key| key.stream).collect();
         for stream in streams {
-            self.check_stream(stream, rows, unread, loss, moment)?;
+            self.check_stream(stream, rows, unread, loss)?;
         }
         self.under_way.clear();
         for number in 0..self.keys.len() {
@@ -385,9 +390,10 @@ impl History {
         let survives = |version: &Version| match loss {
             Loss::Process => version.ended.is_some(),
             Loss::Power(now_ns) => {
-                let was_in_time = |within| now_ns.saturating_sub(version.ended_ns) > within;
+                let age_ns = now_ns.saturating_sub(version.ended_ns);
+                let was_in_time = |late_ns| age_ns > version.within_ns.saturating_add(late_ns);
                 version.ended.is_some()
-                    && (version.is_durable || self.durable_within_ns.is_some_and(was_in_time))
+                    && (version.is_durable || self.late_ns.is_some_and(was_in_time))
             }
         };
         let promised = key.versions.iter().rposition(survives).unwrap_or(0);
@@ -412,7 +418,6 @@ impl History {
         rows: &BTreeMap<Vec<u8>, Vec<u8>>,
         unread: &BTreeSet<usize>,
         loss: Loss,
-        moment: Moment,
     ) -> Result<(), Wrong> {
         // Of each key, the spans of moments at which it had what was found.
         let mut spans: Vec<(usize, Vec<(Moment, Moment, usize)>)> = Vec::new();
@@ -450,7 +455,8 @@ impl History {
         }
         let definite = spans.iter().filter(|(_, spans)| spans.len() == 1);
         let definite = definite.map(|(key, spans)| (*key, spans[0].2)).collect();
-        self.check_wholeness(&definite, moment, &format!("after {loss:?}"))
+        // A prefix may end between two writes, and not within one.
+        self.check_wholeness(&definite, None, &format!("after {loss:?}"))
     }
 
     /// Two keys that cannot have been so at one moment, if two are enough.
@@ -479,6 +485,7 @@ fn base(content: Content) -> Version {
         ended: Some(0),
         ended_ns: 0,
         is_durable: true,
+        within_ns: 0,
         is_refused: false,
         write: 0,
     }

@@ -72,8 +72,12 @@ pub(crate) struct Plan {
     pub(crate) keys_per_client: usize,
     pub(crate) style: Style,
     pub(crate) faults: Faults,
-    /// Faults that make requests fail.
-    pub(crate) fails: bool,
+    /// Requests that look fail in the device.
+    pub(crate) fails_reads: bool,
+    /// Requests that change something do.
+    pub(crate) fails_writes: bool,
+    /// There is no space for some.
+    pub(crate) lacks_space: bool,
     /// Tables and value files may be damaged.
     pub(crate) damages: bool,
     /// Requests take so long that nothing is durable in time for certain.
@@ -183,7 +187,9 @@ impl Plan {
             keys_per_client: [3, 10, 30][rng.usize(..3)],
             style: [Style::Thread, Style::Future, Style::Both, Style::Both][rng.usize(..4)],
             faults,
-            fails: fails_reads || fails_writes || has_no_space || is_full,
+            fails_reads,
+            fails_writes,
+            lacks_space: has_no_space || is_full,
             damages,
             is_slow: delays && delay_max > 10_000_000,
             disk_bytes_free: is_full.then_some(free),
@@ -197,6 +203,11 @@ impl Plan {
             varies,
             maps_elsewhere,
         }
+    }
+
+    /// Requests may fail.
+    pub(crate) fn fails(&self) -> bool {
+        self.fails_reads || self.fails_writes || self.lacks_space
     }
 
     pub(crate) fn act(&self, rng: &mut Rng) -> Act {

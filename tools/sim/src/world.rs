@@ -25,8 +25,8 @@ const DIR: &str = "/db";
 const SECOND_NS: u64 = 1_000_000_000;
 /// On a sound disk nothing takes longer than this.
 const PATIENCE_NS: u64 = 600 * SECOND_NS;
-/// What was written so long ago is durable, on a disk that keeps up.
-const DURABLE_WITHIN_NS: u64 = 5 * SECOND_NS;
+/// What is to be durable within a time is so this much later, on a disk that keeps up.
+const LATE_NS: u64 = SECOND_NS / 5;
 /// Operations that are left once writes fail.
 const POISONED_OPERATIONS: u64 = 40;
 /// Openings that may fail for the faults, before those are taken away.
@@ -349,7 +349,7 @@ impl Seed {
                     }
                     Ok(()) => {}
                     // Something in the background met a fault that nobody was told of.
-                    Err(error) if self.world.plan.fails && is_failure(&error) => {}
+                    Err(error) if self.world.plan.fails() && is_failure(&error) => {}
                     Err(error) => return Err(format!("a close failed for no reason: {error}")),
                 }
             }
@@ -381,7 +381,7 @@ impl Seed {
     fn open(&mut self, power_cut: bool, with_faults: bool) -> Result<Result<Db, String>, Crashed> {
         let sim = self.world.sim.clone();
         for attempt in 0.. {
-            let fails = self.world.plan.fails;
+            let fails = self.world.plan.fails();
             let with_faults = with_faults && attempt < OPENINGS_MAX && self.rng.bool();
             self.set_faults(with_faults);
             let options = self.options();
@@ -409,9 +409,9 @@ impl Seed {
             if let Err(wrong) = history.settle(&content.rows, &content.unread, loss) {
                 return Ok(Err(wrong));
             }
-            let is_known = !self.world.plan.fails && !self.world.plan.is_slow;
-            let within_ns = is_known.then_some(DURABLE_WITHIN_NS);
-            history.opened(|name| db.stream_of(name), within_ns);
+            let is_known = !self.world.plan.fails() && !self.world.plan.is_slow;
+            let late_ns = is_known.then_some(LATE_NS);
+            history.opened(|name| db.stream_of(name), late_ns);
             drop(history);
             return Ok(Ok(db));
         }
@@ -480,7 +480,8 @@ impl Seed {
             sim.run_for(30 * SECOND_NS);
             space::check(&db, sim, self.world.plan.wal_segment_bytes)?;
         }
-        db.close().map_err(|error| format!("a close failed: {error}"))
+        db.close().map_err(|error| format!("a close failed: {error}"))?;
+        space::check_closed(sim, Path::new(DIR))
     }
 }
 

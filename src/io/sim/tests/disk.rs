@@ -224,17 +224,20 @@ fn requests_in_flight_take_effect_wholly_partly_or_not() {
 fn files_of_an_earlier_boot_are_void() {
     let sim = Sim::new(1);
     let file = create_durably(&sim, "f");
-    let lock = sim.block_on(sim.try_lock(path("LOCK"))).unwrap().expect("nobody has it");
+    let lock = sim.block_on(sim.try_lock(path("LOCK"), true)).unwrap().expect("nobody has it");
     sim.kill();
     let error = write(&sim, &file, 0, units(1, 1), Harden::Now).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("the machine was restarted"), "{error}");
     assert!(sim.block_on(sim.len(&file)).is_err());
     assert!(sim.unlock(&lock).is_err());
-    let taken = sim.block_on(sim.try_lock(path("LOCK"))).unwrap();
+    let taken = sim.block_on(sim.try_lock(path("LOCK"), true)).unwrap();
     assert!(taken.is_some());
     drop(lock);
-    assert!(sim.block_on(sim.try_lock(path("LOCK"))).unwrap().is_none(), "dropped the new lock");
+    assert!(
+        sim.block_on(sim.try_lock(path("LOCK"), true)).unwrap().is_none(),
+        "dropped the new lock"
+    );
 }
 
 #[test]

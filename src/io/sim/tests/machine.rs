@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn a_lock_has_one_holder() {
     let sim = Sim::new(1);
-    let try_lock = || sim.block_on(sim.try_lock(path("LOCK"))).unwrap();
+    let try_lock = || sim.block_on(sim.try_lock(path("LOCK"), true)).unwrap();
     let first = try_lock().expect("nobody has it");
     let clone = first.clone();
     drop(first);

@@ -1,6 +1,6 @@
 //! Which keys depend on which bytes of tables, as dumps of the sound files tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,17 @@ struct Block {
 
 /// The blocks of each table, in their order.
 #[derive(Default)]
-pub(crate) struct Blocks(BTreeMap<PathBuf, Vec<Block>>);
+pub(crate) struct Blocks {
+    tables: BTreeMap<PathBuf, Vec<Block>>,
+    /// Those with range tombstones.
+    has_ranges: BTreeSet<PathBuf>,
+}
 
 pub(crate) fn blocks<'a>(
     options: &Options,
     paths: impl Iterator<Item = &'a PathBuf>,
 ) -> Result<Blocks, String> {
-    let mut tables = BTreeMap::new();
+    let (mut tables, mut has_ranges) = (BTreeMap::new(), BTreeSet::new());
     for path in paths.filter(|path| super::layouts::kind(path) == "sst") {
         let (mut blocks, mut data_end): (Vec<Block>, usize) = (Vec::new(), 0);
         let dumped = ourodb::dump(path, options, DumpDetail::Entries, |part| {
@@ -33,6 +37,9 @@ pub(crate) fn blocks<'a>(
                 }
                 Dumped::Text { text, .. } if text.starts_with("partitions: ") => {
                     data_end = number_behind(text, " at offset ");
+                }
+                Dumped::Text { text, .. } if text.starts_with("range tombstones: ") => {
+                    has_ranges.insert(path.clone());
                 }
                 Dumped::Entry { key, .. } => {
                     if let Some(block) = blocks.last_mut() {
@@ -53,7 +60,7 @@ pub(crate) fn blocks<'a>(
         }
         tables.insert(path.clone(), blocks);
     }
-    Ok(Blocks(tables))
+    Ok(Blocks { tables, has_ranges })
 }
 
 fn number_behind(text: &str, words: &str) -> usize {
@@ -66,10 +73,16 @@ impl Blocks {
     /// Whether a lookup of the key may have to read one of these bytes of a table:
     /// those of the one block that can hold it, or what the whole table depends on.
     pub(crate) fn may_need(&self, table: &Path, bytes: &Range<usize>, key: &[u8]) -> bool {
-        let Some(blocks) = self.0.get(table) else { return false };
+        let Some(blocks) = self.tables.get(table) else { return false };
         let data_end = blocks.last().map_or(0, |block| block.place.end);
         if bytes.start < UNIT || bytes.end > data_end {
-            return true;
+            // Nobody asks a table for a key beyond its own, of which its range deletes may be
+            // the first and the last.
+            let first = blocks.first().and_then(|block| block.keys.first());
+            let last = blocks.last().and_then(|block| block.keys.last());
+            let is_beyond = first.is_some_and(|first| key < &first[..])
+                || last.is_some_and(|last| key > &last[..]);
+            return self.has_ranges.contains(table) || !is_beyond;
         }
         blocks.iter().enumerate().any(|(number, block)| {
             let is_damaged = block.place.start < bytes.end && bytes.start < block.place.end;

@@ -30,7 +30,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ourodb::sim::Sim;
 use ourodb::{Db, Error, ErrorKind, Fault, Finding};
@@ -73,7 +73,8 @@ pub(crate) fn judge(
     }
     let sim = image.machine();
     harm::put(&sim, path, &bytes, sound);
-    let damaged = Damaged { image, path, harm, changed: changed(sound, &bytes), sim: &sim };
+    let damaged =
+        Damaged { image, path, harm, bytes: &bytes, changed: changed(sound, &bytes), sim: &sim };
     let judged = damaged.judge(goes_on);
     sim.kill();
     judged
@@ -92,6 +93,8 @@ struct Damaged<'a> {
     image: &'a Image,
     path: &'a Path,
     harm: &'a Harm,
+    /// What is in the file now.
+    bytes: &'a [u8],
     changed: Range<usize>,
     sim: &'a Sim,
 }
@@ -108,7 +111,10 @@ impl Damaged<'_> {
         }
         let options = self.image.options_on(self.sim);
         match Db::open(DIR, options) {
-            Err(error) => self.refused(&error, &faults),
+            Err(error) => {
+                self.unchanged()?;
+                self.refused(&error, &faults)
+            }
             Ok(db) if self.is_in_table() && !faults.is_empty() => self.contained(&db),
             Ok(db) if !faults.is_empty() && self.lacks_tables(&faults) => self.contained(&db),
             Ok(db) => {
@@ -180,13 +186,32 @@ impl Damaged<'_> {
         }
         let (file, offset) = place(error).ok_or_else(|| format!("no place is named: {error}"))?;
         // Where a log ends may be in a segment before the one, or the mapping, that lacks the
-        // next record.
-        let is_log = matches!(self.kind(), "wal" | "map") && kind(Path::new(&file)) == "wal";
+        // next record; and what the root manifest has forgotten that it freed looks missing.
+        let is_log =
+            matches!(self.kind(), "wal" | "map" | "MANIFEST") && kind(Path::new(&file)) == "wal";
         let is_named = self.is_here(Path::new(&file), offset) || is_log;
         if !is_named && !self.may_show_elsewhere() {
             return Err(format!("the opening does not name the place, but: {error}"));
         }
         Ok(Verdict::Refused)
+    }
+
+    /// An opening that is refused has changed no file.
+    fn unchanged(&self) -> Result<(), String> {
+        let paths = self.sim.paths();
+        let is_lock = |path: &PathBuf| kind(path) == "LOCK";
+        let before = |path: &Path| match path == self.path {
+            true => Some(self.bytes),
+            false => self.image.bytes(path),
+        };
+        let is_changed = |path: &&PathBuf| {
+            !is_lock(path) && self.sim.file_bytes(path).as_deref() != before(path)
+        };
+        let gone = self.image.paths().find(|path| !is_lock(path) && !paths.contains(path));
+        match gone.or_else(|| paths.iter().find(is_changed)) {
+            None => Ok(()),
+            Some(path) => Err(format!("the opening is refused, and changes {}", path.display())),
+        }
     }
 
     /// What may be found.
@@ -209,14 +234,16 @@ impl Damaged<'_> {
                 return Err(format!("a scan fails: {error}"));
             }
             let rows: Rows = rows.into_iter().collect();
-            if !self.states().any(|state| *state == rows) && !self.has_lost_mapping() {
+            // Of several streams one may lack what its mapping held, and the others not.
+            let is_one_of_many = self.has_lost_mapping() && self.image.mappings() > 1;
+            if !self.states().any(|state| *state == rows) && !is_one_of_many {
                 return Err(format!("silently other data: {}", self.difference(&rows)));
             }
         }
-        for key in self.image.newest().keys() {
-            let found = db.get(key).wait().map_err(|error| format!("a get fails: {error}"))?;
+        for key in (0..super::layouts::KEYS).map(super::layouts::name) {
+            let found = db.get(&key).wait().map_err(|error| format!("a get fails: {error}"))?;
             let found = found.as_deref();
-            if !self.states().any(|rows| rows.get(key).map(|v| &v[..]) == found) {
+            if !self.states().any(|rows| rows.get(&key).map(|v| &v[..]) == found) {
                 return Err(format!("silently another value of {}", key.escape_ascii()));
             }
         }
@@ -406,7 +433,8 @@ mod tests {
         let far = sound.len() - 1;
         let harm = Harm::Byte { at: far, to: 0 };
         for (path, changed) in [(&table, 0..9), (&path(&image, "wal"), 0..1)] {
-            let damaged = Damaged { image: &image, path, harm: &harm, changed, sim: &sim };
+            let damaged =
+                Damaged { image: &image, path, harm: &harm, bytes: &[], changed, sim: &sim };
             let judged = damaged.judge(false);
             assert!(
                 judged.as_ref().is_err_and(|wrong| wrong.contains("name the place")),

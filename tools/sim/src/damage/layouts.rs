@@ -71,8 +71,9 @@ fn tiered() -> Options {
     tiny().compaction(Compaction::Tiered)
 }
 
+/// Two logs, their mappings in a directory of their own.
 fn shards() -> Options {
-    tiny().shards(2)
+    tiny().shards(2).map_dir("/")
 }
 
 /// A session that was closed, whose log is still needed, and another one.
@@ -271,6 +272,11 @@ impl Image {
 
     pub(crate) fn bytes(&self, path: &Path) -> Option<&[u8]> {
         self.files.get(path).map(|bytes| &bytes[..])
+    }
+
+    /// How many mappings of the log there are.
+    pub(crate) fn mappings(&self) -> usize {
+        self.paths().filter(|path| kind(path) == "map").count()
     }
 
     /// Other files of the same kind.

@@ -26,7 +26,7 @@ pub(crate) fn judge(play: &mut Play, power_cut: bool) -> Result<u64, Wrong> {
             play.check().map_err(|stop| wrong("reads do not go on", stop))?;
             // What is tried again from time to time was.
             play.rest(3 * SECOND_NS);
-            if !befell.changes() {
+            if !befell.poisons() {
                 writes_go_on(play).map_err(|stop| wrong("writes do not go on", stop))?;
             }
         }

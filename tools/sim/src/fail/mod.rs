@@ -290,7 +290,8 @@ mod tests {
             let mut play = play(script, Variant::default());
             play.open(1).expect("an opening");
             // It was acknowledged, and never written.
-            let write = play.history.begin(&[(3, Some(b"lost"[..].into()))], true);
+            let write =
+                play.history.begin(&[(3, Some(b"lost"[..].into()))], ourodb::Durability::Durable);
             play.history.acknowledge(write, 0);
             if power_cut {
                 play.power_cut();

@@ -190,7 +190,7 @@ impl Play {
             of_stream.into_iter().map(|(key, len)| (key, len.map(|len| self.value(len)))).collect();
         let names = self.names(&ops);
         let (db, durability) = (self.db(), self.durability);
-        let write = self.history.begin(&ops, durability == Durability::Durable);
+        let write = self.history.begin(&ops, durability);
         let written = self.timed(|| match (&ops[..], &names[..]) {
             ([(_, Some(value))], [key]) => db.put(key, value).durability(durability).wait(),
             ([(_, None)], [key]) => db.delete(key).durability(durability).wait(),
@@ -228,9 +228,8 @@ impl Play {
         let ops: Vec<(usize, Content)> = keys.map(|key| (key, Some(self.value(len)))).collect();
         let names = self.names(&ops);
         let (db, durability) = (self.db(), self.durability);
-        let is_durable = durability == Durability::Durable;
         let writes: Vec<u64> =
-            ops.iter().map(|op| self.history.begin(std::slice::from_ref(op), is_durable)).collect();
+            ops.iter().map(|op| self.history.begin(std::slice::from_ref(op), durability)).collect();
         let futures = names.iter().zip(&ops).map(|(key, (_, content))| {
             let value = content.clone().unwrap_or_default();
             let db = db.clone();
@@ -250,9 +249,8 @@ impl Play {
         for key in keys {
             parts.entry(self.history.stream(key)).or_default().push((key, None));
         }
-        let is_durable = durability == Durability::Durable;
         let writes: Vec<u64> =
-            parts.values().map(|part| self.history.begin(part, is_durable)).collect();
+            parts.values().map(|part| self.history.begin(part, durability)).collect();
         match self.timed(|| delete.wait())? {
             Ok(()) => {
                 let now_ns = self.sim.now_ns();

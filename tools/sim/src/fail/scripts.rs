@@ -31,7 +31,7 @@ const fn with(options: fn() -> Options, script: Script) -> Script {
 
 pub(crate) const SCRIPTS: [Script; 20] = [
     script("everything", everything),
-    script("crashes", crashes),
+    with(elsewhere, script("crashes", crashes)),
     script("values", values),
     script("new-database", new_database),
     script("recover-durable", recover_durable),
@@ -61,6 +61,11 @@ fn tiny() -> Options {
         .wal_segment_bytes(16 << 10)
         .cache_bytes(48 << 10)
         .table_bytes(64 << 10)
+}
+
+/// Mappings of the log go into a directory of their own.
+fn elsewhere() -> Options {
+    tiny().map_dir("/")
 }
 
 fn leveled() -> Options {

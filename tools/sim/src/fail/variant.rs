@@ -91,7 +91,7 @@ impl Variant {
                 befell.kind(FaultKind::Io) && !befell.are_reads()
             }
             ErrorKind::Io => befell.kind(FaultKind::Io),
-            ErrorKind::Poisoned => call != Call::Read && befell.changes(),
+            ErrorKind::Poisoned => call != Call::Read && befell.poisons(),
             _ => false,
         }
     }
@@ -121,9 +121,18 @@ impl Befell {
         self.kinds.contains(&kind) && self.had(|fault| fault.kind == kind)
     }
 
-    /// Something that changes a file or a directory failed in the device.
-    pub(crate) fn changes(&self) -> bool {
-        self.kind(FaultKind::Io) && self.had(|fault| fault.kind == FaultKind::Io && !is_look(fault))
+    /// A write or a sync of a log or a manifest failed in the device: what poisons.
+    pub(crate) fn poisons(&self) -> bool {
+        let poisons = |fault: &Injected| {
+            let name = fault.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match fault.request {
+                // With the names of manifests in it.
+                "sync directory" => name != "wal",
+                "write" | "sync" if name.ends_with(".wal") => true,
+                _ => name.starts_with("MANIFEST-") && !is_look(fault),
+            }
+        };
+        self.kind(FaultKind::Io) && self.had(|fault| fault.kind == FaultKind::Io && poisons(fault))
     }
 
     /// Nothing but reads failed.

@@ -17,9 +17,13 @@ fn rows(rows: &[(&[u8], &[u8])]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     rows.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 
+fn durability(is_durable: bool) -> Durability {
+    if is_durable { Durability::Durable } else { Durability::ProcessSafe }
+}
+
 /// A write of one key that was acknowledged.
 fn put(history: &mut History, key: usize, text: &str, is_durable: bool) {
-    let write = history.begin(&[(key, content(text))], is_durable);
+    let write = history.begin(&[(key, content(text))], durability(is_durable));
     history.acknowledge(write, 0);
 }
 
@@ -29,7 +33,7 @@ fn reads_find_nothing_old_and_nothing_refused() {
     put(&mut history, 0, "1", true);
     let read = history.begin_read(0);
     assert!(history.end_read(&read, None).is_err(), "it was replaced before");
-    let write = history.begin(&[(0, content("2"))], true);
+    let write = history.begin(&[(0, content("2"))], Durability::Durable);
     for text in ["1", "2"] {
         let read = history.begin_read(0);
         history.end_read(&read, Some(text.as_bytes())).expect("either");
@@ -37,7 +41,7 @@ fn reads_find_nothing_old_and_nothing_refused() {
     let read = history.begin_read(0);
     assert!(history.end_read(&read, Some(b"1")).is_err(), "somebody found the newer one");
     assert!(history.refuse(write).is_err(), "the same");
-    let write = history.begin(&[(0, content("3"))], true);
+    let write = history.begin(&[(0, content("3"))], Durability::Durable);
     history.refuse(write).expect("nobody found it");
     let read = history.begin_read(0);
     assert!(history.end_read(&read, Some(b"3")).is_err());
@@ -47,7 +51,7 @@ fn reads_find_nothing_old_and_nothing_refused() {
 fn scans_see_one_moment() {
     let mut history = history();
     put(&mut history, 0, "1", true);
-    let write = history.begin(&[(0, content("2")), (1, content("2"))], true);
+    let write = history.begin(&[(0, content("2")), (1, content("2"))], Durability::Durable);
     let scan = history.begin_scan([0, 1]);
     history.acknowledge(write, 0);
     let mut judge = |found: &[(&[u8], &[u8])]| {
@@ -67,7 +71,7 @@ fn scans_see_one_moment() {
 #[test]
 fn a_refused_write_is_not_promised_because_a_later_one_was_found() {
     let mut history = history();
-    let write = history.begin(&[(0, content("1"))], true);
+    let write = history.begin(&[(0, content("1"))], Durability::Durable);
     history.refuse(write).expect("nobody found it");
     put(&mut history, 0, "2", false);
     let read = history.begin_read(0);
@@ -82,7 +86,7 @@ fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
         put(&mut history, 0, "durable", true);
         put(&mut history, 1, "safe", false);
         put(&mut history, 0, "later", false);
-        history.begin(&[(1, None)], true);
+        history.begin(&[(1, None)], Durability::Durable);
         history.settle(&rows(found), &BTreeSet::new(), loss)
     };
     let power = Loss::Power(1);
@@ -98,6 +102,17 @@ fn a_crash_leaves_a_prefix_that_has_what_was_promised() {
     assert!(judge(&[durable], Loss::Process).is_err(), "the process's death loses nothing");
     judge(&[later, safe], Loss::Process).expect("all of it");
     judge(&[later], Loss::Process).expect("with the write that was under way");
+
+    // What was acknowledged and may be lost is lost as a whole.
+    let judge = |found: &[(&[u8], &[u8])]| {
+        let mut history = history();
+        let write = history.begin(&[(0, content("2")), (1, content("2"))], durability(false));
+        history.acknowledge(write, 0);
+        history.settle(&rows(found), &BTreeSet::new(), power)
+    };
+    judge(&[(b"a", b"2"), (b"b", b"2")]).expect("all of it");
+    judge(NOBODY).expect("nothing of it");
+    assert!(judge(&[(b"a", b"2")]).is_err(), "half of it");
 
     let mut history = history();
     put(&mut history, 0, "1", false);
@@ -125,4 +140,21 @@ fn what_could_not_be_read_may_be_any_version_that_was_promised() {
     put(&mut history, 0, "4", false);
     let read = history.begin_read(0);
     assert!(history.end_read(&read, Some(b"3")).is_err(), "it was replaced");
+}
+
+#[test]
+fn what_was_to_be_durable_within_a_time_is() {
+    let judge = |durability, age_ns, late_ns| {
+        let mut history = history();
+        history.opened(|_| 0, late_ns);
+        let write = history.begin(&[(0, content("1"))], durability);
+        history.acknowledge(write, 1000);
+        history.settle(&rows(NOBODY), &BTreeSet::new(), Loss::Power(1000 + age_ns))
+    };
+    let relaxed = Durability::Relaxed { within: std::time::Duration::from_nanos(500) };
+    judge(relaxed, 510, Some(10)).expect("it may still be on its way");
+    assert!(judge(relaxed, 511, Some(10)).is_err(), "it was to be there");
+    judge(relaxed, 511, None).expect("the disk is slow");
+    judge(Durability::ProcessSafe, PROCESS_SAFE_NS, Some(0)).expect("it may be on its way");
+    assert!(judge(Durability::ProcessSafe, PROCESS_SAFE_NS + 1, Some(0)).is_err());
 }
