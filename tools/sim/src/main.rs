@@ -17,7 +17,7 @@ mod interrupt;
 mod manner;
 mod panics;
 mod plan;
-#[cfg(all(test, feature = "planted"))]
+#[cfg(feature = "planted")]
 mod planted;
 mod record;
 mod seeds;
@@ -51,6 +51,8 @@ struct Cli {
 enum Sweep {
     Fail(fail::Fail),
     Damage(damage::Damage),
+    #[cfg(feature = "planted")]
+    Planted(planted::Planted),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,8 @@ fn main() -> ExitCode {
     match &cli.sweep {
         Some(Sweep::Fail(arguments)) => fail::run(arguments),
         Some(Sweep::Damage(arguments)) => damage::run(arguments),
+        #[cfg(feature = "planted")]
+        Some(Sweep::Planted(arguments)) => planted::run(arguments),
         None => ExitCode::from(seeds::run(&cli.seeds)),
     }
 }

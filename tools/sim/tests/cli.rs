@@ -90,3 +90,13 @@ fn an_interrupted_run_goes_on_where_it_was() {
     assert!(code == 0 && stdout.contains("0 seeds, 0 failed"), "{stdout}");
     assert_eq!(on_record(&stdout), done + 20);
 }
+
+#[cfg(feature = "planted")]
+#[test]
+fn every_planted_bug_is_caught() {
+    let (code, stdout, stderr) = run(&["planted"]);
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let (code, _, stderr) = run(&["planted", "--bug", "NoSuchBug"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("it is one of "), "{stderr}");
+}
