@@ -1,4 +1,5 @@
-//! Which keys depend on which bytes of tables, as dumps of the sound files tell.
+//! Which keys depend on which bytes of tables and value files, as dumps of the sound
+//! files tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -20,14 +21,16 @@ pub(crate) struct Blocks {
     tables: BTreeMap<PathBuf, Vec<Block>>,
     /// Those with range tombstones.
     has_ranges: BTreeSet<PathBuf>,
+    /// Of keys whose values are in value files: the file, and the place there.
+    values: Vec<(Vec<u8>, String, Range<usize>)>,
 }
 
 pub(crate) fn blocks<'a>(
     options: &Options,
     paths: impl Iterator<Item = &'a PathBuf>,
 ) -> Result<Blocks, String> {
-    let (mut tables, mut has_ranges) = (BTreeMap::new(), BTreeSet::new());
-    for path in paths.filter(|path| super::layouts::kind(path) == "sst") {
+    let (mut tables, mut has_ranges, mut values) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for path in paths.filter(|path| matches!(super::layouts::kind(path), "sst" | "wal")) {
         let (mut blocks, mut data_end): (Vec<Block>, usize) = (Vec::new(), 0);
         let dumped = ourodb::dump(path, options, DumpDetail::Entries, |part| {
             match part {
@@ -41,7 +44,10 @@ pub(crate) fn blocks<'a>(
                 Dumped::Text { text, .. } if text.starts_with("range tombstones: ") => {
                     has_ranges.insert(path.clone());
                 }
-                Dumped::Entry { key, .. } => {
+                Dumped::Entry { key, kind, value, .. } => {
+                    if let ("put in a value file", Some(words)) = (kind, value) {
+                        values.extend(value_place(key, &String::from_utf8_lossy(words)));
+                    }
                     if let Some(block) = blocks.last_mut() {
                         block.keys.push(key.to_vec());
                     }
@@ -51,6 +57,9 @@ pub(crate) fn blocks<'a>(
             ControlFlow::Continue(())
         });
         dumped.map_err(|error| format!("{} cannot be dumped: {error}", path.display()))?;
+        if super::layouts::kind(path) == "wal" {
+            continue;
+        }
         let mut end = data_end;
         for block in blocks.iter_mut().rev() {
             block.place.end = std::mem::replace(&mut end, block.place.start);
@@ -60,7 +69,7 @@ pub(crate) fn blocks<'a>(
         }
         tables.insert(path.clone(), blocks);
     }
-    Ok(Blocks { tables, has_ranges })
+    Ok(Blocks { tables, has_ranges, values })
 }
 
 fn number_behind(text: &str, words: &str) -> usize {
@@ -69,7 +78,22 @@ fn number_behind(text: &str, words: &str) -> usize {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
+/// The place that such words name: `FILE offset N, M bytes`.
+fn value_place(key: &[u8], words: &str) -> Option<(Vec<u8>, String, Range<usize>)> {
+    let (file, _) = words.split_once(' ')?;
+    let (start, len) = (number_behind(words, " offset "), number_behind(words, ", "));
+    Some((key.to_vec(), file.to_owned(), start..(start + len).next_multiple_of(UNIT)))
+}
+
 impl Blocks {
+    /// Whether these bytes of a value file may be those of the key's value, or its header.
+    pub(crate) fn may_hold(&self, file: &Path, bytes: &Range<usize>, key: &[u8]) -> bool {
+        self.values.iter().any(|(own, name, place)| {
+            let is_there = place.start < bytes.end && bytes.start < place.end;
+            own == key && file.ends_with(name) && (bytes.start < UNIT || is_there)
+        })
+    }
+
     /// Whether a lookup of the key may have to read one of these bytes of a table:
     /// those of the one block that can hold it, or what the whole table depends on.
     pub(crate) fn may_need(&self, table: &Path, bytes: &Range<usize>, key: &[u8]) -> bool {

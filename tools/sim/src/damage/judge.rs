@@ -330,7 +330,10 @@ impl Damaged<'_> {
         self.is_told(error)?;
         let may = match self.kind() {
             "MANIFEST" => true,
-            "val" => value.is_some_and(|value| value.len() > LONG),
+            "val" => {
+                let is_long = value.is_some_and(|value| value.len() > LONG);
+                is_long && self.image.blocks.may_hold(self.path, &self.changed, key)
+            }
             _ => self.image.blocks.may_need(self.path, &self.changed, key),
         };
         match may {
