@@ -108,11 +108,15 @@ impl<F> Drop for Contained<F> {
 }
 
 fn panicked(payload: Box<dyn Any + Send>) -> Panicked {
-    let message = match payload.downcast_ref::<&str>() {
-        Some(text) => (*text).to_owned(),
-        None => payload.downcast_ref::<String>().cloned().unwrap_or_default(),
-    };
-    // What else it may be could panic again as it is dropped.
-    std::mem::forget(payload);
-    Panicked(message)
+    Panicked(match payload.downcast::<&str>() {
+        Ok(text) => (*text).to_owned(),
+        Err(payload) => match payload.downcast::<String>() {
+            Ok(text) => *text,
+            Err(payload) => {
+                // What else it may be could panic again as it is dropped.
+                std::mem::forget(payload);
+                String::new()
+            }
+        },
+    })
 }

@@ -23,6 +23,13 @@ struct Machine {
     file: File,
 }
 
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Its tasks hold the machine that holds them.
+        self.sim.kill();
+    }
+}
+
 impl Machine {
     /// Steps the machine until this many requests were submitted to it since
     /// its start, and no further: none of the last ones has completed.

@@ -244,6 +244,8 @@ fn a_task_may_crash_the_machine_it_runs_on() {
     });
     sim.run_for(1000);
     assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    // Of the task that was spawned late.
+    sim.kill();
 }
 
 #[test]
