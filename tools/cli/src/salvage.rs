@@ -123,8 +123,12 @@ impl Target {
         if into.file_name().is_none() {
             return refused("is no name for a new directory");
         }
-        // Renaming would not follow a link.
-        let whole = fs::canonicalize(into).unwrap_or_else(|_| into.to_owned());
+        // Renaming would not follow a link, and what is appended to a name must not follow a
+        // slash.
+        let whole = resolved(into);
+        if fs::symlink_metadata(&whole).is_ok_and(|metadata| metadata.is_symlink()) {
+            return refused("is a link to nothing; name a directory that is not there yet");
+        }
         match fs::read_dir(&whole).map(|mut entries| entries.next().is_none()) {
             Ok(false) => {
                 return refused("is not empty; name a directory that is not there yet");
@@ -137,10 +141,7 @@ impl Target {
             }
             _ => {}
         }
-        let is_there = whole.ancestors().skip(1).find_map(|above| fs::canonicalize(above).ok());
-        if let (Ok(dir), Some(above)) = (fs::canonicalize(dir), is_there)
-            && above.starts_with(dir)
-        {
+        if fs::canonicalize(dir).is_ok_and(|dir| whole != dir && whole.starts_with(dir)) {
             return refused("is in the damaged database, which is not to be written to");
         }
         let mut name = OsString::from(&whole);
@@ -148,7 +149,8 @@ impl Target {
         let incomplete = PathBuf::from(name);
         if fs::symlink_metadata(&incomplete).is_ok() {
             let incomplete = shown(&incomplete);
-            let reason = "is there, from a salvage that did not come to its end: remove it";
+            let reason = "is there, from a salvage that did not come to its end, or that is still \
+                          running: if none is, remove it";
             return Err(Failure::Usage(format!("{incomplete} {reason}")));
         }
         Ok(Self { whole, incomplete })
@@ -169,6 +171,18 @@ impl Target {
             ))
         })
     }
+}
+
+/// The path without links and ways up, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = |above: &Path| {
+        let rest = absolute.strip_prefix(above).ok()?;
+        let above = fs::canonicalize(above).ok()?;
+        // Joining nothing would append a slash.
+        Some(if rest.as_os_str().is_empty() { above } else { above.join(rest) })
+    };
+    absolute.ancestors().find_map(real).unwrap_or_else(|| absolute.clone())
 }
 
 fn is_mount_point(dir: &Path) -> bool {

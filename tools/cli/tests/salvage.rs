@@ -189,7 +189,26 @@ fn what_keeps_salvage_from_its_work() {
     let link = place.dir().with_file_name("link");
     std::os::unix::fs::symlink(place.dir(), &link).unwrap();
     assert_eq!(code(&into(&link.join("new"))), Some(2), "through a link");
+    // A way up, from within.
+    let mut from_within = place.command(&["salvage", "--into", "new"]);
+    let run = from_within.current_dir(place.dir()).output().unwrap();
+    assert_eq!(code(&run), Some(2), "{}", stderr(&run));
     assert!(!inside.exists() && !place.dir().join("new.incomplete").exists());
+    let nothing = place.dir().with_file_name("nothing");
+    std::os::unix::fs::symlink("there is no such file", &nothing).unwrap();
+    let run = into(&nothing);
+    assert_eq!(code(&run), Some(2));
+    assert!(stderr(&run).contains("a link to nothing"), "{}", stderr(&run));
+    // Names that end in a slash, of a directory that is there and of one that is not.
+    for name in ["empty/", "absent/"] {
+        let new = place.dir().with_file_name(name);
+        if name == "empty/" {
+            std::fs::create_dir(&new).unwrap();
+        }
+        let run = into(&new);
+        assert_eq!(code(&run), Some(0), "{name}: {}", stderr(&run));
+        assert_eq!(exported(&new), exported(&place.dir()));
+    }
     std::fs::create_dir(incomplete(&place)).unwrap();
     let run = salvage(&place, &[]);
     assert_eq!(code(&run), Some(2));

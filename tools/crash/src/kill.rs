@@ -38,7 +38,7 @@ const CYCLES_PER_THROTTLED: u64 = 20;
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// How many times to kill a writing process
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     cycles: u64,
     /// How many more times with a throttled disk, whose writes go on after the
     /// process is gone. Needs root, ext4 tools and cgroups [default: one for 20

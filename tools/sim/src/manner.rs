@@ -32,7 +32,7 @@ pub(crate) enum Without {
     FullDisk,
     /// Tables and value files that rot, or whose writes are lost or go elsewhere
     Damage,
-    /// Kills and losses of power
+    /// Kills and losses of power, but for those that all seeds end with
     Crash,
     /// Deletes of ranges
     DeleteRange,

@@ -1,6 +1,7 @@
 //! The record of long runs: a line for each piece of a run that ended, so that
 //! pieces add up over days, and an interrupted run goes on where it was.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -98,9 +99,14 @@ impl Recorder {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(|error| at(&error))?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(at(&"this is no file"));
+        }
         file.try_lock().map_err(|_| at(&"another run writes to this record"))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|error| at(&error))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| at(&error))?;
+        let no_record = "this is no record of ouro-sim; name another file";
+        let text = String::from_utf8(bytes).map_err(|_| at(&no_record))?;
         if text.is_empty() {
             let head = Head { program: PROGRAM.to_owned(), format: FORMAT };
             let mut this = Self { path: path.to_owned(), file, pieces: Vec::new() };
@@ -119,7 +125,7 @@ impl Recorder {
                      name another file"
                 )));
             }
-            _ => return Err(at(&"this is no record of ouro-sim; name another file")),
+            _ => return Err(at(&no_record)),
         }
         let pieces = lines.enumerate().map(|(number, line)| {
             serde_json::from_str(line).map_err(|error| at(&format!("line {}: {error}", number + 2)))
@@ -160,12 +166,16 @@ impl Recorder {
         missing
     }
 
-    /// Seeds of this engine, and of all engines; seeds that failed with this one.
-    pub(crate) fn totals(&self) -> (u64, u64, Vec<u64>) {
-        let seeds = |piece: &Piece| piece.to - piece.from;
-        let ours = self.pieces.iter().filter(|piece| piece.engine == ENGINE);
-        let failed = ours.clone().flat_map(|piece| piece.failed.iter().copied()).collect();
-        (ours.map(seeds).sum(), self.pieces.iter().map(seeds).sum(), failed)
+    /// Seeds run in this manner with this engine, each once, and how often any seed was run
+    /// at all; seeds that failed in this manner with this engine.
+    pub(crate) fn totals(&self, manner: &Manner) -> (u64, u64, Vec<u64>) {
+        let left = self.missing(manner, 0..u64::MAX);
+        let ours = u64::MAX - left.iter().map(|range| range.end - range.start).sum::<u64>();
+        let is_ours = |piece: &&Piece| piece.is_of(manner);
+        let failed = self.pieces.iter().filter(is_ours).flat_map(|piece| piece.failed.clone());
+        let failed: BTreeSet<u64> = failed.collect();
+        let all = self.pieces.iter().map(|piece| piece.to - piece.from).sum();
+        (ours, all, failed.into_iter().collect())
     }
 }
 
@@ -197,7 +207,8 @@ mod tests {
         recorder.add(piece(38..45)).expect("room");
         drop(recorder);
         let recorder = Recorder::open(&path).expect("the same record");
-        assert_eq!(recorder.totals(), (27, 27, Vec::new()));
+        // Two of them twice.
+        assert_eq!(recorder.totals(&manner()), (25, 27, Vec::new()));
         assert_eq!(recorder.missing(&manner(), 0..50), [0..10, 20..30, 45..50]);
         assert_eq!(recorder.missing(&manner(), 12..18), []);
         let other = Manner { operations: 100, ..manner() };

@@ -29,6 +29,7 @@ pub(crate) struct Arguments {
     seeds: Range<u64>,
     /// This seed alone
     #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..u64::MAX))]
     seed: Option<u64>,
     /// Operations of each seed
     #[arg(long, value_name = "N", default_value_t = OPERATIONS)]
@@ -53,7 +54,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     let number = |text: &str| text.parse().map_err(|_| format!("\"{text}\" is no number"));
     let seeds: Range<u64> = number(from)?..number(to)?;
     if seeds.is_empty() {
-        return Err(format!("there are no seeds in {text}: the end comes behind the start"));
+        return Err(format!("there are no seeds in {text}: the end must be behind the start"));
     }
     Ok(seeds)
 }
@@ -134,17 +135,25 @@ fn try_run(arguments: &Arguments) -> Result<u8, (u8, String)> {
         total.seeds,
         total.failed.len()
     );
+    let mut has_failed = !total.failed.is_empty();
     if let Some(recorder) = &recorder {
-        let (ours, all, failed) = recorder.totals();
+        let (ours, all, failed) = recorder.totals(&manner);
         println!(
             "on record: {ours} seeds of this engine, {} of them failed; {all} seeds of all engines",
             failed.len()
         );
+        // Whoever asks for them again is told again.
+        for seed in failed.iter().filter(|seed| seeds.contains(seed)) {
+            if !total.failed.contains(seed) {
+                println!("seed {seed} failed before\nreplay: ouro-sim {}", replay(*seed, &manner));
+                has_failed = true;
+            }
+        }
     }
     if interrupt.requested() {
         return Err((interrupt.exit_code(), "interrupted".to_owned()));
     }
-    Ok(u8::from(!total.failed.is_empty()))
+    Ok(u8::from(has_failed))
 }
 
 /// A run of many seeds.

@@ -1,17 +1,22 @@
 //! Many runs that depend on nothing but their number, on all cores.
 
+use std::io;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::interrupt::Interrupt;
 use crate::panics;
 
 /// Does `work` for each number below `runs`, and hands what each comes to to `done`,
-/// one at a time; a panic counts as what it says. Ends early when `done` says so.
+/// one at a time; a panic counts as what it says. Ends early when `done` says so, and when
+/// it is interrupted.
 pub(crate) fn each<T: Send>(
     runs: usize,
     jobs: Option<NonZero<usize>>,
+    interrupt: &Interrupt,
     work: impl Fn(usize) -> Result<T, String> + Sync,
     done: impl FnMut(usize, Result<T, String>) -> bool + Send,
 ) {
@@ -20,7 +25,7 @@ pub(crate) fn each<T: Send>(
     let one = || {
         loop {
             let run = next.fetch_add(1, Ordering::Relaxed);
-            if run >= runs || stops.load(Ordering::Relaxed) {
+            if run >= runs || stops.load(Ordering::Relaxed) || interrupt.requested() {
                 return;
             }
             let ran = catch_unwind(AssertUnwindSafe(|| work(run)))
@@ -36,4 +41,18 @@ pub(crate) fn each<T: Send>(
             scope.spawn(one);
         }
     });
+}
+
+/// The exit code of a sweep.
+pub(crate) fn exit_code(has_failed: bool, interrupt: &Interrupt) -> ExitCode {
+    if interrupt.requested() {
+        eprintln!("ouro-sim: interrupted: these are not all");
+        return ExitCode::from(interrupt.exit_code());
+    }
+    ExitCode::from(u8::from(has_failed))
+}
+
+pub(crate) fn cannot_listen(error: &io::Error) -> ExitCode {
+    eprintln!("ouro-sim: cannot listen for signals: {error}");
+    ExitCode::from(7)
 }

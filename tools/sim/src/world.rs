@@ -186,6 +186,8 @@ struct Seed {
     outcome: Outcome,
     /// How the last life ended.
     loss: Loss,
+    /// When, if nobody looked at what it has left yet: from then on nothing becomes durable.
+    ended_ns: Option<u64>,
     /// Whatever the plan says, a compaction of everything merges everything.
     merges: bool,
 }
@@ -219,6 +221,7 @@ impl Seed {
             options,
             outcome: Outcome::default(),
             loss: Loss::Process,
+            ended_ns: None,
             merges: false,
         }
     }
@@ -251,10 +254,16 @@ impl Seed {
     fn crashed(&mut self, power_cut: bool) {
         self.outcome.crashes += 1;
         self.outcome.power_cuts += u64::from(power_cut);
+        let ended_ns = self.process_ended();
         // A loss of power on top of a kill that nobody looked at yet is one.
         if power_cut {
-            self.loss = Loss::Power(self.world.sim.now_ns());
+            self.loss = Loss::Power(ended_ns);
         }
+    }
+
+    /// When it did first, since somebody looked.
+    fn process_ended(&mut self) -> u64 {
+        *self.ended_ns.get_or_insert_with(|| self.world.sim.now_ns())
     }
 
     /// The plan's faults, or none.
@@ -361,6 +370,7 @@ impl Seed {
                     self.crashed(false);
                 } else {
                     sim.kill();
+                    self.process_ended();
                 }
             }
             End::Kill => {
@@ -406,6 +416,7 @@ impl Seed {
             };
             let mut history = self.world.history();
             let loss = std::mem::replace(&mut self.loss, Loss::Process);
+            self.ended_ns = None;
             if let Err(wrong) = history.settle(&content.rows, &content.unread, loss) {
                 return Ok(Err(wrong));
             }

@@ -56,13 +56,17 @@ fn a_file_that_is_no_record_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("record");
     let path = file.to_str().unwrap();
-    for text in ["{\"program\":\"ouro-sim\",\"format\":2}\n", "a letter\n", "\u{1}"] {
+    let texts: [&[u8]; 4] =
+        [b"{\"program\":\"ouro-sim\",\"format\":2}\n", b"a letter\n", b"\x01", b"\xff\xfe\n"];
+    for text in texts {
         fs::write(&file, text).unwrap();
         let (code, _, stderr) = run(&["--seeds", "0..1", "--operations", "5", "--record", path]);
         assert_eq!(code, 2, "{stderr}");
         assert!(stderr.contains(path), "{stderr}");
-        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(fs::read(&file).unwrap(), text);
     }
+    let (code, _, stderr) = run(&["--seeds", "0..1", "--operations", "5", "--record", "/dev/zero"]);
+    assert!(code == 2 && stderr.contains("no file"), "{code}: {stderr}");
     let absent = Path::new("no/such/directory/record").to_str().unwrap();
     let (code, _, stderr) = run(&["--seeds", "0..1", "--operations", "5", "--record", absent]);
     assert!(code == 2 && stderr.contains(absent), "{code}: {stderr}");
@@ -89,6 +93,57 @@ fn an_interrupted_run_goes_on_where_it_was() {
     let (code, stdout, _) = run(&["--seeds", &all, "--operations", "5", "--record", path]);
     assert!(code == 0 && stdout.contains("0 seeds, 0 failed"), "{stdout}");
     assert_eq!(on_record(&stdout), done + 20);
+}
+
+/// The seeds that are on record as failed, also for another manner.
+#[test]
+fn a_seed_that_failed_before_fails_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("record");
+    let run_to = |to: &str, operations: &str| {
+        let seeds = format!("0..{to}");
+        let path = path.to_str().unwrap();
+        run(&["--seeds", &seeds, "--operations", operations, "--record", path])
+    };
+    let (code, stdout, _) = run_to("4", "5");
+    assert_eq!((code, on_record(&stdout)), (0, 4), "{stdout}");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"failed\":[]", "\"failed\":[2]")).unwrap();
+    let (code, stdout, _) = run_to("6", "5");
+    assert_eq!((code, on_record(&stdout)), (1, 6), "{stdout}");
+    assert!(stdout.contains("replay: ouro-sim --seed 2 --operations 5"), "{stdout}");
+    let (code, stdout, _) = run_to("2", "5");
+    assert_eq!(code, 0, "it is not among these: {stdout}");
+    let (code, stdout, _) = run_to("6", "6");
+    assert_eq!((code, on_record(&stdout)), (0, 6), "of another manner: {stdout}");
+}
+
+#[test]
+fn a_sweep_of_nothing_is_refused() {
+    let sweeps: [(&[&str], &str); 5] = [
+        (&["fail", "--script", "new-database", "--kind", "io", "--k", "99999"], "new-database has"),
+        (&["fail", "--pairs", "0"], "--pairs"),
+        (&["fail", "--pairs", "1000000000"], "--pairs"),
+        (&["damage", "--layout", "killed", "--file", "IDENTITY"], "/db/IDENTITY"),
+        (&["--seed", "18446744073709551615"], "--seed"),
+    ];
+    for (arguments, expected) in sweeps {
+        let (code, stdout, stderr) = run(arguments);
+        assert_eq!((code, &stdout[..]), (2, ""), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+fn an_interrupted_sweep_says_so() {
+    let child = sim(&["fail", "--scripts", "20"]).spawn().unwrap();
+    wait_until_it_listens(&child);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(130));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(stdout.contains(" runs, 0 failed"), "{stdout}");
+    assert!(stderr.contains("interrupted"), "{stderr}");
 }
 
 #[cfg(feature = "planted")]

@@ -18,6 +18,7 @@ use clap::Args;
 use self::harm::{Harm, coarse, patterns};
 use self::judge::{Verdict, judge};
 use self::layouts::{Image, LAYOUTS, Layout};
+use crate::interrupt::Interrupt;
 use crate::sweep;
 
 /// One run in so many writes on after the damage, if that is possible.
@@ -107,11 +108,22 @@ pub(crate) fn run(args: &Damage) -> ExitCode {
     for (layout, image) in images.iter().enumerate() {
         add(&mut runs, layout, image, args);
     }
+    if runs.is_empty() {
+        let paths: Vec<String> =
+            images.iter().flat_map(Image::paths).map(|path| path.display().to_string()).collect();
+        eprintln!("ouro-sim: there is no such file; there are {}", paths.join(", "));
+        return ExitCode::from(2);
+    }
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => return sweep::cannot_listen(&error),
+    };
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     let mut failed = 0;
     sweep::each(
         runs.len(),
         args.jobs,
+        &interrupt,
         |number| {
             let Run { layout, path, harm } = &runs[number];
             let goes_on = args.harm.is_some() || number % GOES_ON_EACH == 0;
@@ -142,7 +154,7 @@ pub(crate) fn run(args: &Damage) -> ExitCode {
         count(Verdict::Harmless),
         count(Verdict::Nothing)
     );
-    ExitCode::from(u8::from(failed > 0))
+    sweep::exit_code(failed > 0, &interrupt)
 }
 
 /// All that is to be done to an image.

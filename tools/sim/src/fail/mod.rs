@@ -20,6 +20,7 @@ pub(crate) use self::play::{DIR, Play, Played, Stop};
 use self::scripts::{SCRIPTS, Script};
 pub(crate) use self::variant::Variant;
 use self::variant::{Fault, Kind};
+use crate::interrupt::Interrupt;
 use crate::sweep;
 
 /// The seed of machines whose every request fails once.
@@ -53,6 +54,7 @@ pub(crate) struct Fail {
     for_ever: bool,
     /// In place of every request: N samples of two that fail
     #[arg(long, value_name = "N", conflicts_with_all = ["k", "kind"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pairs: Option<u64>,
     /// The seed of the first sample; each other has the next
     #[arg(long, value_name = "S", requires = "pairs", default_value_t = 0)]
@@ -129,17 +131,25 @@ pub(crate) fn run(args: &Fail) -> ExitCode {
             }
         }
     }
-    let runs = match args.pairs {
+    let runs: Vec<Run> = match args.pairs {
         Some(pairs) => {
-            let seeds = args.seed..args.seed.saturating_add(pairs);
-            seeds.map(|seed| pair(&scripts, &requests, seed)).collect()
+            (0..pairs).map(|n| pair(&scripts, &requests, args.seed.wrapping_add(n))).collect()
         }
         None => every(args, &scripts, &requests),
+    };
+    if runs.is_empty() {
+        eprintln!("ouro-sim: there is no such request: {}", counts(&scripts, &requests));
+        return ExitCode::from(2);
+    }
+    let interrupt = match Interrupt::install() {
+        Ok(interrupt) => interrupt,
+        Err(error) => return sweep::cannot_listen(&error),
     };
     let (mut ran, mut failed, mut faults) = (0, 0, 0);
     sweep::each(
         runs.len(),
         args.jobs,
+        &interrupt,
         |number| runs[number].run(),
         |number, judged| {
             ran += 1;
@@ -155,7 +165,16 @@ pub(crate) fn run(args: &Fail) -> ExitCode {
         },
     );
     println!("{} scripts, {ran} runs, {failed} failed: {faults} faults", scripts.len());
-    ExitCode::from(u8::from(failed > 0))
+    sweep::exit_code(failed > 0, &interrupt)
+}
+
+/// How many there are, in words.
+fn counts(scripts: &[&'static Script], requests: &[[u64; 4]]) -> String {
+    let of = |(script, counts): (&&Script, &[u64; 4])| {
+        let kinds = Kind::ALL.iter().zip(counts).map(|(kind, count)| format!("{count} {kind}"));
+        format!("{} has {}", script.name, kinds.collect::<Vec<_>>().join(", "))
+    };
+    scripts.iter().zip(requests).map(of).collect::<Vec<_>>().join("; ")
 }
 
 /// How many requests of a script can fail in each way. Nothing fails.
@@ -185,7 +204,7 @@ fn every(args: &Fail, scripts: &[&'static Script], requests: &[[u64; 4]]) -> Vec
                 continue;
             }
             let (ks, for_ever) = match args.k {
-                Some(k) => (k..=k, &[args.for_ever][..]),
+                Some(k) => (k..=k.min(*count), &[args.for_ever][..]),
                 None => (1..=*count, &[false, true][..]),
             };
             for k in ks {

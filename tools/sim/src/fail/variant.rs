@@ -34,6 +34,13 @@ impl Kind {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.to_possible_value().map(|kind| kind.get_name().to_owned());
+        f.write_str(&kind.unwrap_or_default())
+    }
+}
+
 /// One request that fails, of those that can fail so; or all from that one on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
@@ -44,8 +51,7 @@ pub(crate) struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.kind.to_possible_value().map(|kind| kind.get_name().to_owned());
-        write!(f, "--k {} --kind {}", self.k, kind.unwrap_or_default())?;
+        write!(f, "--k {} --kind {}", self.k, self.kind)?;
         if self.for_ever { write!(f, " --for-ever") } else { Ok(()) }
     }
 }
