@@ -121,13 +121,13 @@ impl AsyncClient {
     /// Runs it to its end, on the thread that polls.
     pub async fn run<H: AsyncHandle>(self, handle: H) -> ClientReport {
         let Self { stage, number, script, pace, depth } = self;
-        let mut recorder = Recorder::new(script.task().mix.kinds());
+        let mut recorder = Recorder::new(script.task().mix.kinds(), &pace);
         let window = Window { start_ns: stage.start_ns, end_ns: stage.end_ns, stop: &stage.stop };
         let mut operations = AsyncOperations { handle, script };
         let progress = &stage.progress[number].0;
         let finish = pipeline::drive(
             &*stage.alarms,
-            pace,
+            &pace,
             window,
             depth,
             &mut operations,

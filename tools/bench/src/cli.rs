@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::workload::Workload;
 use ourodb::{Compression, Durability};
@@ -161,10 +162,15 @@ pub struct RunArgs {
     /// The same clients work for so many seconds before, with other choices, so that caches fill
     #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
     pub warm_up: Option<Duration>,
-    /// Operations a second of all clients together, due at fixed instants
-    /// (open loop); with read-while-writing the readers'
-    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
-    pub rate: Option<u64>,
+    /// Operations a second of all clients together, due at instants of their own
+    /// (open loop); with read-while-writing the readers'. 10000, or a rate that changes:
+    /// ramp:1000..50000, steps:1000,5000,20000, sine:10000+-5000/30s (mean, swing, period),
+    /// bursts:1000..20000/2s/30s (base, burst, its length, period)
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub rate: Option<Rate>,
+    /// How operations follow each other at a rate
+    #[arg(long, value_name = "A", default_value = "constant", requires = "rate")]
+    pub arrivals: Arrivals,
     /// Load so many records right before, in place of an earlier load, and run
     /// on them as they are then: in memory, if they are few
     #[arg(long, value_name = "N", value_parser = parse_records, allow_negative_numbers = true)]
@@ -278,12 +284,6 @@ fn parse_depth(text: &str) -> Result<usize, String> {
 fn parse_records(text: &str) -> Result<u64, String> {
     let records = text.parse().ok().filter(|records| *records > 0);
     records.ok_or_else(|| format!("a whole number from 1 to {} is needed", u64::MAX))
-}
-
-/// Operations a second.
-pub fn parse_rate(text: &str) -> Result<u64, String> {
-    let rate = text.parse().ok().filter(|rate| (1..=1_000_000_000).contains(rate));
-    rate.ok_or_else(|| "a whole number from 1 to 1000000000 is needed".to_owned())
 }
 
 /// A number of clients.

@@ -1,6 +1,7 @@
 //! The clients of a command: how many, of which kind, what each does, and where.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::asynchronous::Asynchronous;
 use crate::cli::{ClientKind, CommonArgs, RunArgs};
@@ -11,6 +12,7 @@ use crate::inserts::{Inserts, RecordCounter};
 use crate::pacing::Pace;
 use crate::permutation::mix64;
 use crate::runner::{self, Outcome, Phase, Progress};
+use crate::schedule::Schedule;
 use crate::script::{OwnKeys, Task};
 use crate::shape::{Data, Shape};
 use crate::target::Target;
@@ -98,14 +100,15 @@ impl Places {
         self.0.iter().map(|_| counter()).collect()
     }
 
-    /// The clients of a workload, those in the background last. Their choices
-    /// follow from `seed`.
+    /// The clients of a workload that lasts so long, those in the background last.
+    /// Their choices follow from `seed`.
     pub fn run(
         &self,
         args: &RunArgs,
         seed: u64,
         data: &Data,
         counters: &[Arc<RecordCounter>],
+        duration: Duration,
     ) -> Result<Vec<(Task, Pace)>, Failure> {
         let (clients, places) = (args.common.clients, self.0.len());
         let task = |mix: Mix, number: usize, place: usize| {
@@ -127,8 +130,12 @@ impl Places {
                 own: self.0[place].clone(),
             })
         };
-        let pace = |client: usize| match args.rate {
-            Some(rate) => Pace::Constant { rate, clients: clients as u64, client: client as u64 },
+        let pace = |client: usize| match &args.rate {
+            Some(rate) => {
+                let of = (client as u64, clients as u64);
+                let seed = mix64(client_seed(seed, client));
+                Pace::Open(Schedule::new(rate, args.arrivals, duration, of, seed))
+            }
             None => Pace::Closed,
         };
         let foreground = (0..clients)

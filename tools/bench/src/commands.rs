@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
 use crate::runner::{Outcome, Phase};
+use crate::schedule::Rate;
 use crate::shape::{Data, Shape};
 use crate::table;
 use crate::target::{OpenOptions, Target};
@@ -101,7 +102,7 @@ pub fn run<T: Target>(
     let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
-    let clients = places.run(args, common.seed, &data, &counters)?;
+    let clients = places.run(args, common.seed, &data, &counters, args.seconds)?;
     if args.fresh.is_some() {
         let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
         let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
@@ -116,7 +117,7 @@ pub fn run<T: Target>(
         target.settle()?;
     }
     if let Some(duration) = args.warm_up {
-        let clients = places.run(args, !common.seed, &data, &counters)?;
+        let clients = places.run(args, !common.seed, &data, &counters, duration)?;
         let phase = Phase { clients, duration: Some(duration), interrupt };
         let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
         let warmed =
@@ -148,7 +149,12 @@ pub fn run<T: Target>(
         config: Config {
             workload: Some(args.workload),
             r#loop: if args.rate.is_some() { "open" } else { "closed" },
-            rate_ops_per_s: args.rate,
+            rate_ops_per_s: match args.rate {
+                Some(Rate::Constant(rate)) => Some(rate),
+                _ => None,
+            },
+            rate: args.rate.as_ref().map(Rate::to_string),
+            arrivals: args.rate.as_ref().map(|_| args.arrivals),
             seconds: Some(args.seconds.as_secs_f64()),
             warm_up_s: args.warm_up.map(|time| time.as_secs_f64()),
             ..Config::new::<T>(common, settings, &shape, &status)?

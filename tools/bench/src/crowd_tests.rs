@@ -304,7 +304,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         let store = Arc::new(store(1, 0));
         let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
         let clients = clients(&store, on_owners, 2, |client, own| {
-            let pace = Pace::Constant { rate: 200, clients: 2, client: client as u64 };
+            let pace = Pace::evenly(200, client as u64, 2);
             let inserts = Inserts::Shared(Arc::clone(&counter));
             let task = task(Workload::GetUniform.mix(), inserts, own);
             (Task { expect_present: true, ..task }, pace)

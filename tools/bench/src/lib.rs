@@ -11,7 +11,8 @@
 //!   [`inserts`].
 //! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
 //! * One client: [`script`] says which operations, and checks what came back;
-//!   [`pacing`] says when, [`recorder`] how long they took.
+//!   [`schedule`] says when they are due, [`pacing`] sends them, [`recorder`] has how
+//!   long they took.
 //! * A client that is a thread: [`client`]. One that has several operations in
 //!   flight: [`asynchronous`] over [`pipeline`], [`in_flight`] and [`alarm`].
 //! * All clients: [`runner`] for threads, [`crowd`] for all others.
@@ -48,6 +49,7 @@ pub mod quick;
 pub mod recorder;
 pub mod report;
 pub mod runner;
+pub mod schedule;
 pub mod script;
 pub mod shape;
 pub mod size;

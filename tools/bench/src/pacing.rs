@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::recorder::Recorder;
+use crate::schedule::{Dues, Schedule};
 use crate::workload::OpKind;
 
 /// How long before its due time a sleeping client asks to be woken; what is left
@@ -58,62 +59,63 @@ impl Clock for MonotonicClock {
 }
 
 /// How one client's operations follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Pace {
     /// Each when the last one has ended.
     Closed,
     /// Each at its instant, with an unbounded backlog.
-    Constant {
-        /// Operations a second of all clients together, at least 1.
-        rate: u64,
-        /// How many clients share the rate.
-        clients: u64,
-        /// Which of them this is: their operations are due in turn.
-        client: u64,
-    },
+    Open(Schedule),
 }
 
 impl Pace {
-    /// When operation `i` is due, in nanoseconds after the start; `None` in a
-    /// closed loop.
-    pub(crate) fn due_ns(self, i: u64) -> Option<u64> {
-        let Self::Constant { rate, clients, client } = self else {
-            return None;
-        };
-        let turn = u128::from(i) * u128::from(clients) + u128::from(client);
-        u64::try_from(turn * 1_000_000_000 / u128::from(rate)).ok()
+    /// So many operations a second of all clients together, evenly.
+    #[cfg(test)]
+    pub(crate) fn evenly(rate: u64, client: u64, clients: u64) -> Self {
+        let (rate, run) = (crate::schedule::Rate::Constant(rate), Duration::from_secs(1));
+        Self::Open(Schedule::new(&rate, Default::default(), run, (client, clients), 0))
     }
 
-    /// How many operations are due in the first `elapsed_ns` nanoseconds.
-    fn due_before(self, elapsed_ns: u64) -> u64 {
-        let Self::Constant { rate, clients, client } = self else {
-            return 0;
-        };
-        // Turn t is due in time if t * 10^9 / rate, rounded down, is less than
-        // the time elapsed.
-        let turns = (u128::from(elapsed_ns) * u128::from(rate)).div_ceil(1_000_000_000);
-        let own = turns.saturating_sub(u128::from(client)).div_ceil(u128::from(clients));
-        u64::try_from(own).unwrap_or(u64::MAX)
-    }
-
-    /// When nothing is sent any more, on the clock.
-    pub(crate) fn give_up_ns(self, window: Window<'_>) -> u64 {
+    /// The instants, from the first on.
+    pub(crate) fn queue(&self) -> Queue {
         match self {
-            Self::Closed => window.end_ns,
-            Self::Constant { .. } => window.end_ns.saturating_add(DRAIN_NS),
+            Self::Closed => Queue(None),
+            Self::Open(schedule) => Queue(Some(schedule.dues())),
+        }
+    }
+}
+
+/// What a client has still to send: in an open loop, when; in a closed one, always the
+/// next operation.
+pub(crate) struct Queue(Option<Dues>);
+
+impl Queue {
+    /// When the next operation is due, on the clock; `None` in a closed loop.
+    pub(crate) fn due_ns(&self, window: Window<'_>) -> Option<u64> {
+        self.0.as_ref().map(|dues| dues.next_ns().saturating_add(window.start_ns))
+    }
+
+    /// The next operation was sent.
+    pub(crate) fn sent(&mut self) {
+        if let Some(dues) = &mut self.0 {
+            dues.sent();
         }
     }
 
-    /// The end, at `at_ns`, of a loop that sent so many operations.
-    pub(crate) fn finish(
-        self,
-        window: Window<'_>,
-        at_ns: u64,
-        sent: u64,
-        exhausted: bool,
-    ) -> Finish {
-        let due = self.due_before(at_ns.min(window.end_ns).saturating_sub(window.start_ns));
-        let unsent = if exhausted { 0 } else { due.saturating_sub(sent) };
+    /// When nothing is sent any more, on the clock.
+    pub(crate) fn give_up_ns(&self, window: Window<'_>) -> u64 {
+        match self.0 {
+            None => window.end_ns,
+            Some(_) => window.end_ns.saturating_add(DRAIN_NS),
+        }
+    }
+
+    /// The end, at `at_ns`, of the loop.
+    pub(crate) fn finish(self, window: Window<'_>, at_ns: u64, exhausted: bool) -> Finish {
+        let elapsed_ns = at_ns.min(window.end_ns).saturating_sub(window.start_ns);
+        let unsent = match self.0 {
+            Some(dues) if !exhausted => dues.due_before(elapsed_ns),
+            _ => 0,
+        };
         Finish { at_ns, unsent, exhausted }
     }
 }
@@ -171,7 +173,7 @@ pub struct Finish {
 /// open loop is still sent, for a second at most.
 pub fn drive<C: Clock, O: Operations>(
     clock: &C,
-    pace: Pace,
+    pace: &Pace,
     window: Window<'_>,
     operations: &mut O,
     recorder: &mut Recorder,
@@ -180,9 +182,10 @@ pub fn drive<C: Clock, O: Operations>(
     let mut sent = 0;
     let mut exhausted = false;
     let mut now_ns = clock.now_ns();
-    let give_up_ns = pace.give_up_ns(window);
+    let mut queue = pace.queue();
+    let give_up_ns = queue.give_up_ns(window);
     while now_ns < give_up_ns && !window.stopped() {
-        let due_ns = pace.due_ns(sent).map(|due_ns| due_ns.saturating_add(window.start_ns));
+        let due_ns = queue.due_ns(window);
         if let Some(due_ns) = due_ns
             && (due_ns >= window.end_ns || !wait_until(clock, due_ns, window))
         {
@@ -192,15 +195,16 @@ pub fn drive<C: Clock, O: Operations>(
             exhausted = true;
             break;
         };
-        let begin_ns = due_ns.unwrap_or_else(|| clock.now_ns());
+        let sent_ns = clock.now_ns();
         operations.execute()?;
         now_ns = clock.now_ns();
-        recorder.record(kind, now_ns - begin_ns);
+        recorder.record(kind, now_ns - due_ns.unwrap_or(sent_ns), now_ns - sent_ns);
         operations.verify();
+        queue.sent();
         sent += 1;
         progress.store(sent, Ordering::Relaxed);
     }
-    Ok(pace.finish(window, clock.now_ns(), sent, exhausted))
+    Ok(queue.finish(window, clock.now_ns(), exhausted))
 }
 
 /// Sleeps until shortly before `due_ns`, then spins. False when it was stopped

@@ -76,9 +76,9 @@ fn run(
         Stalling { clock: &clock, done: 0, stall_at: u64::MAX, last: u64::MAX, stop_at: None };
     change(&mut operations, &stop);
     let window = Window { start_ns: 5 * SECOND_NS, end_ns: (5 + seconds) * SECOND_NS, stop: &stop };
-    let mut recorder = Recorder::new([OpKind::Read]);
+    let mut recorder = Recorder::new([OpKind::Read], &pace);
     let progress = AtomicU64::new(0);
-    let finish = drive(&clock, pace, window, &mut operations, &mut recorder, &progress).unwrap();
+    let finish = drive(&clock, &pace, window, &mut operations, &mut recorder, &progress).unwrap();
     Run { finish, recorder, sent: operations.done, progress: progress.into_inner() }
 }
 
@@ -87,13 +87,15 @@ fn quantile_ms(run: &Run, quantile: f64) -> u64 {
     histogram.value_at_quantile(quantile) / 1_000_000
 }
 
-const THOUSAND_A_SECOND: Pace = Pace::Constant { rate: 1000, clients: 1, client: 0 };
+fn thousand_a_second() -> Pace {
+    Pace::evenly(1000, 0, 1)
+}
 
 /// 10 s at 1000/s, and a stall of 1 s in the middle: 1000 operations waited
 /// between 0 and 1 s, evenly, so 10 % of all waited at all, 1 % more than 0.9 s.
 #[test]
 fn a_stall_shows_in_full_in_the_open_loop() {
-    let run = run(THOUSAND_A_SECOND, 10, |operations, _| {
+    let run = run(thousand_a_second(), 10, |operations, _| {
         operations.stall_at = 4000;
     });
     assert_eq!(run.sent, 10_000);
@@ -121,6 +123,18 @@ fn a_stall_is_one_operation_in_the_closed_loop() {
     assert_eq!(run.finish.unsent, 0);
 }
 
+/// A second of stall is one long service, and a long wait of all behind it.
+#[test]
+fn service_time_counts_from_the_sending() {
+    let run = run(thousand_a_second(), 10, |operations, _| operations.stall_at = 4000);
+    let service = run.recorder.service(OpKind::Read).unwrap();
+    assert_eq!(service.len(), 10_000);
+    assert!((10_000..10_050).contains(&service.value_at_quantile(0.9998)));
+    assert!(service.max().abs_diff(SECOND_NS) < 1_000_000, "{}", service.max());
+    let response = run.recorder.histogram(OpKind::Read).unwrap();
+    assert!(response.value_at_quantile(0.95) > 400_000_000);
+}
+
 #[test]
 fn preparing_and_verifying_are_not_measured_in_the_closed_loop() {
     let run = run(Pace::Closed, 1, |_, _| ());
@@ -131,7 +145,7 @@ fn preparing_and_verifying_are_not_measured_in_the_closed_loop() {
 
 #[test]
 fn operations_are_sent_when_due_not_before() {
-    let run = run(THOUSAND_A_SECOND, 1, |_, _| ());
+    let run = run(thousand_a_second(), 1, |_, _| ());
     let histogram = run.recorder.histogram(OpKind::Read).unwrap();
     assert_eq!(run.sent, 1000);
     assert!(histogram.min() >= 10_000);
@@ -143,7 +157,7 @@ fn operations_are_sent_when_due_not_before() {
 /// quarters of that time.
 #[test]
 fn an_overload_is_told() {
-    let pace = Pace::Constant { rate: 400_000, clients: 1, client: 0 };
+    let pace = Pace::evenly(400_000, 0, 1);
     let run = run(pace, 1, |_, _| ());
     assert_eq!(run.sent + run.finish.unsent, 400_000);
     assert!((185_000..200_000).contains(&run.sent), "{}", run.sent);
@@ -154,7 +168,7 @@ fn an_overload_is_told() {
 /// was due before the end; what was due after it is not sent.
 #[test]
 fn a_stall_at_the_end_is_not_lost() {
-    let run = run(THOUSAND_A_SECOND, 2, |operations, _| {
+    let run = run(thousand_a_second(), 2, |operations, _| {
         operations.stall_at = 1500;
     });
     assert_eq!(run.sent, 2000);
@@ -166,7 +180,7 @@ fn a_stall_at_the_end_is_not_lost() {
 
 #[test]
 fn a_stop_ends_the_loop() {
-    for pace in [Pace::Closed, THOUSAND_A_SECOND] {
+    for pace in [Pace::Closed, thousand_a_second()] {
         let run = run(pace, 10, |operations, stop| {
             operations.stop_at = Some((100, stop));
         });
@@ -203,11 +217,11 @@ fn a_stop_wakes_a_client_that_waits() {
     }
     let stop = AtomicBool::new(false);
     let clock = StoppingClock(FakeClock(AtomicU64::new(0)), &stop);
-    let pace = Pace::Constant { rate: 1, clients: 3600, client: 0 };
+    let pace = Pace::evenly(1, 0, 3600);
     let window = Window { start_ns: 0, end_ns: u64::MAX, stop: &stop };
-    let (mut operations, mut recorder) = (Instantly(0), Recorder::new([OpKind::Read]));
+    let (mut operations, mut recorder) = (Instantly(0), Recorder::new([OpKind::Read], &pace));
     let finish =
-        drive(&clock, pace, window, &mut operations, &mut recorder, &AtomicU64::new(0)).unwrap();
+        drive(&clock, &pace, window, &mut operations, &mut recorder, &AtomicU64::new(0)).unwrap();
     assert_eq!(operations.0, 1);
     assert!(finish.at_ns < 4 * SECOND_NS);
     assert!(!finish.exhausted);
@@ -215,7 +229,7 @@ fn a_stop_wakes_a_client_that_waits() {
 
 #[test]
 fn the_loop_ends_with_its_operations() {
-    for pace in [Pace::Closed, THOUSAND_A_SECOND] {
+    for pace in [Pace::Closed, thousand_a_second()] {
         let run = run(pace, 10, |operations, _| operations.last = 7);
         assert_eq!(run.sent, 7);
         assert_eq!(run.recorder.histogram(OpKind::Read).unwrap().len(), 7);
@@ -227,19 +241,26 @@ fn the_loop_ends_with_its_operations() {
 #[test]
 fn clients_take_turns_and_keep_the_rate_together() {
     for (rate, clients) in [(1000, 4), (7, 3), (1, 2), (999_999_937, 16)] {
+        let stop = AtomicBool::new(false);
+        let window = Window { start_ns: 0, end_ns: u64::MAX, stop: &stop };
         let mut due: Vec<u64> = (0..clients)
             .flat_map(|client| {
-                let pace = Pace::Constant { rate, clients, client };
-                (0..50).filter_map(move |i| pace.due_ns(i))
+                let mut queue = Pace::evenly(rate, client, clients).queue();
+                (0..50).map(move |_| {
+                    let due_ns = queue.due_ns(window).unwrap();
+                    queue.sent();
+                    due_ns
+                })
             })
             .collect();
         due.sort_unstable();
         let expected = (0..50 * clients).map(|turn| turn * SECOND_NS / rate);
         assert!(due.iter().copied().eq(expected), "{rate} {clients}");
         for elapsed_ns in [0, 1, due[due.len() / 2], due[due.len() / 2] + 1, due[40]] {
-            let counted: u64 = (0..clients)
-                .map(|client| Pace::Constant { rate, clients, client }.due_before(elapsed_ns))
-                .sum();
+            let unsent = |client| {
+                Pace::evenly(rate, client, clients).queue().finish(window, elapsed_ns, false).unsent
+            };
+            let counted: u64 = (0..clients).map(unsent).sum();
             let expected = due.iter().filter(|due_ns| **due_ns < elapsed_ns).count() as u64;
             assert_eq!(counted, expected, "{rate} {clients} {elapsed_ns}");
         }

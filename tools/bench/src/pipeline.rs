@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
 use crate::in_flight::InFlight;
-use crate::pacing::{Finish, Pace, SLEEP_NS_MAX, Window};
+use crate::pacing::{Finish, Pace, Queue, SLEEP_NS_MAX, Window};
 use crate::recorder::Recorder;
 use crate::workload::OpKind;
 
@@ -59,13 +59,15 @@ pub trait PipelinedOperations {
 struct Flight<L> {
     lane: L,
     kind: OpKind,
+    /// From when its latency counts, and when it was sent.
     begin_ns: u64,
+    sent_ns: u64,
 }
 
 /// What a client may do now.
 enum Next {
-    /// Send the next operation, whose latency counts from then.
-    Send(u64),
+    /// Send the next operation, which was due then.
+    Send(Option<u64>),
     /// Wait until the next one is due.
     Wait(u64),
     /// Send nothing any more.
@@ -81,7 +83,7 @@ enum Next {
 /// more are sent.
 pub async fn drive<T: Timer, O: PipelinedOperations>(
     timer: &T,
-    pace: Pace,
+    pace: &Pace,
     window: Window<'_>,
     depth: usize,
     operations: &mut O,
@@ -89,14 +91,16 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
     progress: &AtomicU64,
 ) -> Result<Finish, O::Error> {
     let mut in_flight = InFlight::new(depth);
-    let new_flight = || Flight { lane: operations.lane(), kind: OpKind::Read, begin_ns: 0 };
+    let new_flight =
+        || Flight { lane: operations.lane(), kind: OpKind::Read, begin_ns: 0, sent_ns: 0 };
     // Boxed, so that little is moved when an operation begins or ends.
     let mut idle: Vec<_> = (0..depth).map(|_| Box::new(new_flight())).collect();
-    let (mut sent, mut done) = (0, 0);
+    let mut done = 0;
     let (mut exhausted, mut failed) = (false, None);
     // When the timer was last told to wake this client.
     let mut alarm_ns = 0;
-    let give_up_ns = pace.give_up_ns(window);
+    let mut queue = pace.queue();
+    let give_up_ns = queue.give_up_ns(window);
     poll_fn(|cx| {
         let polled_ns = timer.now_ns();
         let mut now_ns = polled_ns;
@@ -108,7 +112,7 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
             let mut polled = in_flight.poll_woken();
             let is_over = exhausted || failed.is_some() || window.stopped();
             if polled.is_none() && !idle.is_empty() && !is_over && now_ns < give_up_ns {
-                match next(pace, window, sent, now_ns) {
+                match next(&queue, window, now_ns) {
                     Next::End => {}
                     Next::Wait(due_ns) => {
                         // One alarm at a time, and not too late to see a stop.
@@ -130,11 +134,9 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
                             continue;
                         };
                         flight.kind = kind;
-                        flight.begin_ns = match pace {
-                            Pace::Closed => timer.now_ns(),
-                            Pace::Constant { .. } => begin_ns,
-                        };
-                        sent += 1;
+                        flight.sent_ns = timer.now_ns();
+                        flight.begin_ns = begin_ns.unwrap_or(flight.sent_ns);
+                        queue.sent();
                         polled = Some(in_flight.begin(async move {
                             let result = O::execute(&mut flight.lane).await;
                             (flight, result)
@@ -147,7 +149,8 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
                     now_ns = timer.now_ns();
                     match result {
                         Ok(()) => {
-                            recorder.record(flight.kind, now_ns - flight.begin_ns);
+                            let Flight { kind, begin_ns, sent_ns, .. } = *flight;
+                            recorder.record(kind, now_ns - begin_ns, now_ns - sent_ns);
                             operations.verify(&mut flight.lane);
                             done += 1;
                             progress.store(done, Ordering::Relaxed);
@@ -166,16 +169,15 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
     .await;
     match failed {
         Some(error) => Err(error),
-        None => Ok(pace.finish(window, timer.now_ns(), sent, exhausted)),
+        None => Ok(queue.finish(window, timer.now_ns(), exhausted)),
     }
 }
 
-fn next(pace: Pace, window: Window<'_>, sent: u64, now_ns: u64) -> Next {
-    match pace.due_ns(sent).map(|due_ns| due_ns.saturating_add(window.start_ns)) {
-        None => Next::Send(now_ns),
+fn next(queue: &Queue, window: Window<'_>, now_ns: u64) -> Next {
+    match queue.due_ns(window) {
         Some(due_ns) if due_ns >= window.end_ns => Next::End,
         Some(due_ns) if due_ns > now_ns => Next::Wait(due_ns),
-        Some(due_ns) => Next::Send(due_ns),
+        due_ns => Next::Send(due_ns),
     }
 }
 

@@ -184,11 +184,11 @@ fn run(pace: Pace, depth: usize, operations: u64, change: impl FnOnce(&mut Store
     store.machine.now_ns.set(start_ns);
     let window = Window { start_ns, end_ns: start_ns + SECOND_NS, stop: &store.stop };
     let mut reads = Reads { store: Rc::clone(&store), left: operations, verified: 0 };
-    let mut recorder = Recorder::new([OpKind::Read]);
+    let mut recorder = Recorder::new([OpKind::Read], &pace);
     let progress = AtomicU64::new(0);
     let (finish, polls) = store.machine.run(drive(
         &store.machine,
-        pace,
+        &pace,
         window,
         depth,
         &mut reads,
@@ -202,7 +202,7 @@ fn run(pace: Pace, depth: usize, operations: u64, change: impl FnOnce(&mut Store
 }
 
 fn rate(rate: u64) -> Pace {
-    Pace::Constant { rate, clients: 1, client: 0 }
+    Pace::evenly(rate, 0, 1)
 }
 
 /// Each operation takes 10 us, and so many are in flight at all times.
@@ -284,7 +284,7 @@ fn operations_are_sent_when_due_not_before() {
 #[test]
 fn an_overload_is_told() {
     let pace = rate(400_000);
-    let slow = run(pace, 1, u64::MAX, |_| ());
+    let slow = run(pace.clone(), 1, u64::MAX, |_| ());
     assert_eq!(slow.recorder.total() + slow.ok().unsent, 400_000);
     assert!((185_000..200_000).contains(&slow.recorder.total()), "{}", slow.recorder.total());
     let deep = run(pace, 16, u64::MAX, |_| ());
@@ -296,7 +296,7 @@ fn an_overload_is_told() {
 fn the_loop_ends_with_its_operations() {
     for pace in [Pace::Closed, rate(1000)] {
         for depth in [1, 3, 16] {
-            let run = run(pace, depth, 7, |_| ());
+            let run = run(pace.clone(), depth, 7, |_| ());
             assert_eq!((run.recorder.total(), run.verified), (7, 7));
             assert!(run.ok().exhausted);
             assert_eq!(run.ok().unsent, 0);
@@ -327,7 +327,7 @@ fn a_stop_ends_the_loop() {
 /// One operation, and the next one 0.9 s later: a stop is seen long before.
 #[test]
 fn a_stop_is_seen_while_nothing_is_due() {
-    let pace = Pace::Constant { rate: 10, clients: 9, client: 0 };
+    let pace = Pace::evenly(10, 0, 9);
     let run = run(pace, 4, u64::MAX, |store| store.stop_at = 1);
     assert_eq!(run.recorder.total(), 1);
     assert!(run.ok().at_ns <= 5 * SECOND_NS + SLEEP_NS_MAX + SERVICE_NS);

@@ -10,6 +10,7 @@ use crate::directory::{Contents, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::schedule::Arrivals;
 use crate::table::grouped;
 use crate::workload::Workload;
 use ourodb::{Compression, Durability};
@@ -99,8 +100,15 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
-    let args =
-        RunArgs { workload, seconds: plan.run, warm_up: None, rate: None, fresh: None, common };
+    let args = RunArgs {
+        workload,
+        seconds: plan.run,
+        warm_up: None,
+        rate: None,
+        arrivals: Arrivals::Constant,
+        fresh: None,
+        common,
+    };
     commands::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {

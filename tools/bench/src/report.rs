@@ -14,6 +14,7 @@ use crate::cli::{ClientKind, CommonArgs, Io};
 use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
+use crate::schedule::Arrivals;
 use crate::shape::{Shape, by_name};
 use crate::target::{Device, Status, Target};
 use crate::workload::{OpKind, Workload};
@@ -97,8 +98,12 @@ pub struct Config {
     pub depth: usize,
     /// `open` or `closed`.
     pub r#loop: &'static str,
-    /// Operations due a second, in an open loop.
+    /// Operations due a second, in an open loop whose rate stays as it is.
     pub rate_ops_per_s: Option<u64>,
+    /// How the rate of an open loop changes, as `--rate` has it.
+    pub rate: Option<String>,
+    /// How operations follow each other at it.
+    pub arrivals: Option<Arrivals>,
     /// How long the run was to be.
     pub seconds: Option<f64>,
     /// How long the clients worked before, uncounted.
@@ -150,6 +155,8 @@ impl Config {
             depth: common.depth,
             r#loop: "closed",
             rate_ops_per_s: None,
+            rate: None,
+            arrivals: None,
             seconds: None,
             warm_up_s: None,
             owners: status.owners,
@@ -214,8 +221,10 @@ pub struct Operation {
     pub ops: u64,
     /// How many a second.
     pub ops_per_s: f64,
-    /// How long they took.
+    /// How long they took: in an open loop from the instant each was due, its response time.
     pub latency_ns: Latency,
+    /// In an open loop, how long they took from when they were sent.
+    pub service_ns: Option<Latency>,
 }
 
 /// Percentiles of latency. In an open loop it counts from the instant the
@@ -234,20 +243,31 @@ pub struct Latency {
 }
 
 impl Operation {
-    fn new(histogram: &Histogram<u64>, elapsed: Duration) -> Self {
+    fn new(
+        histogram: &Histogram<u64>,
+        service: Option<&Histogram<u64>>,
+        elapsed: Duration,
+    ) -> Self {
         Self {
             ops: histogram.len(),
             ops_per_s: per_second(histogram.len(), elapsed),
-            latency_ns: Latency {
-                mean: histogram.mean(),
-                min: histogram.min(),
-                p50: histogram.value_at_quantile(0.5),
-                p90: histogram.value_at_quantile(0.9),
-                p99: histogram.value_at_quantile(0.99),
-                p99_9: histogram.value_at_quantile(0.999),
-                p99_99: histogram.value_at_quantile(0.9999),
-                max: histogram.max(),
-            },
+            latency_ns: Latency::new(histogram),
+            service_ns: service.map(Latency::new),
+        }
+    }
+}
+
+impl Latency {
+    fn new(histogram: &Histogram<u64>) -> Self {
+        Self {
+            mean: histogram.mean(),
+            min: histogram.min(),
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p99_9: histogram.value_at_quantile(0.999),
+            p99_99: histogram.value_at_quantile(0.9999),
+            max: histogram.max(),
         }
     }
 }
@@ -295,7 +315,8 @@ impl Meter {
         let operations = OpKind::ALL
             .into_iter()
             .filter_map(|kind| {
-                Some((kind, Operation::new(recorder.histogram(kind)?, outcome.elapsed)))
+                let (histogram, service) = (recorder.histogram(kind)?, recorder.service(kind));
+                Some((kind, Operation::new(histogram, service, outcome.elapsed)))
             })
             .collect();
         Measured {

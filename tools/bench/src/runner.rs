@@ -145,13 +145,13 @@ pub fn run<H: Handle>(
     let main = thread::current();
     let client = |(task, pace): (Task, Pace), counter: &ClientProgress| {
         let _guard = StopOnPanic(&stop);
-        let mut recorder = Recorder::new(task.mix.kinds());
+        let mut recorder = Recorder::new(task.mix.kinds(), &pace);
         let mut client = Client::new(handle(), Arc::clone(data), task);
         wake_precisely();
         let start_ns = gate.pass();
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
         let window = Window { start_ns, end_ns, stop: &stop };
-        let finish = drive(&clock, pace, window, &mut client, &mut recorder, &counter.0);
+        let finish = drive(&clock, &pace, window, &mut client, &mut recorder, &counter.0);
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
@@ -209,7 +209,7 @@ pub(crate) fn add_up(
     interrupted: bool,
 ) -> Outcome {
     let mut outcome = Outcome {
-        recorder: Recorder::new([]),
+        recorder: Recorder::empty(),
         elapsed: Duration::ZERO,
         unsent: 0,
         faults: Faults::default(),

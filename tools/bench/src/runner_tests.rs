@@ -144,7 +144,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = (0..2)
         .map(|client| {
-            let pace = Pace::Constant { rate: 200, clients: 2, client };
+            let pace = Pace::evenly(200, client, 2);
             (task(Workload::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
         })
         .collect();

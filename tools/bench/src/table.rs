@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::cli::ClientKind;
-use crate::report::{Measured, Operation, Report};
+use crate::report::{Latency, Measured, Report};
+use crate::schedule::Arrivals;
 use crate::size::format_size;
 use crate::workload::OpKind;
 
@@ -34,9 +35,11 @@ fn headline(report: &Report) -> String {
 
 fn setting(report: &Report) -> String {
     let (config, machine) = (&report.config, &report.machine);
-    let pace = match config.rate_ops_per_s {
-        Some(rate) => format!("open loop at {}/s", grouped(rate)),
-        None => "closed loop".to_owned(),
+    let poisson = if config.arrivals == Some(Arrivals::Poisson) { ", Poisson" } else { "" };
+    let pace = match (config.rate_ops_per_s, &config.rate) {
+        (Some(rate), _) => format!("open loop at {}/s{poisson}", grouped(rate)),
+        (None, Some(rate)) => format!("open loop at {rate}{poisson}"),
+        (None, None) => "closed loop".to_owned(),
     };
     let plural = if config.clients == 1 { "" } else { "s" };
     let clients = match config.client_kind {
@@ -68,7 +71,16 @@ const COLUMNS: [&str; 9] =
 
 fn table(result: &Measured) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(result.operations.iter().map(|(kind, operation)| row(*kind, operation)));
+    for (kind, operation) in &result.operations {
+        // The whole name does not leave room for the numbers.
+        let name = if *kind == OpKind::ReadModifyWrite { "rmw" } else { kind.name() };
+        let numbers = [operation.ops, operation.ops_per_s.round() as u64].map(grouped);
+        rows.push(row(name.to_owned(), numbers, operation.ops, &operation.latency_ns));
+        if let Some(service) = &operation.service_ns {
+            let blank = [String::new(), String::new()];
+            rows.push(row("  sent".to_owned(), blank, operation.ops, service));
+        }
+    }
     aligned(&rows)
 }
 
@@ -87,19 +99,17 @@ pub fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn row(kind: OpKind, operation: &Operation) -> [String; COLUMNS.len()] {
-    let latency = operation.latency_ns;
-    let time = |ns: u64| {
-        if operation.ops == 0 { "-".to_owned() } else { duration(ns as f64) }
-    };
+fn row(
+    name: String,
+    [ops, rate]: [String; 2],
+    count: u64,
+    latency: &Latency,
+) -> [String; COLUMNS.len()] {
+    let time = |ns: u64| if count == 0 { "-".to_owned() } else { duration(ns as f64) };
     [
-        match kind {
-            // The whole name does not leave room for the numbers.
-            OpKind::ReadModifyWrite => "rmw".to_owned(),
-            _ => kind.name().to_owned(),
-        },
-        grouped(operation.ops),
-        grouped(operation.ops_per_s.round() as u64),
+        name,
+        ops,
+        rate,
         time(latency.p50),
         time(latency.p90),
         time(latency.p99),
@@ -196,7 +206,7 @@ mod tests {
     use super::*;
     use crate::cli::Io;
     use crate::machine::Machine;
-    use crate::report::{Config, Latency, Versions};
+    use crate::report::{Config, Operation, Versions};
     use crate::target::Device;
     use crate::workload::Workload;
     use ourodb::{Compression, Durability};
@@ -233,7 +243,12 @@ mod tests {
             p99_99: 99_900_000,
             max: 59_900_000_000,
         };
-        let operation = Operation { ops: 99_999_999, ops_per_s: 9_999_999.4, latency_ns: latency };
+        let operation = Operation {
+            ops: 99_999_999,
+            ops_per_s: 9_999_999.4,
+            latency_ns: latency,
+            service_ns: Some(latency),
+        };
         Report {
             format: 1,
             command,
@@ -256,6 +271,8 @@ mod tests {
                 depth: 1,
                 r#loop: "open",
                 rate_ops_per_s: Some(1_000_000_000),
+                rate: Some("1000000000".to_owned()),
+                arrivals: Some(Arrivals::Poisson),
                 seconds: Some(60.0),
                 warm_up_s: None,
                 owners: Some(2),
@@ -308,7 +325,7 @@ mod tests {
             // Nothing is lost at a line's end.
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             for part in [
-                "4096 clients, open loop at 1,000,000,000/s; relaxed:99999ms; 999,999,999 records",
+                "4096 clients, open loop at 1,000,000,000/s, Poisson; relaxed:99999ms;",
                 "records of 24 + 65536 bytes",
                 "59.9ms of CPU per operation; 12.34 bytes written per byte put; 12.34 device",
                 "99,999,999 9,999,999 9.99us 99.9us 999us 9.99ms 99.9ms 59.9s",

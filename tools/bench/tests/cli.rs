@@ -101,7 +101,9 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--clients", "-1"], "1 to 4096"),
         (&["load", "--dir", "db", "--shards", "-1"], "at least 1"),
         (&["run", "--dir", "db", "--workload", "a", "--seconds", "-1"], "number of seconds"),
-        (&["run", "--dir", "db", "--workload", "a", "--rate", "-1"], "from 1 to 1000000000"),
+        (&["run", "--dir", "db", "--workload", "a", "--rate", "-1"], "a rate is 10000"),
+        (&["run", "--dir", "db", "--workload", "a", "--rate", "ramp:1"], "ramp:1000..50000"),
+        (&["run", "--dir", "db", "--workload", "a", "--arrivals", "poisson"], "--rate"),
         (&["load", "--dir", "db", "--records", "10001", "--key-bytes", "8"], "10000"),
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "2GiB"], "--value-bytes"),
@@ -272,6 +274,26 @@ fn json_has_the_whole_configuration_and_units_in_names() {
     assert_eq!(result["settle_s"], Value::Null);
     assert!(result["device_reads_per_get"].is_f64());
     assert_eq!(result["device_reads_per_scan"], Value::Null);
+    for kind in ["read", "read_modify_write"] {
+        let operation = &result["operations"][kind];
+        let [response, service] = ["latency_ns", "service_ns"].map(|name| &operation[name]["max"]);
+        assert!(response.as_u64() >= service.as_u64() && service.is_u64(), "{operation}");
+    }
+
+    let changing = ["--json", "-", "--rate", "steps:100,300", "--seconds", "0.5"];
+    let constant = json(&done(&run(dir.path(), "c", &changing)));
+    assert_eq!(constant["config"]["rate_ops_per_s"], Value::Null);
+    assert_eq!(constant["config"]["rate"], "steps:100,300");
+    assert_eq!(constant["config"]["arrivals"], "constant");
+    let result = &constant["result"];
+    let due = result["ops"].as_u64().unwrap() + result["unsent_ops"].as_u64().unwrap();
+    assert_eq!(due, 100);
+    let random = [&changing[..], &["--arrivals", "poisson"]].concat();
+    let random = json(&done(&run(dir.path(), "c", &random)));
+    assert_eq!(random["config"]["arrivals"], "poisson");
+    let due = random["result"]["ops"].as_u64().unwrap();
+    // Five standard deviations.
+    assert!(due.abs_diff(100) < 50, "{due}");
 }
 
 #[test]

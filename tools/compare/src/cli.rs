@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
-use ouro_bench::cli::{LoadArgs, RunArgs, parse_clients, parse_rate, parse_seconds};
+use ouro_bench::cli::{LoadArgs, RunArgs, parse_clients, parse_seconds};
+use ouro_bench::schedule::Rate;
 use ouro_bench::failure::Failure;
 use ouro_bench::workload::Workload;
 
@@ -95,9 +96,10 @@ pub struct AlternateArgs {
     /// outlives it
     #[arg(long, value_name = "S", value_parser = parse_seconds, requires = "workload")]
     pub warm_up: Option<Duration>,
-    /// Operations a second of all clients together, due at fixed instants
-    #[arg(long, value_name = "R", value_parser = parse_rate)]
-    pub rate: Option<u64>,
+    /// Operations a second of all clients together, due at instants of their own: as
+    /// ouro-bench has it
+    #[arg(long, value_name = "R")]
+    pub rate: Option<Rate>,
     /// Have each run load so many records right before, and leave them where that
     /// left them
     #[arg(long, value_name = "N", requires = "workload")]
