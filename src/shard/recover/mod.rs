@@ -29,6 +29,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
+use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, Epochs, PartitionCache};
@@ -40,7 +41,6 @@ use crate::runtime::{AsyncMutex, Event};
 use crate::shard::clock::Clock;
 use crate::shard::engine::{Engine, Limits, Owner, Root, StreamState, root_snapshot};
 use crate::shard::pace::SlowWrites;
-use crate::shard::recover::shards::Recovering;
 use crate::shard::state::Shard;
 use crate::sst::{Partition, Pins, ReadCounters, Table};
 use crate::value::ValueWork;
@@ -145,7 +145,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         cut: *end,
     });
     let mut snapshot = root_snapshot(old, &map_dirs);
-    snapshot.extend(tell_flushed(epoch, &shards));
+    // No more than was stated before: what the shards' manifests say beyond that may not be
+    // durable until they are made anew.
+    snapshot.extend(tell_flushed(epoch, root_state.flushed.iter().map(|(id, seq)| (*id, *seq))));
     // With its root manifest a new database exists, and each of its shards
     // must have a manifest.
     if is_new {
@@ -176,7 +178,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     });
     if !done.is_empty() {
         let freed = done.iter().map(|old| Edit::StreamFreed { stream: old.key });
-        let edits: Vec<Edit> = tell_flushed(epoch, &shards).into_iter().chain(freed).collect();
+        let flushed = shards.iter().map(|shard| (shard.id, shard.state.flushed_seq()));
+        let edits: Vec<Edit> = tell_flushed(epoch, flushed).into_iter().chain(freed).collect();
         // An opening that did not find these edits would miss the files.
         root.append_witnessed(io, &edits).await?;
         remove_orphans(io, done.iter().flat_map(|old| &old.paths)).await;
@@ -268,9 +271,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
 /// Edits of the root manifest that say up to where each shard's writes are in tables,
 /// before there is a stream to say it: a shard's manifest that has lost its end is told
 /// by that.
-fn tell_flushed(epoch: Epoch, shards: &[Recovering]) -> [Edit; 2] {
+fn tell_flushed(epoch: Epoch, flushed: impl Iterator<Item = (ShardId, SeqNo)>) -> [Edit; 2] {
     let stream = StreamKey { epoch, stream: 0 };
-    let flushed = shards.iter().map(|shard| (shard.id, shard.state.flushed_seq())).collect();
+    let flushed = flushed.collect();
     [Edit::StreamStart { stream, start: 0, flushed }, Edit::StreamFreed { stream }]
 }
 
