@@ -284,12 +284,10 @@ mod tests {
     /// What a shard's manifest said last was not durable yet when an opening had the root
     /// manifest state it; the loss of power took the one and not the other.
     #[test]
-    fn pairs_that_found_something() {
-        for (name, seed) in [("batches", 12238)] {
-            let scripts = [script(name)];
-            let run = pair(&scripts, &[count(scripts[0]).expect("a sound engine")], seed);
-            run.run().unwrap_or_else(|wrong| panic!("{name} {seed}: {wrong}"));
-        }
+    fn a_pair_that_found_something() {
+        let scripts = [script("batches")];
+        let run = pair(&scripts, &[count(scripts[0]).expect("a sound engine")], 12238);
+        run.run().unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 
     #[test]
