@@ -517,12 +517,13 @@ impl Options {
     /// leaves no file there; a process that dies does, and nothing but the next
     /// opening removes it.
     ///
-    /// Databases may share it, also copies of one another: each opening touches only
-    /// files that the database's own root manifest names. A copy of one that was not
-    /// closed (a snapshot of its file system, say) names the original's, too: on the same
-    /// machine and in the same boot it opens with `Locked` while the original is open, and
-    /// of two that are not, the one that is opened first takes the files over; the other
-    /// opens with `Corruption` then.
+    /// Databases may share it, also copies of one another: names there carry a token of the
+    /// opening that made them, and each database touches only those that its own root
+    /// manifest states. A copy of one that was not closed (a snapshot of its file system,
+    /// say) states the original's, too. On the same machine and in the same boot, while the
+    /// original is open, it leaves alone what is in use, and opens with `Locked` if it needs
+    /// that itself. Of two that are not open, the one that is opened first takes the files
+    /// over; the other opens with `Corruption` if it needs them.
     ///
     /// ```no_run
     /// let options = ourodb::Options::default().map_dir("/dev/shm");

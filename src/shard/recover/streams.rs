@@ -113,7 +113,6 @@ impl<I: Io> Recovery<'_, I> {
         for mut stream in found.streams {
             match known.remove(&stream.key) {
                 Some(known) if known.is_freed() => orphans.extend(stream.paths()),
-                // A close leaves nothing in mappings that is not durable in segments.
                 Some(known) => {
                     let mut map_lock = None;
                     if let Some(place) = &known.map {
