@@ -255,7 +255,7 @@ pub(super) fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
     let writes = if create { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
     // Who only looks needs no more than the lock, also where nothing can be written.
     let opened = match rustix::fs::open(path, flags | writes, FILE_MODE) {
-        Err(Errno::ROFS) => rustix::fs::open(path, flags, FILE_MODE),
+        Err(Errno::ROFS | Errno::ACCESS) => rustix::fs::open(path, flags, FILE_MODE),
         opened => opened,
     };
     let fd = opened.map_err(|errno| Error::os("open", path, errno.into()))?;

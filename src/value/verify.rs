@@ -185,9 +185,15 @@ impl ValueCheck {
             let known = stated.get(id).copied().unwrap_or(0);
             let found = referred.bytes_in_tables;
             if found > known || (found < known && are_whole) {
+                let advice = if found < known {
+                    ": no value is lost, but space is, as when a damaged table was dropped; a copy \
+                     (ouro salvage) does without"
+                } else {
+                    ""
+                };
                 let reason = format!(
                     "tables refer to {found} bytes of value file {id}, and the manifest says that \
-                     they refer to {known}"
+                     they refer to {known}{advice}"
                 );
                 inspection.fault(&self.manifest, 0, reason)?;
             }

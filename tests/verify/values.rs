@@ -251,3 +251,33 @@ fn dumps_say_where_values_are() {
     }
     assert_eq!(texts.iter().filter(|text| text.starts_with("value file, ")).count(), files.len());
 }
+
+/// `ouro-sim` seed 12396: what a table referred to is not known when it is dropped and cannot
+/// be read. That space is lost, which is said, and nothing else is.
+#[test]
+fn space_that_a_dropped_damaged_table_referred_to() {
+    let sim = Sim::new(12_396);
+    let options = || options(&sim).shards(1).owners(1);
+    let db = Db::open(DIR, options()).expect("open");
+    for i in 0..4 {
+        db.put(&key(i), &long(70 * KIB, i)).wait().expect("put");
+    }
+    db.flush().wait().expect("flush");
+    db.close().expect("close");
+    let table = sim.paths().into_iter().find(|path| is_kind(path, "sst")).expect("a table");
+    let block = sim.file_bytes(&table).expect("a file")[4096 + 10];
+    sim.overwrite(&table, 4096 + 10, &[!block]);
+    let db = Db::open(DIR, options()).expect("open");
+    db.delete_range(..).wait().expect("a delete of all");
+    db.put(&key(9), &long(70 * KIB, 9)).wait().expect("put");
+    db.flush().wait().expect("flush");
+    db.compact(..).wait().expect("compact");
+    sim.run_for(10_000_000_000);
+    db.close().expect("close");
+    let faults = verify(&sim).faults;
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let reason = faults[0].reason();
+    assert!(reason.contains("no value is lost, but space is"), "{reason}");
+    let model = Model::from([(key(9), long(70 * KIB, 9))]);
+    assert_same(&Db::open(DIR, options()).expect("open"), &model);
+}

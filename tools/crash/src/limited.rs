@@ -85,6 +85,8 @@ enum Role {
     },
     /// The database is another user's
     Denied,
+    /// The database is another user's, and everybody may read it
+    Readable,
 }
 
 /// What was found wrong.
@@ -105,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             little_locked_memory(durability(*process_safe))
         }
         Role::Denied => denied(),
+        Role::Readable => readable(),
     };
     match outcome {
         Ok(()) => {
@@ -163,15 +166,19 @@ fn no_direct_io() -> Outcome {
 
 /// Every kind of operation, in two openings.
 fn read_only() -> Outcome {
+    is_sound()?;
+    expect(Db::open("db", options()), ErrorKind::PermissionDenied, &["mounted read-only"])
+}
+
+fn is_sound() -> Outcome {
     let verified = ourodb::verify("db", &options(), |finding| {
         println!("{finding:?}");
         ControlFlow::Continue(())
     });
     match must("verify", verified)?.faults {
-        0 => {}
-        faults => return Err(format!("verify found {faults} faults")),
+        0 => Ok(()),
+        faults => Err(format!("verify found {faults} faults")),
     }
-    expect(Db::open("db", options()), ErrorKind::PermissionDenied, &["mounted read-only"])
 }
 
 fn works() -> Outcome {
@@ -441,8 +448,18 @@ fn denied() -> Outcome {
     if std::fs::read("db/IDENTITY").is_ok() {
         return Err("the ordinary user may read the database".to_owned());
     }
+    is_refused()
+}
+
+fn is_refused() -> Outcome {
     let says = ["db", "the user that owns the database directory"];
     expect(Db::open("db", options()), ErrorKind::PermissionDenied, &says)
+}
+
+fn readable() -> Outcome {
+    drop_root()?;
+    is_sound()?;
+    is_refused()
 }
 
 /// From here on an ordinary user's process: for this thread, and for those it

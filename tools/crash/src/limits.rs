@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 
 type Case = fn(&Path) -> Result<(), String>;
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("no-direct-io", no_direct_io),
     ("tmpfs", tmpfs),
     ("read-only", read_only),
@@ -50,6 +50,7 @@ const CASES: [(&str, Case); 10] = [
     ("short-files", short_files),
     ("little-locked-memory", little_locked_memory),
     ("another-users-files", another_users_files),
+    ("files-to-read-only", files_to_read_only),
 ];
 
 /// Runs every case, and returns the exit code.
@@ -183,6 +184,27 @@ fn another_users_files(place: &Path) -> Result<(), String> {
     }
     Limited::start(place, &["denied"])?.finish()?;
     Limited::start(place, &["works"])?.finish()?;
+    Ok(())
+}
+
+/// Another user's database that everybody may read.
+fn files_to_read_only(place: &Path) -> Result<(), String> {
+    Limited::start(place, &["works"])?.finish()?;
+    open_to_readers(place).map_err(|error| error.to_string())?;
+    Limited::start(place, &["readable"])?.finish()?;
+    Limited::start(place, &["works"])?.finish()?;
+    Ok(())
+}
+
+fn open_to_readers(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => open_to_readers(&path)?,
+            false => fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?,
+        }
+    }
     Ok(())
 }
 
