@@ -19,6 +19,7 @@ mod panics;
 mod plan;
 #[cfg(feature = "planted")]
 mod planted;
+mod progress;
 mod record;
 mod seeds;
 mod shrink;

@@ -9,10 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::interrupt::Interrupt;
 use crate::manner::{Manner, Without};
+use crate::progress;
 use crate::record::{Piece, Recorder};
 use crate::shrink::shrink;
 use crate::world::{self, Outcome};
@@ -103,11 +104,7 @@ fn try_run(arguments: &Arguments) -> Result<u8, (u8, String)> {
         println!("{skipped} of these seeds are on record for this engine, and not run again");
     }
     let interrupt = Interrupt::install().map_err(|error| (7, error.to_string()))?;
-    let bar = ProgressBar::new(left);
-    let style = "{pos} of {len} seeds [{bar:30}] {per_sec}, {eta} left {msg}";
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style.progress_chars("=> "));
-    }
+    let bar = progress::bar(left, "seeds");
     let run = Run { arguments, manner: &manner, interrupt: &interrupt, bar: &bar };
     let mut total = Total::default();
     for range in ranges {
@@ -130,9 +127,10 @@ fn try_run(arguments: &Arguments) -> Result<u8, (u8, String)> {
     bar.finish_and_clear();
     let Outcome { operations, openings, crashes, power_cuts, faults, trace } = total.outcome;
     println!(
-        "{} seeds, {} failed: {operations} operations, {openings} openings, {crashes} crashes \
+        "{} seed{}, {} failed: {operations} operations, {openings} openings, {crashes} crashes \
          ({power_cuts} of them losses of power), {faults} faults; trace {trace:016x}",
         total.seeds,
+        if total.seeds == 1 { "" } else { "s" },
         total.failed.len()
     );
     let mut has_failed = !total.failed.is_empty();

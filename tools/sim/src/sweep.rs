@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::interrupt::Interrupt;
-use crate::panics;
+use crate::{panics, progress};
 
 /// Does `work` for each number below `runs`, and hands what each comes to to `done`,
 /// one at a time; a panic counts as what it says. Ends early when `done` says so, and when
@@ -21,6 +21,7 @@ pub(crate) fn each<T: Send>(
     done: impl FnMut(usize, Result<T, String>) -> bool + Send,
 ) {
     let cores = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    let bar = progress::bar(runs as u64, "runs");
     let (next, stops, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(done));
     let one = || {
         loop {
@@ -31,7 +32,13 @@ pub(crate) fn each<T: Send>(
             let ran = catch_unwind(AssertUnwindSafe(|| work(run)))
                 .unwrap_or_else(|panic| Err(panics::describe(&*panic)));
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            if !done(run, ran) {
+            // Only of what failed something is said.
+            let goes_on = match ran {
+                Ok(_) => done(run, ran),
+                Err(_) => bar.suspend(|| done(run, ran)),
+            };
+            bar.inc(1);
+            if !goes_on {
                 stops.store(true, Ordering::Relaxed);
             }
         }
@@ -41,6 +48,7 @@ pub(crate) fn each<T: Send>(
             scope.spawn(one);
         }
     });
+    bar.finish_and_clear();
 }
 
 /// The exit code of a sweep.
