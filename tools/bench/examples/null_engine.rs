@@ -108,8 +108,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 interrupt: &interrupt,
             }
         };
-        let thread = runner::run(|| NullEngine, &data, phase(), |_| ())?;
-        let task = crowd::run(&NullEngine, DEPTH, &data, phase(), |_| ())?;
+        let thread = runner::run(|| NullEngine, &data, phase(), &mut |_| ())?;
+        let task = crowd::run(&NullEngine, DEPTH, &data, phase(), &mut |_| ())?;
         for (kind, outcome) in [("thread", thread), ("task", task)] {
             assert_eq!(outcome.faults.count, 0);
             let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::alarm::Alarms;
 use crate::failure::Failure;
+use crate::intervals::{ClientRecorder, Journal};
 use crate::pacing::{Pace, Window};
 use crate::pipeline::{self, PipelinedOperations};
-use crate::recorder::Recorder;
 use crate::runner::ClientReport;
 use crate::script::{Operation, OwnKeys, Script};
 use crate::target::Rows;
@@ -72,6 +72,8 @@ pub struct Stage {
     pub end_ns: u64,
     /// Set when everybody is to stop.
     pub stop: AtomicBool,
+    /// Where what they measured goes.
+    pub journal: Arc<Journal>,
     /// Operations done, by client.
     pub progress: Vec<ClientProgress>,
 }
@@ -121,7 +123,9 @@ impl AsyncClient {
     /// Runs it to its end, on the thread that polls.
     pub async fn run<H: AsyncHandle>(self, handle: H) -> ClientReport {
         let Self { stage, number, script, pace, depth } = self;
-        let mut recorder = Recorder::new(script.task().mix.kinds(), &pace);
+        let mut recorder =
+            ClientRecorder::new(&stage.journal, number, script.task().mix.kinds(), &pace);
+        recorder.begin(stage.start_ns);
         let window = Window { start_ns: stage.start_ns, end_ns: stage.end_ns, stop: &stage.stop };
         let mut operations = AsyncOperations { handle, script };
         let progress = &stage.progress[number].0;
@@ -136,7 +140,7 @@ impl AsyncClient {
         )
         .await;
         let (faults, inserts) = operations.script.finish();
-        ClientReport { recorder, finish, faults, inserts }
+        ClientReport { finish, faults, inserts }
     }
 }
 

@@ -221,12 +221,26 @@ pub struct CommonArgs {
     /// How long to wait for a database that another process has open
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time, allow_negative_numbers = true)]
     pub lock_wait: Duration,
-    /// Write the result as JSON to this file too; - is stdout (tables then go to stderr)
-    #[arg(long, value_name = "F")]
-    pub json: Option<PathBuf>,
+    /// Where the result goes besides.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Seeds the data (load), or the choice of operations (run)
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Where a result goes besides the terminal.
+#[derive(Args, Debug, Clone, Default)]
+pub struct OutputArgs {
+    /// Write the result as JSON to this file too; - is stdout (tables then go to stderr)
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
+    /// Write the latencies of each second to this file, as HdrHistogram's interval logs
+    #[arg(long, value_name = "F")]
+    pub hlog: Option<PathBuf>,
+    /// Write the result to this file as a page with charts, which needs nothing else
+    #[arg(long, value_name = "F")]
+    pub html: Option<PathBuf>,
 }
 
 /// What a client is.

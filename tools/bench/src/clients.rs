@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::inserts::{Inserts, RecordCounter};
 use crate::pacing::Pace;
 use crate::permutation::mix64;
-use crate::runner::{self, Outcome, Phase, Progress};
+use crate::runner::{self, Outcome, Phase, Watch};
 use crate::schedule::Schedule;
 use crate::script::{OwnKeys, Task};
 use crate::shape::{Data, Shape};
@@ -154,7 +154,7 @@ pub fn run_phase<T: Target>(
     common: &CommonArgs,
     data: &Arc<Data>,
     phase: Phase<'_>,
-    watch: impl FnMut(Progress),
+    watch: &mut impl Watch,
 ) -> Result<Outcome, Failure> {
     match asynchronous(target) {
         Some(target) if common.client_kind != ClientKind::Thread => {

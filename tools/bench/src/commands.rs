@@ -12,11 +12,11 @@ use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
-use crate::runner::{Outcome, Phase};
+use crate::runner::{Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::shape::{Data, Shape};
-use crate::table;
 use crate::target::{OpenOptions, Target};
+use crate::timeline::Timeline;
 
 /// One value may take this share of the memory budget: one in so many.
 const VALUE_SHARE: u64 = 4;
@@ -42,7 +42,7 @@ pub fn load<T: Target>(
     let options = OpenOptions { create: true, shards: args.shards, ..options(common, &shape) };
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
-    let output = Output::new(common.json.as_deref())?;
+    let output = Output::new(&common.output)?;
     let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
     let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
@@ -52,8 +52,9 @@ pub fn load<T: Target>(
     let phase = Phase { clients, duration: budget, interrupt };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
     let meter = Meter::start(&target.status());
-    let mut outcome =
-        clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+    let mut timeline = Timeline::new(&target, &bar);
+    let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
+    let intervals = timeline.finish(outcome.elapsed);
     bar.finish();
     let settle = settle(&target, &mut outcome);
     let status = target.status();
@@ -69,7 +70,7 @@ pub fn load<T: Target>(
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &status, &shape, settle),
+        result: meter.finish(&outcome, &status, &shape, settle, intervals),
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)
@@ -93,7 +94,7 @@ pub fn run<T: Target>(
     let shape = shape.map_err(Failure::Usage)?;
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
-    let output = Output::new(common.json.as_deref())?;
+    let output = Output::new(&common.output)?;
     let room = match args.fresh {
         Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
         None => None,
@@ -107,7 +108,9 @@ pub fn run<T: Target>(
         let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
         let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
         let loaded =
-            clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
+                bar.update(progress);
+            })?;
         bar.finish();
         if loaded.ended_early() {
             end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
@@ -121,7 +124,9 @@ pub fn run<T: Target>(
         let phase = Phase { clients, duration: Some(duration), interrupt };
         let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
         let warmed =
-            clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
+                bar.update(progress);
+            })?;
         bar.finish();
         if warmed.ended_early() {
             let records = acknowledged(&warmed, &counters);
@@ -134,8 +139,9 @@ pub fn run<T: Target>(
     let what = format!("running {}", args.workload.name());
     let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
     let meter = Meter::start(&target.status());
-    let mut outcome =
-        clients::run_phase(&target, common, &data, phase, |progress| bar.update(progress))?;
+    let mut timeline = Timeline::new(&target, &bar);
+    let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
+    let intervals = timeline.finish(outcome.elapsed);
     bar.finish();
     outcome.acknowledged = acknowledged(&outcome, &counters);
     let status = target.status();
@@ -160,7 +166,7 @@ pub fn run<T: Target>(
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &status, &shape, None),
+        result: meter.finish(&outcome, &status, &shape, None, intervals),
     };
     let after = Shape { records: outcome.acknowledged, ..shape };
     end(target, common, &after, &outcome)?;
@@ -258,7 +264,7 @@ fn conclude(report: Report, output: &Output, outcome: Outcome) -> Result<Report,
     if let Some(failure) = outcome.failure {
         return Err(failure);
     }
-    output.result(&table::render(&report), &report)?;
+    output.report(&report)?;
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(
             "{} reads returned something else than what was written; first: {}",

@@ -14,15 +14,16 @@ use tokio::runtime::{Builder, Runtime};
 use crate::alarm::AlarmThread;
 use crate::asynchronous::{AsyncClient, Asynchronous, Running, Stage};
 use crate::failure::Failure;
+use crate::intervals::{Journal, Ledger};
 use crate::pipeline::Timer;
-use crate::runner::{Outcome, Phase, Progress, WATCH_INTERVAL, add_up};
+use crate::runner::{Outcome, Phase, Progress, WATCH_INTERVAL, Watch, add_up};
 use crate::script::{OwnKeys, Script};
 use crate::shape::Data;
 
 /// Runs a phase to its end, each client with at most `depth` operations in
 /// flight. A client that keeps to the keys of an owner runs there; all others
 /// are tasks of a runtime with a thread for each core. `watch` hears of the
-/// progress every now and then.
+/// progress every now and then, and of each second.
 ///
 /// Fails where a client cannot be started, or has no key to work with.
 pub fn run(
@@ -30,7 +31,7 @@ pub fn run(
     depth: usize,
     data: &Arc<Data>,
     phase: Phase<'_>,
-    mut watch: impl FnMut(Progress),
+    watch: &mut impl Watch,
 ) -> Result<Outcome, Failure> {
     let scripts: Vec<_> = phase
         .clients
@@ -51,8 +52,10 @@ pub fn run(
         start_ns,
         end_ns: duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns),
         stop: AtomicBool::new(false),
+        journal: Journal::new(scripts.len()),
         progress: scripts.iter().map(|_| Default::default()).collect(),
     });
+    let mut ledger = Ledger::new(&stage.journal);
     let mut running: Vec<Running<'_>> = scripts
         .into_iter()
         .enumerate()
@@ -84,10 +87,11 @@ pub fn run(
             }
             false
         });
-        watch(Progress {
+        watch.progress(Progress {
             elapsed: Duration::from_nanos(stage.alarms.now_ns() - start_ns),
             ops: stage.progress.iter().map(|client| client.0.load(Ordering::Relaxed)).sum(),
         });
+        ledger.collect(|number, latencies| watch.interval(number, latencies));
         if running.is_empty() {
             break;
         }
@@ -97,7 +101,8 @@ pub fn run(
             stage.stop.store(true, Ordering::Relaxed);
         }
     }
-    let mut outcome = add_up(reports, start_ns, duration_ns, interrupted);
+    let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
+    let mut outcome = add_up(reports, recorder, start_ns, duration_ns, interrupted);
     if let Some(failure) = lost {
         // Nobody knows what that client had inserted.
         outcome.acknowledged = outcome.acknowledged.min(acknowledged_before.unwrap_or(0));

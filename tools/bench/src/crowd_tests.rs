@@ -215,7 +215,7 @@ fn run_phase(
 ) -> Outcome {
     let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()));
     let phase = Phase { clients, duration, interrupt };
-    run(store, depth, &data, phase, |_| ()).unwrap()
+    run(store, depth, &data, phase, &mut |_: Progress| ()).unwrap()
 }
 
 /// A load of each kind: every record once, and each client with its depth in
@@ -391,7 +391,7 @@ fn an_owner_without_keys_is_refused() {
     let interrupt = AtomicBool::new(false);
     let duration = Some(Duration::from_millis(1));
     let phase = Phase { clients, duration, interrupt: &interrupt };
-    let refused = run(&store, 1, &data, phase, |_| ()).unwrap_err();
+    let refused = run(&store, 1, &data, phase, &mut |_: Progress| ()).unwrap_err();
     assert!(refused.to_string().contains("belongs to owner"), "{refused}");
     assert_eq!(refused.exit_code(), 2);
 }

@@ -17,6 +17,8 @@ use crate::target::Target;
 
 const MARKER: &str = "ouro-bench.json";
 const MARKER_NEW: &str = "ouro-bench.json.new";
+/// What `ouro-bench` without a command leaves beside the database.
+pub const PAGE: &str = "ouro-bench-report.html";
 const LOCK: &str = "LOCK";
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
@@ -64,7 +66,7 @@ pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
             } else if kind.is_dir() && T::owns(inside, true) {
                 dirs.push(path.clone());
                 pending.push(path);
-            } else if kind.is_file() && T::owns(inside, false) {
+            } else if kind.is_file() && (T::owns(inside, false) || (at_top && name == PAGE)) {
                 files.push(path);
             } else {
                 let foreign = format!("{} is not a file of the database", path.display());

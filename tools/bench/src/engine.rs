@@ -9,7 +9,7 @@ use ourodb::{Db, ErrorKind, Options};
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::failure::Failure;
-use crate::target::{Device, Handle, OpenOptions, Rows, Status, Target};
+use crate::target::{Activity, Device, Handle, OpenOptions, Rows, Status, Target};
 
 /// An open OuroDB.
 pub struct OuroDb {
@@ -77,6 +77,20 @@ impl Target for OuroDb {
                 writes: Some(stats.device_writes),
                 bytes_written: stats.device_write_bytes,
                 syncs: Some(stats.device_syncs),
+            }),
+            activity: Some(Activity {
+                cache_hits: stats.cache_hits,
+                cache_misses: stats.cache_misses,
+                flushes: stats.flushes,
+                flushed_bytes: stats.flushed_bytes,
+                compactions: stats.compactions,
+                compaction_read_bytes: stats.compaction_read_bytes,
+                compaction_written_bytes: stats.compaction_written_bytes,
+                write_stalls: stats.write_stalls,
+                write_delay_ns: stats.write_delay_ns,
+                level_0_tables: stats.levels[0].tables,
+                compaction_debt_bytes: stats.compaction_debt_bytes,
+                immutable_memtables: stats.immutable_memtables,
             }),
         }
     }

@@ -1,29 +1,36 @@
-//! Where results go: tables to stdout, JSON to a file or to stdout, progress to
-//! stderr if that is a terminal.
+//! Where results go: tables to stdout, JSON to a file or to stdout, interval logs and pages to
+//! files, progress to stderr if that is a terminal.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::cli::OutputArgs;
 use crate::failure::Failure;
+use crate::report::Report;
 use crate::runner::Progress;
-use crate::table;
+use crate::{hlog, page, table};
 
 /// Prints the results of a command.
 pub struct Output {
     json: Option<PathBuf>,
+    hlog: Option<PathBuf>,
+    html: Option<PathBuf>,
 }
 
 impl Output {
     /// Results go to stdout; with `json` also there, as JSON, and if that is
     /// `-`, tables go to stderr. A file that cannot be written is found out now,
     /// not after the measurement.
-    pub fn new(json: Option<&Path>) -> Result<Self, Failure> {
-        let output = Self { json: json.map(Path::to_path_buf) };
-        if let Some(path) = output.json_file() {
+    pub fn new(args: &OutputArgs) -> Result<Self, Failure> {
+        let OutputArgs { json, hlog, html } = args.clone();
+        let output = Self { json, hlog, html };
+        let files = [output.json_file(), output.hlog.as_deref(), output.html.as_deref()];
+        for path in files.into_iter().flatten() {
             File::options()
                 .append(true)
                 .create(true)
@@ -35,6 +42,25 @@ impl Output {
 
     fn json_file(&self) -> Option<&Path> {
         self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// Prints the result of a load or a run, and writes the files that were asked for.
+    pub fn report(&self, report: &Report) -> Result<(), Failure> {
+        self.result(&table::render(report), report)?;
+        if let Some(path) = &self.hlog {
+            let fail = || Failure::os(format!("cannot write {}", path.display()));
+            let started = UNIX_EPOCH + Duration::from_secs(report.started_unix_s);
+            let file = File::create(path).map_err(fail())?;
+            let mut file = BufWriter::new(file);
+            hlog::write(&mut file, &page::title(report), started, &report.result.intervals)
+                .and_then(|()| file.flush())
+                .map_err(fail())?;
+        }
+        if let Some(path) = &self.html {
+            std::fs::write(path, page::render(report)?)
+                .map_err(Failure::os(format!("cannot write {}", path.display())))?;
+        }
+        Ok(())
     }
 
     /// Prints a result: as `text` for people, and as JSON if that was asked for.

@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::recorder::Recorder;
+use crate::recorder::Record;
 use crate::schedule::{Dues, Schedule};
 use crate::workload::OpKind;
 
@@ -176,7 +176,7 @@ pub fn drive<C: Clock, O: Operations>(
     pace: &Pace,
     window: Window<'_>,
     operations: &mut O,
-    recorder: &mut Recorder,
+    recorder: &mut impl Record,
     progress: &AtomicU64,
 ) -> Result<Finish, O::Error> {
     let mut sent = 0;
@@ -198,7 +198,7 @@ pub fn drive<C: Clock, O: Operations>(
         let sent_ns = clock.now_ns();
         operations.execute()?;
         now_ns = clock.now_ns();
-        recorder.record(kind, now_ns - due_ns.unwrap_or(sent_ns), now_ns - sent_ns);
+        recorder.record(kind, now_ns, now_ns - due_ns.unwrap_or(sent_ns), now_ns - sent_ns);
         operations.verify();
         queue.sent();
         sent += 1;

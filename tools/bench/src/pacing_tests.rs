@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
+use crate::recorder::Recorder;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const READING_NS: u64 = 20;
@@ -76,7 +77,7 @@ fn run(
         Stalling { clock: &clock, done: 0, stall_at: u64::MAX, last: u64::MAX, stop_at: None };
     change(&mut operations, &stop);
     let window = Window { start_ns: 5 * SECOND_NS, end_ns: (5 + seconds) * SECOND_NS, stop: &stop };
-    let mut recorder = Recorder::new([OpKind::Read], &pace);
+    let mut recorder = Recorder::<u64>::new([OpKind::Read], &pace);
     let progress = AtomicU64::new(0);
     let finish = drive(&clock, &pace, window, &mut operations, &mut recorder, &progress).unwrap();
     Run { finish, recorder, sent: operations.done, progress: progress.into_inner() }
@@ -219,7 +220,8 @@ fn a_stop_wakes_a_client_that_waits() {
     let clock = StoppingClock(FakeClock(AtomicU64::new(0)), &stop);
     let pace = Pace::evenly(1, 0, 3600);
     let window = Window { start_ns: 0, end_ns: u64::MAX, stop: &stop };
-    let (mut operations, mut recorder) = (Instantly(0), Recorder::new([OpKind::Read], &pace));
+    let (mut operations, mut recorder) =
+        (Instantly(0), Recorder::<u64>::new([OpKind::Read], &pace));
     let finish =
         drive(&clock, &pace, window, &mut operations, &mut recorder, &AtomicU64::new(0)).unwrap();
     assert_eq!(operations.0, 1);

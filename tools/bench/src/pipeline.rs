@@ -18,7 +18,7 @@ use std::task::{Poll, Waker};
 
 use crate::in_flight::InFlight;
 use crate::pacing::{Finish, Pace, Queue, SLEEP_NS_MAX, Window};
-use crate::recorder::Recorder;
+use crate::recorder::Record;
 use crate::workload::OpKind;
 
 /// How long a client keeps its thread. What completed meanwhile is seen after
@@ -87,7 +87,7 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
     window: Window<'_>,
     depth: usize,
     operations: &mut O,
-    recorder: &mut Recorder,
+    recorder: &mut impl Record,
     progress: &AtomicU64,
 ) -> Result<Finish, O::Error> {
     let mut in_flight = InFlight::new(depth);
@@ -150,7 +150,7 @@ pub async fn drive<T: Timer, O: PipelinedOperations>(
                     match result {
                         Ok(()) => {
                             let Flight { kind, begin_ns, sent_ns, .. } = *flight;
-                            recorder.record(kind, now_ns - begin_ns, now_ns - sent_ns);
+                            recorder.record(kind, now_ns, now_ns - begin_ns, now_ns - sent_ns);
                             operations.verify(&mut flight.lane);
                             done += 1;
                             progress.store(done, Ordering::Relaxed);

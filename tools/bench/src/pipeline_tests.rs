@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::task::{Context, Wake};
 
 use super::*;
+use crate::recorder::Recorder;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const READING_NS: u64 = 20;
@@ -184,7 +185,7 @@ fn run(pace: Pace, depth: usize, operations: u64, change: impl FnOnce(&mut Store
     store.machine.now_ns.set(start_ns);
     let window = Window { start_ns, end_ns: start_ns + SECOND_NS, stop: &store.stop };
     let mut reads = Reads { store: Rc::clone(&store), left: operations, verified: 0 };
-    let mut recorder = Recorder::new([OpKind::Read], &pace);
+    let mut recorder = Recorder::<u64>::new([OpKind::Read], &pace);
     let progress = AtomicU64::new(0);
     let (finish, polls) = store.machine.run(drive(
         &store.machine,

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::cli::{ClientKind, CommonArgs, Io, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
+use crate::cli::{
+    ClientKind, CommonArgs, Io, KEY_BYTES, LoadArgs, OutputArgs, RunArgs, VALUE_BYTES,
+};
 use crate::commands;
-use crate::directory::{Contents, look};
+use crate::directory::{Contents, PAGE, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -49,7 +51,7 @@ impl Plan {
 
 /// Loads, runs YCSB B, and says what it does.
 pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
-    let output = Output::new(None)?;
+    let output = Output::new(&OutputArgs::default())?;
     let common = CommonArgs {
         dir: plan.dir.clone(),
         clients: plan.clients,
@@ -62,7 +64,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         durability: Durability::ProcessSafe,
         io: plan.io,
         lock_wait: Duration::from_secs(10),
-        json: None,
+        output: OutputArgs::default(),
         seed: 1,
     };
     let dir = plan.dir.display();
@@ -100,6 +102,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         workload.description(),
         plan.run.as_secs_f64()
     ))?;
+    let page = plan.dir.join(PAGE);
+    let with_page = OutputArgs { html: Some(page.clone()), ..OutputArgs::default() };
     let args = RunArgs {
         workload,
         seconds: plan.run,
@@ -107,7 +111,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         rate: None,
         arrivals: Arrivals::Constant,
         fresh: None,
-        common,
+        common: CommonArgs { output: with_page, ..common },
     };
     commands::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
@@ -117,6 +121,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     };
     output.say(&format!(
         "\nThe data stays in {dir}. To go on with it:\n  {program} run --dir {dir} --workload \
-         get-uniform --clients 8{io}\nAll there is: {program} --help\n"
+         get-uniform --clients 8{io}\nAll there is: {program} --help\n\nThe result with charts, for a \
+         browser: {}\n",
+        page.display()
     ))
 }

@@ -17,8 +17,12 @@ use crate::runner::Outcome;
 use crate::schedule::Arrivals;
 use crate::shape::{Shape, by_name};
 use crate::target::{Device, Status, Target};
+use crate::timeline::Interval;
 use crate::workload::{OpKind, Workload};
 use ourodb::{Compression, Durability};
+
+/// Points of a curve of quantiles between 0 and 0.5, between that and 0.75, and so on.
+const QUANTILES_PER_HALVING: u32 = 10;
 
 /// The format of result files.
 pub const RESULT_FORMAT: u32 = 1;
@@ -212,10 +216,12 @@ pub struct Measured {
     pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
+    /// Second by second.
+    pub intervals: Vec<Interval>,
 }
 
 /// One kind of operation.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Operation {
     /// How many ended.
     pub ops: u64,
@@ -225,11 +231,16 @@ pub struct Operation {
     pub latency_ns: Latency,
     /// In an open loop, how long they took from when they were sent.
     pub service_ns: Option<Latency>,
+    /// The curve of `latency_ns`: quantiles, and the nanoseconds within which that share of
+    /// the operations ended.
+    pub quantiles: Vec<(f64, u64)>,
+    /// That of `service_ns`.
+    pub service_quantiles: Option<Vec<(f64, u64)>>,
 }
 
 /// Percentiles of latency. In an open loop it counts from the instant the
 /// operation was due.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names say it all")]
 pub struct Latency {
     pub mean: f64,
@@ -253,12 +264,21 @@ impl Operation {
             ops_per_s: per_second(histogram.len(), elapsed),
             latency_ns: Latency::new(histogram),
             service_ns: service.map(Latency::new),
+            quantiles: quantiles(histogram),
+            service_quantiles: service.map(quantiles),
         }
     }
 }
 
+fn quantiles(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    let steps = histogram.iter_quantiles(QUANTILES_PER_HALVING);
+    steps.map(|step| (step.quantile(), step.value_iterated_to())).collect()
+}
+
 impl Latency {
-    fn new(histogram: &Histogram<u64>) -> Self {
+    /// Of what was recorded.
+    #[must_use]
+    pub fn new(histogram: &Histogram<u64>) -> Self {
         Self {
             mean: histogram.mean(),
             min: histogram.min(),
@@ -286,6 +306,12 @@ impl Meter {
         Self { cpu: cpu_time(), device: status.device, started: SystemTime::now() }
     }
 
+    /// When that was.
+    #[must_use]
+    pub fn began(&self) -> SystemTime {
+        self.started
+    }
+
     /// The start in UTC, and in seconds since 1970.
     #[must_use]
     pub fn started(&self) -> (String, u64) {
@@ -301,6 +327,7 @@ impl Meter {
         status: &Status,
         shape: &Shape,
         settle: Option<Duration>,
+        intervals: Vec<Interval>,
     ) -> Measured {
         let cpu_ns = (cpu_time() - self.cpu).as_nanos() as u64;
         let recorder = &outcome.recorder;
@@ -337,6 +364,7 @@ impl Meter {
             device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
             device,
             operations,
+            intervals,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::asynchronous::ClientProgress;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::inserts::Inserts;
+use crate::intervals::{ClientRecorder, Journal, Ledger};
 use crate::pacing::{Clock, Finish, MonotonicClock, Pace, Window, drive};
 use crate::recorder::Recorder;
 use crate::script::{Faults, Task};
@@ -38,6 +39,24 @@ pub struct Progress {
     pub elapsed: Duration,
     /// Operations done by all clients.
     pub ops: u64,
+}
+
+/// Follows a phase.
+pub trait Watch {
+    /// Every now and then: how far it has come.
+    fn progress(&mut self, progress: Progress);
+
+    /// What was measured in an interval of [`INTERVAL_NS`](crate::intervals::INTERVAL_NS); in
+    /// their order, some time after their end.
+    fn interval(&mut self, number: u64, latencies: &Recorder) {
+        let _ = (number, latencies);
+    }
+}
+
+impl<F: FnMut(Progress)> Watch for F {
+    fn progress(&mut self, progress: Progress) {
+        self(progress);
+    }
 }
 
 /// What a phase measured.
@@ -122,33 +141,35 @@ impl Drop for StopOnPanic<'_> {
 
 /// What one client brings home.
 pub struct ClientReport {
-    pub(crate) recorder: Recorder,
     pub(crate) finish: Result<Finish, Failure>,
     pub(crate) faults: Faults,
     pub(crate) inserts: Inserts,
 }
 
 /// Runs a phase to its end. Each client calls `handle` for its own, on its
-/// thread; `watch` hears of the progress every now and then.
+/// thread; `watch` hears of the progress every now and then, and of each second.
 ///
 /// Fails only where a thread cannot be started.
 pub fn run<H: Handle>(
     handle: impl Fn() -> H + Sync,
     data: &Arc<Data>,
     phase: Phase<'_>,
-    mut watch: impl FnMut(Progress),
+    watch: &mut impl Watch,
 ) -> io::Result<Outcome> {
     let clock = MonotonicClock::start();
     let (gate, stop) = (Gate::default(), AtomicBool::new(false));
+    let journal = Journal::new(phase.clients.len());
+    let mut ledger = Ledger::new(&journal);
     let counters: Vec<_> = phase.clients.iter().map(|_| ClientProgress::default()).collect();
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
     let main = thread::current();
-    let client = |(task, pace): (Task, Pace), counter: &ClientProgress| {
+    let client = |number: usize, (task, pace): (Task, Pace), counter: &ClientProgress| {
         let _guard = StopOnPanic(&stop);
-        let mut recorder = Recorder::new(task.mix.kinds(), &pace);
+        let mut recorder = ClientRecorder::new(&journal, number, task.mix.kinds(), &pace);
         let mut client = Client::new(handle(), Arc::clone(data), task);
         wake_precisely();
         let start_ns = gate.pass();
+        recorder.begin(start_ns);
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
         let window = Window { start_ns, end_ns, stop: &stop };
         let finish = drive(&clock, &pace, window, &mut client, &mut recorder, &counter.0);
@@ -156,8 +177,9 @@ pub fn run<H: Handle>(
             stop.store(true, Ordering::Relaxed);
         }
         let (faults, inserts) = client.finish();
+        drop(recorder);
         main.unpark();
-        ClientReport { recorder, finish, faults, inserts }
+        ClientReport { finish, faults, inserts }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -167,7 +189,7 @@ pub fn run<H: Handle>(
             let spawned = thread::Builder::new()
                 .name(format!("client-{i}"))
                 .stack_size(CLIENT_STACK_BYTES)
-                .spawn_scoped(scope, move || client(task, counter));
+                .spawn_scoped(scope, move || client(i, task, counter));
             match spawned {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
@@ -185,10 +207,11 @@ pub fn run<H: Handle>(
                 interrupted = true;
                 stop.store(true, Ordering::Relaxed);
             }
-            watch(Progress {
+            watch.progress(Progress {
                 elapsed: Duration::from_nanos(clock.now_ns() - start_ns),
                 ops: counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum(),
             });
+            ledger.collect(|number, latencies| watch.interval(number, latencies));
         }
         let reports: Vec<_> = threads
             .into_iter()
@@ -196,7 +219,10 @@ pub fn run<H: Handle>(
             .collect();
         match refused {
             Some(error) => Err(error),
-            None => Ok(add_up(reports, start_ns, duration_ns, interrupted)),
+            None => {
+                let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
+                Ok(add_up(reports, recorder, start_ns, duration_ns, interrupted))
+            }
         }
     })
 }
@@ -204,12 +230,13 @@ pub fn run<H: Handle>(
 /// What all clients measured, from the start on.
 pub(crate) fn add_up(
     reports: Vec<ClientReport>,
+    recorder: Recorder,
     start_ns: u64,
     duration_ns: Option<u64>,
     interrupted: bool,
 ) -> Outcome {
     let mut outcome = Outcome {
-        recorder: Recorder::empty(),
+        recorder,
         elapsed: Duration::ZERO,
         unsent: 0,
         faults: Faults::default(),
@@ -220,7 +247,6 @@ pub(crate) fn add_up(
     };
     let mut elapsed_ns = 0;
     for report in reports {
-        outcome.recorder.merge(&report.recorder);
         outcome.faults.merge(report.faults);
         // Only now: after one client had ended, others went on inserting.
         outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());

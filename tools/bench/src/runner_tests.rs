@@ -71,7 +71,8 @@ fn a_load_ends_with_its_records() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
     let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
     let mut last = 0;
-    let outcome = run(|| &store, &data(), phase, |progress| last = progress.ops).unwrap();
+    let outcome =
+        run(|| &store, &data(), phase, &mut |progress: Progress| last = progress.ops).unwrap();
     assert_eq!(outcome.recorder.count(OpKind::Insert), RECORDS);
     assert_eq!(outcome.acknowledged, RECORDS);
     assert!(outcome.exhausted && !outcome.interrupted && outcome.failure.is_none());
@@ -84,7 +85,7 @@ fn a_load_ends_with_its_records() {
 fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
     let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
-    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
+    let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert_eq!(outcome.failure.unwrap().to_string(), "full");
     assert_eq!(outcome.recorder.total(), 600);
     // The slowest of three clients may be far behind, never ahead of the rest.
@@ -104,7 +105,7 @@ fn a_panic_ends_the_phase() {
         (task(Mix::LOAD, Inserts::Shared(spoilt)), Pace::Closed),
     ];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
-    let _never = run(|| &store, &data(), phase, |_| ());
+    let _never = run(|| &store, &data(), phase, &mut |_: Progress| ());
 }
 
 /// Clients end while others still insert: all inserts count in the end.
@@ -116,7 +117,7 @@ fn inserts_of_the_last_client_to_end_count() {
         let client = |_| (task(Mix::LOAD, Inserts::Shared(Arc::clone(&counter))), Pace::Closed);
         let clients = (0..4).map(client).collect();
         let phase = Phase { clients, duration: None, interrupt: &interrupt };
-        let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
+        let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
         assert_eq!(outcome.acknowledged, 2 * RECORDS);
     }
 }
@@ -130,7 +131,7 @@ fn an_interrupt_ends_the_phase() {
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = vec![(task(update, Inserts::Shared(Arc::clone(&counter))), Pace::Closed)];
     let phase = Phase { clients, duration: None, interrupt: &interrupt };
-    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
+    let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
     assert!(outcome.recorder.total() >= 50);
     assert_eq!(outcome.acknowledged, RECORDS);
@@ -150,7 +151,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         .collect();
     let duration = Some(Duration::from_millis(500));
     let phase = Phase { clients, duration, interrupt: &interrupt };
-    let outcome = run(|| &store, &data(), phase, |_| ()).unwrap();
+    let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     let sent = outcome.recorder.count(OpKind::Read);
     assert_eq!(sent + outcome.unsent, 100);
     assert_eq!(outcome.faults.count, sent);

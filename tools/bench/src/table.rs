@@ -197,7 +197,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
     use std::time::Duration;
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     /// The most that a minute at millions of operations a second can give.
-    fn large(command: &'static str, workload: Option<Workload>) -> Report {
+    pub(crate) fn large(command: &'static str, workload: Option<Workload>) -> Report {
         let latency = Latency {
             mean: 9_987_654.3,
             min: 999,
@@ -248,6 +248,8 @@ mod tests {
             ops_per_s: 9_999_999.4,
             latency_ns: latency,
             service_ns: Some(latency),
+            quantiles: Vec::new(),
+            service_quantiles: None,
         };
         Report {
             format: 1,
@@ -308,7 +310,8 @@ mod tests {
                     bytes_written: 1,
                     syncs: Some(1),
                 }),
-                operations: OpKind::ALL.into_iter().map(|kind| (kind, operation)).collect(),
+                operations: OpKind::ALL.into_iter().map(|kind| (kind, operation.clone())).collect(),
+                intervals: Vec::new(),
             },
         }
     }

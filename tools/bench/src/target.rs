@@ -116,6 +116,76 @@ pub struct Status {
     pub io: Option<Io>,
     /// What it submitted to the device since it was opened or before.
     pub device: Option<Device>,
+    /// What it does in the background, and keeps in memory.
+    pub activity: Option<Activity>,
+}
+
+/// What an engine does besides answering, and what comes of it. Counters count from its
+/// opening on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Activity {
+    /// Blocks that reads found in its cache.
+    pub cache_hits: u64,
+    /// Blocks that they looked for there, and did not find.
+    pub cache_misses: u64,
+    /// Memtables that became tables.
+    pub flushes: u64,
+    /// Bytes of those tables.
+    pub flushed_bytes: u64,
+    /// Compactions that ended.
+    pub compactions: u64,
+    /// Bytes of tables that were merged.
+    pub compaction_read_bytes: u64,
+    /// Bytes of the tables that came of it.
+    pub compaction_written_bytes: u64,
+    /// Times a write waited because memtables were full.
+    pub write_stalls: u64,
+    /// How long writes waited so that others need not wait longer, all together.
+    pub write_delay_ns: u64,
+    /// Tables of level 0 now.
+    pub level_0_tables: u64,
+    /// Bytes of tables that wait to be merged now.
+    pub compaction_debt_bytes: u64,
+    /// Memtables on their way into tables now.
+    pub immutable_memtables: u64,
+}
+
+impl Activity {
+    /// What was done after `earlier`; what there is now stays as it is.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            cache_hits: self.cache_hits - earlier.cache_hits,
+            cache_misses: self.cache_misses - earlier.cache_misses,
+            flushes: self.flushes - earlier.flushes,
+            flushed_bytes: self.flushed_bytes - earlier.flushed_bytes,
+            compactions: self.compactions - earlier.compactions,
+            compaction_read_bytes: self.compaction_read_bytes - earlier.compaction_read_bytes,
+            compaction_written_bytes: self.compaction_written_bytes
+                - earlier.compaction_written_bytes,
+            write_stalls: self.write_stalls - earlier.write_stalls,
+            write_delay_ns: self.write_delay_ns - earlier.write_delay_ns,
+            ..self
+        }
+    }
+
+    /// What was done in both of two times; what there is now is the `later` one's.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            cache_hits: self.cache_hits + later.cache_hits,
+            cache_misses: self.cache_misses + later.cache_misses,
+            flushes: self.flushes + later.flushes,
+            flushed_bytes: self.flushed_bytes + later.flushed_bytes,
+            compactions: self.compactions + later.compactions,
+            compaction_read_bytes: self.compaction_read_bytes + later.compaction_read_bytes,
+            compaction_written_bytes: self.compaction_written_bytes
+                + later.compaction_written_bytes,
+            write_stalls: self.write_stalls + later.write_stalls,
+            write_delay_ns: self.write_delay_ns + later.write_delay_ns,
+            ..later
+        }
+    }
 }
 
 /// What an engine submitted to the device.
@@ -144,6 +214,19 @@ impl Device {
             writes: difference(self.writes, earlier.writes),
             bytes_written: self.bytes_written - earlier.bytes_written,
             syncs: difference(self.syncs, earlier.syncs),
+        }
+    }
+
+    /// What was submitted in both of two times.
+    #[must_use]
+    pub fn and(self, later: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
+        Self {
+            reads: sum(self.reads, later.reads),
+            bytes_read: self.bytes_read + later.bytes_read,
+            writes: sum(self.writes, later.writes),
+            bytes_written: self.bytes_written + later.bytes_written,
+            syncs: sum(self.syncs, later.syncs),
         }
     }
 }

@@ -82,7 +82,7 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["run", "--dir", "db", "--workload", "a", "--rate", "0"], "--rate"),
         (&["run", "--dir", "db", "--workload", "a", "--seconds", "0"], "number of seconds"),
         (&["run", "--dir", "db", "--workload", "a", "--seconds", "soon"], "number of seconds"),
-        (&["run", "--dir", "db", "--workload", "a", "--hlog", "x"], "--hlog"),
+        (&["run", "--dir", "db", "--workload", "a", "--hdr", "x"], "--hdr"),
         (&["load", "--dir", "db", "--client-kind", "robot"], "thread, task, owner"),
         (&["load", "--dir", "db", "--depth", "2"], "task or owner"),
         (&["load", "--dir", "db", "--depth", "0"], "1 operation"),
@@ -113,6 +113,38 @@ fn wrong_flags_exit_with_2_and_say_why() {
         refused(&bench(dir.path(), arguments), 2, words);
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a refused command left something");
+}
+
+#[test]
+fn every_second_is_in_the_log_on_the_page_and_in_the_json() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let outputs = ["--rate", "500", "--seconds", "2.5"];
+    let outputs = [&outputs[..], &["--json", "-", "--hlog", "log", "--html", "page.html"]].concat();
+    let output = run(dir.path(), "a", &outputs);
+    assert!(output.status.success(), "{output:?}");
+    let report = json(&String::from_utf8(output.stdout).unwrap());
+    let intervals = report["result"]["intervals"].as_array().unwrap();
+    assert!(intervals.len() >= 3);
+    let ops = |kind: &str| {
+        let of = intervals.iter().map(|row| row["operations"][kind]["ops"].as_u64().unwrap_or(0));
+        of.sum::<u64>()
+    };
+    for kind in ["read", "update"] {
+        assert_eq!(report["result"]["operations"][kind]["ops"], ops(kind));
+    }
+    assert!(intervals[0]["system"]["activity"]["cache_hits"].is_u64());
+    let log = fs::read_to_string(dir.path().join("log")).unwrap();
+    for tag in ["read", "read-service", "update", "update-service"] {
+        let kind = tag.trim_end_matches("-service");
+        let expected = intervals.iter().filter(|row| row["operations"][kind].is_object());
+        let lines = log.lines().filter(|line| line.starts_with(&format!("Tag={tag},")));
+        assert_eq!(lines.count(), expected.count(), "{log}");
+    }
+    let page = fs::read_to_string(dir.path().join("page.html")).unwrap();
+    assert!(page.contains("</html>") && page.contains("\"steps\":["), "{page}");
+    let nowhere = run(dir.path(), "a", &["--html", "missing/page.html"]);
+    refused(&nowhere, 7, "cannot write missing/page.html");
 }
 
 #[test]

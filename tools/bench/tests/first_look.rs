@@ -26,6 +26,8 @@ fn the_first_look_loads_runs_and_replaces_itself() {
     for records in [500, 300] {
         run(&Plan { records, ..plan.clone() }, &interrupt).unwrap();
         assert_eq!(marker(), Some(records));
+        let page = fs::read_to_string(plan.dir.join("ouro-bench-report.html")).unwrap();
+        assert!(page.contains("YCSB B"), "{page}");
     }
 }
 

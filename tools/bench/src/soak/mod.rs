@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use self::model::Model;
 use self::workers::{Counts, Workers};
-use crate::cli::SoakArgs;
+use crate::cli::{OutputArgs, SoakArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::grouped;
@@ -79,7 +79,7 @@ impl Percentiles {
 
 /// Runs a soak in a directory that is empty, or was used by one.
 pub fn soak(args: &SoakArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
-    let output = Output::new(args.json.as_deref())?;
+    let output = Output::new(&OutputArgs { json: args.json.clone(), ..OutputArgs::default() })?;
     let model = Model::new(args.keys, args.value_bytes);
     let began = Instant::now();
     let mut report = Report {
