@@ -42,7 +42,7 @@ with each other, as for other clients; how much each owner gets follows from its
 clients' speed, or equal rates. Loads, and the writer of read-while-writing,
 have at least one such client on every owner.
 
-Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
+Exit codes: 0 done, 1 worse (compare --fail-if worse), 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 7 other failures and wrong values read, 130 Ctrl-C, 143 SIGTERM (a partial result
 is printed for both).";
 
@@ -78,6 +78,37 @@ pub enum Command {
     /// Write, delete, read and scan at full speed for long, reopen now and then,
     /// and check every value that is read
     Soak(SoakArgs),
+    /// Put results side by side (files of --json), and say what is better or worse
+    Compare(CompareArgs),
+}
+
+/// The flags of `compare`.
+#[derive(Args, Debug, Clone)]
+pub struct CompareArgs {
+    /// Results: each is compared with the first
+    #[arg(value_name = "RESULT.json", required = true, num_args = 2..)]
+    pub files: Vec<PathBuf>,
+    /// How sure to be before something is called better or worse
+    #[arg(long, value_name = "P", default_value = "0.99", value_parser = parse_confidence)]
+    pub confidence: f64,
+    /// Exit with 1 if something is
+    #[arg(long, value_name = "WHAT")]
+    pub fail_if: Option<FailIf>,
+    /// Write the comparison as JSON to this file too; - is stdout
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
+}
+
+/// What makes a comparison fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailIf {
+    /// Some figure is worse than that of the first result
+    Worse,
+}
+
+fn parse_confidence(text: &str) -> Result<f64, String> {
+    let confidence = text.parse::<f64>().ok().filter(|p| (0.5..=0.999).contains(p));
+    confidence.ok_or_else(|| "a number from 0.5 to 0.999 is needed".to_owned())
 }
 
 /// The flags of `soak`.

@@ -16,10 +16,12 @@
 //! * A client that is a thread: [`client`]. One that has several operations in
 //!   flight: [`asynchronous`] over [`pipeline`], [`in_flight`] and [`alarm`].
 //! * All clients: [`runner`] for threads, [`crowd`] for all others.
-//! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
-//!   [`machine`].
+//! * What a phase is like second by second: [`intervals`] for latencies, [`timeline`] with
+//!   what engine and process do meanwhile.
+//! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
+//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`].
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
-//!   [`soak`], [`failure`], [`program`].
+//!   [`compare`], [`soak`], [`failure`], [`program`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
 //! drive other engines with them, and `tools/crash` makes its data and reads sizes
@@ -31,6 +33,7 @@ pub mod cli;
 pub mod client;
 pub mod clients;
 pub mod commands;
+pub mod compare;
 pub mod crowd;
 pub mod directory;
 pub mod distribution;

@@ -148,6 +148,68 @@ fn every_second_is_in_the_log_on_the_page_and_in_the_json() {
 }
 
 #[test]
+fn results_are_put_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    done(&run(dir.path(), "a", &["--json", "short.json"]));
+    let read = |name: &str| json(&fs::read_to_string(dir.path().join(name)).unwrap());
+    let write = |name: &str, value: &Value| {
+        fs::write(dir.path().join(name), value.to_string()).unwrap();
+    };
+    // As if that had gone on for ten seconds, and the same again with half the throughput.
+    let mut result = read("short.json");
+    let mut second = result["result"]["intervals"][0].clone();
+    for (name, seconds) in [("fast.json", 1.0), ("slow.json", 2.0)] {
+        second["seconds"] = seconds.into();
+        result["result"]["intervals"] = vec![second.clone(); 10].into();
+        result["config"]["memory_bytes"] = (seconds as u64).into();
+        write(name, &result);
+    }
+    let compare = |arguments: &[&str]| bench(dir.path(), &[&["compare"], arguments].concat());
+    let same = compare(&["fast.json", "fast.json", "--fail-if", "worse"]);
+    done(&same);
+    assert!(stdout(&same).contains("cannot tell"), "{}", stdout(&same));
+    let slower = compare(&["fast.json", "slow.json", "fast.json"]);
+    done(&slower);
+    let words = |output: &Output| -> String {
+        stdout(output).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let text = words(&slower);
+    for words in ["-50.0% -50.0% -50.0% worse", "memory_bytes: 1 and 2", "p99"] {
+        assert!(text.contains(words), "{text}");
+    }
+    let failed = compare(&["fast.json", "slow.json", "--fail-if", "worse", "--json", "c.json"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+    let compared = read("c.json");
+    assert_eq!(compared["others"][0]["figures"][0]["figure"], "throughput");
+    assert_eq!(compared["others"][0]["figures"][0]["ratio"], 0.5);
+    assert_eq!(compared["others"][0]["figures"][0]["verdict"], "worse");
+    let better = compare(&["slow.json", "fast.json", "--fail-if", "worse"]);
+    done(&better);
+    assert!(words(&better).contains("+100.0% better"), "{}", stdout(&better));
+    let short = compare(&["short.json", "short.json"]);
+    assert!(stdout(&short).contains("Nothing can be told from"), "{}", stdout(&short));
+
+    let mut other = result.clone();
+    other["format"] = 2.into();
+    write("other.json", &other);
+    refused(&compare(&["fast.json", "other.json"]), 6, "of format 2");
+    other["format"] = 1.into();
+    other["result"]["intervals"] = Vec::<Value>::new().into();
+    write("old.json", &other);
+    refused(&compare(&["old.json", "fast.json"]), 2, "each second");
+    other["result"]["intervals"] = vec![second].into();
+    other["result"]["intervals"][0]["operations"]["read"]["histogram"] = "AAAA".into();
+    write("broken.json", &other);
+    refused(&compare(&["fast.json", "broken.json"]), 2, "broken.json is not a result");
+    fs::write(dir.path().join("text"), "text").unwrap();
+    refused(&compare(&["text", "fast.json"]), 2, "text is not a result");
+    refused(&compare(&["fast.json"]), 2, "2 values required");
+    refused(&compare(&["fast.json", "missing.json"]), 7, "cannot read missing.json");
+    refused(&compare(&["fast.json", "fast.json", "--confidence", "1"]), 2, "0.5 to 0.999");
+}
+
+#[test]
 fn help_explains_and_gives_examples() {
     let dir = tempfile::tempdir().unwrap();
     let help = done(&bench(dir.path(), &["--help"]));
