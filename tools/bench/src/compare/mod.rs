@@ -240,7 +240,11 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
         lines.extend(compared.differences.iter().map(|difference| format!("  {difference}")));
     }
     lines.push(String::new());
-    let percent = |ratio: f64| format!("{:+.1}%", (ratio - 1.0) * 100.0);
+    let percent = |ratio: f64| match ratio {
+        ..10.0 => format!("{:+.1}%", (ratio - 1.0) * 100.0),
+        10.0..1e4 => format!("{ratio:.0} times"),
+        _ => "any".to_owned(),
+    };
     let mut rows = vec![["", "1", "2", "change", "from", "to", ""].map(str::to_owned)];
     rows.extend(compared.figures.iter().map(|row| {
         let value = |value: f64| match row.figure == "throughput" {

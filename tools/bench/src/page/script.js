@@ -429,11 +429,13 @@ const drawAll = () => {
   cursors.clear();
   charts.forEach(redraw);
 };
-let width = 0;
+let width = document.body.clientWidth;
+drawAll();
 new ResizeObserver(() => {
   if (document.body.clientWidth !== width) {
     width = document.body.clientWidth;
-    drawAll();
+    // Not at once: charts change what is observed.
+    requestAnimationFrame(drawAll);
   }
 }).observe(document.body);
 document.body.dataset.charts = charts.length;
