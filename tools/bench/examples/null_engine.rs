@@ -17,7 +17,7 @@ use ouro_bench::distribution::RecordChooser;
 use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
 use ouro_bench::pacing::Pace;
-use ouro_bench::runner::{self, Phase};
+use ouro_bench::runner::{self, NEVER, Phase};
 use ouro_bench::script::{OwnKeys, Task};
 use ouro_bench::shape::{Data, Shape};
 use ouro_bench::target::{Handle, Rows};
@@ -106,6 +106,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 clients: vec![(task, Pace::Closed)],
                 duration: Some(Duration::from_secs(SECONDS)),
                 interrupt: &interrupt,
+                enough: &NEVER,
             }
         };
         let thread = runner::run(|| NullEngine, &data, phase(), &mut |_| ())?;

@@ -1,6 +1,7 @@
 //! The command line: flags, their defaults, and how their values are read.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -190,9 +191,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
     pub seconds: Duration,
-    /// The same clients work for so many seconds before, with other choices, so that caches fill
-    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
-    pub warm_up: Option<Duration>,
+    /// The same clients work for so many seconds before, with other choices, so that caches fill;
+    /// steady:120 warms up until what happens goes on as it is, for 120 s at most
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub warm_up: Option<WarmUp>,
     /// Operations a second of all clients together, due at instants of their own
     /// (open loop); with read-while-writing the readers'. 10000, or a rate that changes:
     /// ramp:1000..50000, steps:1000,5000,20000, sine:10000+-5000/30s (mean, swing, period),
@@ -209,6 +211,38 @@ pub struct RunArgs {
     /// Flags that `load` has too.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// How long clients work before they are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUp {
+    /// So long.
+    Time(Duration),
+    /// Until what happens is steady, so long at most.
+    Steady(Duration),
+}
+
+impl WarmUp {
+    /// How long at most.
+    #[must_use]
+    pub fn at_most(self) -> Duration {
+        match self {
+            Self::Time(time) | Self::Steady(time) => time,
+        }
+    }
+}
+
+impl FromStr for WarmUp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("steady:") {
+            Some(seconds) => parse_seconds(seconds).map(Self::Steady),
+            None => parse_seconds(text)
+                .map(Self::Time)
+                .map_err(|error| format!("{error}, or steady:120")),
+        }
+    }
 }
 
 /// The flags that all commands share.

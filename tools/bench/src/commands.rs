@@ -1,10 +1,10 @@
 //! `load` and `run`: from flags to a printed result.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
+use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
 use crate::directory::{Room, make_room, read_shape, write_shape};
 use crate::failure::Failure;
@@ -12,9 +12,10 @@ use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
-use crate::runner::{Outcome, Phase, Progress};
+use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::shape::{Data, Shape};
+use crate::steady::{self, Steady, UntilSteady};
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
 
@@ -49,7 +50,7 @@ pub fn load<T: Target>(
     let data = Arc::new(Data::new(shape));
     let clients = Places::new(&target, common)?.load(common, &shape);
     let client_count = clients.len();
-    let phase = Phase { clients, duration: budget, interrupt };
+    let phase = Phase { clients, duration: budget, interrupt, enough: &NEVER };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
     let meter = Meter::start(&target.status());
     let mut timeline = Timeline::new(&target, &bar);
@@ -105,7 +106,12 @@ pub fn run<T: Target>(
     let counters = places.counters(&data);
     let clients = places.run(args, common.seed, &data, &counters, args.seconds)?;
     if args.fresh.is_some() {
-        let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
+        let phase = Phase {
+            clients: places.load(common, &shape),
+            duration: None,
+            interrupt,
+            enough: &NEVER,
+        };
         let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
         let loaded =
             clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
@@ -119,15 +125,24 @@ pub fn run<T: Target>(
     } else {
         target.settle()?;
     }
-    if let Some(duration) = args.warm_up {
+    let mut warm_up_s = None;
+    if let Some(warm_up) = args.warm_up {
+        let duration = warm_up.at_most();
         let clients = places.run(args, !common.seed, &data, &counters, duration)?;
-        let phase = Phase { clients, duration: Some(duration), interrupt };
+        let enough = AtomicBool::new(false);
+        let phase = Phase { clients, duration: Some(duration), interrupt, enough: &enough };
         let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
-        let warmed =
-            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
-                bar.update(progress);
-            })?;
+        let wanted = matches!(warm_up, WarmUp::Steady(_)).then_some(&enough);
+        let timeline = Timeline::new(&target, &bar);
+        let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
+        let warmed = clients::run_phase(&target, common, &data, phase, &mut watch)?;
         bar.finish();
+        if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) && !warmed.ended_early() {
+            let last =
+                watch.last().map_or("it was too short to tell".to_owned(), Steady::to_string);
+            warn(&format!("no steady state in {} s of warming up: {last}", duration.as_secs_f64()));
+        }
+        warm_up_s = Some(warmed.elapsed.as_secs_f64());
         if warmed.ended_early() {
             let records = acknowledged(&warmed, &counters);
             end(target, common, &Shape { records, ..shape }, &warmed)?;
@@ -135,7 +150,7 @@ pub fn run<T: Target>(
         }
     }
 
-    let phase = Phase { clients, duration: Some(args.seconds), interrupt };
+    let phase = Phase { clients, duration: Some(args.seconds), interrupt, enough: &NEVER };
     let what = format!("running {}", args.workload.name());
     let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
     let meter = Meter::start(&target.status());
@@ -162,12 +177,14 @@ pub fn run<T: Target>(
             rate: args.rate.as_ref().map(Rate::to_string),
             arrivals: args.rate.as_ref().map(|_| args.arrivals),
             seconds: Some(args.seconds.as_secs_f64()),
-            warm_up_s: args.warm_up.map(|time| time.as_secs_f64()),
+            warm_up_s,
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
         result: meter.finish(&outcome, &status, &shape, None, intervals),
     };
+    let mut report = report;
+    report.result.steady = steady::judge(&report.result.intervals, args.rate.is_some());
     let after = Shape { records: outcome.acknowledged, ..shape };
     end(target, common, &after, &outcome)?;
     let full = outcome.exhausted;

@@ -12,6 +12,7 @@ use crate::asynchronous::{AsyncHandle, spawn_task};
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::{Inserts, RecordCounter};
 use crate::pacing::Pace;
+use crate::runner::NEVER;
 use crate::script::Task;
 use crate::shape::Shape;
 use crate::target::Rows;
@@ -214,7 +215,7 @@ fn run_phase(
     interrupt: &AtomicBool,
 ) -> Outcome {
     let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()));
-    let phase = Phase { clients, duration, interrupt };
+    let phase = Phase { clients, duration, interrupt, enough: &NEVER };
     run(store, depth, &data, phase, &mut |_: Progress| ()).unwrap()
 }
 
@@ -390,7 +391,7 @@ fn an_owner_without_keys_is_refused() {
     });
     let interrupt = AtomicBool::new(false);
     let duration = Some(Duration::from_millis(1));
-    let phase = Phase { clients, duration, interrupt: &interrupt };
+    let phase = Phase { clients, duration, interrupt: &interrupt, enough: &NEVER };
     let refused = run(&store, 1, &data, phase, &mut |_: Progress| ()).unwrap_err();
     assert!(refused.to_string().contains("belongs to owner"), "{refused}");
     assert_eq!(refused.exit_code(), 2);

@@ -17,7 +17,7 @@
 //!   flight: [`asynchronous`] over [`pipeline`], [`in_flight`] and [`alarm`].
 //! * All clients: [`runner`] for threads, [`crowd`] for all others.
 //! * What a phase is like second by second: [`intervals`] for latencies, [`timeline`] with
-//!   what engine and process do meanwhile.
+//!   what engine and process do meanwhile, [`steady`] for whether that goes on as it is.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
 //!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`].
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
@@ -60,6 +60,7 @@ pub mod script;
 pub mod shape;
 pub mod size;
 pub mod soak;
+pub mod steady;
 pub mod table;
 pub mod target;
 pub mod timeline;

@@ -16,6 +16,7 @@ use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
 use crate::schedule::Arrivals;
 use crate::shape::{Shape, by_name};
+use crate::steady::Steady;
 use crate::target::{Device, Status, Target};
 use crate::timeline::Interval;
 use crate::workload::{OpKind, Workload};
@@ -216,6 +217,8 @@ pub struct Measured {
     pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
+    /// Whether a run was in a steady state; absent where it was too short to tell.
+    pub steady: Option<Steady>,
     /// Second by second.
     pub intervals: Vec<Interval>,
 }
@@ -364,6 +367,7 @@ impl Meter {
             device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
             device,
             operations,
+            steady: None,
             intervals,
         }
     }

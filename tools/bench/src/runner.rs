@@ -30,7 +30,12 @@ pub struct Phase<'a> {
     pub duration: Option<Duration>,
     /// Ends it early when set.
     pub interrupt: &'a AtomicBool,
+    /// The same, and then that is its end.
+    pub enough: &'a AtomicBool,
 }
+
+/// For phases of which there is never enough before their end.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// How far a phase has come.
 #[derive(Clone, Copy, Debug)]
@@ -207,6 +212,9 @@ pub fn run<H: Handle>(
                 interrupted = true;
                 stop.store(true, Ordering::Relaxed);
             }
+            if phase.enough.load(Ordering::Relaxed) {
+                stop.store(true, Ordering::Relaxed);
+            }
             watch.progress(Progress {
                 elapsed: Duration::from_nanos(clock.now_ns() - start_ns),
                 ops: counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum(),
@@ -221,6 +229,7 @@ pub fn run<H: Handle>(
             Some(error) => Err(error),
             None => {
                 let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
+                let duration_ns = duration_ns.filter(|_| !phase.enough.load(Ordering::Relaxed));
                 Ok(add_up(reports, recorder, start_ns, duration_ns, interrupted))
             }
         }

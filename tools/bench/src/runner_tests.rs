@@ -69,7 +69,8 @@ fn loaders(clients: u64) -> Vec<(Task, Pace)> {
 #[test]
 fn a_load_ends_with_its_records() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
-    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
+    let phase =
+        Phase { clients: loaders(3), duration: None, interrupt: &interrupt, enough: &NEVER };
     let mut last = 0;
     let outcome =
         run(|| &store, &data(), phase, &mut |progress: Progress| last = progress.ops).unwrap();
@@ -84,7 +85,8 @@ fn a_load_ends_with_its_records() {
 #[test]
 fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
-    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
+    let phase =
+        Phase { clients: loaders(3), duration: None, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert_eq!(outcome.failure.unwrap().to_string(), "full");
     assert_eq!(outcome.recorder.total(), 600);
@@ -104,7 +106,7 @@ fn a_panic_ends_the_phase() {
         (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
         (task(Mix::LOAD, Inserts::Shared(spoilt)), Pace::Closed),
     ];
-    let phase = Phase { clients, duration: None, interrupt: &interrupt };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
     let _never = run(|| &store, &data(), phase, &mut |_: Progress| ());
 }
 
@@ -116,7 +118,7 @@ fn inserts_of_the_last_client_to_end_count() {
         let counter = Arc::new(RecordCounter::new(RECORDS, 2 * RECORDS));
         let client = |_| (task(Mix::LOAD, Inserts::Shared(Arc::clone(&counter))), Pace::Closed);
         let clients = (0..4).map(client).collect();
-        let phase = Phase { clients, duration: None, interrupt: &interrupt };
+        let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
         let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
         assert_eq!(outcome.acknowledged, 2 * RECORDS);
     }
@@ -130,7 +132,7 @@ fn an_interrupt_ends_the_phase() {
     let update = Workload::Update.mix();
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = vec![(task(update, Inserts::Shared(Arc::clone(&counter))), Pace::Closed)];
-    let phase = Phase { clients, duration: None, interrupt: &interrupt };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
     assert!(outcome.recorder.total() >= 50);
@@ -150,7 +152,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         })
         .collect();
     let duration = Some(Duration::from_millis(500));
-    let phase = Phase { clients, duration, interrupt: &interrupt };
+    let phase = Phase { clients, duration, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     let sent = outcome.recorder.count(OpKind::Read);
     assert_eq!(sent + outcome.unsent, 100);

@@ -143,7 +143,15 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
             result.first_wrong_read.as_deref().unwrap_or("unknown")
         )
     });
-    let notes = unsent.into_iter().chain(saturated).chain(wrong).map(|note| wrapped(&note, " "));
+    let changing = result.steady.as_ref().filter(|steady| !steady.is_steady);
+    let changing = changing
+        .map(|steady| format!("NOT STEADY: {}", steady.reason.as_deref().unwrap_or_default()));
+    let notes = unsent
+        .into_iter()
+        .chain(saturated)
+        .chain(changing)
+        .chain(wrong)
+        .map(|note| wrapped(&note, " "));
     [String::new(), wrapped(&facts.join("; "), "; ")].into_iter().chain(notes)
 }
 
@@ -207,6 +215,7 @@ pub(crate) mod tests {
     use crate::cli::Io;
     use crate::machine::Machine;
     use crate::report::{Config, Operation, Versions};
+    use crate::steady::Steady;
     use crate::target::Device;
     use crate::workload::Workload;
     use ourodb::{Compression, Durability};
@@ -311,6 +320,10 @@ pub(crate) mod tests {
                     syncs: Some(1),
                 }),
                 operations: OpKind::ALL.into_iter().map(|kind| (kind, operation.clone())).collect(),
+                steady: Some(Steady {
+                    is_steady: false,
+                    reason: Some("throughput went from 999999/s to 9999/s".to_owned()),
+                }),
                 intervals: Vec::new(),
             },
         }
