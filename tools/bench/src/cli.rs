@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::find_max::Promise;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::workload::Workload;
@@ -43,7 +44,8 @@ with each other, as for other clients; how much each owner gets follows from its
 clients' speed, or equal rates. Loads, and the writer of read-while-writing,
 have at least one such client on every owner.
 
-Exit codes: 0 done, 1 worse (compare --fail-if worse), 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
+Exit codes: 0 done, 1 worse (compare --fail-if worse) or no rate that keeps the
+promise, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 7 other failures and wrong values read, 130 Ctrl-C, 143 SIGTERM (a partial result
 is printed for both).";
 
@@ -183,6 +185,7 @@ pub struct LoadArgs {
 
 /// The flags of `run`.
 #[derive(Args, Debug, Clone)]
+#[command(group = ArgGroup::new("open").multiple(true))]
 pub struct RunArgs {
     /// What the clients do
     #[arg(long, value_name = "W")]
@@ -199,10 +202,14 @@ pub struct RunArgs {
     /// (open loop); with read-while-writing the readers'. 10000, or a rate that changes:
     /// ramp:1000..50000, steps:1000,5000,20000, sine:10000+-5000/30s (mean, swing, period),
     /// bursts:1000..20000/2s/30s (base, burst, its length, period)
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", allow_negative_numbers = true, group = "open")]
     pub rate: Option<Rate>,
+    /// Look for the highest rate at which a promise is kept, by runs of --seconds each, the first
+    /// at --rate: "p99.9<2ms" of each kind of operation, "read p99<500us" of one
+    #[arg(long, value_name = "PROMISE", group = "open")]
+    pub find_max: Option<Promise>,
     /// How operations follow each other at a rate
-    #[arg(long, value_name = "A", default_value = "constant", requires = "rate")]
+    #[arg(long, value_name = "A", default_value = "constant", requires = "open")]
     pub arrivals: Arrivals,
     /// Load so many records right before, in place of an earlier load, and run
     /// on them as they are then: in memory, if they are few

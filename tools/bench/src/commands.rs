@@ -1,21 +1,19 @@
-//! `load` and `run`: from flags to a printed result.
+//! `load`, from flags to a printed result; and what `run` does in the same way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES, WarmUp};
+use crate::cli::{CommonArgs, LoadArgs};
 use crate::clients::{self, Places};
-use crate::directory::{Room, make_room, read_shape, write_shape};
+use crate::directory::{Room, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
-use crate::runner::{NEVER, Outcome, Phase, Progress};
-use crate::schedule::Rate;
+use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
-use crate::steady::{self, Steady, UntilSteady};
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
 
@@ -71,137 +69,15 @@ pub fn load<T: Target>(
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
+        find_max: None,
         result: meter.finish(&outcome, &status, &shape, settle, intervals),
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)
 }
 
-/// Runs a workload on a loaded database, prints the result and returns it. What
-/// earlier runs left to do is done before, unless the load is part of this run.
-///
-/// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
-pub fn run<T: Target>(
-    args: &RunArgs,
-    settings: &T::Settings,
-    interrupt: &AtomicBool,
-) -> Result<Report, Failure> {
-    let common = &args.common;
-    clients::check::<T>(common)?;
-    let shape = match args.fresh {
-        Some(records) => Shape::new(records, KEY_BYTES, VALUE_BYTES, common.seed),
-        None => Ok(read_shape(&common.dir)?),
-    };
-    let shape = shape.map_err(Failure::Usage)?;
-    let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
-    T::check(&options, settings)?;
-    let output = Output::new(&common.output)?;
-    let room = match args.fresh {
-        Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
-        None => None,
-    };
-    let data = Arc::new(Data::new(shape));
-    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
-    let places = Places::new(&target, common)?;
-    let counters = places.counters(&data);
-    let clients = places.run(args, common.seed, &data, &counters, args.seconds)?;
-    if args.fresh.is_some() {
-        let phase = Phase {
-            clients: places.load(common, &shape),
-            duration: None,
-            interrupt,
-            enough: &NEVER,
-        };
-        let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
-        let loaded =
-            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
-                bar.update(progress);
-            })?;
-        bar.finish();
-        if loaded.ended_early() {
-            end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
-            return Err(loaded.failure.unwrap_or(Failure::Interrupted));
-        }
-    } else {
-        target.settle()?;
-    }
-    let mut warm_up_s = None;
-    if let Some(warm_up) = args.warm_up {
-        let duration = warm_up.at_most();
-        let clients = places.run(args, !common.seed, &data, &counters, duration)?;
-        let enough = AtomicBool::new(false);
-        let phase = Phase { clients, duration: Some(duration), interrupt, enough: &enough };
-        let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
-        let wanted = matches!(warm_up, WarmUp::Steady(_)).then_some(&enough);
-        let timeline = Timeline::new(&target, &bar);
-        let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
-        let warmed = clients::run_phase(&target, common, &data, phase, &mut watch)?;
-        bar.finish();
-        if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) && !warmed.ended_early() {
-            let last =
-                watch.last().map_or("it was too short to tell".to_owned(), Steady::to_string);
-            warn(&format!("no steady state in {} s of warming up: {last}", duration.as_secs_f64()));
-        }
-        warm_up_s = Some(warmed.elapsed.as_secs_f64());
-        if warmed.ended_early() {
-            let records = acknowledged(&warmed, &counters);
-            end(target, common, &Shape { records, ..shape }, &warmed)?;
-            return Err(warmed.failure.unwrap_or(Failure::Interrupted));
-        }
-    }
-
-    let phase = Phase { clients, duration: Some(args.seconds), interrupt, enough: &NEVER };
-    let what = format!("running {}", args.workload.name());
-    let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
-    let meter = Meter::start(&target.status());
-    let mut timeline = Timeline::new(&target, &bar);
-    let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
-    let intervals = timeline.finish(outcome.elapsed);
-    bar.finish();
-    outcome.acknowledged = acknowledged(&outcome, &counters);
-    let status = target.status();
-    let report = Report {
-        format: RESULT_FORMAT,
-        command: "run",
-        partial: outcome.interrupted || outcome.exhausted,
-        started: meter.started().0,
-        started_unix_s: meter.started().1,
-        versions: Versions::THIS,
-        config: Config {
-            workload: Some(args.workload),
-            r#loop: if args.rate.is_some() { "open" } else { "closed" },
-            rate_ops_per_s: match args.rate {
-                Some(Rate::Constant(rate)) => Some(rate),
-                _ => None,
-            },
-            rate: args.rate.as_ref().map(Rate::to_string),
-            arrivals: args.rate.as_ref().map(|_| args.arrivals),
-            seconds: Some(args.seconds.as_secs_f64()),
-            warm_up_s,
-            ..Config::new::<T>(common, settings, &shape, &status)?
-        },
-        machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &status, &shape, None, intervals),
-    };
-    let mut report = report;
-    report.result.steady = steady::judge(&report.result.intervals, args.rate.is_some());
-    let after = Shape { records: outcome.acknowledged, ..shape };
-    end(target, common, &after, &outcome)?;
-    let full = outcome.exhausted;
-    let report = conclude(report, &output, outcome)?;
-    if full {
-        return Err(Failure::Other(format!(
-            "all {} keys of {} bytes are taken: there is nothing left to insert. Load again with \
-             a longer --key-bytes",
-            data.keys.capacity(),
-            shape.key_bytes
-        )));
-    }
-    Ok(report)
-}
-
 /// Opens the database. Where that fails, what was made for a load is removed.
-fn open_in<T: Target>(
+pub(crate) fn open_in<T: Target>(
     room: Option<&Room>,
     common: &CommonArgs,
     options: &OpenOptions,
@@ -220,13 +96,13 @@ const LOCKED: u8 = 4;
 
 /// Records below this are in the database after a phase. Owners without clients
 /// count too.
-fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
+pub(crate) fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
     let counted = counters.iter().map(|counter| counter.acknowledged());
     counted.fold(outcome.acknowledged, u64::min)
 }
 
 /// How to open a database that is there, with data of this shape.
-fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
+pub(crate) fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
     OpenOptions {
         create: false,
         memory_bytes: common.memory,
@@ -259,7 +135,7 @@ fn settle(target: &impl Target, outcome: &mut Outcome) -> Option<Duration> {
 
 /// Writes down what is in the database now, and closes it. After a failure both
 /// are tried, and what else goes wrong is only a warning.
-fn end(
+pub(crate) fn end(
     target: impl Target,
     common: &CommonArgs,
     shape: &Shape,
@@ -277,7 +153,11 @@ fn end(
 }
 
 /// Prints the result, unless there is none, and says what was wrong with it.
-fn conclude(report: Report, output: &Output, outcome: Outcome) -> Result<Report, Failure> {
+pub(crate) fn conclude(
+    report: Report,
+    output: &Output,
+    outcome: Outcome,
+) -> Result<Report, Failure> {
     if let Some(failure) = outcome.failure {
         return Err(failure);
     }

@@ -35,6 +35,9 @@ pub enum Failure {
     /// A result is worse than the first, and that was to be an error.
     #[error("something is worse")]
     Worse,
+    /// What was looked for is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -69,7 +72,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Worse => 1,
+            Self::Worse | Self::NotFound(_) => 1,
             Self::Usage(_) => 2,
             Self::Engine { source, .. } => match source.kind() {
                 ErrorKind::InvalidArgument => 2,

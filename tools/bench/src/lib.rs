@@ -20,7 +20,8 @@
 //!   what engine and process do meanwhile, [`steady`] for whether that goes on as it is.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
 //!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`].
-//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
+//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
+//!   [`find_max`], [`quick`],
 //!   [`compare`], [`soak`], [`failure`], [`program`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
@@ -39,6 +40,7 @@ pub mod directory;
 pub mod distribution;
 pub mod engine;
 pub mod failure;
+pub mod find_max;
 pub mod hlog;
 pub mod in_flight;
 pub mod inserts;
@@ -57,6 +59,7 @@ pub mod report;
 pub mod runner;
 pub mod schedule;
 pub mod script;
+pub mod session;
 pub mod shape;
 pub mod size;
 pub mod soak;

@@ -13,6 +13,7 @@ use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::schedule::Arrivals;
+use crate::session;
 use crate::table::grouped;
 use crate::workload::Workload;
 use ourodb::{Compression, Durability};
@@ -109,11 +110,12 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         seconds: plan.run,
         warm_up: None,
         rate: None,
+        find_max: None,
         arrivals: Arrivals::Constant,
         fresh: None,
         common: CommonArgs { output: with_page, ..common },
     };
-    commands::run::<OuroDb>(&args, &(), interrupt)?;
+    session::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {
         Io::Ring => "",

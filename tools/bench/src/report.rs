@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::cli::{ClientKind, CommonArgs, Io};
 use crate::failure::Failure;
+use crate::find_max::Found;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
 use crate::schedule::Arrivals;
@@ -47,6 +48,8 @@ pub struct Report {
     pub config: Config,
     /// Where it ran.
     pub machine: Machine,
+    /// What a search for the highest rate came to; `result` is then of its run at that rate.
+    pub find_max: Option<Found>,
     /// What was measured.
     pub result: Measured,
 }

@@ -296,6 +296,7 @@ pub(crate) mod tests {
                 compression: Compression::Zstd,
             },
             machine: Machine::look(Path::new("/")),
+            find_max: None,
             result: Measured {
                 elapsed_s: 59.9,
                 settle_s: Some(59.9),

@@ -148,6 +148,31 @@ fn every_second_is_in_the_log_on_the_page_and_in_the_json() {
 }
 
 #[test]
+fn the_highest_rate_that_keeps_a_promise_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let search = |promise: &str, more: &[&str]| {
+        let arguments = [&["--seconds", "0.02", "--find-max", promise], more].concat();
+        run(dir.path(), "a", &arguments)
+    };
+    let found = search("max<1h", &["--json", "found.json", "--arrivals", "poisson"]);
+    done(&found);
+    assert!(stdout(&found).contains("/s max<1h is kept:"), "{}", stdout(&found));
+    let report = json(&fs::read_to_string(dir.path().join("found.json")).unwrap());
+    let rate = report["find_max"]["rate_ops_per_s"].as_u64().unwrap();
+    assert!(rate > 0 && report["config"]["rate_ops_per_s"] == rate);
+    let steps = report["find_max"]["steps"].as_array().unwrap();
+    let at_rate = steps.iter().filter(|step| step["rate_ops_per_s"] == rate);
+    assert!(at_rate.filter(|step| step["is_kept"] == true).count() >= 1, "{steps:?}");
+    let nothing = search("max<1ns", &["--rate", "100"]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
+    assert!(stderr(&nothing).contains("no rate keeps the promise max<1ns"), "{}", stderr(&nothing));
+    refused(&search("p98<1ms", &[]), 2, "p99.9<2ms");
+    refused(&search("scan p99<1ms", &[]), 2, "no operation scan");
+    refused(&search("p99<1ms", &["--rate", "ramp:1..5"]), 2, "constant --rate");
+}
+
+#[test]
 fn results_are_put_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     load(dir.path());
