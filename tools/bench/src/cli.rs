@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::distribution::KeyChoice;
 use crate::find_max::Promise;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
-use crate::workload::Workload;
+use crate::workload::{Workload, WorkloadParser};
 use ourodb::{Compression, Durability};
 
 /// Of a key, unless `load` is told otherwise.
@@ -73,6 +74,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub enum Command {
     /// Make a database of so many records and measure how long that takes
     Load(LoadArgs),
@@ -188,8 +190,14 @@ pub struct LoadArgs {
 #[command(group = ArgGroup::new("open").multiple(true))]
 pub struct RunArgs {
     /// What the clients do
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = WorkloadParser)]
     pub workload: Workload,
+    /// Which records that is done to, in place of what the workload says: uniform, zipfian:0.99
+    /// (the popular ones scattered), ranked:0.99 (the first ones popular), latest,
+    /// hotspot:0.2,0.8 (of the records, of the operations), exponential:0.95,0.857 (of the
+    /// operations, of the newest records), sequential, absent
+    #[arg(long, value_name = "D")]
+    pub distribution: Option<KeyChoice>,
     /// How long
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
@@ -218,6 +226,30 @@ pub struct RunArgs {
     /// Flags that `load` has too.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+impl RunArgs {
+    /// Those that `ouro-bench` without a command runs with.
+    #[must_use]
+    pub fn new(workload: Workload, seconds: Duration, common: CommonArgs) -> Self {
+        Self {
+            workload,
+            distribution: None,
+            seconds,
+            warm_up: None,
+            rate: None,
+            find_max: None,
+            arrivals: Arrivals::Constant,
+            fresh: None,
+            common,
+        }
+    }
+
+    /// What the clients do, to the records that were asked for.
+    #[must_use]
+    pub fn chosen_workload(&self) -> Workload {
+        self.workload.clone().with_choice(self.distribution)
+    }
 }
 
 /// How long clients work before they are measured.

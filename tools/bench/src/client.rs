@@ -49,6 +49,9 @@ impl<H: Handle> Operations for Client<H> {
                 op.got = handle.get(&op.key)?;
                 handle.put(&op.key, &op.value)?;
             }
+            OpKind::Delete => handle.delete(&op.key)?,
+            OpKind::DeleteRange => handle.delete_range(&op.key, &op.end)?,
+            OpKind::MultiGet => handle.multi_get(&op.keys, &mut op.found)?,
         }
         Ok(())
     }

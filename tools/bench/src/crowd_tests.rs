@@ -13,10 +13,11 @@ use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::{Inserts, RecordCounter};
 use crate::pacing::Pace;
 use crate::runner::NEVER;
+use crate::script::Presence;
 use crate::script::Task;
 use crate::shape::Shape;
 use crate::target::Rows;
-use crate::workload::{Mix, OpKind, Workload};
+use crate::workload::{BuiltIn, Mix, OpKind};
 
 const OWNERS: usize = 2;
 const RECORDS: u64 = 1000;
@@ -127,6 +128,23 @@ impl AsyncHandle for NullHandle {
         self.pass(key).await
     }
 
+    async fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        self.pass(key).await
+    }
+
+    async fn delete_range(&self, from: &[u8], _end: &[u8]) -> Result<(), Failure> {
+        self.pass(from).await
+    }
+
+    async fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Vec<u8>>>,
+    ) -> Result<(), Failure> {
+        found.extend(keys.iter().map(|_| None));
+        self.pass(&keys[0]).await
+    }
+
     async fn scan(&self, from: &[u8], _limit: usize, _found: &mut Rows) -> Result<(), Failure> {
         self.pass(from).await
     }
@@ -193,7 +211,7 @@ fn store(depth: usize, opens_after: u64) -> NullStore {
 
 fn task(mix: Mix, inserts: Inserts, own: Option<OwnKeys>) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, expect_present: false, inserts, seed: 1, own }
+    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own }
 }
 
 /// Clients of one kind, dealt out to the owners.
@@ -258,7 +276,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     let store = NullStore { interrupt_at: Some((100_000, Arc::clone(&interrupt))), ..store(1, 0) };
     let store = Arc::new(store);
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
-    let mix = Workload::C.mix();
+    let mix = BuiltIn::C.mix();
     let clients = clients(&store, true, 2, |number, own| {
         let chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
         let inserts = Inserts::Shared(Arc::clone(&counter));
@@ -307,8 +325,8 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         let clients = clients(&store, on_owners, 2, |client, own| {
             let pace = Pace::evenly(200, client as u64, 2);
             let inserts = Inserts::Shared(Arc::clone(&counter));
-            let task = task(Workload::GetUniform.mix(), inserts, own);
-            (Task { expect_present: true, ..task }, pace)
+            let task = task(BuiltIn::GetUniform.mix(), inserts, own);
+            (Task { presence: Presence::Always, ..task }, pace)
         });
         let duration = Some(Duration::from_millis(500));
         let outcome = run_phase(&store, 4, clients, duration, &AtomicBool::new(false));
@@ -342,7 +360,7 @@ fn an_interrupt_ends_the_phase() {
         let store = Arc::new(NullStore { interrupt_at, ..store(4, 50) });
         let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
         let clients = clients(&store, on_owners, 1, |_, own| {
-            (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter)), own), Pace::Closed)
+            (task(BuiltIn::Update.mix(), Inserts::Shared(Arc::clone(&counter)), own), Pace::Closed)
         });
         let outcome = run_phase(&store, 4, clients, None, &interrupt);
         assert!(outcome.interrupted && !outcome.exhausted);
@@ -387,7 +405,7 @@ fn an_owner_without_keys_is_refused() {
     let clients = clients(&store, true, 2, |_, own| {
         let chooser = RecordChooser::Uniform { records: 1 };
         let inserts = Inserts::Shared(Arc::clone(&counter));
-        (Task { chooser, ..task(Workload::C.mix(), inserts, own) }, Pace::Closed)
+        (Task { chooser, ..task(BuiltIn::C.mix(), inserts, own) }, Pace::Closed)
     });
     let interrupt = AtomicBool::new(false);
     let duration = Some(Duration::from_millis(1));

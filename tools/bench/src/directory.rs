@@ -216,7 +216,10 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
         )));
     }
     Shape::new(shape.records, shape.key_bytes, shape.value_bytes, shape.seed)
-        .map(|checked| Shape { compression: shape.compression, ..checked })
+        .map(|checked| {
+            let Shape { compression, has_gaps, .. } = shape;
+            Shape { compression, has_gaps, ..checked }
+        })
         .map_err(|e| not_ours(&e))
 }
 

@@ -7,7 +7,15 @@ const NO_WAIT: Duration = Duration::ZERO;
 
 fn shape(records: u64) -> Shape {
     let compression = ourodb::Compression::Lz4;
-    Shape { format: FORMAT, records, key_bytes: 24, value_bytes: 400, seed: 1, compression }
+    Shape {
+        format: FORMAT,
+        records,
+        key_bytes: 24,
+        value_bytes: 400,
+        seed: 1,
+        has_gaps: false,
+        compression,
+    }
 }
 
 /// A directory as a load leaves it.

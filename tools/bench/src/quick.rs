@@ -12,10 +12,9 @@ use crate::directory::{Contents, PAGE, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::schedule::Arrivals;
 use crate::session;
 use crate::table::grouped;
-use crate::workload::Workload;
+use crate::workload::{BuiltIn, Workload};
 use ourodb::{Compression, Durability};
 
 /// How big the first look is.
@@ -97,24 +96,16 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
             grouped(loaded.result.records)
         ))?;
     }
-    let workload = Workload::B;
+    let workload = Workload::from(BuiltIn::B);
     output.say(&format!(
         "\nNow {} for {:.0} s, {clients};\nevery value read is checked.\n\n",
-        workload.description(),
+        workload.description,
         plan.run.as_secs_f64()
     ))?;
     let page = plan.dir.join(PAGE);
     let with_page = OutputArgs { html: Some(page.clone()), ..OutputArgs::default() };
-    let args = RunArgs {
-        workload,
-        seconds: plan.run,
-        warm_up: None,
-        rate: None,
-        find_max: None,
-        arrivals: Arrivals::Constant,
-        fresh: None,
-        common: CommonArgs { output: with_page, ..common },
-    };
+    let common = CommonArgs { output: with_page, ..common };
+    let args = RunArgs::new(workload, plan.run, common);
     session::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {

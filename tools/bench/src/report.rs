@@ -20,7 +20,7 @@ use crate::shape::{Shape, by_name};
 use crate::steady::Steady;
 use crate::target::{Device, Status, Target};
 use crate::timeline::Interval;
-use crate::workload::{OpKind, Workload};
+use crate::workload::OpKind;
 use ourodb::{Compression, Durability};
 
 /// Points of a curve of quantiles between 0 and 0.5, between that and 0.75, and so on.
@@ -87,7 +87,13 @@ pub struct Config {
     /// The database's directory, as given.
     pub dir: String,
     /// The workload of a run.
-    pub workload: Option<Workload>,
+    pub workload: Option<String>,
+    /// The same, in words.
+    pub description: Option<String>,
+    /// By how many percent each kind of operation occurs.
+    pub percent: BTreeMap<OpKind, f64>,
+    /// Which records they go to.
+    pub distribution: Option<String>,
     /// Records asked for by a load, or there before a run.
     pub records: u64,
     /// Bytes of each key.
@@ -153,6 +159,9 @@ impl Config {
             settings,
             dir: common.dir.display().to_string(),
             workload: None,
+            description: None,
+            percent: BTreeMap::new(),
+            distribution: None,
             records: shape.records,
             key_bytes: shape.key_bytes,
             value_bytes: shape.value_bytes,
@@ -341,6 +350,7 @@ impl Meter {
             OpKind::ALL.into_iter().filter(|k| wanted(*k)).map(|kind| recorder.count(kind)).sum()
         };
         let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
+        let many = count(OpKind::reads_many);
         let put_bytes = count(OpKind::puts) * shape.record_bytes();
         let device = status.device.zip(self.device).map(|(now, then)| now.since(then));
         let reads = device.and_then(|device| device.reads);
@@ -366,8 +376,10 @@ impl Meter {
             cpu_ns_per_op: ratio(cpu_ns, ops),
             put_bytes,
             bytes_written_per_byte_put: device.and_then(|d| ratio(d.bytes_written, put_bytes)),
-            device_reads_per_get: reads.filter(|_| scans == 0).and_then(|n| ratio(n, gets)),
-            device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
+            device_reads_per_get: reads.filter(|_| many == 0).and_then(|n| ratio(n, gets)),
+            device_reads_per_scan: reads
+                .filter(|_| gets == 0 && many == scans)
+                .and_then(|n| ratio(n, scans)),
             device,
             operations,
             steady: None,

@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::RecordCounter;
+use crate::script::Presence;
 use crate::shape::Shape;
 use crate::target::Rows;
-use crate::workload::{Mix, OpKind, Workload};
+use crate::workload::{BuiltIn, Mix, OpKind};
 
 /// Has no value for any key; writes fail from the `fail_at`-th on.
 struct NullStore {
@@ -57,7 +58,7 @@ fn data() -> Arc<Data> {
 
 fn task(mix: Mix, inserts: Inserts) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, expect_present: true, inserts, seed: 1, own: None }
+    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None }
 }
 
 fn loaders(clients: u64) -> Vec<(Task, Pace)> {
@@ -103,7 +104,7 @@ fn a_panic_ends_the_phase() {
     let spoilt = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     spoilt.acknowledge(RECORDS);
     let clients = vec![
-        (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
+        (task(BuiltIn::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
         (task(Mix::LOAD, Inserts::Shared(spoilt)), Pace::Closed),
     ];
     let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
@@ -129,7 +130,7 @@ fn an_interrupt_ends_the_phase() {
     let interrupt = Arc::new(AtomicBool::new(false));
     let signal = Some((50, Arc::clone(&interrupt)));
     let store = NullStore { signal, ..NullStore::new(u64::MAX) };
-    let update = Workload::Update.mix();
+    let update = BuiltIn::Update.mix();
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = vec![(task(update, Inserts::Shared(Arc::clone(&counter))), Pace::Closed)];
     let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
@@ -148,7 +149,7 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
     let clients = (0..2)
         .map(|client| {
             let pace = Pace::evenly(200, client, 2);
-            (task(Workload::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
+            (task(BuiltIn::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
         })
         .collect();
     let duration = Some(Duration::from_millis(500));

@@ -24,6 +24,7 @@ use crate::steady::{self, Steady, UntilSteady};
 use crate::table::{duration, grouped};
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
+use crate::workload::{OpKind, Workload};
 
 /// How long the clients of a search work as fast as they can, to see where it begins.
 const PROBE: Duration = Duration::from_secs(2);
@@ -47,6 +48,7 @@ pub fn run<T: Target>(
         None => Ok(read_shape(&common.dir)?),
     };
     let shape = shape.map_err(Failure::Usage)?;
+    check_values(&args.chosen_workload(), &shape)?;
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
@@ -72,7 +74,9 @@ pub fn run<T: Target>(
     // Before anything takes long: whether there are such clients at all.
     let clients = session.clients(args, common.seed, args.seconds)?;
     if let Err((outcome, records)) = session.prepare()? {
-        end(session.target, common, &Shape { records, ..shape }, &outcome)?;
+        let has_gaps =
+            shape.has_gaps || (records > 0 && args.chosen_workload().has(OpKind::deletes));
+        end(session.target, common, &Shape { records, has_gaps, ..shape }, &outcome)?;
         return Err(outcome.failure.unwrap_or(Failure::Interrupted));
     }
     let (report, outcome) = match &args.find_max {
@@ -82,7 +86,8 @@ pub fn run<T: Target>(
             session.find_max(promise, &output)?
         }
     };
-    let after = Shape { records: outcome.acknowledged, ..shape };
+    let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
+    let after = Shape { records: outcome.acknowledged, has_gaps, ..shape };
     let capacity = session.data.keys.capacity();
     end(session.target, common, &after, &outcome)?;
     let full = outcome.exhausted;
@@ -103,16 +108,29 @@ pub fn run<T: Target>(
     }
 }
 
+/// Refuses a workload about longer values than there are.
+fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
+    let (wanted, bytes) = (workload.value_bytes_min, shape.value_bytes);
+    if bytes >= wanted {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "the workload {} is about values of {wanted} bytes or more, and these have {bytes}: load with \
+         --value-bytes 128KiB, say",
+        workload.name
+    )))
+}
+
 /// Refuses a promise of operations that are not done.
 fn check_promise(promise: &Promise, args: &RunArgs) -> Result<(), Failure> {
     if matches!(args.rate, Some(ref rate) if !matches!(rate, Rate::Constant(_))) {
         let reason = "--find-max begins with a constant --rate, or finds one itself";
         return Err(Failure::Usage(reason.to_owned()));
     }
-    let mixes = std::iter::once(args.workload.mix()).chain(args.workload.background());
+    let workload = args.chosen_workload();
     match promise.kind() {
-        Some(kind) if !mixes.into_iter().any(|mix| mix.kinds().any(|one| one == kind)) => {
-            let (kind, workload) = (kind.name(), args.workload.name());
+        Some(kind) if !workload.has(|one| one == kind) => {
+            let (kind, workload) = (kind.name(), workload.name);
             Err(Failure::Usage(format!("the workload {workload} has no operation {kind}")))
         }
         _ => Ok(()),
@@ -192,7 +210,7 @@ impl<T: Target> Session<'_, T> {
         let common = &args.common;
         let interrupt = self.interrupt;
         let phase = Phase { clients, duration: Some(args.seconds), interrupt, enough: &NEVER };
-        let what = format!("running {}", args.workload.name());
+        let what = format!("running {}", args.chosen_workload().name);
         let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
         let meter = Meter::start(&self.target.status());
         let mut timeline = Timeline::new(&self.target, &bar);
@@ -212,7 +230,10 @@ impl<T: Target> Session<'_, T> {
             started_unix_s: meter.started().1,
             versions: Versions::THIS,
             config: Config {
-                workload: Some(args.workload),
+                workload: Some(args.chosen_workload().name),
+                description: Some(args.chosen_workload().description),
+                percent: args.chosen_workload().mix.percent(),
+                distribution: Some(args.chosen_workload().mix.choice().to_string()),
                 r#loop: if args.rate.is_some() { "open" } else { "closed" },
                 rate_ops_per_s: match args.rate {
                     Some(Rate::Constant(rate)) => Some(rate),
@@ -246,7 +267,7 @@ impl<T: Target> Session<'_, T> {
                 (report.result.ops_per_s / 2.0) as u64
             }
         };
-        let workload = self.args.workload.name();
+        let workload = self.args.chosen_workload().name;
         output.say(&format!("Looking for the highest rate of {workload} with {promise}:\n"))?;
         let mut search = Search::new(begin);
         let mut steps: Vec<Step> = Vec::new();

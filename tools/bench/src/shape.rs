@@ -25,6 +25,9 @@ pub struct Shape {
     pub value_bytes: usize,
     /// Chooses the order of keys and the bytes of values.
     pub seed: u64,
+    /// Some of the records may have been deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_gaps: bool,
     /// How its tables are compressed.
     #[serde(default, serialize_with = "by_name", deserialize_with = "from_name")]
     pub compression: Compression,
@@ -66,7 +69,8 @@ impl Shape {
             ));
         }
         let compression = Compression::None;
-        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed, compression })
+        let has_gaps = false;
+        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed, has_gaps, compression })
     }
 
     /// Bytes of one key and its value.

@@ -268,6 +268,15 @@ fn every_workload_runs_on_a_loaded_database() {
         ("scan", &["scan"]),
         ("update", &["update"]),
         ("read-while-writing", &["read", "update"]),
+        ("multi-get", &["multi_get"]),
+        ("scan-mixed", &["read", "update", "scan"]),
+        ("insert-only", &["insert"]),
+        ("delete-heavy", &["read", "update", "delete"]),
+        ("range-delete", &["read", "update", "del"]),
+        // Some records are gone now.
+        ("c", &["read"]),
+        ("scan", &["scan"]),
+        ("multi-get", &["multi_get"]),
     ] {
         let table = done(&run(dir.path(), workload, &[]));
         let found: Vec<_> = table
@@ -278,6 +287,44 @@ fn every_workload_runs_on_a_loaded_database() {
             .collect();
         assert_eq!(found, rows, "{table}");
     }
+}
+
+#[test]
+fn a_file_says_what_a_workload_is() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let write = |text: &str| fs::write(dir.path().join("mine.toml"), text).unwrap();
+    write(
+        "description = \"what my service does\"\nscan_rows_max = 5\ndistribution = \"latest\"\n\
+         [operations]\nread = 70\nmulti_get = 10\nscan = 10\ninsert = 10\n",
+    );
+    let table = done(&run(dir.path(), "mine.toml", &["--json", "mine.json"]));
+    assert!(table.contains("run mine: what my service does"), "{table}");
+    let result = json(&fs::read_to_string(dir.path().join("mine.json")).unwrap());
+    assert_eq!(result["config"]["percent"]["multi_get"], 10.0);
+    assert_eq!(result["config"]["distribution"], "latest");
+    for distribution in [
+        "uniform",
+        "zipfian:0.5",
+        "ranked",
+        "latest",
+        "hotspot:0.1,0.9",
+        "exponential",
+        "sequential",
+    ] {
+        let flags = ["--distribution", distribution, "--json", "mine.json"];
+        done(&run(dir.path(), "mine.toml", &flags));
+        let result = json(&fs::read_to_string(dir.path().join("mine.json")).unwrap());
+        let found = result["config"]["distribution"].as_str().unwrap();
+        assert!(found.starts_with(distribution), "{found}");
+    }
+    refused(&run(dir.path(), "c", &["--distribution", "normal"]), 2, "zipfian");
+    refused(&run(dir.path(), "absent.toml", &[]), 2, "cannot read it");
+    write("[operations]\nread = 70");
+    refused(&run(dir.path(), "mine.toml", &[]), 2, "70 % together");
+    write("reads = 70");
+    refused(&run(dir.path(), "mine.toml", &[]), 2, "unknown field");
+    refused(&run(dir.path(), "large-value", &[]), 2, "--value-bytes 128KiB");
 }
 
 #[test]
