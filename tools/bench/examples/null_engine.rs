@@ -20,6 +20,7 @@ use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, NEVER, Phase};
 use ouro_bench::script::{OwnKeys, Presence, Task};
 use ouro_bench::shape::{Data, Shape};
+use ouro_bench::sizes::Sizes;
 use ouro_bench::target::{Handle, Rows};
 use ouro_bench::workload::{BuiltIn, Workload};
 
@@ -112,7 +113,7 @@ impl Asynchronous for NullEngine {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 400, 1)?));
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(400), 1)?));
     let interrupt = AtomicBool::new(false);
     for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
         let mix = workload.mix();

@@ -152,8 +152,8 @@ impl AsyncClient {
             progress,
         )
         .await;
-        let (faults, inserts) = operations.script.finish();
-        ClientReport { finish, faults, inserts }
+        let (faults, inserts, put_bytes) = operations.script.finish();
+        ClientReport { finish, faults, inserts, put_bytes }
     }
 }
 

@@ -11,6 +11,8 @@ use crate::distribution::KeyChoice;
 use crate::find_max::Promise;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
+use crate::sizes::Sizes;
+use crate::values::COMPRESSIBLE;
 use crate::workload::{Workload, WorkloadParser};
 use ourodb::{Compression, Durability};
 
@@ -111,6 +113,11 @@ pub enum FailIf {
     Worse,
 }
 
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a number from 0 to 1 is needed".to_owned())
+}
+
 fn parse_confidence(text: &str) -> Result<f64, String> {
     let confidence = text.parse::<f64>().ok().filter(|p| (0.5..=0.999).contains(p));
     confidence.ok_or_else(|| "a number from 0.5 to 0.999 is needed".to_owned())
@@ -166,10 +173,13 @@ pub struct LoadArgs {
     /// Bytes of every key
     #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
     pub key_bytes: usize,
-    /// Bytes of every value, at most a quarter of --memory; half of them can be
-    /// compressed
-    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES, value_parser = parse_value_bytes)]
-    pub value_bytes: usize,
+    /// Bytes of every value, at most a quarter of --memory; lengths that differ are 100..4000
+    /// (all alike), exponential:400 (the mean), or 90%:400,10%:100KiB
+    #[arg(long, value_name = "BYTES", default_value = "400")]
+    pub value_bytes: Sizes,
+    /// The share of each value that can be compressed, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = COMPRESSIBLE, value_parser = parse_share)]
+    pub compressible: f64,
     /// Replace what an earlier load left in the directory
     #[arg(long)]
     pub overwrite: bool,

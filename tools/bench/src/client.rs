@@ -25,9 +25,9 @@ impl<H: Handle> Client<H> {
         Self { handle, script: Script::new(data, task), op: Operation::default() }
     }
 
-    /// What it found, and where its inserts came from.
+    /// What it found, where its inserts came from, and the bytes that it put.
     #[must_use]
-    pub fn finish(self) -> (Faults, Inserts) {
+    pub fn finish(self) -> (Faults, Inserts, u64) {
         self.script.finish()
     }
 }

@@ -9,6 +9,7 @@ use crate::distribution::RecordChooser;
 use crate::inserts::RecordCounter;
 use crate::script::Presence;
 use crate::shape::Shape;
+use crate::sizes::Sizes;
 use crate::target::Rows;
 use crate::workload::{BuiltIn, Mix, OpKind};
 
@@ -90,7 +91,7 @@ impl Handle for &MapStore {
 
 /// Loads a store, then runs `operations` operations of the workload on it.
 fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap()));
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(100), 3).unwrap()));
     let mut store = MapStore { map: Mutex::default(), lie: Lie::None };
     let load = Task {
         mix: Mix::LOAD,
@@ -105,7 +106,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         client.execute().unwrap();
         client.verify();
     }
-    let (found, inserts) = client.finish();
+    let (found, inserts, _) = client.finish();
     assert_eq!((found, inserts.acknowledged()), (Faults::default(), RECORDS));
     assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
 
@@ -130,7 +131,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         client.execute().unwrap();
         client.verify();
     }
-    let (faults, inserts) = client.finish();
+    let (faults, inserts, _) = client.finish();
     let records = inserts.acknowledged();
     (faults, store, records)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, LoadArgs};
 use crate::clients::{self, Places};
-use crate::directory::{Room, make_room, write_shape};
+use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::machine::Machine;
@@ -33,8 +33,9 @@ pub fn load<T: Target>(
     let common = &args.common;
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
-    let shape = Shape { compression: args.compression, ..shape };
-    if args.value_bytes as u64 > common.memory / VALUE_SHARE {
+    let (compression, compressible) = (args.compression, args.compressible);
+    let shape = Shape { compression, compressible, ..shape };
+    if args.value_bytes.max() as u64 > common.memory / VALUE_SHARE {
         let reason = "--value-bytes must be at most a quarter of --memory";
         return Err(Failure::Usage(reason.to_owned()));
     }
@@ -42,6 +43,10 @@ pub fn load<T: Target>(
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
+    // One that ends with its time takes what it gets.
+    if budget.is_none() {
+        check_space::<T>(&common.dir, &shape)?;
+    }
     let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
     let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
@@ -70,7 +75,7 @@ pub fn load<T: Target>(
         },
         machine: Machine::look(&common.dir),
         find_max: None,
-        result: meter.finish(&outcome, &status, &shape, settle, intervals),
+        result: meter.finish(&outcome, &status, settle, intervals),
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)

@@ -6,7 +6,8 @@
 //!
 //! From the bottom up:
 //!
-//! * What is written and read: [`permutation`], [`keys`], [`values`], [`shape`].
+//! * What is written and read: [`permutation`], [`keys`], [`sizes`], [`values`],
+//!   [`shape`].
 //! * Which operations, on which records: [`workload`], [`distribution`],
 //!   [`inserts`].
 //! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
@@ -62,6 +63,7 @@ pub mod script;
 pub mod session;
 pub mod shape;
 pub mod size;
+pub mod sizes;
 pub mod soak;
 pub mod steady;
 pub mod table;

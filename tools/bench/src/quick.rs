@@ -13,7 +13,9 @@ use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::session;
+use crate::sizes::Sizes;
 use crate::table::grouped;
+use crate::values::COMPRESSIBLE;
 use crate::workload::{BuiltIn, Workload};
 use ourodb::{Compression, Durability};
 
@@ -82,7 +84,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     let load = LoadArgs {
         records: plan.records,
         key_bytes: KEY_BYTES,
-        value_bytes: VALUE_BYTES,
+        value_bytes: Sizes::Fixed(VALUE_BYTES),
+        compressible: COMPRESSIBLE,
         overwrite: true,
         shards: None,
         compression: Compression::None,

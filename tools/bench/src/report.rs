@@ -98,8 +98,12 @@ pub struct Config {
     pub records: u64,
     /// Bytes of each key.
     pub key_bytes: usize,
-    /// Bytes of each value.
+    /// Bytes of each value, or of one on average.
     pub value_bytes: usize,
+    /// How long values are, as `--value-bytes` has it.
+    pub value_sizes: String,
+    /// The share of each value that can be compressed.
+    pub compressible: f64,
     /// What the data follows from.
     pub data_seed: u64,
     /// What a run's choice of operations follows from.
@@ -165,6 +169,8 @@ impl Config {
             records: shape.records,
             key_bytes: shape.key_bytes,
             value_bytes: shape.value_bytes,
+            value_sizes: shape.values().to_string(),
+            compressible: shape.compressible,
             data_seed: shape.seed,
             seed: common.seed,
             clients: common.clients,
@@ -340,7 +346,6 @@ impl Meter {
         &self,
         outcome: &Outcome,
         status: &Status,
-        shape: &Shape,
         settle: Option<Duration>,
         intervals: Vec<Interval>,
     ) -> Measured {
@@ -351,7 +356,7 @@ impl Meter {
         };
         let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
         let many = count(OpKind::reads_many);
-        let put_bytes = count(OpKind::puts) * shape.record_bytes();
+        let put_bytes = outcome.put_bytes;
         let device = status.device.zip(self.device).map(|(now, then)| now.since(then));
         let reads = device.and_then(|device| device.reads);
         let ops = recorder.total();

@@ -74,6 +74,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Operations that were due and never sent.
     pub unsent: u64,
+    /// Bytes of keys and values that were put.
+    pub put_bytes: u64,
     /// Reads that returned something wrong.
     pub faults: Faults,
     /// Records below this are in the database.
@@ -149,6 +151,7 @@ pub struct ClientReport {
     pub(crate) finish: Result<Finish, Failure>,
     pub(crate) faults: Faults,
     pub(crate) inserts: Inserts,
+    pub(crate) put_bytes: u64,
 }
 
 /// Runs a phase to its end. Each client calls `handle` for its own, on its
@@ -181,10 +184,10 @@ pub fn run<H: Handle>(
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
-        let (faults, inserts) = client.finish();
+        let (faults, inserts, put_bytes) = client.finish();
         drop(recorder);
         main.unpark();
-        ClientReport { finish, faults, inserts }
+        ClientReport { finish, faults, inserts, put_bytes }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -248,6 +251,7 @@ pub(crate) fn add_up(
         recorder,
         elapsed: Duration::ZERO,
         unsent: 0,
+        put_bytes: 0,
         faults: Faults::default(),
         acknowledged: u64::MAX,
         interrupted,
@@ -256,6 +260,7 @@ pub(crate) fn add_up(
     };
     let mut elapsed_ns = 0;
     for report in reports {
+        outcome.put_bytes += report.put_bytes;
         outcome.faults.merge(report.faults);
         // Only now: after one client had ended, others went on inserting.
         outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());

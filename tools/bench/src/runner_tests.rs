@@ -7,6 +7,7 @@ use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::RecordCounter;
 use crate::script::Presence;
 use crate::shape::Shape;
+use crate::sizes::Sizes;
 use crate::target::Rows;
 use crate::workload::{BuiltIn, Mix, OpKind};
 
@@ -53,7 +54,7 @@ impl Handle for &NullStore {
 const RECORDS: u64 = 1000;
 
 fn data() -> Arc<Data> {
-    Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()))
+    Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap()))
 }
 
 fn task(mix: Mix, inserts: Inserts) -> Task {

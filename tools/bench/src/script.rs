@@ -155,6 +155,7 @@ pub struct Script {
     task: Task,
     rng: fastrand::Rng,
     faults: Faults,
+    put_bytes: u64,
 }
 
 impl Script {
@@ -162,7 +163,7 @@ impl Script {
     #[must_use]
     pub fn new(data: Arc<Data>, task: Task) -> Self {
         let rng = fastrand::Rng::with_seed(task.seed);
-        Self { data, task, rng, faults: Faults::default() }
+        Self { data, task, rng, faults: Faults::default(), put_bytes: 0 }
     }
 
     /// What it is made of.
@@ -171,10 +172,10 @@ impl Script {
         &self.task
     }
 
-    /// What was found, and where the inserts came from.
+    /// What was found, where the inserts came from, and bytes of keys and values that were put.
     #[must_use]
-    pub fn finish(self) -> (Faults, Inserts) {
-        (self.faults, self.task.inserts)
+    pub fn finish(self) -> (Faults, Inserts, u64) {
+        (self.faults, self.task.inserts, self.put_bytes)
     }
 
     /// Whether the distribution has keys that this client keeps to. Without,
@@ -260,6 +261,9 @@ impl Script {
 
     /// Looks at what came back from an operation that did not fail.
     pub fn verify<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
+        if op.kind.puts() {
+            self.put_bytes += (op.key.len() + op.value.len()) as u64;
+        }
         match op.kind {
             OpKind::Read | OpKind::ReadModifyWrite => self.verify_got(op),
             OpKind::Scan => self.verify_rows(op),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cli::{KEY_BYTES, RunArgs, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
 use crate::commands::{acknowledged, conclude, end, open_in, options};
-use crate::directory::{make_room, read_shape};
+use crate::directory::{check_space, make_room, read_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
@@ -20,6 +20,7 @@ use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::script::Task;
 use crate::shape::{Data, Shape};
+use crate::sizes::Sizes;
 use crate::steady::{self, Steady, UntilSteady};
 use crate::table::{duration, grouped};
 use crate::target::{OpenOptions, Target};
@@ -44,7 +45,7 @@ pub fn run<T: Target>(
         check_promise(promise, args)?;
     }
     let shape = match args.fresh {
-        Some(records) => Shape::new(records, KEY_BYTES, VALUE_BYTES, common.seed),
+        Some(records) => Shape::new(records, KEY_BYTES, Sizes::Fixed(VALUE_BYTES), common.seed),
         None => Ok(read_shape(&common.dir)?),
     };
     let shape = shape.map_err(Failure::Usage)?;
@@ -53,7 +54,10 @@ pub fn run<T: Target>(
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
     let room = match args.fresh {
-        Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
+        Some(_) => {
+            check_space::<T>(&common.dir, &shape)?;
+            Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?)
+        }
         None => None,
     };
     let data = Arc::new(Data::new(shape));
@@ -110,7 +114,7 @@ pub fn run<T: Target>(
 
 /// Refuses a workload about longer values than there are.
 fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
-    let (wanted, bytes) = (workload.value_bytes_min, shape.value_bytes);
+    let (wanted, bytes) = (workload.value_bytes_min, shape.values().min());
     if bytes >= wanted {
         return Ok(());
     }
@@ -220,7 +224,7 @@ impl<T: Target> Session<'_, T> {
         bar.finish();
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         let status = self.target.status();
-        let mut result = meter.finish(&outcome, &status, &self.shape, None, intervals);
+        let mut result = meter.finish(&outcome, &status, None, intervals);
         result.steady = steady::judge(&result.intervals, args.rate.is_some());
         let report = Report {
             format: RESULT_FORMAT,

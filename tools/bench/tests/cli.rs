@@ -108,6 +108,10 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "2GiB"], "--value-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "65MiB"], "a quarter of --memory"),
+        (&["load", "--dir", "db", "--value-bytes", "90%:400,10%:65MiB"], "a quarter of --memory"),
+        (&["load", "--dir", "db", "--value-bytes", "400..300"], "not shorter"),
+        (&["load", "--dir", "db", "--value-bytes", "long"], "exponential:400"),
+        (&["load", "--dir", "db", "--compressible", "2"], "0 to 1"),
     ];
     for (arguments, words) in cases {
         refused(&bench(dir.path(), arguments), 2, words);
@@ -325,6 +329,22 @@ fn a_file_says_what_a_workload_is() {
     write("reads = 70");
     refused(&run(dir.path(), "mine.toml", &[]), 2, "unknown field");
     refused(&run(dir.path(), "large-value", &[]), 2, "--value-bytes 128KiB");
+}
+
+#[test]
+fn values_have_the_lengths_that_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = ["--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
+    done(&bench(dir.path(), &[&LOAD[..5], &sizes[..], &["--memory", "64MiB"]].concat()));
+    for workload in ["a", "f", "scan", "multi-get"] {
+        let result = json(&done(&run(dir.path(), workload, &["--json", "-"])));
+        assert_eq!(result["config"]["value_sizes"], "80%:100,20%:71680");
+        assert_eq!(result["config"]["compressible"], 0.9);
+        assert_eq!(result["result"]["wrong_reads"], 0);
+    }
+    let full = bench(dir.path(), &["load", "--dir", "full", "--records", "1000000000000000"]);
+    refused(&full, 5, "are free");
+    assert!(!dir.path().join("full").exists());
 }
 
 #[test]
