@@ -16,6 +16,7 @@ use ouro_bench::crowd;
 use ouro_bench::distribution::RecordChooser;
 use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
+use ouro_bench::keys::KeySizes;
 use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, NEVER, Phase};
 use ouro_bench::script::{OwnKeys, Presence, Task};
@@ -113,7 +114,7 @@ impl Asynchronous for NullEngine {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(400), 1)?));
+    let data = Arc::new(Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(400), 1)?));
     let interrupt = AtomicBool::new(false);
     for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
         let mix = workload.mix();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::distribution::KeyChoice;
 use crate::find_max::Promise;
+use crate::keys::KeySizes;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::sizes::Sizes;
@@ -170,9 +171,9 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = parse_records)]
     #[arg(allow_negative_numbers = true)]
     pub records: u64,
-    /// Bytes of every key
-    #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
-    pub key_bytes: usize,
+    /// Bytes of every key, or lengths between two: 24..64
+    #[arg(long, value_name = "BYTES", default_value = "24")]
+    pub key_bytes: KeySizes,
     /// Bytes of every value, at most a quarter of --memory; lengths that differ are 100..4000
     /// (all alike), exponential:400 (the mean), or 90%:400,10%:100KiB
     #[arg(long, value_name = "BYTES", default_value = "400")]

@@ -12,6 +12,7 @@ use crate::directory::{check_space, make_room, read_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
+use crate::keys::KeySizes;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::pacing::Pace;
@@ -45,7 +46,9 @@ pub fn run<T: Target>(
         check_promise(promise, args)?;
     }
     let shape = match args.fresh {
-        Some(records) => Shape::new(records, KEY_BYTES, Sizes::Fixed(VALUE_BYTES), common.seed),
+        Some(records) => {
+            Shape::new(records, KeySizes::fixed(KEY_BYTES), Sizes::Fixed(VALUE_BYTES), common.seed)
+        }
         None => Ok(read_shape(&common.dir)?),
     };
     let shape = shape.map_err(Failure::Usage)?;

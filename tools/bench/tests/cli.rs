@@ -334,12 +334,14 @@ fn a_file_says_what_a_workload_is() {
 #[test]
 fn values_have_the_lengths_that_were_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let sizes = ["--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
+    let sizes =
+        ["--key-bytes", "20..60", "--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
     done(&bench(dir.path(), &[&LOAD[..5], &sizes[..], &["--memory", "64MiB"]].concat()));
     for workload in ["a", "f", "scan", "multi-get"] {
         let result = json(&done(&run(dir.path(), workload, &["--json", "-"])));
         assert_eq!(result["config"]["value_sizes"], "80%:100,20%:71680");
         assert_eq!(result["config"]["compressible"], 0.9);
+        assert_eq!(result["config"]["key_sizes"], "20..60");
         assert_eq!(result["result"]["wrong_reads"], 0);
     }
     let full = bench(dir.path(), &["load", "--dir", "full", "--records", "1000000000000000"]);
