@@ -124,8 +124,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let phase = || {
             let inserts = Inserts::Shared(Arc::clone(&counter));
             // No key is there, and none is expected: a miss is the right answer.
-            let task =
-                Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own: None };
+            let task = Task {
+                mix,
+                chooser,
+                presence: Presence::Never,
+                inserts,
+                seed: 1,
+                own: None,
+                trace: None,
+            };
             Phase {
                 clients: vec![(task, Pace::Closed)],
                 duration: Some(Duration::from_secs(SECONDS)),

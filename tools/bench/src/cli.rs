@@ -209,10 +209,14 @@ pub struct RunArgs {
     /// operations, of the newest records), sequential, absent
     #[arg(long, value_name = "D")]
     pub distribution: Option<KeyChoice>,
-    /// How long
-    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    /// How long [default: 10, or as long as a trace]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
-    pub seconds: Duration,
+    pub seconds: Option<Duration>,
+    /// A trace is replayed so many times faster than it was; max: each client sends its next
+    /// operation when the last one has ended
+    #[arg(long, value_name = "TIMES", default_value = "1")]
+    pub speed: Speed,
     /// The same clients work for so many seconds before, with other choices, so that caches fill;
     /// steady:120 warms up until what happens goes on as it is, for 120 s at most
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
@@ -246,7 +250,8 @@ impl RunArgs {
         Self {
             workload,
             distribution: None,
-            seconds,
+            seconds: Some(seconds),
+            speed: Speed::Times(1.0),
             warm_up: None,
             rate: None,
             find_max: None,
@@ -256,10 +261,57 @@ impl RunArgs {
         }
     }
 
+    /// How long the run takes.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        let default = || match (&self.workload.trace, self.speed) {
+            (Some(trace), Speed::Times(speed)) => {
+                // The last operation is due before the end.
+                Duration::from_nanos((trace.last_ns() as f64 / speed) as u64 + 1)
+            }
+            (Some(_), Speed::Max) => TRACE_MAX,
+            (None, _) => Duration::from_secs(10),
+        };
+        self.seconds.unwrap_or_else(default)
+    }
+
+    /// Whether operations are due at instants of their own.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match &self.workload.trace {
+            Some(_) => self.speed != Speed::Max,
+            None => self.rate.is_some(),
+        }
+    }
+
     /// What the clients do, to the records that were asked for.
     #[must_use]
     pub fn chosen_workload(&self) -> Workload {
         self.workload.clone().with_choice(self.distribution)
+    }
+}
+
+/// A trace that is replayed as fast as can be ends by itself, or then.
+const TRACE_MAX: Duration = Duration::from_secs(86_400);
+
+/// How fast a trace is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many times faster than it was.
+    Times(f64),
+    /// As fast as the clients can.
+    Max,
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let speed = text.parse::<f64>().ok().filter(|speed| (0.001..=1e6).contains(speed));
+        speed.map(Self::Times).ok_or_else(|| "a number from 0.001 to 1000000, or max".to_owned())
     }
 }
 

@@ -103,6 +103,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         inserts: Inserts::strided(0, 1, RECORDS),
         seed: 1,
         own: None,
+        trace: None,
     };
     let mut client = Client::new(&store, Arc::clone(&data), load);
     while client.prepare().is_some() {
@@ -127,6 +128,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         inserts: Inserts::Shared(counter),
         seed: 2,
         own: None,
+        trace: None,
     };
     let mut client = Client::new(&store, Arc::clone(&data), task);
     for _ in 0..operations {

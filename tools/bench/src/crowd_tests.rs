@@ -213,7 +213,7 @@ fn store(depth: usize, opens_after: u64) -> NullStore {
 
 fn task(mix: Mix, inserts: Inserts, own: Option<OwnKeys>) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own }
+    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own, trace: None }
 }
 
 /// Clients of one kind, dealt out to the owners.

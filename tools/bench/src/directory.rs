@@ -257,8 +257,8 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
     }
     Shape::new(shape.records, shape.keys(), shape.values(), shape.seed)
         .map(|checked| {
-            let Shape { compression, compressible, has_gaps, .. } = shape;
-            Shape { compression, compressible, has_gaps, ..checked }
+            let Shape { compression, compressible, is_traced, has_gaps, .. } = shape;
+            Shape { compression, compressible, is_traced, has_gaps, ..checked }
         })
         .map_err(|e| not_ours(&e))
 }

@@ -16,6 +16,7 @@ fn shape(records: u64) -> Shape {
         value_sizes: None,
         compressible: 0.5,
         seed: 1,
+        is_traced: false,
         has_gaps: false,
         compression,
     }

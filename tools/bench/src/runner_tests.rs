@@ -60,7 +60,7 @@ fn data() -> Arc<Data> {
 
 fn task(mix: Mix, inserts: Inserts) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None }
+    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None, trace: None }
 }
 
 fn loaders(clients: u64) -> Vec<(Task, Pace)> {

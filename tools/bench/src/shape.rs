@@ -35,6 +35,9 @@ pub struct Shape {
     pub compressible: f64,
     /// Chooses the order of keys and the bytes of values.
     pub seed: u64,
+    /// A trace was replayed: there may be any keys, and values of any length.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_traced: bool,
     /// Some of the records may have been deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_gaps: bool,
@@ -111,6 +114,7 @@ impl Shape {
             value_sizes: Some(values).filter(|values| !matches!(values, Sizes::Fixed(_))),
             compressible: COMPRESSIBLE,
             seed,
+            is_traced: false,
             has_gaps: false,
             compression,
         })
