@@ -35,6 +35,17 @@ pub(super) enum Backend {
     Sim(crate::io::sim::Sim),
 }
 
+impl Backend {
+    /// The clock of [`Io::now_ns`].
+    pub(super) fn now_ns(&self) -> u64 {
+        match self {
+            Self::Os(io) => io.now_ns(),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.now_ns(),
+        }
+    }
+}
+
 /// How an owner's thread does its I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnerKind {

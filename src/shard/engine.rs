@@ -7,6 +7,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::latency::Recorder;
 use crate::base::limits::UNIT;
 use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
@@ -96,6 +97,8 @@ pub(crate) struct Engine {
     /// What open tables take in memory.
     pub(crate) pins: Arc<Pins>,
     pub(crate) slow_writes: SlowWrites,
+    /// How long operations take.
+    pub(crate) latencies: Recorder,
     /// See [`Engine::share_memory`].
     pub(crate) memtable_bytes: AtomicUsize,
 }

@@ -126,6 +126,13 @@ impl Shard {
         self.state.lock()
     }
 
+    /// The same; and how long that took by the clock, if somebody else held it.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn lock_timed(&self, now_ns: impl Fn() -> u64) -> (ShortGuard<'_, State>, u64) {
+        self.state.lock_timed(now_ns)
+    }
+
     /// Waits until it is worth asking for admission again: since `seen` was
     /// given out, stalled writers were woken.
     pub(crate) async fn room(&self, seen: u64) {

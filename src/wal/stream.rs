@@ -16,6 +16,7 @@ use crate::base::checksum::Seed;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, ShardId};
+use crate::base::latency::{Wait, Waited};
 use crate::base::limits::round_up_u64;
 use crate::base::seq::SeqNo;
 use crate::base::sync::Mutex;
@@ -230,18 +231,21 @@ impl Stream {
     /// With `fill` the record is filled at once; without it, by the caller
     /// later. `now_ns` is the clock, looked at seldom. `calls` is for
     /// [`Stream::call_owner`], whatever comes of it, once the caller has let go
-    /// of the locks: to wake the owner may take a system call.
+    /// of the locks: to wake the owner may take a system call. What it takes to get
+    /// the stream's lock is added to `waited`.
     pub(crate) fn append(
         &self,
         append: &Append,
         writes: impl Iterator<Item = (ShardId, SeqNo)>,
         fill: Option<impl FnOnce(&mut [u8], Seed, &Header)>,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl Fn() -> u64,
         calls: &mut Calls,
+        waited: &mut Waited,
     ) -> Result<Appended, NoRoom> {
         let len = HEADER_BYTES + append.payload_bytes;
         assert!(len <= self.group_bytes_max, "the caller checks a record's size");
-        let mut state = self.state.lock();
+        let (mut state, lock_ns) = self.state.lock_timed(&now_ns);
+        waited.add(Wait::Lock, lock_ns);
         let state = &mut *state;
         if let Some(cause) = &state.poisoned {
             return Err(NoRoom::Failed(Error::poisoned(cause)));
