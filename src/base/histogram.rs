@@ -74,7 +74,9 @@ impl SharedHistogram {
     /// `weight` times.
     pub(crate) fn add_to(&self, sum: &mut Histogram<u64>, weight: u64) {
         for (number, chunk) in self.chunks.iter().enumerate() {
-            for (bucket, count) in chunk.get().into_iter().flat_map(|chunk| chunk.iter()).enumerate() {
+            for (bucket, count) in
+                chunk.get().into_iter().flat_map(|chunk| chunk.iter()).enumerate()
+            {
                 let count = count.load(Ordering::Relaxed).saturating_mul(weight);
                 if count > 0 {
                     add(sum, value_at(number, bucket), count);

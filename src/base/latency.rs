@@ -296,7 +296,8 @@ impl Sampler {
             0 => (THREADS.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             state => state,
         };
-        let next = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.random.set(next.max(1));
         (next >> 32) as u32 % SAMPLED_OF
     }

@@ -44,6 +44,16 @@ impl Backend {
             Self::Sim(sim) => sim.now_ns(),
         }
     }
+
+    /// That of [`Io::calendar_s`].
+    #[cfg(feature = "interval-log")]
+    pub(super) fn calendar_s(&self) -> u64 {
+        match self {
+            Self::Os(io) => io.calendar_s(),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.calendar_s(),
+        }
+    }
 }
 
 /// How an owner's thread does its I/O.

@@ -72,9 +72,9 @@ impl<'a> One<'a> {
         let remote = &inner.remotes[owner];
         let (now_ns, role) = (|| remote.now_ns(), Role::Follower);
         let whole = || -> Slow<'a, ()> {
-            Box::pin(async move {
-                engine.write(Operation::Put, remote, role, &[op], durability).await
-            })
+            Box::pin(
+                async move { engine.write(Operation::Put, remote, role, &[op], durability).await },
+            )
         };
         if is_long(value) {
             return Ok(Some(whole()));

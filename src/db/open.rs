@@ -376,8 +376,9 @@ impl Inner {
         let now_ns = || self.backend.now_ns();
         let timer = scanner.timer(now_ns);
         match scanner.next_in_memory()? {
-            Now::Read => wait_on!(&self.backend, |io| scanner
-                .next_reading(std::slice::from_ref(io), timer)),
+            Now::Read => {
+                wait_on!(&self.backend, |io| scanner.next_reading(std::slice::from_ref(io), timer))
+            }
             now => {
                 self.engine.latencies.record_in_memory(timer, 0, now_ns);
                 Ok(now == Now::Row)

@@ -237,7 +237,7 @@ impl Engine {
     /// Fails every write of an owner that does no work any more.
     pub(crate) fn fail_owner(&self, number: usize, cause: &Error) {
         let owner = &self.owners[number];
-        owner.stream.poison(cause.clone());
+        owner.stream.poison(cause);
         for &shard in &owner.shards {
             let shard = self.shard(shard);
             shard.lock().flush_error = Some(cause.clone());

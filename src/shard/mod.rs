@@ -8,6 +8,7 @@
 mod clock;
 mod commit;
 mod engine;
+mod held_up;
 mod maintain;
 mod pace;
 mod read;

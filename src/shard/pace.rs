@@ -73,6 +73,11 @@ impl Pace {
         if wait_ns < WAIT_NS_MIN { 0 } else { wait_ns }
     }
 
+    /// Whether writes may be slowed down.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.bytes_per_s.is_some()
+    }
+
     /// A memtable became immutable.
     pub(crate) fn rotated(&mut self, now_ns: u64) {
         self.rotated_at_ns.get_or_insert(now_ns);

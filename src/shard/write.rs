@@ -27,6 +27,7 @@ use crate::format::value::{Reference, reference_bytes};
 use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
+use crate::shard::held_up::{Began, Hold};
 use crate::shard::state::{Admission, State};
 use crate::value::Stored;
 use crate::wal::{Append, Appended, Calls, Goal, NoRoom, Role, Stream, Unfilled};
@@ -385,6 +386,9 @@ impl Engine {
         if wakes.flush {
             self.owners[writing.owner].flush_work.set();
         }
+        if let Some(began) = wakes.began {
+            began.report();
+        }
         let mut unfilled = match locked? {
             Locked::Over(staged) => return Ok(staged),
             Locked::Unfilled(unfilled) => unfilled,
@@ -430,10 +434,14 @@ impl Engine {
                 Admission::Flush => wakes.flush = true,
                 Admission::Paced(ns) => {
                     writing.is_paced = true;
+                    wakes.began = state.hold_up(Hold::Throttle, shard, now_ns());
                     return Ok(Locked::Over(Staged::Paced(ns)));
                 }
                 Admission::Stalled { seen, is_first } => {
                     wakes.flush |= is_first;
+                    if !state.has_room(&self.limits) {
+                        wakes.began = state.hold_up(Hold::Stall, shard, now_ns());
+                    }
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {
                         Some(cause) => Err(Error::poisoned(&cause)),
@@ -505,11 +513,13 @@ impl Engine {
     }
 }
 
-/// Who is to be woken once the locks are gone.
+/// Who is to be woken, and told, once the locks are gone.
 #[derive(Default)]
 struct Wakes {
     log: Calls,
     flush: bool,
+    /// Writes are held up from now on.
+    began: Option<Began>,
 }
 
 enum Locked {

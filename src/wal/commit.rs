@@ -497,14 +497,14 @@ impl Stream {
 
     /// A lead ended without its group being written.
     fn ended(&self, cause: Error, end: impl FnOnce(&mut State)) {
-        tracing::error!(error = %cause, "a write to the log failed; writes fail from now on");
-        {
+        let is_first = {
             let mut state = self.state.lock_though_broken();
             // At once: nobody may begin again what has failed.
-            state.poisoned.get_or_insert_with(|| cause.clone());
+            let is_first = state.poison(&cause);
             end(&mut state);
-        }
-        self.poison(cause);
+            is_first
+        };
+        self.tell_poisoned(&cause, is_first);
     }
 }
 

@@ -165,7 +165,7 @@ impl Drop for PoisonOnPanic<'_> {
             && std::thread::panicking()
         {
             let cause = "a thread panicked while it wrote or published log records";
-            stream.poison(Error::new(ErrorKind::Poisoned, cause));
+            stream.poison(&Error::new(ErrorKind::Poisoned, cause));
         }
     }
 }
@@ -522,11 +522,23 @@ impl Stream {
     }
 
     /// Fails all writes from now on, and everybody who waits.
-    pub(crate) fn poison(&self, cause: Error) {
+    pub(crate) fn poison(&self, cause: &Error) {
+        // Whoever waits is to hear of a panic under this lock, too.
+        let is_first = self.state.lock_though_broken().poison(cause);
+        self.tell_poisoned(cause, is_first);
+    }
+
+    /// It was poisoned: tells all who wait, and the user the first time.
+    pub(super) fn tell_poisoned(&self, cause: &Error, is_first: bool) {
+        if is_first {
+            tracing::error!(
+                stream = self.key.stream,
+                error = %cause,
+                "the log is poisoned: writes fail until the database is opened again"
+            );
+        }
         let (waiting, room) = {
-            // Whoever waits is to hear of a panic under this lock, too.
             let mut state = self.state.lock_though_broken();
-            state.poisoned.get_or_insert(cause);
             (state.progress.take_waiting(), state.new_room())
         };
         for waker in waiting {
@@ -548,6 +560,14 @@ pub(crate) struct Look {
 }
 
 impl State {
+    /// Takes no more writes, because of this; whether it did until now.
+    #[must_use = "the first time, it is told"]
+    pub(super) fn poison(&mut self, cause: &Error) -> bool {
+        let is_first = self.poisoned.is_none();
+        self.poisoned.get_or_insert_with(|| cause.clone());
+        is_first
+    }
+
     /// The group that takes records, if there is one.
     fn open_group(&mut self) -> Option<&mut Group> {
         self.flights.back_mut().and_then(Flight::queued).filter(|group| !group.sealed)

@@ -216,8 +216,14 @@ impl Engine {
         let appended = loop {
             let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
             let (mut calls, mut waited) = (Calls::default(), Waited::default());
-            let appended =
-                stream.append(&append, std::iter::empty(), fill, || io.now_ns(), &mut calls, &mut waited);
+            let appended = stream.append(
+                &append,
+                std::iter::empty(),
+                fill,
+                || io.now_ns(),
+                &mut calls,
+                &mut waited,
+            );
             stream.call_owner(&calls);
             match appended {
                 Ok(appended) => break appended,
