@@ -116,7 +116,7 @@ fn difference(later: &Histogram<u64>, earlier: &Histogram<u64>) -> Histogram<u64
     let mut difference = empty();
     for bucket in later.iter_recorded() {
         let value = bucket.value_iterated_to();
-        let before = match value <= earlier.high() {
+        let before = match value <= earlier.max() {
             true => earlier.count_at(value),
             false => 0,
         };
@@ -190,6 +190,7 @@ mod tests {
             }
         }
         assert_eq!(difference(&later, &earlier), expected);
-        assert_eq!(difference(&earlier, &later).len(), 1);
+        assert_eq!(difference(&later, &later).len(), 0);
+        assert_eq!(difference(&earlier, &later).len(), 0);
     }
 }
