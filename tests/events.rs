@@ -56,7 +56,7 @@ impl Subscriber for Kept {
         let level = Some(*event.metadata().level());
         let mut kept = Event { level, ..Event::default() };
         event.record(&mut kept);
-        self.0.lock().unwrap().push(kept);
+        self.0.lock().expect("no panic").push(kept);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -68,7 +68,8 @@ impl Subscriber for Kept {
 fn events_of(work: impl FnOnce()) -> Events {
     let kept = Kept::default();
     tracing::subscriber::with_default(kept.clone(), work);
-    Events(kept.0.lock().unwrap().clone())
+    let events = kept.0.lock().expect("no panic").clone();
+    Events(events)
 }
 
 struct Events(Vec<Event>);
