@@ -1,8 +1,8 @@
 //! How long operations take, and what they wait for.
 //!
 //! What memory answers takes less than a microsecond, of which two readings of the
-//! clock would be a good part. So of every 64 such operations of a thread one, at
-//! random, is timed, and stands for all 64. What waits is always recorded, once:
+//! clock would be a good part. So of every 64 such operations of a kind and thread one,
+//! at random, is timed, and stands for all 64. What waits is always recorded, once:
 //! whoever waits reads the clock anyway, and what it took beside that is little.
 //!
 //! For that to add up, which of the two an operation is must not depend on whether
@@ -94,14 +94,21 @@ impl Operation {
         }
     }
 
-    /// Its place among those that are sampled, if it is.
-    fn sampled_place(self) -> Option<usize> {
-        SAMPLED.iter().position(|sampled| *sampled == self)
+    /// Its place among those that are sampled, if it is: what memory answers in less
+    /// than some microseconds.
+    #[inline]
+    const fn sampled_place(self) -> Option<usize> {
+        match self {
+            Self::Get => Some(0),
+            Self::Put => Some(1),
+            Self::ScanNext => Some(2),
+            Self::Batch | Self::MultiGet | Self::Scan | Self::DeleteRange => None,
+        }
     }
 }
 
-/// What memory answers in less than some microseconds.
-const SAMPLED: [Operation; 3] = [Operation::Get, Operation::Put, Operation::ScanNext];
+/// How many operations are sampled.
+const SAMPLED: usize = 3;
 
 /// What an operation may wait for; see [`Latencies`](crate::Latencies).
 ///
@@ -203,6 +210,11 @@ impl Waited {
         waited
     }
 
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.all_ns == 0
+    }
+
     pub(crate) fn ns(&self, wait: Wait) -> u64 {
         self.by[wait as usize]
     }
@@ -234,7 +246,9 @@ impl Timer {
     /// Of an operation that memory may answer at once.
     #[inline]
     pub(crate) fn sampled(operation: Operation, now_ns: impl FnOnce() -> u64) -> Self {
-        let began = if is_sampled() { Began::Sampled(now_ns()) } else { Began::Unknown };
+        let place = operation.sampled_place().expect("it is one that is sampled");
+        let is_sampled = SAMPLERS.with(|samplers| samplers[place].is_next());
+        let began = if is_sampled { Began::Sampled(now_ns()) } else { Began::Unknown };
         Self { operation, began }
     }
 
@@ -244,8 +258,8 @@ impl Timer {
     }
 }
 
-/// Chooses one of every [`SAMPLED_OF`] operations of a thread. Which one is drawn
-/// anew each time, so that it is not always the same of a program's loop.
+/// Chooses one of every [`SAMPLED_OF`] operations of a kind and thread. Which one is
+/// drawn anew each time, so that it is not always the same of a program's loop.
 struct Sampler {
     /// So many come before the one that is chosen.
     ahead: Cell<u32>,
@@ -256,22 +270,26 @@ struct Sampler {
 }
 
 std::thread_local! {
-    static SAMPLER: Sampler =
-        const { Sampler { ahead: Cell::new(0), behind: Cell::new(0), random: Cell::new(0) } };
-}
-
-#[inline]
-fn is_sampled() -> bool {
-    SAMPLER.with(|sampler| match sampler.ahead.get().checked_sub(1) {
-        Some(ahead) => {
-            sampler.ahead.set(ahead);
-            false
-        }
-        None => sampler.choose(),
-    })
+    static SAMPLERS: [Sampler; SAMPLED] = const { [const { Sampler::new() }; SAMPLED] };
 }
 
 impl Sampler {
+    const fn new() -> Self {
+        Self { ahead: Cell::new(0), behind: Cell::new(0), random: Cell::new(0) }
+    }
+
+    /// Whether the operation that comes next is chosen.
+    #[inline]
+    fn is_next(&self) -> bool {
+        match self.ahead.get().checked_sub(1) {
+            Some(ahead) => {
+                self.ahead.set(ahead);
+                false
+            }
+            None => self.choose(),
+        }
+    }
+
     /// None is ahead: whether this one is chosen, which of a thread's operations only
     /// the first may not be.
     #[cold]
@@ -290,11 +308,11 @@ impl Sampler {
     }
 
     /// A number below [`SAMPLED_OF`]: a linear congruential generator's upper bits
-    /// (Knuth's MMIX), another sequence for each thread.
+    /// (Knuth's MMIX), another sequence for each sampler.
     fn draw(&self) -> u32 {
-        static THREADS: AtomicU64 = AtomicU64::new(0);
+        static SAMPLERS: AtomicU64 = AtomicU64::new(0);
         let state = match self.random.get() {
-            0 => (THREADS.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            0 => (SAMPLERS.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             state => state,
         };
         let next =
@@ -309,7 +327,7 @@ pub(crate) struct Recorder {
     /// What was sampled. Each thread has one of these, which few others share; all
     /// memory is there from the start, so that what is in memory is looked up
     /// without allocating.
-    stripes: Box<[[SharedHistogram; SAMPLED.len()]]>,
+    stripes: Box<[[SharedHistogram; SAMPLED]]>,
     /// All others.
     timed: [SharedHistogram; OPERATIONS],
     parts: [[SharedHistogram; PARTS]; OPERATIONS],
@@ -410,13 +428,10 @@ mod tests {
 
     #[test]
     fn one_of_64_is_sampled_at_a_place_of_its_own() {
-        let threads = (0..200).map(|_| {
-            let samples = || (0..640).map(|_| is_sampled()).collect::<Vec<bool>>();
-            std::thread::scope(|scope| scope.spawn(samples).join().expect("no panic"))
-        });
-        let threads: Vec<Vec<bool>> = threads.collect();
+        let samples = |sampler: Sampler| (0..640).map(move |_| sampler.is_next()).collect();
+        let all: Vec<Vec<bool>> = (0..200).map(|_| samples(Sampler::new())).collect();
         let mut places = [0; SAMPLED_OF as usize];
-        for samples in &threads {
+        for samples in &all {
             for block in samples.chunks(SAMPLED_OF as usize) {
                 assert_eq!(block.iter().filter(|is_sampled| **is_sampled).count(), 1);
                 let at = block.iter().position(|is_sampled| *is_sampled).expect("one");
@@ -426,7 +441,7 @@ mod tests {
         // 2000 blocks: 31 for each place, were they all the same.
         assert!(places.iter().all(|count| (5..80).contains(count)), "{places:?}");
         // A thread's first operation is as good as any other.
-        let first = threads.iter().filter(|samples| samples[0]).count();
+        let first = all.iter().filter(|samples| samples[0]).count();
         assert!(first < 20, "{first}");
     }
 

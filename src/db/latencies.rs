@@ -13,13 +13,13 @@ use crate::base::latency::{Operation, OperationPart, Recorder};
 ///
 /// Of gets, puts and steps of scans that memory answers, one of every 64 of a thread, at
 /// random, is timed and counts 64 times. One that waited for 10 µs or more counts once, as
-/// do all durable writes and all other operations. So quantiles are right, and counts are
-/// off by 63 for each thread at most, beside what chance does: of an operation that is sampled
-/// and turns out to be slow, the 63 others are missed. Of one that was slow and not
-/// sampled, what it waited is taken for the whole: some microseconds are missing.
+/// do all durable writes and all other operations. So quantiles are right. Counts of fast
+/// and slow ones together are off by chance, as which ones stand for others is: by 63 for each
+/// thread, and some thousandths where a share of them is slow. Of one that was slow and not
+/// sampled, what it waited is taken for the whole: about a microsecond is missing.
 ///
-/// Operations that failed, and futures that were dropped, are not among them. An awaited operation begins when it is
-/// first polled, and ends when it is polled to its end.
+/// Operations that failed, and futures that were dropped, are not among them. An awaited
+/// operation begins when it is first polled, and ends when it is polled to its end.
 ///
 /// Printing it gives a table with a line for each operation.
 ///

@@ -69,6 +69,7 @@ struct Section<'a> {
 }
 
 /// The timer of a write that begins. One that is to be durable waits in any case.
+#[inline]
 pub(crate) fn write_timer(
     operation: Operation,
     durability: Durability,
@@ -229,6 +230,7 @@ impl Engine {
     }
 
     /// Notes how long a write took that is over.
+    #[inline]
     pub(crate) fn written(
         &self,
         timer: Timer,
@@ -236,7 +238,9 @@ impl Engine {
         outcome: Result<()>,
         now_ns: impl FnOnce() -> u64,
     ) -> Result<()> {
-        self.slow_writes.note(waited);
+        if !waited.is_nothing() {
+            self.slow_writes.note(waited);
+        }
         outcome.inspect(|()| self.latencies.record(timer, waited, now_ns))
     }
 
