@@ -94,6 +94,22 @@ impl Operation {
         }
     }
 
+    /// What it may wait for.
+    ///
+    /// ```
+    /// use ourodb::{Operation, OperationPart};
+    /// assert_eq!(Operation::Get.parts(), [OperationPart::Lock, OperationPart::Read]);
+    /// ```
+    #[must_use]
+    pub const fn parts(self) -> &'static [OperationPart] {
+        use OperationPart::{Lock, Read, Throttle, Wal};
+        match self {
+            Self::Get | Self::MultiGet => &[Lock, Read],
+            Self::Scan | Self::ScanNext => &[Read],
+            Self::Put | Self::Batch | Self::DeleteRange => &[Lock, Wal, Throttle],
+        }
+    }
+
     /// Its place among those that are sampled, if it is: what memory answers in less
     /// than some microseconds.
     #[inline]
@@ -324,9 +340,7 @@ impl Sampler {
 
 /// What the operations of one database took.
 pub(crate) struct Recorder {
-    /// What was sampled. Each thread has one of these, which few others share; all
-    /// memory is there from the start, so that what is in memory is looked up
-    /// without allocating.
+    /// What was sampled. Each thread has one of these, which few others share.
     stripes: Box<[[SharedHistogram; SAMPLED]]>,
     /// All others.
     timed: [SharedHistogram; OPERATIONS],
@@ -338,11 +352,19 @@ impl Recorder {
     pub(crate) fn new(cores: usize) -> Self {
         let stripes = cores.clamp(1, STRIPES_MAX).next_power_of_two();
         let sampled = || std::array::from_fn(|_| SharedHistogram::allocated());
-        let parts = || std::array::from_fn(|_| SharedHistogram::new());
+        // So that these never allocate, which may take a system call.
+        let of = |operation: Operation, is_used: bool| match is_used
+            && operation.sampled_place().is_some()
+        {
+            true => SharedHistogram::allocated(),
+            false => SharedHistogram::new(),
+        };
+        let part = |operation: Operation, part| of(operation, operation.parts().contains(&part));
         Self {
             stripes: std::iter::repeat_with(sampled).take(stripes).collect(),
-            timed: std::array::from_fn(|_| SharedHistogram::new()),
-            parts: std::array::from_fn(|_| parts()),
+            timed: Operation::ALL.map(|operation| of(operation, true)),
+            parts: Operation::ALL
+                .map(|operation| OperationPart::ALL.map(|which| part(operation, which))),
         }
     }
 

@@ -71,16 +71,18 @@ impl<'a> One<'a> {
         let owner = engine.owner_of(op.shard);
         let remote = &inner.remotes[owner];
         let (now_ns, role) = (|| remote.now_ns(), Role::Follower);
-        let whole = || -> Slow<'a, ()> {
-            Box::pin(
-                async move { engine.write(Operation::Put, remote, role, &[op], durability).await },
-            )
-        };
-        if is_long(value) {
-            return Ok(Some(whole()));
-        }
         let timer = write_timer(Operation::Put, durability, now_ns);
         let mut waited = Waited::default();
+        let whole = |mut waited: Waited| -> Slow<'a, ()> {
+            Box::pin(async move {
+                let ops = [op];
+                let written = engine.write_part(remote, role, &ops, durability, &mut waited).await;
+                engine.written(timer, &waited, written, now_ns)
+            })
+        };
+        if is_long(value) {
+            return Ok(Some(whole(waited)));
+        }
         Ok(match engine.begin_one(op, durability, now_ns, &mut waited)? {
             Staged::Done => {
                 engine.latencies.record(timer, &waited, now_ns);
@@ -89,7 +91,7 @@ impl<'a> One<'a> {
             Staged::Waits(goal) => Some(Box::pin(async move {
                 engine.reach_written(remote, owner, goal, role, (timer, waited)).await
             })),
-            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole()),
+            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole(waited)),
         })
     }
 }

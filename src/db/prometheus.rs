@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::base::latency::{Operation, OperationPart};
+use crate::base::latency::Operation;
 use crate::db::latencies::Latencies;
 use crate::db::stats::{LevelStats, Stats};
 
@@ -131,20 +131,10 @@ fn of_latencies(text: &mut Text, latencies: &Latencies) {
     let name = "operation_part_duration_seconds";
     text.begin(Kind::Histogram, name, "What operations waited for, as far as they did.");
     for operation in Operation::ALL {
-        for part in parts(operation) {
+        for part in operation.parts() {
             let labels = format!("op=\"{}\",part=\"{}\"", operation.name(), part.name());
             text.histogram(name, &labels, latencies.part(operation, *part));
         }
-    }
-}
-
-/// What an operation may wait for.
-fn parts(operation: Operation) -> &'static [OperationPart] {
-    use OperationPart::{Lock, Read, Throttle, Wal};
-    match operation {
-        Operation::Get | Operation::MultiGet => &[Lock, Read],
-        Operation::Scan | Operation::ScanNext => &[Read],
-        Operation::Put | Operation::Batch | Operation::DeleteRange => &[Lock, Wal, Throttle],
     }
 }
 
