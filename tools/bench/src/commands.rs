@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
-use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
+use crate::report::{Config, Measured, Meter, RESULT_FORMAT, Report, Versions, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
 use crate::target::{OpenOptions, Target};
@@ -75,7 +75,10 @@ pub fn load<T: Target>(
         },
         machine: Machine::look(&common.dir),
         find_max: None,
-        result: meter.finish(&outcome, &status, settle, intervals),
+        result: Measured {
+            engine: target.latencies().as_ref().map(engine_operations).unwrap_or_default(),
+            ..meter.finish(&outcome, &status, settle, intervals)
+        },
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, &output, outcome)

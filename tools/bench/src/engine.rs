@@ -4,7 +4,7 @@ mod clients;
 
 use std::path::Path;
 
-use ourodb::{Db, ErrorKind, Options};
+use ourodb::{Db, ErrorKind, Latencies, Options};
 
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
@@ -93,6 +93,10 @@ impl Target for OuroDb {
                 immutable_memtables: stats.immutable_memtables,
             }),
         }
+    }
+
+    fn latencies(&self) -> Option<Latencies> {
+        Some(self.db.latencies())
     }
 
     fn close(self) -> Result<(), Failure> {

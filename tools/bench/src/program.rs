@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
+use tracing::{Level, Metadata};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::Failure;
 use crate::output;
@@ -18,13 +23,15 @@ use crate::output;
 /// by SIGTERM.
 pub fn main(name: &str, command: impl FnOnce(&AtomicBool) -> Result<(), Failure>) -> ExitCode {
     raise_descriptor_limit();
-    // What the engine warns of, on stderr.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
+    // What the engine warns of, on stderr; but for writes that are held up, which is what is
+    // measured.
+    let is_told = |of: &Metadata<'_>| *of.level() <= Level::WARN && of.target() != HELD_UP;
+    let warnings = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
         .without_time()
-        .init();
+        .with_filter(filter_fn(is_told));
+    tracing_subscriber::registry().with(warnings).init();
     if cfg!(debug_assertions) {
         output::warn("this is a debug build: its figures say little; use cargo run --release");
     }
@@ -45,6 +52,9 @@ pub fn main(name: &str, command: impl FnOnce(&AtomicBool) -> Result<(), Failure>
         }
     }
 }
+
+/// The target of the engine's events on writes that are held up.
+const HELD_UP: &str = "ourodb::shard::held_up";
 
 /// The exit code after SIGTERM: 128 and its number.
 const TERMINATED: u8 = 143;

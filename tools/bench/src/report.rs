@@ -21,7 +21,7 @@ use crate::steady::Steady;
 use crate::target::{Device, Status, Target};
 use crate::timeline::Interval;
 use crate::workload::OpKind;
-use ourodb::{Compression, Durability};
+use ourodb::{Compression, Durability, Latencies};
 
 /// Points of a curve of quantiles between 0 and 0.5, between that and 0.75, and so on.
 const QUANTILES_PER_HALVING: u32 = 10;
@@ -238,6 +238,8 @@ pub struct Measured {
     pub device: Option<Device>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
+    /// What the engine measured itself, by its own names of operations.
+    pub engine: BTreeMap<&'static str, EngineOperation>,
     /// Whether a run was in a steady state; absent where it was too short to tell.
     pub steady: Option<Steady>,
     /// Second by second.
@@ -260,6 +262,51 @@ pub struct Operation {
     pub quantiles: Vec<(f64, u64)>,
     /// That of `service_ns`.
     pub service_quantiles: Option<Vec<(f64, u64)>>,
+}
+
+/// What the engine says of a kind of operation: from the call on, whenever that was due.
+#[derive(Clone, Debug, Serialize)]
+pub struct EngineOperation {
+    /// How many there were: an estimate, where only a sample of the fast ones is timed.
+    pub ops: u64,
+    /// How long they took.
+    pub latency_ns: Latency,
+    /// What they waited for.
+    pub parts: BTreeMap<&'static str, EnginePart>,
+}
+
+/// What operations waited for.
+#[derive(Clone, Debug, Serialize)]
+pub struct EnginePart {
+    /// How many did.
+    pub ops: u64,
+    /// How long.
+    pub latency_ns: Latency,
+    /// The share of the time of all operations of the kind.
+    pub share: f64,
+}
+
+/// What an engine measured meanwhile; operations and parts that did not occur are missing.
+#[must_use]
+pub fn engine_operations(latencies: &Latencies) -> BTreeMap<&'static str, EngineOperation> {
+    let time = |histogram: &Histogram<u64>| histogram.mean() * histogram.len() as f64;
+    let mut found = BTreeMap::new();
+    for operation in ourodb::Operation::ALL {
+        let whole = latencies.whole(operation);
+        if whole.is_empty() {
+            continue;
+        }
+        let parts = operation.parts().iter().map(|part| (part, latencies.part(operation, *part)));
+        let parts =
+            parts.filter(|(_, histogram)| !histogram.is_empty()).map(|(part, histogram)| {
+                let (ops, latency_ns) = (histogram.len(), Latency::new(histogram));
+                (part.name(), EnginePart { ops, latency_ns, share: time(histogram) / time(whole) })
+            });
+        let (ops, latency_ns) = (whole.len(), Latency::new(whole));
+        let operation_of = EngineOperation { ops, latency_ns, parts: parts.collect() };
+        found.insert(operation.name(), operation_of);
+    }
+    found
 }
 
 /// Percentiles of latency. In an open loop it counts from the instant the
@@ -390,6 +437,7 @@ impl Meter {
                 .and_then(|n| ratio(n, scans)),
             device,
             operations,
+            engine: BTreeMap::new(),
             steady: None,
             intervals,
         }

@@ -16,7 +16,7 @@ use crate::keys::KeySizes;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::pacing::Pace;
-use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
+use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::script::Task;
@@ -248,6 +248,7 @@ impl<T: Target> Session<'_, T> {
         let what = format!("running {}", args.chosen_workload().name);
         let bar = Bar::new(what, None, args.duration().as_millis() as u64);
         let meter = Meter::start(&self.target.status());
+        let before = self.target.latencies();
         let mut timeline = Timeline::new(&self.target, &bar);
         let outcome = clients::run_phase(&self.target, common, &self.data, phase, &mut timeline);
         let mut outcome = outcome?;
@@ -256,6 +257,10 @@ impl<T: Target> Session<'_, T> {
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         let status = self.target.status();
         let mut result = meter.finish(&outcome, &status, None, intervals);
+        let measured = self.target.latencies().zip(before);
+        result.engine = measured
+            .map(|(after, before)| engine_operations(&after.since(&before)))
+            .unwrap_or_default();
         result.steady = steady::judge(&result.intervals, args.is_open());
         let report = Report {
             format: RESULT_FORMAT,

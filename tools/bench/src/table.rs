@@ -210,6 +210,7 @@ pub fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
     use std::path::Path;
     use std::time::Duration;
 
@@ -332,6 +333,7 @@ pub(crate) mod tests {
                     syncs: Some(1),
                 }),
                 operations: OpKind::ALL.into_iter().map(|kind| (kind, operation.clone())).collect(),
+                engine: BTreeMap::new(),
                 steady: Some(Steady {
                     is_steady: false,
                     reason: Some("throughput went from 999999/s to 9999/s".to_owned()),

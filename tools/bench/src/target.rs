@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::failure::Failure;
-use ourodb::{Compression, Durability};
+use ourodb::{Compression, Durability, Latencies};
 
 /// A database under load.
 pub trait Target: Sized + Sync {
@@ -55,6 +55,12 @@ pub trait Target: Sized + Sync {
 
     /// What it says of itself now.
     fn status(&self) -> Status;
+
+    /// How long operations took since it was opened, and what they waited for, if the engine
+    /// measures that itself.
+    fn latencies(&self) -> Option<Latencies> {
+        None
+    }
 
     /// Closes it; everything acknowledged is there at the next opening.
     fn close(self) -> Result<(), Failure>;

@@ -31,6 +31,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use ourodb::{Db, DumpDetail, VALUE_BYTES_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{Level, Metadata};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Cli, Command, Text};
 use crate::escape::{escape_into, escaped, printable};
@@ -40,18 +45,23 @@ use crate::import::import;
 use crate::interrupt::Interrupt;
 use crate::lines::Lines;
 
+/// The target of the engine's events on writes that are held up.
+const HELD_UP: &str = "ourodb::shard::held_up";
+
 fn main() -> ExitCode {
     raise_descriptor_limit();
     // Ignored on purpose: where it fails, the system ends the process, as it
     // does with others.
     let _ = interrupt::survive_file_size_limit();
-    // What the engine warns of, on stderr.
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
+    // What the engine warns of, on stderr; but for writes that are held up: an import is to
+    // write as fast as the engine can.
+    let is_told = |of: &Metadata<'_>| *of.level() <= Level::WARN && of.target() != HELD_UP;
+    let warnings = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
         .without_time()
-        .init();
+        .with_filter(filter_fn(is_told));
+    tracing_subscriber::registry().with(warnings).init();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -402,6 +402,18 @@ by('operations').replaceChildren(
     return [first, el('tr', { className: 'sub' }, ...['from when sent', '', ''].map((t) => el('td', { textContent: t })), ...cells(of.service_ns))];
   }),
 );
+const PARTS = { lock: 'a lock, or the leader of a group', wal: 'the log', read: 'reads', throttle: 'throttling' };
+const measured = Object.entries(result.engine);
+by('engine-section').hidden = measured.length === 0;
+by('engine').replaceChildren(
+  el('tr', {}, ...['operation', 'count', 'share', 'mean', 'p50', 'p99', 'p99.9', 'max'].map((t) => el('th', { textContent: t }))),
+  ...measured.flatMap(([name, of]) => {
+    const row = (className, what, ops, share, l) => el('tr', { className },
+      ...[what, grouped(ops), share, duration(l.mean), duration(l.p50), duration(l.p99), duration(l.p99_9), duration(l.max)].map((t) => el('td', { textContent: t })));
+    const parts = Object.entries(of.parts).map(([part, p]) => row('sub', `for ${PARTS[part] || part}`, p.ops, percent(p.share), p.latency_ns));
+    return [row('', words(name), of.ops, '', of.latency_ns), ...parts];
+  }),
+);
 function setup(title, object) {
   const list = el('dl', {});
   for (const [key, value] of Object.entries(object)) {
