@@ -268,6 +268,11 @@ impl Timer {
         Self { operation, began }
     }
 
+    /// Of a call that has nothing to do.
+    pub(crate) fn none(operation: Operation) -> Self {
+        Self { operation, began: Began::Unknown }
+    }
+
     /// Of one that is timed in any case.
     pub(crate) fn timed(operation: Operation, began_ns: u64) -> Self {
         Self { operation, began: Began::Timed(began_ns) }

@@ -52,10 +52,11 @@ impl<T> Mutex<T> {
     #[inline]
     #[track_caller]
     pub(crate) fn lock_timed(&self, now_ns: impl Fn() -> u64) -> (MutexGuard<'_, T>, u64) {
-        match self.0.try_lock() {
-            Ok(guard) => (guard, 0),
-            Err(_) => self.lock_waiting(now_ns),
+        // The error of a lock that a panic broke has it: it is dropped with the `if`.
+        if let Ok(guard) = self.0.try_lock() {
+            return (guard, 0);
         }
+        self.lock_waiting(now_ns)
     }
 
     #[cold]
@@ -267,6 +268,25 @@ mod tests {
         let (a, b) = (ShortMutex::new((), &longest), ShortMutex::new((), &longest));
         let _held = (a.lock(), b.lock());
         assert_unlocked("a test");
+    }
+
+    /// A lock that a panic broke is one, also for who asks how long it takes; it does not
+    /// wait for itself.
+    #[test]
+    fn a_broken_lock_is_noticed() {
+        let mutex = Mutex::new(());
+        let under_it = || {
+            let _held = mutex.lock();
+            panic!("a test");
+        };
+        let catch = |what: &dyn Fn()| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(what)).expect_err("a panic")
+        };
+        catch(&under_it);
+        for _ in 0..2 {
+            catch(&|| drop(mutex.lock_timed(|| 0)));
+        }
+        drop(mutex.lock_though_broken());
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::db::latencies::Latencies;
 /// [`write`](Self::write) is to be called at each interval's end, for instance once a
 /// second, from whatever thread. It appends a line for each [`Operation`] with the
 /// operation's name as its tag. All values are nanoseconds, also the maximum in each
-/// line. With the cargo feature `interval-log` only.
+/// line. It has a handle of the database, which stays open with it unless it is closed. With
+/// the cargo feature `interval-log` only.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

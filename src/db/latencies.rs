@@ -53,7 +53,8 @@ impl Latencies {
         }
     }
 
-    /// How long the operation took, from its call to its end.
+    /// How long the operation took, from its call to its end. What a visitor of
+    /// [`Db::get_with`](crate::Db::get_with) takes is in it where memory answers.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -68,7 +69,8 @@ impl Latencies {
     }
 
     /// For how much of that it waited for something. An operation is counted here if
-    /// it waited for this at all, and counts once in [`whole`](Self::whole).
+    /// it waited for this, and counts once in [`whole`](Self::whole). Of those of which a
+    /// sample is timed, only such as waited 10 microseconds or more in all are here.
     ///
     /// ```
     /// use ourodb::{Operation, OperationPart};

@@ -36,9 +36,9 @@ impl Engine {
         let mut wait = stream.wait(goal, role);
         let reached = self.see_to(io, stream, &mut wait).await;
         let ended_ns = io.now_ns();
-        let turn_ns = wait.begun_ns().map_or(began_ns, |ns| ns.clamp(began_ns, ended_ns));
-        waited.add(Wait::Leader, turn_ns - began_ns);
-        waited.add(Wait::Device, ended_ns - turn_ns);
+        let turn_ns = wait.begun_ns().map_or(began_ns, |ns| ns.max(began_ns).min(ended_ns));
+        waited.add(Wait::Leader, turn_ns.saturating_sub(began_ns));
+        waited.add(Wait::Device, ended_ns.saturating_sub(turn_ns));
         reached
     }
 

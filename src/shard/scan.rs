@@ -166,6 +166,7 @@ impl Scanner {
     /// The timer of the step that comes next. The first one has much to do.
     pub(crate) fn timer(&self, now_ns: impl FnOnce() -> u64) -> Timer {
         match self.begun {
+            _ if self.ended => Timer::none(Operation::ScanNext),
             0 => Timer::timed(Operation::Scan, now_ns()),
             _ => Timer::sampled(Operation::ScanNext, now_ns),
         }

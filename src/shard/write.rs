@@ -380,6 +380,23 @@ impl Engine {
         now_ns: impl Fn() -> u64,
         waited: &mut Waited,
     ) -> Result<Staged> {
+        let mut began = None;
+        let staged = self.stage_untold(writing, now_ns, waited, &mut began);
+        // Nothing was done that a panic of whoever hears it would break.
+        if let Some(began) = began {
+            began.report();
+        }
+        staged
+    }
+
+    /// The same; whether writes are held up from now on is for the caller to tell.
+    fn stage_untold(
+        &self,
+        writing: &mut Writing<'_>,
+        now_ns: impl Fn() -> u64,
+        waited: &mut Waited,
+        began: &mut Option<Began>,
+    ) -> Result<Staged> {
         let stream = &self.owners[writing.owner].stream;
         let _panicking = stream.poison_on_panic();
         let mut wakes = Wakes::default();
@@ -390,9 +407,7 @@ impl Engine {
         if wakes.flush {
             self.owners[writing.owner].flush_work.set();
         }
-        if let Some(began) = wakes.began {
-            began.report();
-        }
+        *began = wakes.began;
         let mut unfilled = match locked? {
             Locked::Over(staged) => return Ok(staged),
             Locked::Unfilled(unfilled) => unfilled,

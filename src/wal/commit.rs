@@ -557,7 +557,10 @@ impl<'a> Wait<'a> {
                 self.begun_ns = self.group.and_then(|group| state.progress.begun_ns(group));
                 return Poll::Ready(Turn::Over(Ok(())));
             }
-            self.group = needs.written.max(needs.durable).checked_sub(1);
+            // Nothing, while what it waits for is being published.
+            if let Some(last) = needs.written.max(needs.durable).checked_sub(1) {
+                self.group = Some(last);
+            }
             if let Some(cause) = &state.poisoned {
                 return Poll::Ready(Turn::Over(Err(Error::poisoned(cause))));
             }

@@ -530,13 +530,6 @@ impl Stream {
 
     /// It was poisoned: tells all who wait, and the user the first time.
     pub(super) fn tell_poisoned(&self, cause: &Error, is_first: bool) {
-        if is_first {
-            tracing::error!(
-                stream = self.key.stream,
-                error = %cause,
-                "the log is poisoned: writes fail until the database is opened again"
-            );
-        }
         let (waiting, room) = {
             let mut state = self.state.lock_though_broken();
             (state.progress.take_waiting(), state.new_room())
@@ -545,6 +538,17 @@ impl Stream {
             waker.wake();
         }
         room.wake();
+        if is_first {
+            let tell = || {
+                tracing::error!(
+                    stream = self.key.stream,
+                    error = %cause,
+                    "the log is poisoned: writes fail until the database is opened again"
+                );
+            };
+            // Whoever hears it may panic, and this may be part of a panic's cleaning up.
+            let _told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(tell));
+        }
     }
 }
 
