@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::device::DeviceArgs;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::workload::Workload;
@@ -78,6 +79,8 @@ pub enum Command {
     /// Write, delete, read and scan at full speed for long, reopen now and then,
     /// and check every value that is read
     Soak(SoakArgs),
+    /// Measure what the disk can do, through the engine's own I/O
+    Device(DeviceArgs),
 }
 
 /// The flags of `soak`.
@@ -275,6 +278,17 @@ pub enum Io {
     Ring,
     /// Positioned reads and writes, where io_uring is forbidden
     Blocking,
+}
+
+impl Io {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Blocking => "blocking",
+        }
+    }
 }
 
 impl From<Io> for ourodb::IoBackend {

@@ -20,6 +20,7 @@
 //!   [`machine`].
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
 //!   [`soak`], [`failure`], [`program`].
+//! * What the disk can do without the engine: [`device`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
 //! drive other engines with them, and `tools/crash` makes its data and reads sizes
@@ -32,6 +33,7 @@ pub mod client;
 pub mod clients;
 pub mod commands;
 pub mod crowd;
+pub mod device;
 pub mod directory;
 pub mod distribution;
 pub mod engine;
