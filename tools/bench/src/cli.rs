@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceArgs;
 use crate::schedule::{Arrivals, Rate};
@@ -224,6 +224,10 @@ pub struct CommonArgs {
     /// How long to wait for a database that another process has open
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time, allow_negative_numbers = true)]
     pub lock_wait: Duration,
+    /// A result of `ouro-bench device --json F` for this disk: the report then says how much
+    /// of what that can do the engine made use of
+    #[arg(long, value_name = "F", env = "OURO_BENCH_DEVICE")]
+    pub device: Option<PathBuf>,
     /// Where the result goes besides.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -271,7 +275,7 @@ impl ClientKind {
 }
 
 /// How the engine's owners do I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Io {
     /// io_uring

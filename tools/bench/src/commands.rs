@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
 use crate::clients::{self, Places};
+use crate::device_share::Calibration;
 use crate::directory::{Room, make_room, read_shape, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
@@ -43,6 +44,7 @@ pub fn load<T: Target>(
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
+    let calibration = Calibration::given(common)?;
     let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
     let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
@@ -73,7 +75,7 @@ pub fn load<T: Target>(
         result: meter.finish(&outcome, &status, &shape, settle, intervals),
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
-    conclude(report, &output, outcome)
+    conclude(report, calibration.as_ref(), &output, outcome)
 }
 
 /// Runs a workload on a loaded database, prints the result and returns it. What
@@ -95,6 +97,7 @@ pub fn run<T: Target>(
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
+    let calibration = Calibration::given(common)?;
     let room = match args.fresh {
         Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
         None => None,
@@ -171,7 +174,7 @@ pub fn run<T: Target>(
     let after = Shape { records: outcome.acknowledged, ..shape };
     end(target, common, &after, &outcome)?;
     let full = outcome.exhausted;
-    let report = conclude(report, &output, outcome)?;
+    let report = conclude(report, calibration.as_ref(), &output, outcome)?;
     if full {
         return Err(Failure::Other(format!(
             "all {} keys of {} bytes are taken: there is nothing left to insert. Load again with \
@@ -260,10 +263,17 @@ fn end(
 }
 
 /// Prints the result, unless there is none, and says what was wrong with it.
-fn conclude(report: Report, output: &Output, outcome: Outcome) -> Result<Report, Failure> {
+fn conclude(
+    mut report: Report,
+    calibration: Option<&Calibration>,
+    output: &Output,
+    outcome: Outcome,
+) -> Result<Report, Failure> {
     if let Some(failure) = outcome.failure {
         return Err(failure);
     }
+    report.result.device_share =
+        calibration.map(|device| device.share(&report.config, &report.result));
     output.report(&report)?;
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(

@@ -20,7 +20,8 @@
 //!   [`machine`].
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
 //!   [`soak`], [`failure`], [`program`].
-//! * What the disk can do without the engine: [`device`].
+//! * What the disk can do without the engine: [`device`]; and how much of that the engine does:
+//!   [`device_share`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
 //! drive other engines with them, and `tools/crash` makes its data and reads sizes
@@ -34,6 +35,7 @@ pub mod clients;
 pub mod commands;
 pub mod crowd;
 pub mod device;
+pub mod device_share;
 pub mod directory;
 pub mod distribution;
 pub mod engine;

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::cli::{ClientKind, CommonArgs, Io};
+use crate::device_share::DeviceShare;
 use crate::failure::Failure;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
@@ -214,6 +215,8 @@ pub struct Measured {
     pub device_reads_per_scan: Option<f64>,
     /// What the engine submitted to the device meanwhile.
     pub device: Option<Device>,
+    /// How much of what the device can do that was, if `--device` says what it can do.
+    pub device_share: Option<DeviceShare>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
     /// Second by second.
@@ -363,6 +366,7 @@ impl Meter {
             device_reads_per_get: reads.filter(|_| scans == 0).and_then(|n| ratio(n, gets)),
             device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
             device,
+            device_share: None,
             operations,
             intervals,
         }

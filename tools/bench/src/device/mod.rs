@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use ourodb::ErrorKind;
 use ourodb::device::{Request, TestFile};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::measure::{FILL_BYTES, Fill, measure};
 use crate::cli::{Io, OutputArgs, parse_seconds};
@@ -85,7 +85,7 @@ impl Ios {
 }
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Reads of 4 KiB at random places, as gets do them
@@ -251,7 +251,9 @@ fn check_room(dir: &Path, file_bytes: u64) -> Result<(), Failure> {
         Failure::os(format!("cannot ask for the space in {shown}"))(errno.into())
     })?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free_bytes < file_bytes {
+    // Some file systems in memory do not say.
+    let is_known = stat.f_blocks > 0;
+    if is_known && free_bytes < file_bytes {
         let context = format!(
             "the test file takes {}, and there are {} free in {shown}; choose a shorter one \
              (--bytes)",
