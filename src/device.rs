@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::limits::UNIT;
 use crate::io::blocking::Blocking;
 use crate::io::{BufferPool, File, Harden, Io, IoBuf, IoCounters, OpenMode, WriteBuf, uring};
 use crate::runtime::{Executor, Job, OwnerConfig, block_on};
+
+const SECTOR_BYTES: usize = 512;
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,10 +161,15 @@ fn filled(io: &impl Io, request: Request, mut buf: IoBuf) -> IoBuf {
     buf
 }
 
-/// No two units are the same, for devices that would store them once.
-fn stamp(buf: &mut IoBuf, now_ns: u64) {
-    for (unit, number) in buf.chunks_exact_mut(UNIT).zip(now_ns..) {
-        unit[..8].copy_from_slice(&number.to_le_bytes());
+/// Writes place and time into each sector: no two are the same, for devices that would store
+/// them once. Where it does so is as in fio: to devices that compress it matters.
+fn stamp(buf: &mut IoBuf, offset: u64, now_ns: u64) {
+    let line = (now_ns % 8) as usize * 64;
+    let time = [now_ns / 1_000_000_000, now_ns % 1_000_000_000].map(u64::to_le_bytes);
+    for (sector, place) in buf.chunks_exact_mut(SECTOR_BYTES).zip((offset..).step_by(SECTOR_BYTES))
+    {
+        sector[line..line + 8].copy_from_slice(&place.to_le_bytes());
+        sector[48..64].copy_from_slice(time.as_flattened());
     }
 }
 
@@ -180,7 +186,7 @@ async fn send(
         buf = match request {
             Request::Read => read(&io, &file, offset, buf).await?,
             Request::Write | Request::DurableWrite => {
-                stamp(&mut buf, now_ns);
+                stamp(&mut buf, offset, now_ns);
                 let durable = request == Request::DurableWrite;
                 let harden = if durable { Harden::Now } else { Harden::Later };
                 write(&io, &file, offset, buf, harden).await?
