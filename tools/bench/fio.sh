@@ -4,8 +4,8 @@
 #   tools/bench/fio.sh DIR    on the disk of this directory
 #   tools/bench/fio.sh zram   on ext4 over a zram device that is made for it (needs root)
 #
-# Variables: ROUNDS (5), TEST_SECONDS (2), FILE_MIB (512; on zram there are two such files in
-# 3 GiB), OURO_BENCH (target/release/ouro-bench), JOBS (a pattern of the jobs to run).
+# Variables: ROUNDS (5), TEST_SECONDS (2), FILE_MIB (512; zram has room for two such
+# files in 3 GiB), OURO_BENCH (target/release/ouro-bench), JOBS (a pattern of the jobs to run).
 
 set -euo pipefail
 export LC_ALL=C
@@ -78,13 +78,14 @@ fios() { # operation io depth
     durable-write)
         options=(--rw=write --bs=4k --sync=dsync "--size=${part}m" "--offset_increment=${part}m") ;;
     esac
+    # A file that was just written, as ours is: on zram, where it is in memory makes a fifth.
+    rm -f "$dir/fio"
+    fio --name=fill "--filename=$dir/fio" "--size=${file_mib}m" --rw=write --bs=1m --direct=1 \
+        --refill_buffers --end_fsync=1 --minimal > /dev/null
     fio --name=job "--filename=$dir/fio" --direct=1 --time_based "--runtime=$seconds" \
         "${engine[@]}" "${options[@]}" --minimal |
         awk -F ';' -v jobs="$jobs" '{ rate = $8 + $49; print rate, ($88 + $89) * 1e4 * jobs / rate }'
 }
-
-fio --name=fill "--filename=$dir/fio" "--size=${file_mib}m" --rw=write --bs=1m --direct=1 \
-    --refill_buffers --end_fsync=1 --minimal > /dev/null
 
 printf '%-16s %-8s %5s  %10s %10s  %6s  %8s %8s  %s\n' \
     operation io depth ours/s fio/s ratio 'CPU ours' 'CPU fio' 'ratios of the rounds'

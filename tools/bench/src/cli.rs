@@ -28,6 +28,9 @@ Examples:
       How fast can 8 clients read from it?
   ouro-bench run --dir data --workload a --seconds 30 --clients 8 --rate 10000
       How long do operations take, at 10,000 a second?
+  ouro-bench device --dir data --json device.json
+      What can the disk do? With --device device.json, load and run then say what
+      share of that the engine made use of.
 
 Without --rate (closed loop) a client sends its next operation when the last one
 has ended: that shows how fast the database can be. With --rate (open loop)
