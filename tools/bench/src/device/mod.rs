@@ -307,7 +307,7 @@ fn run_tests(
                     Ok(Some(test)) => tests.push(test),
                     Ok(None) => return Ok(false),
                     Err(Failure::Engine { source, .. })
-                        if args.io == Ios::Both && tests_no_ring(io, &source) =>
+                        if args.io == Ios::Both && is_without_ring(io, &source) =>
                     {
                         warn(&format!("measured without a ring: {source}"));
                         without_ring = true;
@@ -325,7 +325,7 @@ fn run_tests(
 }
 
 /// Whether there can be no ring here.
-fn tests_no_ring(io: Io, error: &ourodb::Error) -> bool {
+fn is_without_ring(io: Io, error: &ourodb::Error) -> bool {
     io == Io::Ring && matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Busy)
 }
 
