@@ -15,6 +15,9 @@ use crate::report::{Config, Measured, RESULT_FORMAT};
 /// Groups of one log that are written at one time.
 const GROUPS_PER_OWNER: usize = 2;
 
+/// What is less is not worth a word.
+const SHARE_MIN: f64 = 0.0005;
+
 /// A result of `device`, as far as it matters here.
 #[derive(Debug, Deserialize)]
 pub struct Calibration {
@@ -192,7 +195,7 @@ impl Share {
 }
 
 impl DeviceShare {
-    /// As people read it. Of what did not happen nothing is said.
+    /// As people read it. Of what hardly happened nothing is said.
     #[must_use]
     pub fn words(&self) -> String {
         let with_depth = |share: &Share, what: &str| {
@@ -204,7 +207,7 @@ impl DeviceShare {
             )
         };
         let bandwidth = |share: &Share, what: &str| format!("{} of its {what}", share.percent());
-        let happened = |share: &Option<Share>| share.filter(|share| share.engine > 0.0);
+        let happened = |share: &Option<Share>| share.filter(|share| share.share >= SHARE_MIN);
         let parts = [
             happened(&self.reads_per_s).map(|share| with_depth(&share, "reads/s")),
             happened(&self.bytes_read_per_s).map(|share| bandwidth(&share, "read bandwidth")),
@@ -214,7 +217,7 @@ impl DeviceShare {
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         match &parts[..] {
-            [] => "what the disk can do was not needed".to_owned(),
+            [] => "what the disk can do was hardly needed".to_owned(),
             parts => format!("what the disk can do: {}", parts.join(", ")),
         }
     }
@@ -287,6 +290,7 @@ mod tests {
         report.result.device = None;
         let nothing = calibration().share(&report.config, &report.result);
         assert!(nothing.reads_per_s.is_none() && nothing.bytes_written_per_s.is_none());
+        assert_eq!(nothing.words(), "what the disk can do was hardly needed");
     }
 
     #[test]

@@ -262,8 +262,7 @@ fn reports_say_what_share_of_the_device_was_used() {
     by_variable.env("OURO_BENCH_DEVICE", "device.json");
     for mut command in [load(&["--device", "device.json"]), by_variable] {
         let printed = done(&command.output().unwrap());
-        assert!(printed.contains("what the disk can do: "), "{printed}");
-        assert!(printed.contains("of its durable writes/s at depth 1"), "{printed}");
+        assert!(printed.contains("what the disk can do"), "{printed}");
         let durable = &share()["durable_writes_per_s"];
         assert_eq!((&durable["io"], &durable["depth"]), (&"blocking".into(), &1.into()));
         let value = |name: &str| durable[name].as_f64().unwrap();
