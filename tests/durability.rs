@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
 mod common;
+#[path = "durability/copies.rs"]
+mod copies;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use common::tiny;
 use ourodb::sim::{Faults, Sim};
@@ -394,76 +394,4 @@ fn a_mapping_elsewhere_is_taken_in_or_lost_with_its_boot() {
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().contains("directory for mappings"), "{missing}");
     sim.kill();
-}
-
-/// Copies have the same ids and the same history: each keeps to its own files.
-#[test]
-fn copies_of_a_database_share_a_directory_for_mappings() {
-    let dir = tempfile::tempdir().unwrap();
-    let [original, copy, maps] = ["original", "copy", "maps"].map(|name| dir.path().join(name));
-    fs::create_dir(&maps).unwrap();
-    let open = |path: &Path| {
-        let options = Options::default().shards(1).owners(1).memory(32 << 20).map_dir(&maps);
-        Db::open(path, options.durability(Durability::ProcessSafe)).unwrap()
-    };
-    let names = || -> BTreeSet<_> {
-        fs::read_dir(&maps).unwrap().map(|entry| entry.unwrap().file_name()).collect()
-    };
-    let wait_for_map = |db: &Db| {
-        let start = Instant::now();
-        while db.stats().wal_map_bytes == 0 {
-            assert!(start.elapsed() < Duration::from_secs(60), "no mapping is made");
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
-    open(&original).close().unwrap();
-    copy_dir(&original, &copy);
-
-    // Its mapping is made when a write asks for it: a copy knows nothing of it then.
-    let durable = Options::default().shards(1).owners(1).memory(32 << 20).map_dir(&maps);
-    let first = Db::open(&original, durable).unwrap();
-    let early = dir.path().join("early copy");
-    copy_dir(&original, &early);
-    first.put(b"key", b"first").durability(Durability::ProcessSafe).wait().unwrap();
-    wait_for_map(&first);
-    let of_first = names();
-    assert_eq!(of_first.len(), 1);
-    Db::open(&early, Options::default().memory(32 << 20)).unwrap().close().unwrap();
-    assert_eq!(names(), of_first);
-    let second = open(&copy);
-    wait_for_map(&second);
-    assert_eq!(names().len(), 2, "one each");
-    // One that was made while the database is open must not take anything away from it.
-    let late = dir.path().join("late copy");
-    copy_dir(&original, &late);
-    let options = Options::default().memory(32 << 20).lock_wait(Duration::from_millis(20));
-    let error = Db::open(&late, options).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
-    assert!(error.to_string().contains("copy"), "{error}");
-    assert!(names().is_superset(&of_first));
-    second.put(b"key", b"second").wait().unwrap();
-    second.close().unwrap();
-    assert_eq!(names(), of_first);
-    drop(open(&copy));
-    assert!(names().is_superset(&of_first));
-    assert_eq!(first.get(b"key").wait().unwrap().unwrap()[..], b"first"[..]);
-    first.close().unwrap();
-    let (first, second) = (open(&original), open(&copy));
-    assert_eq!(first.get(b"key").wait().unwrap().unwrap()[..], b"first"[..]);
-    assert_eq!(second.get(b"key").wait().unwrap().unwrap()[..], b"second"[..]);
-    first.close().unwrap();
-    second.close().unwrap();
-    assert!(names().is_empty());
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if path.is_dir() {
-            copy_dir(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
 }

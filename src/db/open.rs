@@ -146,7 +146,7 @@ fn open_locked(
         tracing::warn!("{}", reason.message());
     }
 
-    let opening = opening(dir, options, derived, pools)?;
+    let opening = opening(dir, options, derived, pools, io.file_id(lock)?)?;
     let engine = match block_on(recover(io, opening)) {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
@@ -175,7 +175,8 @@ fn open_simulated(
     let lock = sim.block_on(take_lock(sim, dir, options))?;
     let derived = derived.for_shards(sim.block_on(shards_there(sim, dir)));
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
-    let opening = opening(dir, options, derived, pools.collect())?;
+    let place = sim.file_id(&lock)?;
+    let opening = opening(dir, options, derived, pools.collect(), place)?;
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let mailboxes: Vec<_> =
         engine.owners.iter().map(|_| Mailbox::new(derived.requests_max)).collect();
@@ -190,6 +191,7 @@ fn opening(
     options: &Options,
     derived: Derived,
     owner_pools: Vec<Arc<BufferPool>>,
+    place: [u8; 16],
 ) -> Result<Opening> {
     Ok(Opening {
         dir: dir.to_owned(),
@@ -201,6 +203,7 @@ fn opening(
         owner_pools,
         arenas: ArenaPool::new(derived.memtable_pool_bytes() as usize),
         value_pool: BufferPool::new(PIECE_BYTES, derived.value_pool_bytes() as usize / PIECE_BYTES),
+        place,
         map_dir: options.map_dir_text()?,
         lock_wait_ns: options.lock_wait_ns(),
     })

@@ -517,13 +517,13 @@ impl Options {
     /// leaves no file there; a process that dies does, and nothing but the next
     /// opening removes it.
     ///
-    /// Databases may share it, also copies of one another: names there carry a token of the
-    /// opening that made them, and each database touches only those that its own root
-    /// manifest states. A copy of one that was not closed (a snapshot of its file system,
-    /// say) states the original's, too. On the same machine and in the same boot, while the
-    /// original is open, it leaves alone what is in use, and opens with `Locked` if it needs
-    /// that itself. Of two that are not open, the one that is opened first takes the files
-    /// over; the other opens with `Corruption` if it needs them.
+    /// Databases may share it, also copies of one another: names there say which directory
+    /// made them, by the inode of its file `LOCK`, and nothing of another one is removed. A
+    /// copy of a database that was not closed may need such a file, too: it reads it, and
+    /// opens with `Locked` while the original is open. A copy that was made below the file
+    /// system, of a whole disk, cannot be told from its original: it needs a directory of
+    /// its own. So does a directory that was moved to another file system after a kill: what
+    /// it left here stays until the machine is started anew, or somebody removes it.
     ///
     /// ```no_run
     /// let options = ourodb::Options::default().map_dir("/dev/shm");

@@ -12,7 +12,7 @@ use crate::base::seq::Kind;
 use crate::db::backend::wait_on;
 use crate::db::open::{check_may_wait, check_path};
 use crate::db::options::Options;
-use crate::db::verify::{backend, lock_to_read, unlock};
+use crate::db::verify::{backend, lock_to_read, place_of, unlock};
 use crate::db::{Batch, Db};
 use crate::io::{Halt, Io};
 use crate::shard::{
@@ -103,8 +103,9 @@ pub fn salvage(
     let backend = backend(options);
     wait_on!(&backend, |io| check_vacant(io, into))?;
     let lock = wait_on!(&backend, |io| lock_to_read(io, dir, options))?;
+    let place = wait_on!(&backend, |io| async { place_of(io, lock.as_ref()) })?;
     let reporter = RefCell::new(Reporter::new(&mut report));
-    let copied = wait_on!(&backend, |io| identify(io, dir, &reporter));
+    let copied = wait_on!(&backend, |io| identify(io, dir, place, &reporter));
     let copied = copied.and_then(|damaged| {
         let db = Db::open(into, options_for(&damaged, options))?;
         let mut sink = Rows { db: &db, batches: Vec::new() };

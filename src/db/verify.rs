@@ -85,8 +85,9 @@ async fn verify_on<I: Io>(
     report: &mut dyn FnMut(Finding<'_>) -> ControlFlow<()>,
 ) -> Result<Verified> {
     let lock = lock_to_read(io, dir, options).await?;
+    let place = place_of(io, lock.as_ref())?;
     let mut inspection = Inspection::new(io, report);
-    let halted = shard::verify(&mut inspection, dir).await;
+    let halted = shard::verify(&mut inspection, dir, place).await;
     let mut verified = inspection.counts;
     unlock(io, dir, lock, "verified").await?;
     match halted {
@@ -114,6 +115,11 @@ pub(super) async fn lock_to_read<I: Io>(
         true => wait_for_lock(io, dir, options).await.map(Some),
         false => Ok(None),
     }
+}
+
+/// What tells the directory of this lock from its copies.
+pub(super) fn place_of<I: Io>(io: &I, lock: Option<&File>) -> Result<Option<[u8; 16]>> {
+    lock.map(|lock| io.file_id(lock)).transpose()
 }
 
 /// Gives up the lock that [`lock_to_read`] took. Fails when there was none, and

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
-use crate::base::seq::SeqNo;
+use crate::base::seq::{SEQ_MAX, SeqNo};
 use crate::format::record::{Unusable, u32_at, u64_at};
 use crate::format::value::Extent;
 
@@ -65,12 +65,13 @@ pub(crate) struct MapPlace {
     pub(crate) dir: Option<MapDir>,
 }
 
-/// Where an opening puts its mappings, other than into the log's directory.
+/// Where openings put their mappings, other than into the log's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MapDir {
-    /// Random, and in the names of the opening's files: a copy of the database has the
-    /// same ids and may use the same directory.
-    pub(crate) token: [u8; 16],
+    /// Whose they are, and in their names: [`Io::file_id`](crate::io::Io::file_id) of the
+    /// file for the database's lock. A copy of the database has the same ids and may use the
+    /// same directory.
+    pub(crate) place: [u8; 16],
     pub(crate) path: String,
 }
 
@@ -200,7 +201,7 @@ fn stream_key(key: &StreamKey, out: &mut Vec<u8>) {
 }
 
 fn map_dir(dir: &MapDir, out: &mut Vec<u8>) {
-    out.extend(dir.token);
+    out.extend(dir.place);
     out.extend(dir.path.as_bytes());
 }
 
@@ -233,7 +234,7 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
             let (stream, start) = (fields.stream_key()?, fields.u64()?);
             let mut flushed = Vec::with_capacity(fields.rest.len() / 10);
             while !fields.rest.is_empty() {
-                flushed.push((fields.u16()?, fields.u64()?));
+                flushed.push((fields.u16()?, fields.seq()?));
             }
             Edit::StreamStart { stream, start, flushed }
         }
@@ -260,8 +261,8 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
                 table_id,
                 file_bytes: fields.u64()?,
                 entries: fields.u64()?,
-                seq_min: fields.u64()?,
-                seq_max: fields.u64()?,
+                seq_min: fields.seq()?,
+                seq_max: fields.seq()?,
                 smallest: fields.key()?,
                 largest: fields.key()?,
             };
@@ -271,7 +272,7 @@ fn decode(kind: u16, value: &[u8]) -> Result<Option<Edit>, Unusable> {
             let level = fields.take(1)?[0];
             Edit::TableRemoved { level, id: FileId::from_u64(fields.u64()?) }
         }
-        FLUSHED => Edit::Flushed { seq: fields.u64()? },
+        FLUSHED => Edit::Flushed { seq: fields.seq()? },
         VALUE_FILE => Edit::ValueFile { id: FileId::from_u64(fields.u64()?), bytes: fields.u64()? },
         VALUES_DROPPED => {
             let first = fields.u64()?;
@@ -310,13 +311,21 @@ impl<'a> Fields<'a> {
     }
 
     /// All that is left.
+    fn seq(&mut self) -> Result<SeqNo, Unusable> {
+        let seq = self.u64()?;
+        match seq <= SEQ_MAX {
+            true => Ok(seq),
+            false => Err(Unusable::malformed("a write has an impossible number")),
+        }
+    }
+
     fn map_dir(&mut self) -> Result<MapDir, Unusable> {
-        let token = self.array()?;
+        let place = self.array()?;
         let path = self.text("a directory")?.to_owned();
         if path.is_empty() {
             return Err(Unusable::malformed("a directory without a name"));
         }
-        Ok(MapDir { token, path })
+        Ok(MapDir { place, path })
     }
 
     /// All that is left.
@@ -362,7 +371,7 @@ mod tests {
 
     fn samples() -> Vec<Edit> {
         let stream = StreamKey { epoch: 7, stream: 1 };
-        let dir = MapDir { token: [5; 16], path: "/dev/shm".to_owned() };
+        let dir = MapDir { place: [5; 16], path: "/dev/shm".to_owned() };
         vec![
             Edit::StreamCut { stream, cut: 4097 },
             Edit::StreamStart { stream, start: 8192, flushed: vec![(0, 5), (3, 900)] },

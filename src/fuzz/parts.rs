@@ -190,7 +190,7 @@ pub(super) fn edit_seeds() -> Vec<Vec<u8>> {
         smallest: b"a".as_slice().into(),
         largest: b"zebra".as_slice().into(),
     };
-    let dir = MapDir { token: [4; 16], path: "/dev/shm".to_owned() };
+    let dir = MapDir { place: [4; 16], path: "/dev/shm".to_owned() };
     let dropped = Extent { file, offset: 4096, bytes: 69_632 };
     // The sum of three is beyond 64 bits.
     let longest = Extent { bytes: (i64::MAX as u64 >> 12 << 12) - 4096, ..dropped };

@@ -192,6 +192,10 @@ pub(crate) trait Io: Clone + 'static {
     /// the file.
     fn unlock(&self, file: &File) -> Result<()>;
 
+    /// Tells a file from its copies, for as long as there is one of them: by its number and
+    /// when it was created.
+    fn file_id(&self, file: &File) -> Result<[u8; 16]>;
+
     /// Sleeps this many nanoseconds, or a little longer.
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()>;
 

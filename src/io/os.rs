@@ -67,6 +67,10 @@ macro_rules! blocking_calls {
             os::unlock(file)
         }
 
+        fn file_id(&self, file: &File) -> Result<[u8; 16]> {
+            os::file_id(file)
+        }
+
         fn now_ns(&self) -> u64 {
             os::now_ns()
         }
@@ -253,9 +257,15 @@ pub(super) fn try_lock(path: &Path, create: bool) -> Result<Option<File>> {
     assert_unlocked("to lock a file");
     let flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let writes = if create { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
-    // Who only looks needs no more than the lock, also where nothing can be written.
+    // Who only looks needs no more than the lock, also where nothing can be written. Not to
+    // wait for anybody, whatever the file is.
+    let read = || rustix::fs::open(path, flags | OFlags::NONBLOCK, FILE_MODE);
     let opened = match rustix::fs::open(path, flags | writes, FILE_MODE) {
-        Err(Errno::ROFS | Errno::ACCESS) => rustix::fs::open(path, flags, FILE_MODE),
+        // Where there is none, it is why none can be made.
+        Err(errno @ (Errno::ROFS | Errno::ACCESS)) => match read() {
+            Err(Errno::NOENT) if create => Err(errno),
+            opened => opened,
+        },
         opened => opened,
     };
     let fd = opened.map_err(|errno| Error::os("open", path, errno.into()))?;
@@ -271,6 +281,20 @@ pub(super) fn unlock(file: &File) -> Result<()> {
     assert_unlocked("to unlock a file");
     rustix::fs::flock(file.fd(), FlockOperation::Unlock)
         .map_err(|errno| Error::os("unlock", file.path(), errno.into()))
+}
+
+/// A copy has another number, or another time of its creation.
+pub(super) fn file_id(file: &File) -> Result<[u8; 16]> {
+    assert_unlocked("to look at a file");
+    let (flags, wanted) = (AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME);
+    let stat = rustix::fs::statx(file.fd(), "", flags, wanted)
+        .map_err(|errno| Error::os("look at", file.path(), errno.into()))?;
+    let created = stat.stx_btime;
+    let created_ns = created.tv_sec.wrapping_mul(1_000_000_000) + i64::from(created.tv_nsec);
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&stat.stx_ino.to_be_bytes());
+    id[8..].copy_from_slice(&created_ns.to_be_bytes());
+    Ok(id)
 }
 
 pub(super) fn sync(file: &File) -> Result<()> {

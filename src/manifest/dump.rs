@@ -122,8 +122,8 @@ fn tell<I: Io>(dump: &Dump<'_, I>, edit: &Edit) -> Result<(), Halt> {
             format!("{stream}: has the mapping {} in {dir}, of boot {boot:032x}", map.id)
         }
         Edit::MapDir(dir) => {
-            let token = u128::from_be_bytes(dir.token);
-            format!("mappings may be in {}, their names with {token:032x}", dir.path)
+            let place = u128::from_be_bytes(dir.place);
+            format!("mappings may be in {}, their names with {place:032x}", dir.path)
         }
         Edit::StreamFreed { stream } => format!("{stream}: is not needed any more"),
         Edit::Keyspace { id, name } => format!("keyspace {id} is called {name}"),

@@ -331,16 +331,20 @@ impl Manifest {
             let zeroes = IoBuf::zeroed(ROOM_BYTES);
             let (_, written) =
                 io.write(&self.file, self.room_end, zeroes.into(), Harden::Later).await;
+            // Want of space for a write leaves the file as it was; of anything else nobody
+            // knows what it has left.
+            if let Err(error) = &written
+                && error.kind() == ErrorKind::NoSpace
+            {
+                return written;
+            }
             let made = match written {
                 Ok(()) => io.sync(&self.file).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = made {
-                // Of anything else nobody knows what it has left of the file.
-                if error.kind() != ErrorKind::NoSpace {
-                    tracing::error!(%error, "making room in a manifest failed");
-                    self.poisoned = Some(error.clone());
-                }
+                tracing::error!(%error, "making room in a manifest failed");
+                self.poisoned = Some(error.clone());
                 return Err(error);
             }
             self.room_end += ROOM_BYTES as u64;

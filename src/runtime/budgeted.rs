@@ -95,6 +95,10 @@ impl<I: Io> Io for Budgeted<I> {
         self.io.unlock(file)
     }
 
+    fn file_id(&self, file: &File) -> Result<[u8; 16]> {
+        self.io.file_id(file)
+    }
+
     async fn map(&self, file: &File, bytes: usize) -> Result<Mapping> {
         self.io.map(file, bytes).await
     }

@@ -160,6 +160,10 @@ impl Io for LocalIo {
         on_each!(self, |io| io.unlock(file))
     }
 
+    fn file_id(&self, file: &File) -> Result<[u8; 16]> {
+        on_each!(self, |io| io.file_id(file))
+    }
+
     async fn map(&self, file: &File, bytes: usize) -> Result<Mapping> {
         on_each!(self, |io| io.map(file, bytes).await)
     }

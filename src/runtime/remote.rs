@@ -238,6 +238,10 @@ impl Io for Remote {
         directly!(self, |io| io.unlock(file))
     }
 
+    fn file_id(&self, file: &File) -> Result<[u8; 16]> {
+        directly!(self, |io| io.file_id(file))
+    }
+
     async fn map(&self, file: &File, bytes: usize) -> Result<Mapping> {
         let file = file.clone();
         self.call(move |io| async move { io.map(&file, bytes).await }).await

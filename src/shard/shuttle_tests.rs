@@ -57,6 +57,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         owner_pools: vec![BufferPool::new(64 << 10, 1)],
         arenas: ArenaPool::new(1 << 20),
         value_pool: BufferPool::new(crate::value::PIECE_BYTES, 1),
+        place: [0; 16],
         map_dir: None,
         lock_wait_ns: 0,
     };

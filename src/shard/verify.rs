@@ -13,7 +13,7 @@ use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
 use crate::base::seq::{Kind, SeqNo};
 use crate::format::edit::{StreamKey, TableMeta};
 use crate::format::record::{Record, RecordKind, Unusable};
-use crate::io::{Halt, Inspection, Io};
+use crate::io::{File, Halt, Inspection, Io};
 use crate::lsm::LEVELS;
 use crate::manifest::{
     self, IDENTITY, IDENTITY_UNFINISHED, Identity, verify_identity, verify_manifest,
@@ -33,6 +33,7 @@ use crate::wal::{
 pub(crate) async fn verify<I: Io>(
     inspection: &mut Inspection<'_, I>,
     dir: &Path,
+    place: Option<[u8; 16]>,
 ) -> Result<(), Halt> {
     let names = inspection.io.list(dir).await?;
     if !names.iter().any(|name| name == IDENTITY) {
@@ -50,8 +51,10 @@ pub(crate) async fn verify<I: Io>(
     let mut database = Database {
         inspection,
         dir,
+        place,
         identity,
         hasher,
+        map_locks: Vec::new(),
         logs: Vec::new(),
         unneeded: Vec::new(),
         may_lack_edits: false,
@@ -62,8 +65,12 @@ pub(crate) async fn verify<I: Io>(
 struct Database<'a, 'b, I> {
     inspection: &'a mut Inspection<'b, I>,
     dir: &'a Path,
+    /// Tells the directory from its copies; `None` where it has no file for the lock.
+    place: Option<[u8; 16]>,
     identity: Identity,
     hasher: KeyHasher,
+    /// Of mappings elsewhere, until they were read.
+    map_locks: Vec<File>,
     /// Of each shard.
     logs: Vec<ShardLog>,
     /// Files that nothing names, if all that names files was read.
@@ -333,11 +340,17 @@ impl<I: Io> Database<'_, '_, I> {
         let mut maps = log.maps;
         let faults = self.inspection.counts.faults;
         self.unneeded.extend(log.needless);
-        for dir in &state.map_dirs {
-            let left = wal::list_elsewhere(self.inspection.io, self.identity.db, dir).await;
-            if let Some((more, unfinished)) = self.inspection.sound(left)? {
-                maps.extend(more);
-                self.unneeded.extend(unfinished);
+        for dir in state.map_dirs.iter().filter(|dir| Some(dir.place) == self.place) {
+            match wal::list_elsewhere(self.inspection.io, self.identity.db, dir).await {
+                Ok((more, unfinished)) => {
+                    maps.extend(more);
+                    self.unneeded.extend(unfinished);
+                }
+                // Nothing there was needed any more.
+                Err(error) if state.is_clean => {
+                    tracing::warn!(%error, "what may be left over there was not looked for");
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         for (key, segments) in log.streams {
@@ -434,6 +447,9 @@ impl<I: Io> Database<'_, '_, I> {
         let is_same_boot = self.inspection.io.boot_id()? == place.boot;
         // One in memory goes with the boot.
         let may_be_gone = place.dir.is_some() && !is_same_boot;
+        if place.dir.is_some() {
+            self.map_locks.extend(wal::lock_map_to_read(self.inspection.io, &path).await?);
+        }
         let of = (db, place.id, key);
         let map = verify_map(self.inspection, &path, of, may_be_gone).await?;
         Ok((map, is_same_boot))

@@ -80,10 +80,10 @@ impl MapUse {
     }
 }
 
-/// What the names of an opening's mappings elsewhere begin with.
+/// What the names of a directory's mappings elsewhere begin with.
 fn prefix(db: DbId, dir: &MapDir) -> String {
-    let (db, token) = (u128::from_be_bytes(db.0), u128::from_be_bytes(dir.token));
-    format!("ouro-{db:032x}-{token:032x}-")
+    let (db, place) = (u128::from_be_bytes(db.0), u128::from_be_bytes(dir.place));
+    format!("ouro-{db:032x}-{place:032x}-")
 }
 
 /// The path of a mapping.
@@ -125,6 +125,27 @@ pub(crate) async fn list_elsewhere<I: Io>(
         }
     }
     Ok((maps, unfinished))
+}
+
+/// Takes the lock of a mapping elsewhere that is only to be read; `None` when it is gone.
+pub(crate) async fn lock_to_read<I: Io>(io: &I, path: &Path) -> Result<Option<File>> {
+    match io.try_lock(path, false).await {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(in_use(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Another process has the mapping.
+pub(crate) fn in_use(path: &Path) -> Error {
+    let reason = format!(
+        "the mapping of the log {} is in use by another process: this directory is a copy of a \
+         database that is open (close that one first, and copy it then), or a process that was \
+         killed has not ended yet (wait longer: Options::lock_wait, --lock-wait)",
+        path.display()
+    );
+    Error::new(ErrorKind::Locked, reason)
 }
 
 /// Makes the mapping of a stream. The caller makes durable where it is before

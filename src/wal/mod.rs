@@ -27,7 +27,10 @@ pub(crate) use group::Group;
 pub(crate) use map::{FoundMap, Map, MapSizes};
 #[cfg(feature = "fuzz")]
 pub(crate) use map::{MapUse, group as slot_group};
-pub(crate) use map::{create as create_map, list_elsewhere, path as map_path};
+pub(crate) use map::{
+    create as create_map, in_use as map_in_use, list_elsewhere, lock_to_read as lock_map_to_read,
+    path as map_path,
+};
 pub(crate) use pending::Publication;
 pub(crate) use scan::{Found, FoundStream, Stop, find_streams};
 #[cfg(feature = "fuzz")]

@@ -283,6 +283,14 @@ impl Io for Sim {
         Ok(())
     }
 
+    fn file_id(&self, file: &File) -> Result<[u8; 16]> {
+        let node = node(file);
+        if node.boot != self.shared.machine.lock().boot {
+            return Err(restarted("look at", file.path()));
+        }
+        Ok(u128::from(node.inode).to_be_bytes())
+    }
+
     fn sleep(&self, nanos: u64) -> impl Future<Output = ()> {
         Self::sleep(self, nanos)
     }

@@ -261,6 +261,10 @@ impl Io for Disk {
         Ok(())
     }
 
+    fn file_id(&self, _file: &File) -> Result<[u8; 16]> {
+        unreachable!("no copies are made of this disk")
+    }
+
     /// Time stands still.
     fn sleep(&self, _nanos: u64) -> impl Future<Output = ()> {
         std::future::pending()

@@ -28,20 +28,22 @@ impl Engine {
         }
         for owner in &self.owners {
             poll_fn(|cx| owner.stream.poll_settled(cx)).await;
-            // Who still has a handle keeps the engine, and not this.
-            owner.map_lock.lock().take();
         }
         self.reclaim_all(io).await;
-        finished?;
-        // All they hold is durable in segments now, and the root manifest says
-        // so: on tmpfs they would take memory for as long as nobody opens.
         for owner in &self.owners {
+            // All it holds is durable in segments now, and the root manifest says
+            // so: on tmpfs it would take memory for as long as nobody opens.
             let place = owner.map.lock().clone();
-            if let Some(place) = place {
+            if let Some(place) = place.filter(|_| finished.is_ok()) {
                 discard(io, &map_path(&owner.maker.dir, self.db, &place)).await;
             }
+            // Who still has a handle keeps the engine, and not this.
+            let lock = owner.map_lock.lock().take();
+            if let Some(lock) = lock {
+                io.unlock(&lock)?;
+            }
         }
-        Ok(())
+        finished
     }
 
     async fn leave_witnesses<I: Io>(&self, io: &I) -> Result<()> {

@@ -23,14 +23,12 @@ pub(super) async fn list_map_dir<I: Io>(io: &I, dir: &str) -> Result<Vec<String>
 /// What earlier openings left in directories other than that of the log.
 #[derive(Default)]
 pub(super) struct Elsewhere {
-    /// Mappings that the root manifest does not name, and nobody has in use.
+    /// Mappings that the root manifest does not name.
     pub(super) maps: BTreeMap<FileId, PathBuf>,
     /// Those that were never finished.
     pub(super) unfinished: Vec<PathBuf>,
     /// Where something is left, or may be.
     pub(super) dirs: Vec<MapDir>,
-    /// Of all these, until they are removed.
-    _locks: Vec<File>,
 }
 
 impl<I: Io> Recovery<'_, I> {
@@ -40,28 +38,28 @@ impl<I: Io> Recovery<'_, I> {
             return Ok(None);
         };
         list_map_dir(self.io, path).await?;
-        let mut token = [0; 16];
-        self.io.random(&mut token);
-        Ok(Some(MapDir { token, path: path.clone() }))
+        Ok(Some(MapDir { place: self.opening.place, path: path.clone() }))
     }
 
     /// Looks through the directories where earlier openings put their mappings. What
-    /// another process has in use is left alone: this database is a copy of its.
-    pub(super) async fn maps_elsewhere(&self, root: &RootState) -> Elsewhere {
+    /// openings of another directory put there is that one's, of which this one is a copy.
+    pub(super) async fn maps_elsewhere(&self, root: &RootState) -> Result<Elsewhere> {
         let mut elsewhere = Elsewhere::default();
         let named = root.streams.values().filter_map(|stream| stream.map.as_ref());
         let named: BTreeSet<FileId> = named.map(|place| place.id).collect();
-        for dir in &root.map_dirs {
+        for dir in root.map_dirs.iter().filter(|dir| dir.place == self.opening.place) {
             match self.look_through(dir, &named, &mut elsewhere).await {
                 Ok(false) => {}
                 Ok(true) => elsewhere.dirs.push(dir.clone()),
-                Err(error) => {
+                Err(error) if root.is_clean => {
                     tracing::warn!(%error, "mappings of the log may be left over there");
                     elsewhere.dirs.push(dir.clone());
                 }
+                // Something acknowledged may be there that the root manifest has forgotten.
+                Err(error) => return Err(error.context("mappings of the log may be there")),
             }
         }
-        elsewhere
+        Ok(elsewhere)
     }
 
     /// Whether there is anything.
@@ -72,43 +70,19 @@ impl<I: Io> Recovery<'_, I> {
         elsewhere: &mut Elsewhere,
     ) -> Result<bool> {
         let (maps, unfinished) = wal::list_elsewhere(self.io, self.identity.db, dir).await?;
-        let is_there = !maps.is_empty() || !unfinished.is_empty();
-        if !is_there {
-            // Or the loss of power brings back names that nobody knows any more.
-            return match self.io.sync_dir(Path::new(&dir.path)).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-                synced => synced.map(|()| false),
-            };
+        if !maps.is_empty() || !unfinished.is_empty() {
+            elsewhere.maps.extend(maps.into_iter().filter(|(id, _)| !named.contains(id)));
+            elsewhere.unfinished.extend(unfinished);
+            return Ok(true);
         }
-        for (id, path) in maps.into_iter().filter(|(id, _)| !named.contains(id)) {
-            if self.lock_unused(&path, elsewhere).await? {
-                elsewhere.maps.insert(id, path);
-            }
-        }
-        for path in unfinished {
-            if self.lock_unused(&path, elsewhere).await? {
-                elsewhere.unfinished.push(path);
-            }
-        }
-        Ok(true)
-    }
-
-    async fn lock_unused(&self, path: &Path, elsewhere: &mut Elsewhere) -> Result<bool> {
-        match self.io.try_lock(path, false).await {
-            Ok(Some(lock)) => {
-                elsewhere._locks.push(lock);
+        // Or the loss of power brings back names that nobody knows any more.
+        match self.io.sync_dir(Path::new(&dir.path)).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => {
+                tracing::warn!(%error, "the directory for mappings is looked through again");
                 Ok(true)
             }
-            Ok(None) => {
-                tracing::warn!(
-                    path = %path.display(),
-                    "a mapping of the log is in use by another process, of whose database this is \
-                     a copy"
-                );
-                Ok(false)
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
         }
     }
 
@@ -168,12 +142,7 @@ impl<I: Io> Recovery<'_, I> {
                 return Ok(lock);
             }
             if io.now_ns() >= deadline {
-                let reason = format!(
-                    "the mapping of the log {} is in use by another process: this directory is a \
-                     copy of a database that is open; close that one first, and copy it then",
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Locked, reason));
+                return Err(wal::map_in_use(path));
             }
             io.sleep(LOCK_RETRY_NS).await;
         }

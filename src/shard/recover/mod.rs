@@ -70,6 +70,8 @@ pub(crate) struct Opening {
     pub(crate) arenas: Arc<ArenaPool>,
     /// Buffers for long values, of [`PIECE_BYTES`](crate::value::PIECE_BYTES).
     pub(crate) value_pool: Arc<BufferPool>,
+    /// Tells `dir` from its copies.
+    pub(crate) place: [u8; 16],
     /// Where mappings go, if not into the log's directory.
     pub(crate) map_dir: Option<String>,
     /// How long to wait for a lock that a process which ends still has.
@@ -126,14 +128,15 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     for id in 0..identity.shards as ShardId {
         shards.push(recovery.load_shard(id, is_new, &root_state).await?);
     }
-    let mut elsewhere = recovery.maps_elsewhere(&root_state).await;
+    let mut elsewhere = recovery.maps_elsewhere(&root_state).await?;
     found.maps.append(&mut elsewhere.maps);
     orphans.append(&mut elsewhere.unfinished);
     let streams = recovery.match_streams(found, &root_state, last_epoch, &mut orphans).await?;
     let ends = recovery.find_ends(&streams).await?;
     let map_dir = recovery.own_map_dir().await?;
-    let mut map_dirs = std::mem::take(&mut elsewhere.dirs);
-    map_dirs.extend(map_dir.clone());
+    let mut map_dirs = elsewhere.dirs;
+    map_dirs
+        .extend(map_dir.iter().filter(|own| !map_dirs.contains(own)).cloned().collect::<Vec<_>>());
 
     // Unfinished files of an opening that had taken the same epoch.
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;
@@ -171,7 +174,6 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         recovery.find_orphans(shard, &mut orphans).await?;
     }
     remove_orphans(io, orphans.iter()).await;
-    drop(elsewhere);
     let (old_streams, done): (Vec<_>, Vec<_>) = old_streams.into_iter().partition(|old| {
         let flushed = |shard: ShardId| shards[usize::from(shard)].state.flushed_seq();
         old.needed.iter().any(|&(shard, seq)| flushed(shard) < seq)

@@ -64,6 +64,7 @@ impl RootState {
             Edit::StreamMap { stream, map } => {
                 self.streams.entry(*stream).or_default().map = Some(map.clone());
             }
+            Edit::MapDir(dir) if self.map_dirs.contains(dir) => {}
             Edit::MapDir(dir) => self.map_dirs.push(dir.clone()),
             Edit::StreamFreed { stream } => drop(self.streams.remove(stream)),
             Edit::Keyspace { id, .. } if *id == KEYSPACE_DEFAULT => {}
@@ -120,8 +121,11 @@ impl<I: Io> Recovery<'_, I> {
                         if !root.is_clean || stream.key.epoch != last_epoch {
                             map_lock = self.read_map(&mut stream, place).await?;
                         }
-                        let log_dir = self.opening.dir.join(WAL_DIR);
-                        orphans.push(wal::map_path(&log_dir, self.identity.db, place));
+                        // That of another directory is needed there.
+                        if place.dir.as_ref().is_none_or(|dir| dir.place == self.opening.place) {
+                            let log_dir = self.opening.dir.join(WAL_DIR);
+                            orphans.push(wal::map_path(&log_dir, self.identity.db, place));
+                        }
                         maps.remove(&place.id);
                     }
                     old.push(Old { stream, _map_lock: map_lock, known });

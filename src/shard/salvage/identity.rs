@@ -17,6 +17,8 @@ use crate::shard::salvage::report::{Meaning, SharedReporter};
 /// A database that is to be salvaged.
 pub(crate) struct Damaged {
     pub(crate) dir: PathBuf,
+    /// Tells `dir` from its copies; `None` where it has no file for the lock.
+    pub(crate) place: Option<[u8; 16]>,
     pub(crate) db: DbId,
     pub(crate) shards: usize,
 }
@@ -34,6 +36,7 @@ const SPARED: &str = "nothing is lost by that: the copy has an identity of its o
 pub(crate) async fn identify<I: Io>(
     io: &I,
     dir: &Path,
+    place: Option<[u8; 16]>,
     reporter: &SharedReporter<'_>,
 ) -> Result<Damaged, Halt> {
     let not_found =
@@ -59,14 +62,14 @@ pub(crate) async fn identify<I: Io>(
     let stated = most_common_id(io, &dirs).await?;
     let dir = dir.to_owned();
     match (identity, stated) {
-        (Some(own), None) => Ok(Damaged { dir, db: own.db, shards: own.shards }),
-        (Some(own), Some(db)) if own.db == db => Ok(Damaged { dir, db, shards: own.shards }),
+        (Some(own), None) => Ok(Damaged { dir, place, db: own.db, shards: own.shards }),
+        (Some(own), Some(db)) if own.db == db => Ok(Damaged { dir, place, db, shards: own.shards }),
         (own, Some(db)) => {
             if own.is_some() {
                 let reason = format!("this is the identity of another database; {SPARED}");
                 reporter.borrow_mut().spared(&dir.join(IDENTITY), &reason)?;
             }
-            Ok(Damaged { dir, db, shards: last.map_or(1, |last| last + 1) })
+            Ok(Damaged { dir, place, db, shards: last.map_or(1, |last| last + 1) })
         }
         (None, None) => {
             let reason = "neither this nor any other file tells the database's id, without which no \

@@ -9,7 +9,7 @@ use crate::base::ranges::{RangeTombstones, is_before};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::format::edit::StreamKey;
 use crate::format::record::{Record, RecordKind, Unusable, Write};
-use crate::io::{Halt, Inspection, Io};
+use crate::io::{File, Halt, Inspection, Io};
 use crate::shard::recover::{KnownStream, WAL_DIR};
 use crate::shard::salvage::Root;
 use crate::shard::salvage::identity::{Damaged, names};
@@ -62,6 +62,8 @@ pub(super) struct Logs<'a> {
     /// Of each shard, known from the first window on.
     ranges: Vec<RangeTombstones>,
     is_read: bool,
+    /// Of mappings elsewhere.
+    _map_locks: Vec<File>,
 }
 
 impl Needed {
@@ -96,12 +98,18 @@ impl<'a> Logs<'a> {
             reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
         }
         reporter.borrow_mut().faults_mean(Meaning::Lost(LOG_LOST));
-        for dir in &root.state.map_dirs {
-            let left = wal::list_elsewhere(inspection.io, damaged.db, dir).await;
-            if let Some((more, _)) = inspection.sound(left)? {
-                log.maps.extend(more);
+        for dir in root.state.map_dirs.iter().filter(|dir| Some(dir.place) == damaged.place) {
+            match wal::list_elsewhere(inspection.io, damaged.db, dir).await {
+                Ok((more, _)) => log.maps.extend(more),
+                // Nothing there was needed any more.
+                Err(_) if root.is_sound && root.state.is_clean => {}
+                Err(error) => {
+                    let reason = format!("mappings of the log may be there ({error}); {LOG_LOST}");
+                    reporter.borrow_mut().lost(Path::new(&dir.path), 0, reason, None)?;
+                }
             }
         }
+        let mut map_locks = Vec::new();
         let mut known = root.state.streams.clone();
         let mut streams = Vec::new();
         let mut maps = unstated_maps(inspection, damaged, root, &log).await?;
@@ -143,7 +151,7 @@ impl<'a> Logs<'a> {
                 // A close leaves nothing in mappings that is not in segments.
                 if !(root.state.is_clean && Some(key.epoch) == root.epoch) {
                     (needed.map, needed.is_same_boot) =
-                        stated_map(inspection, damaged, key, &stated).await?;
+                        stated_map(inspection, damaged, key, &stated, &mut map_locks).await?;
                 }
             } else if is_root_sound && root.epoch.is_some_and(|last| key.epoch < last) {
                 // It was freed.
@@ -176,7 +184,7 @@ impl<'a> Logs<'a> {
             reporter.borrow_mut().lost(&wal_dir, 0, reason, None)?;
         }
         let ranges = vec![RangeTombstones::default(); damaged.shards];
-        Ok(Self { damaged, streams, flushed, ranges, is_read: false })
+        Ok(Self { damaged, streams, flushed, ranges, is_read: false, _map_locks: map_locks })
     }
 
     /// The range tombstones of a shard; to be asked for after the first window.
@@ -242,11 +250,15 @@ async fn stated_map<I: Io>(
     damaged: &Damaged,
     key: StreamKey,
     stated: &KnownStream,
+    locks: &mut Vec<File>,
 ) -> Result<(Option<MapContent>, bool), Halt> {
     let Some(place) = &stated.map else { return Ok((None, false)) };
     let path = wal::map_path(&damaged.dir.join(WAL_DIR), damaged.db, place);
     let is_same_boot = inspection.io.boot_id()? == place.boot;
     let may_be_gone = place.dir.is_some() && !is_same_boot;
+    if place.dir.is_some() {
+        locks.extend(wal::lock_map_to_read(inspection.io, &path).await?);
+    }
     let map = verify_map(inspection, &path, (damaged.db, place.id, key), may_be_gone).await?;
     Ok((map, is_same_boot))
 }

@@ -198,6 +198,10 @@ impl Io for Memory {
         unreachable!("tables lock nothing")
     }
 
+    fn file_id(&self, _file: &File) -> Result<[u8; 16]> {
+        unreachable!("tables tell no file from its copies")
+    }
+
     async fn sleep(&self, _nanos: u64) {
         unreachable!("tables do not sleep")
     }

@@ -17,11 +17,12 @@ use ouro_bench::distribution::RecordChooser;
 use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
 use ouro_bench::pacing::Pace;
-use ouro_bench::runner::{self, Phase};
-use ouro_bench::script::{OwnKeys, Task};
+use ouro_bench::runner::{self, NEVER, Phase};
+use ouro_bench::script::{OwnKeys, Presence, Task};
 use ouro_bench::shape::{Data, Shape};
+use ouro_bench::sizes::Sizes;
 use ouro_bench::target::{Handle, Rows};
-use ouro_bench::workload::Workload;
+use ouro_bench::workload::{BuiltIn, Workload};
 
 const RECORDS: u64 = 1_000_000;
 const SECONDS: u64 = 2;
@@ -50,6 +51,11 @@ impl Handle for NullEngine {
         Ok(())
     }
 
+    fn delete_range(&mut self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        black_box((from, end));
+        Ok(())
+    }
+
     fn scan(&mut self, from: &[u8], limit: usize, _found: &mut Rows) -> Result<(), Failure> {
         black_box((from, limit));
         Ok(())
@@ -65,6 +71,22 @@ impl AsyncHandle for NullEngine {
 
     async fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         Handle::put(&mut { *self }, key, value)
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        Handle::delete(&mut { *self }, key)
+    }
+
+    async fn delete_range(&self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        Handle::delete_range(&mut { *self }, from, end)
+    }
+
+    async fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Self::Bytes>>,
+    ) -> Result<(), Failure> {
+        Handle::multi_get(&mut { *self }, keys, found)
     }
 
     async fn scan(&self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
@@ -91,9 +113,9 @@ impl Asynchronous for NullEngine {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 400, 1)?));
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(400), 1)?));
     let interrupt = AtomicBool::new(false);
-    for workload in [Workload::Update, Workload::A, Workload::B, Workload::D, Workload::GetAbsent] {
+    for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
         let mix = workload.mix();
         let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
         let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
@@ -101,11 +123,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let phase = || {
             let inserts = Inserts::Shared(Arc::clone(&counter));
             // No key is there, and none is expected: a miss is the right answer.
-            let task = Task { mix, chooser, expect_present: false, inserts, seed: 1, own: None };
+            let task =
+                Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own: None };
             Phase {
                 clients: vec![(task, Pace::Closed)],
                 duration: Some(Duration::from_secs(SECONDS)),
                 interrupt: &interrupt,
+                enough: &NEVER,
             }
         };
         let thread = runner::run(|| NullEngine, &data, phase(), &mut |_| ())?;
@@ -113,7 +137,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (kind, outcome) in [("thread", thread), ("task", task)] {
             assert_eq!(outcome.faults.count, 0);
             let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
-            let name = workload.name();
+            let name = Workload::from(workload).name;
             println!("{name:<12} {kind:<6} {:.2} M operations a second", ops_per_s / 1e6);
         }
     }

@@ -51,6 +51,19 @@ pub trait AsyncHandle: Clone {
     /// Writes `key`, over whatever it had.
     fn put(&self, key: &[u8], value: &[u8]) -> impl Future<Output = Result<(), Failure>>;
 
+    /// Removes `key`, if it is there.
+    fn delete(&self, key: &[u8]) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Removes all keys from `from` on, and before `end`.
+    fn delete_range(&self, from: &[u8], end: &[u8]) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Adds the values of `keys` to `found`, in their order.
+    fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Self::Bytes>>,
+    ) -> impl Future<Output = Result<(), Failure>>;
+
     /// Adds the first `limit` rows at or after the key `from` to `found`, in
     /// order.
     fn scan(
@@ -139,8 +152,8 @@ impl AsyncClient {
             progress,
         )
         .await;
-        let (faults, inserts) = operations.script.finish();
-        ClientReport { finish, faults, inserts }
+        let (faults, inserts, put_bytes) = operations.script.finish();
+        ClientReport { finish, faults, inserts, put_bytes }
     }
 }
 
@@ -178,6 +191,9 @@ impl<H: AsyncHandle> PipelinedOperations for AsyncOperations<H> {
                 op.got = handle.get(&op.key).await?;
                 handle.put(&op.key, &op.value).await?;
             }
+            OpKind::Delete => handle.delete(&op.key).await?,
+            OpKind::DeleteRange => handle.delete_range(&op.key, &op.end).await?,
+            OpKind::MultiGet => handle.multi_get(&op.keys, &mut op.found).await?,
         }
         Ok(())
     }

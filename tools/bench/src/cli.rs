@@ -1,15 +1,20 @@
 //! The command line: flags, their defaults, and how their values are read.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceArgs;
+use crate::distribution::KeyChoice;
+use crate::find_max::Promise;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
-use crate::workload::Workload;
+use crate::sizes::Sizes;
+use crate::values::COMPRESSIBLE;
+use crate::workload::{Workload, WorkloadParser};
 use ourodb::{Compression, Durability};
 
 /// Of a key, unless `load` is told otherwise.
@@ -46,7 +51,8 @@ with each other, as for other clients; how much each owner gets follows from its
 clients' speed, or equal rates. Loads, and the writer of read-while-writing,
 have at least one such client on every owner.
 
-Exit codes: 0 done, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
+Exit codes: 0 done, 1 worse (compare --fail-if worse) or no rate that keeps the
+promise, 2 usage, 3 corruption, 4 locked, 5 no space, 6 unsupported,
 7 other failures and wrong values read, 130 Ctrl-C, 143 SIGTERM (a partial result
 is printed for both).";
 
@@ -74,6 +80,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub enum Command {
     /// Make a database of so many records and measure how long that takes
     Load(LoadArgs),
@@ -84,6 +91,42 @@ pub enum Command {
     Soak(SoakArgs),
     /// Measure what the disk can do, through the engine's own I/O
     Device(DeviceArgs),
+    /// Put results side by side (files of --json), and say what is better or worse
+    Compare(CompareArgs),
+}
+
+/// The flags of `compare`.
+#[derive(Args, Debug, Clone)]
+pub struct CompareArgs {
+    /// Results: each is compared with the first
+    #[arg(value_name = "RESULT.json", required = true, num_args = 2..)]
+    pub files: Vec<PathBuf>,
+    /// How sure to be before something is called better or worse
+    #[arg(long, value_name = "P", default_value = "0.99", value_parser = parse_confidence)]
+    pub confidence: f64,
+    /// Exit with 1 if something is
+    #[arg(long, value_name = "WHAT")]
+    pub fail_if: Option<FailIf>,
+    /// Write the comparison as JSON to this file too; - is stdout
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
+}
+
+/// What makes a comparison fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailIf {
+    /// Some figure is worse than that of the first result
+    Worse,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a number from 0 to 1 is needed".to_owned())
+}
+
+fn parse_confidence(text: &str) -> Result<f64, String> {
+    let confidence = text.parse::<f64>().ok().filter(|p| (0.5..=0.999).contains(p));
+    confidence.ok_or_else(|| "a number from 0.5 to 0.999 is needed".to_owned())
 }
 
 /// The flags of `soak`.
@@ -136,10 +179,13 @@ pub struct LoadArgs {
     /// Bytes of every key
     #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
     pub key_bytes: usize,
-    /// Bytes of every value, at most a quarter of --memory; half of them can be
-    /// compressed
-    #[arg(long, value_name = "BYTES", default_value_t = VALUE_BYTES, value_parser = parse_value_bytes)]
-    pub value_bytes: usize,
+    /// Bytes of every value, at most a quarter of --memory; lengths that differ are 100..4000
+    /// (all alike), exponential:400 (the mean), or 90%:400,10%:100KiB
+    #[arg(long, value_name = "BYTES", default_value = "400")]
+    pub value_bytes: Sizes,
+    /// The share of each value that can be compressed, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = COMPRESSIBLE, value_parser = parse_share)]
+    pub compressible: f64,
     /// Replace what an earlier load left in the directory
     #[arg(long)]
     pub overwrite: bool,
@@ -157,25 +203,37 @@ pub struct LoadArgs {
 
 /// The flags of `run`.
 #[derive(Args, Debug, Clone)]
+#[command(group = ArgGroup::new("open").multiple(true))]
 pub struct RunArgs {
     /// What the clients do
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = WorkloadParser)]
     pub workload: Workload,
+    /// Which records that is done to, in place of what the workload says: uniform, zipfian:0.99
+    /// (the popular ones scattered), ranked:0.99 (the first ones popular), latest,
+    /// hotspot:0.2,0.8 (of the records, of the operations), exponential:0.95,0.857 (of the
+    /// operations, of the newest records), sequential, absent
+    #[arg(long, value_name = "D")]
+    pub distribution: Option<KeyChoice>,
     /// How long
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
     pub seconds: Duration,
-    /// The same clients work for so many seconds before, with other choices, so that caches fill
-    #[arg(long, value_name = "S", value_parser = parse_seconds, allow_negative_numbers = true)]
-    pub warm_up: Option<Duration>,
+    /// The same clients work for so many seconds before, with other choices, so that caches fill;
+    /// steady:120 warms up until what happens goes on as it is, for 120 s at most
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub warm_up: Option<WarmUp>,
     /// Operations a second of all clients together, due at instants of their own
     /// (open loop); with read-while-writing the readers'. 10000, or a rate that changes:
     /// ramp:1000..50000, steps:1000,5000,20000, sine:10000+-5000/30s (mean, swing, period),
     /// bursts:1000..20000/2s/30s (base, burst, its length, period)
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", allow_negative_numbers = true, group = "open")]
     pub rate: Option<Rate>,
+    /// Look for the highest rate at which a promise is kept, by runs of --seconds each, the first
+    /// at --rate: "p99.9<2ms" of each kind of operation, "read p99<500us" of one
+    #[arg(long, value_name = "PROMISE", group = "open")]
+    pub find_max: Option<Promise>,
     /// How operations follow each other at a rate
-    #[arg(long, value_name = "A", default_value = "constant", requires = "rate")]
+    #[arg(long, value_name = "A", default_value = "constant", requires = "open")]
     pub arrivals: Arrivals,
     /// Load so many records right before, in place of an earlier load, and run
     /// on them as they are then: in memory, if they are few
@@ -184,6 +242,62 @@ pub struct RunArgs {
     /// Flags that `load` has too.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+impl RunArgs {
+    /// Those that `ouro-bench` without a command runs with.
+    #[must_use]
+    pub fn new(workload: Workload, seconds: Duration, common: CommonArgs) -> Self {
+        Self {
+            workload,
+            distribution: None,
+            seconds,
+            warm_up: None,
+            rate: None,
+            find_max: None,
+            arrivals: Arrivals::Constant,
+            fresh: None,
+            common,
+        }
+    }
+
+    /// What the clients do, to the records that were asked for.
+    #[must_use]
+    pub fn chosen_workload(&self) -> Workload {
+        self.workload.clone().with_choice(self.distribution)
+    }
+}
+
+/// How long clients work before they are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarmUp {
+    /// So long.
+    Time(Duration),
+    /// Until what happens is steady, so long at most.
+    Steady(Duration),
+}
+
+impl WarmUp {
+    /// How long at most.
+    #[must_use]
+    pub fn at_most(self) -> Duration {
+        match self {
+            Self::Time(time) | Self::Steady(time) => time,
+        }
+    }
+}
+
+impl FromStr for WarmUp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("steady:") {
+            Some(seconds) => parse_seconds(seconds).map(Self::Steady),
+            None => parse_seconds(text)
+                .map(Self::Time)
+                .map_err(|error| format!("{error}, or steady:120")),
+        }
+    }
 }
 
 /// The flags that all commands share.

@@ -25,9 +25,9 @@ impl<H: Handle> Client<H> {
         Self { handle, script: Script::new(data, task), op: Operation::default() }
     }
 
-    /// What it found, and where its inserts came from.
+    /// What it found, where its inserts came from, and the bytes that it put.
     #[must_use]
-    pub fn finish(self) -> (Faults, Inserts) {
+    pub fn finish(self) -> (Faults, Inserts, u64) {
         self.script.finish()
     }
 }
@@ -49,6 +49,9 @@ impl<H: Handle> Operations for Client<H> {
                 op.got = handle.get(&op.key)?;
                 handle.put(&op.key, &op.value)?;
             }
+            OpKind::Delete => handle.delete(&op.key)?,
+            OpKind::DeleteRange => handle.delete_range(&op.key, &op.end)?,
+            OpKind::MultiGet => handle.multi_get(&op.keys, &mut op.found)?,
         }
         Ok(())
     }

@@ -7,9 +7,11 @@ use std::sync::Mutex;
 use super::*;
 use crate::distribution::RecordChooser;
 use crate::inserts::RecordCounter;
+use crate::script::Presence;
 use crate::shape::Shape;
+use crate::sizes::Sizes;
 use crate::target::Rows;
-use crate::workload::{Mix, Workload};
+use crate::workload::{BuiltIn, Mix, OpKind};
 
 const RECORDS: u64 = 500;
 
@@ -60,6 +62,11 @@ impl Handle for &MapStore {
         Ok(())
     }
 
+    fn delete_range(&mut self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        self.map.lock().unwrap().retain(|key, _| !(from..end).contains(&&key[..]));
+        Ok(())
+    }
+
     fn scan(&mut self, from: &[u8], rows: usize, found: &mut Rows) -> Result<(), Failure> {
         let map = self.map.lock().unwrap();
         let skip = usize::from(self.lie == Lie::SkipFirstRow);
@@ -83,13 +90,13 @@ impl Handle for &MapStore {
 }
 
 /// Loads a store, then runs `operations` operations of the workload on it.
-fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 100, 3).unwrap()));
+fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(100), 3).unwrap()));
     let mut store = MapStore { map: Mutex::default(), lie: Lie::None };
     let load = Task {
         mix: Mix::LOAD,
         chooser: RecordChooser::Uniform { records: RECORDS },
-        expect_present: true,
+        presence: Presence::Always,
         inserts: Inserts::strided(0, 1, RECORDS),
         seed: 1,
         own: None,
@@ -99,7 +106,7 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
         client.execute().unwrap();
         client.verify();
     }
-    let (found, inserts) = client.finish();
+    let (found, inserts, _) = client.finish();
     assert_eq!((found, inserts.acknowledged()), (Faults::default(), RECORDS));
     assert_eq!(store.map.get_mut().unwrap().len() as u64, RECORDS);
 
@@ -109,7 +116,11 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
     let task = Task {
         mix: workload.mix(),
         chooser: RecordChooser::new(choice, RECORDS, data.keys.capacity(), 3).unwrap(),
-        expect_present: choice != crate::distribution::KeyChoice::Absent,
+        presence: match choice {
+            crate::distribution::KeyChoice::Absent => Presence::Never,
+            _ if workload.mix().kinds().any(OpKind::deletes) => Presence::Maybe,
+            _ => Presence::Always,
+        },
         inserts: Inserts::Shared(counter),
         seed: 2,
         own: None,
@@ -120,7 +131,7 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
         client.execute().unwrap();
         client.verify();
     }
-    let (faults, inserts) = client.finish();
+    let (faults, inserts, _) = client.finish();
     let records = inserts.acknowledged();
     (faults, store, records)
 }
@@ -128,10 +139,12 @@ fn faults(workload: Workload, lie: Lie, operations: u32) -> (Faults, MapStore, u
 #[test]
 fn honest_stores_have_no_faults() {
     use clap::ValueEnum;
-    for workload in Workload::value_variants() {
+    for workload in BuiltIn::value_variants() {
         let (faults, mut store, records) = faults(*workload, Lie::None, 2000);
         assert_eq!(faults, Faults::default(), "{workload:?}");
-        assert_eq!(store.map.get_mut().unwrap().len() as u64, records);
+        let left = store.map.get_mut().unwrap().len() as u64;
+        let deletes = workload.mix().kinds().any(OpKind::deletes);
+        assert_eq!(left < records, deletes, "{workload:?}");
         let inserts = workload.mix().kinds().any(|kind| kind == OpKind::Insert);
         assert_eq!(records > RECORDS, inserts, "{workload:?}");
     }
@@ -144,14 +157,14 @@ fn every_wrong_get_is_counted() {
         (Lie::FlipLastByte, "wrong value"),
         (Lie::OtherRecord, "wrong value"),
     ] {
-        for workload in [Workload::C, Workload::F, Workload::GetUniform] {
+        for workload in [BuiltIn::C, BuiltIn::F, BuiltIn::GetUniform] {
             let (faults, ..) = faults(workload, lie, 200);
             // The other record may by chance be the right one.
             assert!((170..=200).contains(&faults.count), "{}", faults.count);
             assert!(faults.first.unwrap().contains(word));
         }
     }
-    let (faults, ..) = faults(Workload::GetAbsent, Lie::Invent, 200);
+    let (faults, ..) = faults(BuiltIn::GetAbsent, Lie::Invent, 200);
     assert_eq!(faults.count, 200);
     assert!(faults.first.unwrap().contains("never written"));
 }
@@ -164,7 +177,7 @@ fn every_wrong_scan_is_counted() {
         (Lie::Reverse, "order"),
         (Lie::TooManyRows, "more than"),
     ] {
-        let (faults, ..) = faults(Workload::Scan, lie, 200);
+        let (faults, ..) = faults(BuiltIn::Scan, lie, 200);
         // A scan of one row cannot be out of order, nor one at the end too long.
         assert!(faults.count > 150, "{word}: {}", faults.count);
         assert!(faults.count <= 200);

@@ -13,10 +13,10 @@ use crate::pacing::Pace;
 use crate::permutation::mix64;
 use crate::runner::{self, Outcome, Phase, Watch};
 use crate::schedule::Schedule;
-use crate::script::{OwnKeys, Task};
+use crate::script::{OwnKeys, Presence, Task};
 use crate::shape::{Data, Shape};
 use crate::target::Target;
-use crate::workload::Mix;
+use crate::workload::{Mix, OpKind};
 
 /// Operations in flight of all clients together: each has its buffers.
 const IN_FLIGHT_MAX: usize = 1 << 16;
@@ -83,7 +83,7 @@ impl Places {
             let task = Task {
                 mix: Mix::LOAD,
                 chooser: RecordChooser::Uniform { records: shape.records },
-                expect_present: true,
+                presence: Presence::Always,
                 inserts,
                 seed: client_seed(common.seed, number),
                 own: self.0[place].clone(),
@@ -111,8 +111,10 @@ impl Places {
         duration: Duration,
     ) -> Result<Vec<(Task, Pace)>, Failure> {
         let (clients, places) = (args.common.clients, self.0.len());
+        let workload = args.chosen_workload();
+        let Shape { records, seed: data_seed, has_gaps, .. } = data.shape;
+        let deletes = has_gaps || workload.has(OpKind::deletes);
         let task = |mix: Mix, number: usize, place: usize| {
-            let Shape { records, seed: data_seed, .. } = data.shape;
             let capacity = data.keys.capacity();
             let chooser = RecordChooser::new(mix.choice(), records, capacity, data_seed);
             let chooser = chooser.ok_or_else(|| {
@@ -124,7 +126,11 @@ impl Places {
             Ok(Task {
                 mix,
                 chooser,
-                expect_present: mix.choice() != KeyChoice::Absent,
+                presence: match mix.choice() {
+                    KeyChoice::Absent => Presence::Never,
+                    _ if deletes => Presence::Maybe,
+                    _ => Presence::Always,
+                },
                 inserts: Inserts::Shared(Arc::clone(&counters[place])),
                 seed: client_seed(seed, number),
                 own: self.0[place].clone(),
@@ -139,8 +145,8 @@ impl Places {
             None => Pace::Closed,
         };
         let foreground = (0..clients)
-            .map(|number| Ok((task(args.workload.mix(), number, number % places)?, pace(number))));
-        let background = args.workload.background().into_iter().flat_map(|mix| {
+            .map(|number| Ok((task(workload.mix, number, number % places)?, pace(number))));
+        let background = workload.background.into_iter().flat_map(|mix| {
             let task = &task;
             (0..places).map(move |place| Ok((task(mix, clients + place, place)?, Pace::Closed)))
         });

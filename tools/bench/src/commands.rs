@@ -1,20 +1,19 @@
-//! `load` and `run`: from flags to a printed result.
+//! `load`, from flags to a printed result; and what `run` does in the same way.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::cli::{CommonArgs, KEY_BYTES, LoadArgs, RunArgs, VALUE_BYTES};
+use crate::cli::{CommonArgs, LoadArgs};
 use crate::clients::{self, Places};
 use crate::device_share::Calibration;
-use crate::directory::{Room, make_room, read_shape, write_shape};
+use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
-use crate::runner::{Outcome, Phase, Progress};
-use crate::schedule::Rate;
+use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
@@ -35,8 +34,9 @@ pub fn load<T: Target>(
     let common = &args.common;
     let shape = Shape::new(args.records, args.key_bytes, args.value_bytes, common.seed)
         .map_err(Failure::Usage)?;
-    let shape = Shape { compression: args.compression, ..shape };
-    if args.value_bytes as u64 > common.memory / VALUE_SHARE {
+    let (compression, compressible) = (args.compression, args.compressible);
+    let shape = Shape { compression, compressible, ..shape };
+    if args.value_bytes.max() as u64 > common.memory / VALUE_SHARE {
         let reason = "--value-bytes must be at most a quarter of --memory";
         return Err(Failure::Usage(reason.to_owned()));
     }
@@ -45,13 +45,17 @@ pub fn load<T: Target>(
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
+    // One that ends with its time takes what it gets.
+    if budget.is_none() {
+        check_space::<T>(&common.dir, &shape)?;
+    }
     let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
     let target = open_in::<T>(Some(&room), common, &options, settings)?;
 
     let data = Arc::new(Data::new(shape));
     let clients = Places::new(&target, common)?.load(common, &shape);
     let client_count = clients.len();
-    let phase = Phase { clients, duration: budget, interrupt };
+    let phase = Phase { clients, duration: budget, interrupt, enough: &NEVER };
     let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
     let meter = Meter::start(&target.status());
     let mut timeline = Timeline::new(&target, &bar);
@@ -72,122 +76,15 @@ pub fn load<T: Target>(
             ..Config::new::<T>(common, settings, &shape, &status)?
         },
         machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &status, &shape, settle, intervals),
+        find_max: None,
+        result: meter.finish(&outcome, &status, settle, intervals),
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, calibration.as_ref(), &output, outcome)
 }
 
-/// Runs a workload on a loaded database, prints the result and returns it. What
-/// earlier runs left to do is done before, unless the load is part of this run.
-///
-/// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
-pub fn run<T: Target>(
-    args: &RunArgs,
-    settings: &T::Settings,
-    interrupt: &AtomicBool,
-) -> Result<Report, Failure> {
-    let common = &args.common;
-    clients::check::<T>(common)?;
-    let shape = match args.fresh {
-        Some(records) => Shape::new(records, KEY_BYTES, VALUE_BYTES, common.seed),
-        None => Ok(read_shape(&common.dir)?),
-    };
-    let shape = shape.map_err(Failure::Usage)?;
-    let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
-    T::check(&options, settings)?;
-    let output = Output::new(&common.output)?;
-    let calibration = Calibration::given(common)?;
-    let room = match args.fresh {
-        Some(_) => Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?),
-        None => None,
-    };
-    let data = Arc::new(Data::new(shape));
-    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
-    let places = Places::new(&target, common)?;
-    let counters = places.counters(&data);
-    let clients = places.run(args, common.seed, &data, &counters, args.seconds)?;
-    if args.fresh.is_some() {
-        let phase = Phase { clients: places.load(common, &shape), duration: None, interrupt };
-        let bar = Bar::new("loading".to_owned(), Some(shape.records), 0);
-        let loaded =
-            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
-                bar.update(progress);
-            })?;
-        bar.finish();
-        if loaded.ended_early() {
-            end(target, common, &Shape { records: 0, ..shape }, &loaded)?;
-            return Err(loaded.failure.unwrap_or(Failure::Interrupted));
-        }
-    } else {
-        target.settle()?;
-    }
-    if let Some(duration) = args.warm_up {
-        let clients = places.run(args, !common.seed, &data, &counters, duration)?;
-        let phase = Phase { clients, duration: Some(duration), interrupt };
-        let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
-        let warmed =
-            clients::run_phase(&target, common, &data, phase, &mut |progress: Progress| {
-                bar.update(progress);
-            })?;
-        bar.finish();
-        if warmed.ended_early() {
-            let records = acknowledged(&warmed, &counters);
-            end(target, common, &Shape { records, ..shape }, &warmed)?;
-            return Err(warmed.failure.unwrap_or(Failure::Interrupted));
-        }
-    }
-
-    let phase = Phase { clients, duration: Some(args.seconds), interrupt };
-    let what = format!("running {}", args.workload.name());
-    let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
-    let meter = Meter::start(&target.status());
-    let mut timeline = Timeline::new(&target, &bar);
-    let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
-    let intervals = timeline.finish(outcome.elapsed);
-    bar.finish();
-    outcome.acknowledged = acknowledged(&outcome, &counters);
-    let status = target.status();
-    let report = Report {
-        format: RESULT_FORMAT,
-        command: "run",
-        partial: outcome.interrupted || outcome.exhausted,
-        started: meter.started().0,
-        started_unix_s: meter.started().1,
-        versions: Versions::THIS,
-        config: Config {
-            workload: Some(args.workload),
-            r#loop: if args.rate.is_some() { "open" } else { "closed" },
-            rate_ops_per_s: match args.rate {
-                Some(Rate::Constant(rate)) => Some(rate),
-                _ => None,
-            },
-            rate: args.rate.as_ref().map(Rate::to_string),
-            arrivals: args.rate.as_ref().map(|_| args.arrivals),
-            seconds: Some(args.seconds.as_secs_f64()),
-            warm_up_s: args.warm_up.map(|time| time.as_secs_f64()),
-            ..Config::new::<T>(common, settings, &shape, &status)?
-        },
-        machine: Machine::look(&common.dir),
-        result: meter.finish(&outcome, &status, &shape, None, intervals),
-    };
-    let after = Shape { records: outcome.acknowledged, ..shape };
-    end(target, common, &after, &outcome)?;
-    let full = outcome.exhausted;
-    let report = conclude(report, calibration.as_ref(), &output, outcome)?;
-    if full {
-        return Err(Failure::Other(format!(
-            "all {} keys of {} bytes are taken: there is nothing left to insert. Load again with \
-             a longer --key-bytes",
-            data.keys.capacity(),
-            shape.key_bytes
-        )));
-    }
-    Ok(report)
-}
-
 /// Opens the database. Where that fails, what was made for a load is removed.
-fn open_in<T: Target>(
+pub(crate) fn open_in<T: Target>(
     room: Option<&Room>,
     common: &CommonArgs,
     options: &OpenOptions,
@@ -206,13 +103,13 @@ const LOCKED: u8 = 4;
 
 /// Records below this are in the database after a phase. Owners without clients
 /// count too.
-fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
+pub(crate) fn acknowledged(outcome: &Outcome, counters: &[Arc<RecordCounter>]) -> u64 {
     let counted = counters.iter().map(|counter| counter.acknowledged());
     counted.fold(outcome.acknowledged, u64::min)
 }
 
 /// How to open a database that is there, with data of this shape.
-fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
+pub(crate) fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
     OpenOptions {
         create: false,
         memory_bytes: common.memory,
@@ -245,7 +142,7 @@ fn settle(target: &impl Target, outcome: &mut Outcome) -> Option<Duration> {
 
 /// Writes down what is in the database now, and closes it. After a failure both
 /// are tried, and what else goes wrong is only a warning.
-fn end(
+pub(crate) fn end(
     target: impl Target,
     common: &CommonArgs,
     shape: &Shape,
@@ -263,7 +160,7 @@ fn end(
 }
 
 /// Prints the result, unless there is none, and says what was wrong with it.
-fn conclude(
+pub(crate) fn conclude(
     mut report: Report,
     calibration: Option<&Calibration>,
     output: &Output,

@@ -100,7 +100,11 @@ pub fn run(
             interrupted = true;
             stage.stop.store(true, Ordering::Relaxed);
         }
+        if phase.enough.load(Ordering::Relaxed) {
+            stage.stop.store(true, Ordering::Relaxed);
+        }
     }
+    let duration_ns = duration_ns.filter(|_| !phase.enough.load(Ordering::Relaxed));
     let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
     let mut outcome = add_up(reports, recorder, start_ns, duration_ns, interrupted);
     if let Some(failure) = lost {

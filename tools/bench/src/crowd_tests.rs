@@ -12,10 +12,13 @@ use crate::asynchronous::{AsyncHandle, spawn_task};
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::{Inserts, RecordCounter};
 use crate::pacing::Pace;
+use crate::runner::NEVER;
+use crate::script::Presence;
 use crate::script::Task;
 use crate::shape::Shape;
+use crate::sizes::Sizes;
 use crate::target::Rows;
-use crate::workload::{Mix, OpKind, Workload};
+use crate::workload::{BuiltIn, Mix, OpKind};
 
 const OWNERS: usize = 2;
 const RECORDS: u64 = 1000;
@@ -126,6 +129,23 @@ impl AsyncHandle for NullHandle {
         self.pass(key).await
     }
 
+    async fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        self.pass(key).await
+    }
+
+    async fn delete_range(&self, from: &[u8], _end: &[u8]) -> Result<(), Failure> {
+        self.pass(from).await
+    }
+
+    async fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Vec<u8>>>,
+    ) -> Result<(), Failure> {
+        found.extend(keys.iter().map(|_| None));
+        self.pass(&keys[0]).await
+    }
+
     async fn scan(&self, from: &[u8], _limit: usize, _found: &mut Rows) -> Result<(), Failure> {
         self.pass(from).await
     }
@@ -192,7 +212,7 @@ fn store(depth: usize, opens_after: u64) -> NullStore {
 
 fn task(mix: Mix, inserts: Inserts, own: Option<OwnKeys>) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, expect_present: false, inserts, seed: 1, own }
+    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own }
 }
 
 /// Clients of one kind, dealt out to the owners.
@@ -213,8 +233,8 @@ fn run_phase(
     duration: Option<Duration>,
     interrupt: &AtomicBool,
 ) -> Outcome {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()));
-    let phase = Phase { clients, duration, interrupt };
+    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap()));
+    let phase = Phase { clients, duration, interrupt, enough: &NEVER };
     run(store, depth, &data, phase, &mut |_: Progress| ()).unwrap()
 }
 
@@ -257,7 +277,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     let store = NullStore { interrupt_at: Some((100_000, Arc::clone(&interrupt))), ..store(1, 0) };
     let store = Arc::new(store);
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
-    let mix = Workload::C.mix();
+    let mix = BuiltIn::C.mix();
     let clients = clients(&store, true, 2, |number, own| {
         let chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
         let inserts = Inserts::Shared(Arc::clone(&counter));
@@ -279,7 +299,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     }
     assert_ne!(threads[0], threads[1]);
     // The shares within each owner, as drawn by a client of another kind.
-    let data = Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap());
+    let data = Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap());
     let mut chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
     let (mut rng, mut key) = (fastrand::Rng::with_seed(99), Vec::new());
     let (mut all, mut own) = (std::collections::BTreeMap::new(), [0_u64; OWNERS]);
@@ -306,8 +326,8 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
         let clients = clients(&store, on_owners, 2, |client, own| {
             let pace = Pace::evenly(200, client as u64, 2);
             let inserts = Inserts::Shared(Arc::clone(&counter));
-            let task = task(Workload::GetUniform.mix(), inserts, own);
-            (Task { expect_present: true, ..task }, pace)
+            let task = task(BuiltIn::GetUniform.mix(), inserts, own);
+            (Task { presence: Presence::Always, ..task }, pace)
         });
         let duration = Some(Duration::from_millis(500));
         let outcome = run_phase(&store, 4, clients, duration, &AtomicBool::new(false));
@@ -341,7 +361,7 @@ fn an_interrupt_ends_the_phase() {
         let store = Arc::new(NullStore { interrupt_at, ..store(4, 50) });
         let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
         let clients = clients(&store, on_owners, 1, |_, own| {
-            (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter)), own), Pace::Closed)
+            (task(BuiltIn::Update.mix(), Inserts::Shared(Arc::clone(&counter)), own), Pace::Closed)
         });
         let outcome = run_phase(&store, 4, clients, None, &interrupt);
         assert!(outcome.interrupted && !outcome.exhausted);
@@ -382,15 +402,15 @@ fn a_task_that_panics_ends_the_program() {
 fn an_owner_without_keys_is_refused() {
     let store = Arc::new(store(1, 0));
     let counter = Arc::new(RecordCounter::new(1, 1 << 40));
-    let data = Arc::new(Data::new(Shape::new(1, 24, 16, 1).unwrap()));
+    let data = Arc::new(Data::new(Shape::new(1, 24, Sizes::Fixed(16), 1).unwrap()));
     let clients = clients(&store, true, 2, |_, own| {
         let chooser = RecordChooser::Uniform { records: 1 };
         let inserts = Inserts::Shared(Arc::clone(&counter));
-        (Task { chooser, ..task(Workload::C.mix(), inserts, own) }, Pace::Closed)
+        (Task { chooser, ..task(BuiltIn::C.mix(), inserts, own) }, Pace::Closed)
     });
     let interrupt = AtomicBool::new(false);
     let duration = Some(Duration::from_millis(1));
-    let phase = Phase { clients, duration, interrupt: &interrupt };
+    let phase = Phase { clients, duration, interrupt: &interrupt, enough: &NEVER };
     let refused = run(&store, 1, &data, phase, &mut |_: Progress| ()).unwrap_err();
     assert!(refused.to_string().contains("belongs to owner"), "{refused}");
     assert_eq!(refused.exit_code(), 2);

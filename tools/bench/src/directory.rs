@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ourodb::Compression;
+
 use crate::failure::Failure;
 use crate::shape::{FORMAT, Shape};
+use crate::size::format_size;
+use crate::table::grouped;
 use crate::target::Target;
 
 const MARKER: &str = "ouro-bench.json";
@@ -163,6 +167,39 @@ pub fn make_room<T: Target>(
     }
 }
 
+/// Refuses a load that the disk has no room for, once the files of an earlier one are gone.
+pub fn check_space<T: Target>(dir: &Path, shape: &Shape) -> Result<(), Failure> {
+    let replaced = match look::<T>(dir)? {
+        Contents::Ours(files, _) => files,
+        Contents::Nothing | Contents::Foreign(_) => Vec::new(),
+    };
+    // What cannot be found out, the load finds out.
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let Ok(disk) = rustix::fs::statvfs(there) else { return Ok(()) };
+    let given_back = replaced.iter().filter_map(|path| fs::metadata(path).ok());
+    let given_back: u64 = given_back.map(|file| file.len()).sum();
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(given_back);
+    // What can be compressed counts in full if nothing says that it will be.
+    let share = match shape.compression {
+        Compression::None => 1.0,
+        _ => 1.0 - shape.compressible * 0.9,
+    };
+    let bytes = shape.records as f64 * shape.record_bytes() as f64 * share;
+    // Tables, and the log and what waits for compaction beside them.
+    let wanted = (bytes * 1.2) as u64;
+    if wanted <= free {
+        return Ok(());
+    }
+    let (wanted, free) = (format_size(wanted), format_size(free));
+    let what = format!(
+        "{} records take about {wanted} in {}, and {free} are free: load fewer, or elsewhere",
+        grouped(shape.records),
+        dir.display()
+    );
+    Err(Failure::os(what)(io::ErrorKind::StorageFull.into()))
+}
+
 /// Takes the lock on a database's directory: the one that OuroDB takes. It is
 /// held until the file is closed.
 pub fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
@@ -215,8 +252,14 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
             dir.display()
         )));
     }
-    Shape::new(shape.records, shape.key_bytes, shape.value_bytes, shape.seed)
-        .map(|checked| Shape { compression: shape.compression, ..checked })
+    if !(0.0..=1.0).contains(&shape.compressible) {
+        return Err(not_ours(&"a share is from 0 to 1"));
+    }
+    Shape::new(shape.records, shape.key_bytes, shape.values(), shape.seed)
+        .map(|checked| {
+            let Shape { compression, compressible, has_gaps, .. } = shape;
+            Shape { compression, compressible, has_gaps, ..checked }
+        })
         .map_err(|e| not_ours(&e))
 }
 

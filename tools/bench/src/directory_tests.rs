@@ -7,7 +7,17 @@ const NO_WAIT: Duration = Duration::ZERO;
 
 fn shape(records: u64) -> Shape {
     let compression = ourodb::Compression::Lz4;
-    Shape { format: FORMAT, records, key_bytes: 24, value_bytes: 400, seed: 1, compression }
+    Shape {
+        format: FORMAT,
+        records,
+        key_bytes: 24,
+        value_bytes: 400,
+        value_sizes: None,
+        compressible: 0.5,
+        seed: 1,
+        has_gaps: false,
+        compression,
+    }
 }
 
 /// A directory as a load leaves it.
@@ -212,4 +222,16 @@ fn a_marker_that_does_not_help_is_refused() {
     let unfinished = read(&shape(0, 24));
     assert_eq!(unfinished.exit_code(), 2);
     assert!(unfinished.to_string().contains("did not end"), "{unfinished}");
+}
+
+#[test]
+fn a_load_that_does_not_fit_is_refused_before_anything_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let huge = shape(1 << 50);
+    let error = check_space::<OuroDb>(&path, &huge).unwrap_err();
+    assert_eq!(error.exit_code(), 5, "{error}");
+    assert!(error.to_string().contains("free"), "{error}");
+    assert!(!path.exists());
+    check_space::<OuroDb>(&path, &shape(10)).unwrap();
 }

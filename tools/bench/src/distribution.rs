@@ -1,4 +1,7 @@
-//! Which record an operation goes to: uniform, zipfian, latest, absent.
+//! Which record an operation goes to.
+
+use std::fmt;
+use std::str::FromStr;
 
 use crate::permutation::Permutation;
 
@@ -64,17 +67,113 @@ impl Zipfian {
     }
 }
 
-/// The distributions on offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The distributions on offer, as `--distribution` has them.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KeyChoice {
-    /// Every record alike.
+    /// `uniform`: every record alike.
     Uniform,
-    /// Zipfian, and the popular records scattered over all of them.
-    Zipfian,
-    /// Zipfian over age: the record inserted last is the most popular.
+    /// `zipfian:0.99`: zipfian, and the popular records scattered over all of them (YCSB's
+    /// *scrambled zipfian*, which is what its workloads ask for as `zipfian`).
+    Zipfian {
+        /// The skew.
+        theta: f64,
+    },
+    /// `ranked:0.99`: zipfian over the numbers of records: what was loaded first is the most
+    /// popular.
+    Ranked {
+        /// The skew.
+        theta: f64,
+    },
+    /// `latest`: zipfian over age: the record inserted last is the most popular.
     Latest,
-    /// Keys that no record has, scattered among those that some have.
+    /// `hotspot:0.2,0.8`: a share of the records gets a share of the operations, and all others
+    /// the rest, both uniform. Those that are hot are scattered over all.
+    Hotspot {
+        /// The share of the records.
+        records: f64,
+        /// The share of the operations.
+        operations: f64,
+    },
+    /// `exponential:0.95,0.857`: over age, so that a share of the operations goes to a share of
+    /// the records, those inserted last.
+    Exponential {
+        /// The share of the operations.
+        operations: f64,
+        /// The share of the records.
+        records: f64,
+    },
+    /// `sequential`: one record after the other, in the order of their numbers; each client
+    /// begins at another.
+    Sequential,
+    /// `absent`: keys that no record has, scattered among those that some have.
     Absent,
+}
+
+impl FromStr for KeyChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "\"{text}\" is no distribution: there are uniform, zipfian (zipfian:0.9), ranked, \
+                 latest, hotspot:0.2,0.8 (of the records, of the operations), exponential:0.95,0.857 \
+                 (of the operations, of the records), sequential and absent"
+            )
+        };
+        let (name, numbers) = text.split_once(':').unwrap_or((text, ""));
+        let given = numbers.split(',').filter(|number| !number.is_empty());
+        let given: Option<Vec<f64>> = given.map(|number| number.trim().parse().ok()).collect();
+        let given = given.ok_or_else(wrong)?;
+        let theta = || match given[..] {
+            [] => Ok(THETA),
+            [theta] if theta > 0.0 && theta <= 10.0 && theta != 1.0 => Ok(theta),
+            [_] => Err("the skew of zipfian is above 0, at most 10, and not 1".to_owned()),
+            _ => Err(wrong()),
+        };
+        let shares = |default: (f64, f64)| match given[..] {
+            [] => Ok(default),
+            [one, other] if [one, other].iter().all(|share| *share > 0.0 && *share < 1.0) => {
+                Ok((one, other))
+            }
+            [_, _] => Err(format!("the shares of {name} are above 0 and below 1")),
+            _ => Err(wrong()),
+        };
+        let plain = |choice| if text == name { Ok(choice) } else { Err(wrong()) };
+        match name {
+            "uniform" => plain(Self::Uniform),
+            "latest" => plain(Self::Latest),
+            "sequential" => plain(Self::Sequential),
+            "absent" => plain(Self::Absent),
+            "zipfian" => Ok(Self::Zipfian { theta: theta()? }),
+            "ranked" => Ok(Self::Ranked { theta: theta()? }),
+            "hotspot" => {
+                let (records, operations) = shares((0.2, 0.8))?;
+                Ok(Self::Hotspot { records, operations })
+            }
+            "exponential" => {
+                let (operations, records) = shares((0.95, 0.857_142_857_1))?;
+                Ok(Self::Exponential { operations, records })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for KeyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::Zipfian { theta } => write!(f, "zipfian:{theta}"),
+            Self::Ranked { theta } => write!(f, "ranked:{theta}"),
+            Self::Latest => f.write_str("latest"),
+            Self::Hotspot { records, operations } => write!(f, "hotspot:{records},{operations}"),
+            Self::Exponential { operations, records } => {
+                write!(f, "exponential:{operations},{records}")
+            }
+            Self::Sequential => f.write_str("sequential"),
+            Self::Absent => f.write_str("absent"),
+        }
+    }
 }
 
 /// Draws records from one of the distributions.
@@ -92,12 +191,40 @@ pub enum RecordChooser {
         /// Which record has it.
         scatter: Permutation,
     },
+    /// See [`KeyChoice::Ranked`].
+    Ranked {
+        /// Draws the record.
+        ranks: Zipfian,
+    },
     /// See [`KeyChoice::Latest`].
     Latest {
         /// Draws the age.
         ages: Zipfian,
         /// For how many records `ages` was made.
         records: u64,
+    },
+    /// See [`KeyChoice::Hotspot`].
+    Hotspot {
+        /// How many records there are.
+        records: u64,
+        /// How many of them are hot.
+        hot: u64,
+        /// The share of the operations that goes to those.
+        operations: f64,
+        /// Which they are.
+        scatter: Permutation,
+    },
+    /// See [`KeyChoice::Exponential`].
+    Exponential {
+        /// The mean age, as a share of all records.
+        mean: f64,
+    },
+    /// See [`KeyChoice::Sequential`].
+    Sequential {
+        /// How many records there are.
+        records: u64,
+        /// The next one, once the first was drawn.
+        next: Option<u64>,
     },
     /// See [`KeyChoice::Absent`].
     Absent {
@@ -114,14 +241,23 @@ impl RecordChooser {
     /// was asked for. Databases of one `seed` have the same popular records.
     #[must_use]
     pub fn new(choice: KeyChoice, records: u64, capacity: u64, seed: u64) -> Option<Self> {
+        // Another seed than the keys' own scattering has.
+        let scatter = || Permutation::new(records, !seed);
         Some(match choice {
             KeyChoice::Uniform => Self::Uniform { records },
-            KeyChoice::Zipfian => Self::Zipfian {
-                ranks: Zipfian::new(records, THETA),
-                // Another seed than the keys' own scattering has.
-                scatter: Permutation::new(records, !seed),
-            },
+            KeyChoice::Zipfian { theta } => {
+                Self::Zipfian { ranks: Zipfian::new(records, theta), scatter: scatter() }
+            }
+            KeyChoice::Ranked { theta } => Self::Ranked { ranks: Zipfian::new(records, theta) },
             KeyChoice::Latest => Self::Latest { ages: Zipfian::new(records, THETA), records },
+            KeyChoice::Hotspot { records: share, operations } => {
+                let hot = ((records as f64 * share) as u64).clamp(1, records);
+                Self::Hotspot { records, hot, operations, scatter: scatter() }
+            }
+            KeyChoice::Exponential { operations, records: share } => {
+                Self::Exponential { mean: -share / (1.0 - operations).ln() }
+            }
+            KeyChoice::Sequential => Self::Sequential { records, next: None },
             // Well above what later runs insert, where there is room for it.
             KeyChoice::Absent => {
                 Self::Absent { first: records.max(capacity / 2), end: capacity }.non_empty()?
@@ -137,12 +273,13 @@ impl RecordChooser {
     }
 
     /// A record. `acknowledged` is the number of records that are there now,
-    /// never less than at the start; only [`KeyChoice::Latest`] looks at it.
+    /// never less than at the start; only distributions over age look at it.
     #[must_use]
     pub fn sample(&mut self, rng: &mut fastrand::Rng, acknowledged: u64) -> u64 {
         match self {
             Self::Uniform { records } => rng.u64(0..*records),
             Self::Zipfian { ranks, scatter } => scatter.apply(ranks.sample(rng) - 1),
+            Self::Ranked { ranks } => ranks.sample(rng) - 1,
             Self::Latest { ages, records } => {
                 // Following every single insert would cost more than it shows.
                 if acknowledged - *records > *records >> 10 {
@@ -150,6 +287,22 @@ impl RecordChooser {
                     *ages = Zipfian::new(acknowledged, THETA);
                 }
                 acknowledged - ages.sample(rng)
+            }
+            Self::Hotspot { records, hot, operations, scatter } => {
+                let is_hot = *hot == *records || rng.f64() < *operations;
+                scatter.apply(if is_hot { rng.u64(0..*hot) } else { rng.u64(*hot..*records) })
+            }
+            Self::Exponential { mean } => loop {
+                // The tail beyond the oldest record is drawn again.
+                let age = -*mean * (1.0 - rng.f64()).ln();
+                if age < 1.0 {
+                    return acknowledged - 1 - (age * acknowledged as f64) as u64;
+                }
+            },
+            Self::Sequential { records, next } => {
+                let record = next.unwrap_or_else(|| rng.u64(0..*records));
+                *next = Some((record + 1) % *records);
+                record
             }
             Self::Absent { first, end } => rng.u64(*first..*end),
         }
@@ -222,7 +375,8 @@ mod tests {
 
     #[test]
     fn the_most_popular_records_are_scattered() {
-        let mut chooser = RecordChooser::new(KeyChoice::Zipfian, 10_000, 1 << 40, 1).unwrap();
+        let mut chooser =
+            RecordChooser::new(KeyChoice::Zipfian { theta: THETA }, 10_000, 1 << 40, 1).unwrap();
         let mut rng = fastrand::Rng::with_seed(2);
         let mut counts = vec![0_u32; 10_000];
         for _ in 0..200_000 {
@@ -278,5 +432,94 @@ mod tests {
             counts[usize::try_from(chooser.sample(&mut rng, 100)).unwrap()] += 1;
         }
         assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    /// How many of `draws` records fulfil a condition.
+    fn share(choice: KeyChoice, records: u64, wanted: impl Fn(u64) -> bool) -> f64 {
+        let mut chooser = RecordChooser::new(choice, records, 1 << 40, 1).unwrap();
+        let mut rng = fastrand::Rng::with_seed(9);
+        let draws = 100_000;
+        let found = (0..draws).filter(|_| {
+            let record = chooser.sample(&mut rng, records);
+            assert!(record < records);
+            wanted(record)
+        });
+        found.count() as f64 / f64::from(draws)
+    }
+
+    #[test]
+    fn a_hot_spot_gets_its_share() {
+        let scatter = Permutation::new(10_000, !1);
+        let hot: std::collections::HashSet<u64> = (0..1000).map(|at| scatter.apply(at)).collect();
+        let choice = KeyChoice::Hotspot { records: 0.1, operations: 0.75 };
+        let found = share(choice, 10_000, |record| hot.contains(&record));
+        assert!((found - 0.75).abs() < 0.006, "{found}");
+        assert_eq!(share(choice, 1, |record| record == 0), 1.0);
+    }
+
+    /// The tail that is drawn again makes it a little more.
+    #[test]
+    fn an_exponential_distribution_has_its_percentile() {
+        let choice = KeyChoice::Exponential { operations: 0.95, records: 0.3 };
+        let found = share(choice, 10_000, |record| record >= 7000);
+        let mean = -0.3 / 0.05_f64.ln();
+        let expected = 0.95 / (1.0 - (-1.0 / mean).exp());
+        assert!((found - expected).abs() < 0.004, "{found} {expected}");
+        let newest = share(choice, 10_000, |record| record >= 9500);
+        let expected = (1.0 - (-0.05 / mean).exp()) / (1.0 - (-1.0 / mean).exp());
+        assert!((newest - expected).abs() < 0.007, "{newest} {expected}");
+    }
+
+    #[test]
+    fn ranks_are_the_numbers_of_records() {
+        let sum: f64 = (1..=1000).map(|rank| f64::from(rank).powf(-0.7)).sum();
+        let found = share(KeyChoice::Ranked { theta: 0.7 }, 1000, |record| record == 0);
+        assert!((found - 1.0 / sum).abs() < 0.003, "{found}");
+    }
+
+    #[test]
+    fn a_sequence_goes_round() {
+        let mut chooser = RecordChooser::new(KeyChoice::Sequential, 7, 10, 1).unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let first = chooser.sample(&mut rng, 7);
+        for i in 1..20 {
+            assert_eq!(chooser.sample(&mut rng, 7), (first + i) % 7);
+        }
+    }
+
+    #[test]
+    fn distributions_are_read_and_written() {
+        for text in [
+            "uniform",
+            "zipfian:0.5",
+            "ranked:1.2",
+            "latest",
+            "hotspot:0.2,0.8",
+            "exponential:0.9,0.1",
+            "sequential",
+            "absent",
+        ] {
+            assert_eq!(text.parse::<KeyChoice>().unwrap().to_string(), text);
+        }
+        assert_eq!("zipfian".parse(), Ok(KeyChoice::Zipfian { theta: THETA }));
+        assert!(
+            "hotspot".parse::<KeyChoice>().is_ok() && "exponential".parse::<KeyChoice>().is_ok()
+        );
+        for text in [
+            "",
+            "normal",
+            "uniform:1",
+            "zipfian:1",
+            "zipfian:0",
+            "zipfian:-1",
+            "zipfian:x",
+            "zipfian:0.5,0.5",
+            "hotspot:0.2",
+            "hotspot:0,1",
+            "exponential:0.9,1.0",
+            "latest:",
+        ] {
+            assert!(text.parse::<KeyChoice>().is_err(), "{text}");
+        }
     }
 }

@@ -146,6 +146,20 @@ impl Handle for OuroHandle<'_> {
         self.0.delete(key).wait().map_err(Failure::engine("a delete failed"))
     }
 
+    fn delete_range(&mut self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        self.0.delete_range(from..end).wait().map_err(Failure::engine("a delete of a range failed"))
+    }
+
+    fn multi_get(
+        &mut self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<ourodb::Value>>,
+    ) -> Result<(), Failure> {
+        let values = self.0.multi_get(keys).wait();
+        found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
+        Ok(())
+    }
+
     fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
         let mut rows = self.0.scan(from..).limit(limit).iter();
         while let Some(row) = rows.next_with(|key, value| found.push(key, value)) {

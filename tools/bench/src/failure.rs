@@ -32,6 +32,12 @@ pub enum Failure {
     /// The directory was written by a newer version of this tool.
     #[error("{0}")]
     Unsupported(String),
+    /// A result is worse than the first, and that was to be an error.
+    #[error("something is worse")]
+    Worse,
+    /// What was looked for is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -66,6 +72,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Worse | Self::NotFound(_) => 1,
             Self::Usage(_) => 2,
             Self::Engine { source, .. } => match source.kind() {
                 ErrorKind::InvalidArgument => 2,
@@ -97,6 +104,7 @@ mod tests {
     fn each_failure_has_its_exit_code() {
         let os = |kind: io::ErrorKind| Failure::os("write x")(kind.into());
         assert_eq!(Failure::Usage(String::new()).exit_code(), 2);
+        assert_eq!(Failure::Worse.exit_code(), 1);
         assert_eq!(Failure::Locked(String::new()).exit_code(), 4);
         assert_eq!(os(io::ErrorKind::StorageFull).exit_code(), 5);
         assert_eq!(os(io::ErrorKind::FileTooLarge).exit_code(), 5);

@@ -47,17 +47,31 @@ impl KeySpace {
 
     /// Puts the key of `record` into `key`, in place of what it held.
     pub fn write(&self, record: u64, key: &mut Vec<u8>) {
+        self.write_number(self.scatter.apply(record), key);
+    }
+
+    fn write_number(&self, mut number: u64, key: &mut Vec<u8>) {
         if key.len() != self.key_bytes {
             key.clear();
             key.extend_from_slice(PREFIX);
             key.resize(self.key_bytes, b'0');
         }
-        let mut number = self.scatter.apply(record);
         let first = self.key_bytes - DIGITS_MAX.min(self.key_bytes - PREFIX.len());
         for digit in key[first..].iter_mut().rev() {
             *digit = b'0' + (number % 10) as u8;
             number /= 10;
         }
+    }
+
+    /// Puts the key into `end` behind which about `rows` of `records` records follow `key`, which
+    /// [`KeySpace::write`] wrote.
+    pub fn write_after(&self, key: &[u8], rows: u64, records: u64, end: &mut Vec<u8>) {
+        let number = self.record(key).map_or(0, |record| self.scatter.apply(record));
+        // Keys are spread evenly over all numbers.
+        let gap = u128::from(rows) * u128::from(self.capacity) / u128::from(records.max(1));
+        let last = u128::from(self.capacity - 1);
+        let after = (u128::from(number) + gap.max(1)).min(last);
+        self.write_number(u64::try_from(after).unwrap_or(u64::MAX), end);
     }
 
     /// The record whose key this is; `None` for what [`KeySpace::write`] never
@@ -84,6 +98,27 @@ mod tests {
         let mut key = Vec::new();
         keys.write(record, &mut key);
         key
+    }
+
+    #[test]
+    fn a_range_has_about_as_many_records_as_it_is_asked_for() {
+        let (records, keys) = (10_000, KeySpace::new(24, 5));
+        let mut all: Vec<_> = (0..records).map(|record| key(&keys, record)).collect();
+        all.sort_unstable();
+        let mut end = Vec::new();
+        let mut found = 0;
+        for begin in all[..9000].iter().step_by(30) {
+            keys.write_after(begin, 20, records, &mut end);
+            assert!(&end > begin);
+            found += all.iter().filter(|key| (begin..&end).contains(key)).count();
+        }
+        assert!((300 * 19..300 * 22).contains(&found), "{found}");
+        // The last key of all has nothing behind it.
+        keys.write_after(&[&b"user"[..], &[b'9'; 20]].concat(), 20, records, &mut end);
+        let smallest = KeySpace::new(8, 5);
+        let last = (0..10_000).map(|record| key(&smallest, record)).max().unwrap();
+        smallest.write_after(&last, 5, 10_000, &mut end);
+        assert_eq!(end, last);
     }
 
     #[test]

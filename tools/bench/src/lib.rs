@@ -6,7 +6,8 @@
 //!
 //! From the bottom up:
 //!
-//! * What is written and read: [`permutation`], [`keys`], [`values`], [`shape`].
+//! * What is written and read: [`permutation`], [`keys`], [`sizes`], [`values`],
+//!   [`shape`].
 //! * Which operations, on which records: [`workload`], [`distribution`],
 //!   [`inserts`].
 //! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
@@ -16,10 +17,13 @@
 //! * A client that is a thread: [`client`]. One that has several operations in
 //!   flight: [`asynchronous`] over [`pipeline`], [`in_flight`] and [`alarm`].
 //! * All clients: [`runner`] for threads, [`crowd`] for all others.
-//! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`output`],
-//!   [`machine`].
-//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`quick`],
-//!   [`soak`], [`failure`], [`program`].
+//! * What a phase is like second by second: [`intervals`] for latencies, [`timeline`] with
+//!   what engine and process do meanwhile, [`steady`] for whether that goes on as it is.
+//! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
+//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`].
+//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
+//!   [`find_max`], [`quick`],
+//!   [`compare`], [`soak`], [`failure`], [`program`].
 //! * What the disk can do without the engine: [`device`]; and how much of that the engine does:
 //!   [`device_share`].
 //!
@@ -33,6 +37,7 @@ pub mod cli;
 pub mod client;
 pub mod clients;
 pub mod commands;
+pub mod compare;
 pub mod crowd;
 pub mod device;
 pub mod device_share;
@@ -40,6 +45,7 @@ pub mod directory;
 pub mod distribution;
 pub mod engine;
 pub mod failure;
+pub mod find_max;
 pub mod hlog;
 pub mod in_flight;
 pub mod inserts;
@@ -58,9 +64,12 @@ pub mod report;
 pub mod runner;
 pub mod schedule;
 pub mod script;
+pub mod session;
 pub mod shape;
 pub mod size;
+pub mod sizes;
 pub mod soak;
+pub mod steady;
 pub mod table;
 pub mod target;
 pub mod timeline;

@@ -20,8 +20,10 @@ const CELLS_PER_DECADE: u32 = 20;
 /// What was done, in a line.
 #[must_use]
 pub fn title(report: &Report) -> String {
-    match report.config.workload {
-        Some(workload) => format!("run {}: {}", workload.name(), workload.description()),
+    match &report.config.workload {
+        Some(workload) => {
+            format!("run {workload}: {}", report.config.description.as_deref().unwrap_or_default())
+        }
         None => format!("load of {} records", crate::table::grouped(report.config.records)),
     }
 }
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
     use crate::table::tests::large;
     use crate::timeline::tests::intervals;
-    use crate::workload::Workload;
+    use crate::workload::BuiltIn;
 
     /// What the script is given.
     fn data(page: &str) -> Value {
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_page_needs_nothing_else_and_has_all_of_the_result() {
-        let mut report = large("run", Some(Workload::A));
+        let mut report = large("run", Some(BuiltIn::A));
         report.config.dir = "</script><!-- & <b>".to_owned();
         report.result.intervals = intervals(3);
         let page = render(&report).unwrap();
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_day_has_as_many_columns_as_a_screen() {
-        let mut report = large("run", Some(Workload::A));
+        let mut report = large("run", Some(BuiltIn::A));
         report.result.intervals = intervals(86_400);
         let data = data(&render(&report).unwrap());
         let steps = data["steps"].as_array().unwrap();

@@ -12,9 +12,11 @@ use crate::directory::{Contents, PAGE, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::schedule::Arrivals;
+use crate::session;
+use crate::sizes::Sizes;
 use crate::table::grouped;
-use crate::workload::Workload;
+use crate::values::COMPRESSIBLE;
+use crate::workload::{BuiltIn, Workload};
 use ourodb::{Compression, Durability};
 
 /// How big the first look is.
@@ -83,7 +85,8 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     let load = LoadArgs {
         records: plan.records,
         key_bytes: KEY_BYTES,
-        value_bytes: VALUE_BYTES,
+        value_bytes: Sizes::Fixed(VALUE_BYTES),
+        compressible: COMPRESSIBLE,
         overwrite: true,
         shards: None,
         compression: Compression::None,
@@ -97,24 +100,17 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
             grouped(loaded.result.records)
         ))?;
     }
-    let workload = Workload::B;
+    let workload = Workload::from(BuiltIn::B);
     output.say(&format!(
         "\nNow {} for {:.0} s, {clients};\nevery value read is checked.\n\n",
-        workload.description(),
+        workload.description,
         plan.run.as_secs_f64()
     ))?;
     let page = plan.dir.join(PAGE);
     let with_page = OutputArgs { html: Some(page.clone()), ..OutputArgs::default() };
-    let args = RunArgs {
-        workload,
-        seconds: plan.run,
-        warm_up: None,
-        rate: None,
-        arrivals: Arrivals::Constant,
-        fresh: None,
-        common: CommonArgs { output: with_page, ..common },
-    };
-    commands::run::<OuroDb>(&args, &(), interrupt)?;
+    let common = CommonArgs { output: with_page, ..common };
+    let args = RunArgs::new(workload, plan.run, common);
+    session::run::<OuroDb>(&args, &(), interrupt)?;
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {
         Io::Ring => "",

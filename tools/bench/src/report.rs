@@ -13,13 +13,15 @@ use serde::Serialize;
 use crate::cli::{ClientKind, CommonArgs, Io};
 use crate::device_share::DeviceShare;
 use crate::failure::Failure;
+use crate::find_max::Found;
 use crate::machine::{Machine, cpu_time};
 use crate::runner::Outcome;
 use crate::schedule::Arrivals;
 use crate::shape::{Shape, by_name};
+use crate::steady::Steady;
 use crate::target::{Device, Status, Target};
 use crate::timeline::Interval;
-use crate::workload::{OpKind, Workload};
+use crate::workload::OpKind;
 use ourodb::{Compression, Durability};
 
 /// Points of a curve of quantiles between 0 and 0.5, between that and 0.75, and so on.
@@ -47,6 +49,8 @@ pub struct Report {
     pub config: Config,
     /// Where it ran.
     pub machine: Machine,
+    /// What a search for the highest rate came to; `result` is then of its run at that rate.
+    pub find_max: Option<Found>,
     /// What was measured.
     pub result: Measured,
 }
@@ -84,13 +88,23 @@ pub struct Config {
     /// The database's directory, as given.
     pub dir: String,
     /// The workload of a run.
-    pub workload: Option<Workload>,
+    pub workload: Option<String>,
+    /// The same, in words.
+    pub description: Option<String>,
+    /// By how many percent each kind of operation occurs.
+    pub percent: BTreeMap<OpKind, f64>,
+    /// Which records they go to.
+    pub distribution: Option<String>,
     /// Records asked for by a load, or there before a run.
     pub records: u64,
     /// Bytes of each key.
     pub key_bytes: usize,
-    /// Bytes of each value.
+    /// Bytes of each value, or of one on average.
     pub value_bytes: usize,
+    /// How long values are, as `--value-bytes` has it.
+    pub value_sizes: String,
+    /// The share of each value that can be compressed.
+    pub compressible: f64,
     /// What the data follows from.
     pub data_seed: u64,
     /// What a run's choice of operations follows from.
@@ -150,9 +164,14 @@ impl Config {
             settings,
             dir: common.dir.display().to_string(),
             workload: None,
+            description: None,
+            percent: BTreeMap::new(),
+            distribution: None,
             records: shape.records,
             key_bytes: shape.key_bytes,
             value_bytes: shape.value_bytes,
+            value_sizes: shape.values().to_string(),
+            compressible: shape.compressible,
             data_seed: shape.seed,
             seed: common.seed,
             clients: common.clients,
@@ -219,6 +238,8 @@ pub struct Measured {
     pub device_share: Option<DeviceShare>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
+    /// Whether a run was in a steady state; absent where it was too short to tell.
+    pub steady: Option<Steady>,
     /// Second by second.
     pub intervals: Vec<Interval>,
 }
@@ -328,7 +349,6 @@ impl Meter {
         &self,
         outcome: &Outcome,
         status: &Status,
-        shape: &Shape,
         settle: Option<Duration>,
         intervals: Vec<Interval>,
     ) -> Measured {
@@ -338,7 +358,8 @@ impl Meter {
             OpKind::ALL.into_iter().filter(|k| wanted(*k)).map(|kind| recorder.count(kind)).sum()
         };
         let (gets, scans) = (count(OpKind::gets), recorder.count(OpKind::Scan));
-        let put_bytes = count(OpKind::puts) * shape.record_bytes();
+        let many = count(OpKind::reads_many);
+        let put_bytes = outcome.put_bytes;
         let device = status.device.zip(self.device).map(|(now, then)| now.since(then));
         let reads = device.and_then(|device| device.reads);
         let ops = recorder.total();
@@ -363,11 +384,14 @@ impl Meter {
             cpu_ns_per_op: ratio(cpu_ns, ops),
             put_bytes,
             bytes_written_per_byte_put: device.and_then(|d| ratio(d.bytes_written, put_bytes)),
-            device_reads_per_get: reads.filter(|_| scans == 0).and_then(|n| ratio(n, gets)),
-            device_reads_per_scan: reads.filter(|_| gets == 0).and_then(|n| ratio(n, scans)),
+            device_reads_per_get: reads.filter(|_| many == 0).and_then(|n| ratio(n, gets)),
+            device_reads_per_scan: reads
+                .filter(|_| gets == 0 && many == scans)
+                .and_then(|n| ratio(n, scans)),
             device,
             device_share: None,
             operations,
+            steady: None,
             intervals,
         }
     }

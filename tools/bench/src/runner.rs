@@ -30,7 +30,12 @@ pub struct Phase<'a> {
     pub duration: Option<Duration>,
     /// Ends it early when set.
     pub interrupt: &'a AtomicBool,
+    /// The same, and then that is its end.
+    pub enough: &'a AtomicBool,
 }
+
+/// For phases of which there is never enough before their end.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// How far a phase has come.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +74,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Operations that were due and never sent.
     pub unsent: u64,
+    /// Bytes of keys and values that were put.
+    pub put_bytes: u64,
     /// Reads that returned something wrong.
     pub faults: Faults,
     /// Records below this are in the database.
@@ -144,6 +151,7 @@ pub struct ClientReport {
     pub(crate) finish: Result<Finish, Failure>,
     pub(crate) faults: Faults,
     pub(crate) inserts: Inserts,
+    pub(crate) put_bytes: u64,
 }
 
 /// Runs a phase to its end. Each client calls `handle` for its own, on its
@@ -176,10 +184,10 @@ pub fn run<H: Handle>(
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
-        let (faults, inserts) = client.finish();
+        let (faults, inserts, put_bytes) = client.finish();
         drop(recorder);
         main.unpark();
-        ClientReport { finish, faults, inserts }
+        ClientReport { finish, faults, inserts, put_bytes }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -207,6 +215,9 @@ pub fn run<H: Handle>(
                 interrupted = true;
                 stop.store(true, Ordering::Relaxed);
             }
+            if phase.enough.load(Ordering::Relaxed) {
+                stop.store(true, Ordering::Relaxed);
+            }
             watch.progress(Progress {
                 elapsed: Duration::from_nanos(clock.now_ns() - start_ns),
                 ops: counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum(),
@@ -221,6 +232,7 @@ pub fn run<H: Handle>(
             Some(error) => Err(error),
             None => {
                 let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
+                let duration_ns = duration_ns.filter(|_| !phase.enough.load(Ordering::Relaxed));
                 Ok(add_up(reports, recorder, start_ns, duration_ns, interrupted))
             }
         }
@@ -239,6 +251,7 @@ pub(crate) fn add_up(
         recorder,
         elapsed: Duration::ZERO,
         unsent: 0,
+        put_bytes: 0,
         faults: Faults::default(),
         acknowledged: u64::MAX,
         interrupted,
@@ -247,6 +260,7 @@ pub(crate) fn add_up(
     };
     let mut elapsed_ns = 0;
     for report in reports {
+        outcome.put_bytes += report.put_bytes;
         outcome.faults.merge(report.faults);
         // Only now: after one client had ended, others went on inserting.
         outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());

@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::RecordCounter;
+use crate::script::Presence;
 use crate::shape::Shape;
+use crate::sizes::Sizes;
 use crate::target::Rows;
-use crate::workload::{Mix, OpKind, Workload};
+use crate::workload::{BuiltIn, Mix, OpKind};
 
 /// Has no value for any key; writes fail from the `fail_at`-th on.
 struct NullStore {
@@ -52,12 +54,12 @@ impl Handle for &NullStore {
 const RECORDS: u64 = 1000;
 
 fn data() -> Arc<Data> {
-    Arc::new(Data::new(Shape::new(RECORDS, 24, 16, 1).unwrap()))
+    Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap()))
 }
 
 fn task(mix: Mix, inserts: Inserts) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, expect_present: true, inserts, seed: 1, own: None }
+    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None }
 }
 
 fn loaders(clients: u64) -> Vec<(Task, Pace)> {
@@ -69,7 +71,8 @@ fn loaders(clients: u64) -> Vec<(Task, Pace)> {
 #[test]
 fn a_load_ends_with_its_records() {
     let (store, interrupt) = (NullStore::new(u64::MAX), AtomicBool::new(false));
-    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
+    let phase =
+        Phase { clients: loaders(3), duration: None, interrupt: &interrupt, enough: &NEVER };
     let mut last = 0;
     let outcome =
         run(|| &store, &data(), phase, &mut |progress: Progress| last = progress.ops).unwrap();
@@ -84,7 +87,8 @@ fn a_load_ends_with_its_records() {
 #[test]
 fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     let (store, interrupt) = (NullStore::new(601), AtomicBool::new(false));
-    let phase = Phase { clients: loaders(3), duration: None, interrupt: &interrupt };
+    let phase =
+        Phase { clients: loaders(3), duration: None, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert_eq!(outcome.failure.unwrap().to_string(), "full");
     assert_eq!(outcome.recorder.total(), 600);
@@ -101,10 +105,10 @@ fn a_panic_ends_the_phase() {
     let spoilt = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     spoilt.acknowledge(RECORDS);
     let clients = vec![
-        (task(Workload::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
+        (task(BuiltIn::Update.mix(), Inserts::Shared(Arc::clone(&counter))), Pace::Closed),
         (task(Mix::LOAD, Inserts::Shared(spoilt)), Pace::Closed),
     ];
-    let phase = Phase { clients, duration: None, interrupt: &interrupt };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
     let _never = run(|| &store, &data(), phase, &mut |_: Progress| ());
 }
 
@@ -116,7 +120,7 @@ fn inserts_of_the_last_client_to_end_count() {
         let counter = Arc::new(RecordCounter::new(RECORDS, 2 * RECORDS));
         let client = |_| (task(Mix::LOAD, Inserts::Shared(Arc::clone(&counter))), Pace::Closed);
         let clients = (0..4).map(client).collect();
-        let phase = Phase { clients, duration: None, interrupt: &interrupt };
+        let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
         let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
         assert_eq!(outcome.acknowledged, 2 * RECORDS);
     }
@@ -127,10 +131,10 @@ fn an_interrupt_ends_the_phase() {
     let interrupt = Arc::new(AtomicBool::new(false));
     let signal = Some((50, Arc::clone(&interrupt)));
     let store = NullStore { signal, ..NullStore::new(u64::MAX) };
-    let update = Workload::Update.mix();
+    let update = BuiltIn::Update.mix();
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let clients = vec![(task(update, Inserts::Shared(Arc::clone(&counter))), Pace::Closed)];
-    let phase = Phase { clients, duration: None, interrupt: &interrupt };
+    let phase = Phase { clients, duration: None, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     assert!(outcome.interrupted && !outcome.exhausted);
     assert!(outcome.recorder.total() >= 50);
@@ -146,11 +150,11 @@ fn the_open_loop_sends_what_is_due_and_faults_are_added_up() {
     let clients = (0..2)
         .map(|client| {
             let pace = Pace::evenly(200, client, 2);
-            (task(Workload::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
+            (task(BuiltIn::GetUniform.mix(), Inserts::Shared(Arc::clone(&counter))), pace)
         })
         .collect();
     let duration = Some(Duration::from_millis(500));
-    let phase = Phase { clients, duration, interrupt: &interrupt };
+    let phase = Phase { clients, duration, interrupt: &interrupt, enough: &NEVER };
     let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
     let sent = outcome.recorder.count(OpKind::Read);
     assert_eq!(sent + outcome.unsent, 100);

@@ -10,8 +10,6 @@ use crate::shape::Data;
 use crate::target::Rows;
 use crate::workload::{Mix, OpKind};
 
-/// A scan asks for 1 to this many rows, all alike, as in YCSB E.
-pub const SCAN_ROWS_MAX: usize = 100;
 /// Draws after which an owner counts as one that none of the keys belongs to.
 const DRAWS_MAX: usize = 1 << 20;
 
@@ -37,6 +35,17 @@ impl Faults {
     }
 }
 
+/// Whether the records that are chosen are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody deletes any.
+    Always,
+    /// They may have been deleted.
+    Maybe,
+    /// Nobody ever put them.
+    Never,
+}
+
 /// What a client is to do.
 #[derive(Debug)]
 pub struct Task {
@@ -45,7 +54,7 @@ pub struct Task {
     /// Which records they go to.
     pub chooser: RecordChooser,
     /// Whether the records chosen are there to be read.
-    pub expect_present: bool,
+    pub presence: Presence,
     /// Where its inserts come from.
     pub inserts: Inserts,
     /// Seeds its random numbers.
@@ -102,14 +111,22 @@ pub struct Operation<B> {
     /// What is done.
     pub kind: OpKind,
     record: u64,
-    /// The key that it is done to.
+    /// The key that it is done to; of several, the first.
     pub key: Vec<u8>,
+    /// The end of a range that is deleted; not in it.
+    pub end: Vec<u8>,
+    /// Keys that are read at once: so many as are wanted, and buffers behind them.
+    pub keys: Vec<Vec<u8>>,
+    /// Their records.
+    records: Vec<u64>,
     /// The value of a put.
     pub value: Vec<u8>,
     /// The rows that a scan may return.
     pub rows_wanted: usize,
     /// What a get returned.
     pub got: Option<B>,
+    /// What gets at once returned.
+    pub found: Vec<Option<B>>,
     /// What a scan returned.
     pub rows: Rows,
 }
@@ -120,9 +137,13 @@ impl<B> Default for Operation<B> {
             kind: OpKind::Read,
             record: 0,
             key: Vec::new(),
+            end: Vec::new(),
+            keys: Vec::new(),
+            records: Vec::new(),
             value: Vec::new(),
             rows_wanted: 0,
             got: None,
+            found: Vec::new(),
             rows: Rows::default(),
         }
     }
@@ -134,6 +155,7 @@ pub struct Script {
     task: Task,
     rng: fastrand::Rng,
     faults: Faults,
+    put_bytes: u64,
 }
 
 impl Script {
@@ -141,7 +163,7 @@ impl Script {
     #[must_use]
     pub fn new(data: Arc<Data>, task: Task) -> Self {
         let rng = fastrand::Rng::with_seed(task.seed);
-        Self { data, task, rng, faults: Faults::default() }
+        Self { data, task, rng, faults: Faults::default(), put_bytes: 0 }
     }
 
     /// What it is made of.
@@ -150,10 +172,10 @@ impl Script {
         &self.task
     }
 
-    /// What was found, and where the inserts came from.
+    /// What was found, where the inserts came from, and bytes of keys and values that were put.
     #[must_use]
-    pub fn finish(self) -> (Faults, Inserts) {
-        (self.faults, self.task.inserts)
+    pub fn finish(self) -> (Faults, Inserts, u64) {
+        (self.faults, self.task.inserts, self.put_bytes)
     }
 
     /// Whether the distribution has keys that this client keeps to. Without,
@@ -177,17 +199,23 @@ impl Script {
     pub fn prepare<B>(&mut self, op: &mut Operation<B>) -> Option<OpKind> {
         op.kind = self.task.mix.sample(&mut self.rng);
         let mut version = 0;
-        if op.kind == OpKind::Insert {
-            self.draw_insert(op)?;
-        } else {
-            self.draw_record(op);
-            version = self.rng.u32(1..);
+        match op.kind {
+            OpKind::Insert => self.draw_insert(op)?,
+            OpKind::MultiGet => self.draw_several(op),
+            _ => {
+                self.draw_record(op);
+                version = self.rng.u32(1..);
+            }
         }
         if op.kind.puts() {
             self.data.values.write(op.record, version, &mut op.value);
         }
         if op.kind == OpKind::Scan {
-            op.rows_wanted = self.rng.usize(1..=SCAN_ROWS_MAX);
+            op.rows_wanted = self.rng.usize(1..=self.task.mix.scan_rows_max());
+        }
+        if op.kind == OpKind::DeleteRange {
+            let rows = self.rng.u64(1..=self.task.mix.delete_range_rows());
+            self.data.keys.write_after(&op.key, rows, self.data.shape.records, &mut op.end);
         }
         Some(op.kind)
     }
@@ -215,45 +243,80 @@ impl Script {
         }
     }
 
+    fn draw_several<B>(&mut self, op: &mut Operation<B>) {
+        let count = self.task.mix.multi_get_keys();
+        op.keys.resize(count, Vec::new());
+        op.records.clear();
+        for number in 0..count {
+            std::mem::swap(&mut op.key, &mut op.keys[number]);
+            self.draw_record(op);
+            op.records.push(op.record);
+            std::mem::swap(&mut op.key, &mut op.keys[number]);
+        }
+    }
+
     fn keeps_to(&self, key: &[u8]) -> bool {
         self.task.own.as_ref().is_none_or(|own| own.contains(key))
     }
 
     /// Looks at what came back from an operation that did not fail.
     pub fn verify<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
+        if op.kind.puts() {
+            self.put_bytes += (op.key.len() + op.value.len()) as u64;
+        }
         match op.kind {
             OpKind::Read | OpKind::ReadModifyWrite => self.verify_got(op),
             OpKind::Scan => self.verify_rows(op),
+            OpKind::MultiGet => self.verify_several(op),
             OpKind::Insert => self.task.inserts.acknowledge(op.record),
-            OpKind::Update => {}
+            OpKind::Update | OpKind::Delete | OpKind::DeleteRange => {}
         }
     }
 
     fn verify_got<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
-        let fault = match (op.got.take(), self.task.expect_present) {
-            (Some(value), true) => {
-                let right = self.data.values.verify(op.record, value.as_ref());
+        let value = op.got.take();
+        self.verify_value(&op.key, op.record, value);
+    }
+
+    fn verify_several<B: AsRef<[u8]>>(&mut self, op: &mut Operation<B>) {
+        if op.found.len() != op.records.len() {
+            let (found, wanted) = (op.found.len(), op.records.len());
+            self.faults.add(|| format!("{found} values came back for {wanted} keys"));
+        }
+        let several = op.found.drain(..).zip(&op.keys).zip(&op.records);
+        for ((value, key), record) in several {
+            self.verify_value(key, *record, value);
+        }
+    }
+
+    fn verify_value<B: AsRef<[u8]>>(&mut self, key: &[u8], record: u64, value: Option<B>) {
+        let fault = match (value, self.task.presence) {
+            (Some(_), Presence::Never) => Some("has a value, and was never written"),
+            (Some(value), _) => {
+                let right = self.data.values.verify(record, value.as_ref());
                 (!right).then_some("has a wrong value")
             }
-            (None, true) => Some("is missing"),
-            (Some(_), false) => Some("has a value, and was never written"),
-            (None, false) => None,
+            (None, Presence::Always) => Some("is missing"),
+            (None, _) => None,
         };
         if let Some(fault) = fault {
-            let (key, record) = (&op.key, op.record);
             self.faults.add(|| format!("key {} (record {record}) {fault}", key.escape_ascii()));
         }
     }
 
-    /// The first row is the record that the scan began with, each further one
+    /// The first row is the record that the scan began with, if it is there; each further one
     /// has a higher key, and every value is that of its key.
     fn verify_rows<B>(&mut self, op: &mut Operation<B>) {
         let mut fault = None;
-        if op.rows.iter().next().is_none_or(|(key, _)| key != op.key) {
+        let is_there = self.task.presence == Presence::Always;
+        if is_there && op.rows.iter().next().is_none_or(|(key, _)| key != op.key) {
             fault = Some("does not begin with that key".to_owned());
         }
         if op.rows.len() > op.rows_wanted {
             fault = Some(format!("returned more than {} rows", op.rows_wanted));
+        }
+        if op.rows.iter().next().is_some_and(|(key, _)| key < &op.key[..]) {
+            fault = Some("begins before that key".to_owned());
         }
         if !op.rows.iter().is_sorted_by(|(one, _), (next, _)| one < next) {
             fault = Some("is out of order".to_owned());

@@ -7,13 +7,14 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::keys::{self, KEY_BYTES_MIN, KeySpace};
-use crate::values::ValueSource;
+use crate::sizes::Sizes;
+use crate::values::{COMPRESSIBLE, ValueSource};
 
 /// The format of `ouro-bench.json` that this version reads and writes.
 pub const FORMAT: u32 = 1;
 
 /// What is in the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
     /// Always [`FORMAT`].
     pub format: u32,
@@ -21,10 +22,19 @@ pub struct Shape {
     pub records: u64,
     /// The length of every key.
     pub key_bytes: usize,
-    /// The length of every value.
+    /// The length of every value, or what they have on average.
     pub value_bytes: usize,
+    /// How long they are, if not all alike.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "as_text")]
+    pub value_sizes: Option<Sizes>,
+    /// The share of each value that can be compressed.
+    #[serde(default = "half")]
+    pub compressible: f64,
     /// Chooses the order of keys and the bytes of values.
     pub seed: u64,
+    /// Some of the records may have been deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_gaps: bool,
     /// How its tables are compressed.
     #[serde(default, serialize_with = "by_name", deserialize_with = "from_name")]
     pub compression: Compression,
@@ -38,6 +48,33 @@ pub fn by_name<T: std::fmt::Display, S: Serializer>(
     serializer.collect_str(named)
 }
 
+fn half() -> f64 {
+    COMPRESSIBLE
+}
+
+/// Lengths of values, as on the command line.
+mod as_text {
+    use super::{Deserialize, Deserializer, Serializer, Sizes};
+    use serde::de::Error;
+
+    pub(super) fn serialize<S: Serializer>(
+        sizes: &Option<Sizes>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match sizes {
+            Some(sizes) => serializer.collect_str(sizes),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Sizes>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 fn from_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
@@ -45,17 +82,12 @@ fn from_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, 
 impl Shape {
     /// Checks what a user asked for; without compression. The message says what
     /// would do.
-    pub fn new(
-        records: u64,
-        key_bytes: usize,
-        value_bytes: usize,
-        seed: u64,
-    ) -> Result<Self, String> {
+    pub fn new(records: u64, key_bytes: usize, values: Sizes, seed: u64) -> Result<Self, String> {
         let key_bytes_max = ourodb::KEY_BYTES_MAX;
         if !(KEY_BYTES_MIN..=key_bytes_max).contains(&key_bytes) {
             return Err(format!("--key-bytes must be {KEY_BYTES_MIN} to {key_bytes_max}"));
         }
-        if value_bytes > ourodb::VALUE_BYTES_MAX {
+        if values.max() > ourodb::VALUE_BYTES_MAX {
             return Err(format!("--value-bytes must be at most {}", ourodb::VALUE_BYTES_MAX));
         }
         let capacity = keys::capacity(key_bytes);
@@ -66,10 +98,26 @@ impl Shape {
             ));
         }
         let compression = Compression::None;
-        Ok(Self { format: FORMAT, records, key_bytes, value_bytes, seed, compression })
+        Ok(Self {
+            format: FORMAT,
+            records,
+            key_bytes,
+            value_bytes: values.mean(),
+            value_sizes: Some(values).filter(|values| !matches!(values, Sizes::Fixed(_))),
+            compressible: COMPRESSIBLE,
+            seed,
+            has_gaps: false,
+            compression,
+        })
     }
 
-    /// Bytes of one key and its value.
+    /// How long values are.
+    #[must_use]
+    pub fn values(&self) -> Sizes {
+        self.value_sizes.unwrap_or(Sizes::Fixed(self.value_bytes))
+    }
+
+    /// Bytes of one key and its value, on average.
     #[must_use]
     pub fn record_bytes(&self) -> u64 {
         (self.key_bytes + self.value_bytes) as u64
@@ -93,7 +141,7 @@ impl Data {
         Self {
             shape,
             keys: KeySpace::new(shape.key_bytes, shape.seed),
-            values: ValueSource::new(shape.value_bytes, shape.seed),
+            values: ValueSource::with(shape.values(), shape.compressible, shape.seed),
         }
     }
 }
@@ -104,14 +152,14 @@ mod tests {
 
     #[test]
     fn impossible_shapes_are_refused() {
-        assert!(Shape::new(10_000, 8, 0, 1).is_ok());
-        assert!(Shape::new(1, 65_535, 65_536, 1).is_ok());
+        assert!(Shape::new(10_000, 8, Sizes::Fixed(0), 1).is_ok());
+        assert!(Shape::new(1, 65_535, Sizes::Fixed(65_536), 1).is_ok());
         let refused = [
-            (Shape::new(10_001, 8, 400, 1), "1 to 10000"),
-            (Shape::new(0, 24, 400, 1), "--records"),
-            (Shape::new(1, 7, 400, 1), "--key-bytes"),
-            (Shape::new(1, 65_536, 400, 1), "--key-bytes"),
-            (Shape::new(1, 24, 1 << 40, 1), "--value-bytes"),
+            (Shape::new(10_001, 8, Sizes::Fixed(400), 1), "1 to 10000"),
+            (Shape::new(0, 24, Sizes::Fixed(400), 1), "--records"),
+            (Shape::new(1, 7, Sizes::Fixed(400), 1), "--key-bytes"),
+            (Shape::new(1, 65_536, Sizes::Fixed(400), 1), "--key-bytes"),
+            (Shape::new(1, 24, Sizes::Fixed(1 << 40), 1), "--value-bytes"),
         ];
         for (shape, message) in refused {
             let found = shape.unwrap_err();

@@ -25,9 +25,9 @@ pub fn render(report: &Report) -> String {
 
 fn headline(report: &Report) -> String {
     let (config, result) = (&report.config, &report.result);
-    let what = match config.workload {
-        Some(workload) => format!("run {}: {}", workload.name(), workload.description()),
-        None => format!("load: {} records", grouped(config.records)),
+    let what = match (&config.workload, &config.description) {
+        (Some(workload), Some(words)) => format!("run {workload}: {words}"),
+        _ => format!("load: {} records", grouped(config.records)),
     };
     let partial = if report.partial { " (PARTIAL: it was cut short)" } else { "" };
     wrapped(&format!("{what}, {:.1} s{partial}", result.elapsed_s), " ")
@@ -58,7 +58,7 @@ fn setting(report: &Report) -> String {
         config.durability,
         grouped(report.result.records),
         config.key_bytes,
-        config.value_bytes,
+        config.value_sizes,
         format_size(config.memory_bytes),
         machine.file_system.clone().unwrap_or_else(unknown),
         machine.device.clone().unwrap_or_else(unknown),
@@ -73,7 +73,11 @@ fn table(result: &Measured) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     for (kind, operation) in &result.operations {
         // The whole name does not leave room for the numbers.
-        let name = if *kind == OpKind::ReadModifyWrite { "rmw" } else { kind.name() };
+        let name = match kind {
+            OpKind::ReadModifyWrite => "rmw",
+            OpKind::DeleteRange => "del range",
+            _ => kind.name(),
+        };
         let numbers = [operation.ops, operation.ops_per_s.round() as u64].map(grouped);
         rows.push(row(name.to_owned(), numbers, operation.ops, &operation.latency_ns));
         if let Some(service) = &operation.service_ns {
@@ -144,7 +148,15 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
             result.first_wrong_read.as_deref().unwrap_or("unknown")
         )
     });
-    let notes = unsent.into_iter().chain(saturated).chain(wrong).map(|note| wrapped(&note, " "));
+    let changing = result.steady.as_ref().filter(|steady| !steady.is_steady);
+    let changing = changing
+        .map(|steady| format!("NOT STEADY: {}", steady.reason.as_deref().unwrap_or_default()));
+    let notes = unsent
+        .into_iter()
+        .chain(saturated)
+        .chain(changing)
+        .chain(wrong)
+        .map(|note| wrapped(&note, " "));
     [String::new(), wrapped(&facts.join("; "), "; ")].into_iter().chain(share).chain(notes)
 }
 
@@ -209,8 +221,9 @@ pub(crate) mod tests {
     use crate::device_share::{DeviceShare, Share};
     use crate::machine::Machine;
     use crate::report::{Config, Operation, Versions};
+    use crate::steady::Steady;
     use crate::target::Device;
-    use crate::workload::Workload;
+    use crate::workload::{BuiltIn, Workload};
     use ourodb::{Compression, Durability};
 
     #[test]
@@ -234,7 +247,8 @@ pub(crate) mod tests {
     }
 
     /// The most that a minute at millions of operations a second can give.
-    pub(crate) fn large(command: &'static str, workload: Option<Workload>) -> Report {
+    pub(crate) fn large(command: &'static str, workload: Option<BuiltIn>) -> Report {
+        let workload = workload.map(Workload::from);
         let latency = Latency {
             mean: 9_987_654.3,
             min: 999,
@@ -265,10 +279,15 @@ pub(crate) mod tests {
                 engine: "ourodb",
                 settings: serde_json::Value::Null,
                 dir: "./ouro-bench-data".to_owned(),
-                workload,
+                workload: workload.as_ref().map(|of| of.name.clone()),
+                description: workload.as_ref().map(|of| of.description.clone()),
+                percent: workload.as_ref().map(|of| of.mix.percent()).unwrap_or_default(),
+                distribution: workload.map(|of| of.mix.choice().to_string()),
                 records: 999_999_999,
                 key_bytes: 24,
                 value_bytes: 65_536,
+                value_sizes: "65536".to_owned(),
+                compressible: 0.5,
                 data_seed: 1,
                 seed: 1,
                 clients: 4096,
@@ -290,6 +309,7 @@ pub(crate) mod tests {
                 compression: Compression::Zstd,
             },
             machine: Machine::look(Path::new("/")),
+            find_max: None,
             result: Measured {
                 elapsed_s: 59.9,
                 settle_s: Some(59.9),
@@ -322,6 +342,10 @@ pub(crate) mod tests {
                     durable_writes_per_s: Some(share),
                 }),
                 operations: OpKind::ALL.into_iter().map(|kind| (kind, operation.clone())).collect(),
+                steady: Some(Steady {
+                    is_steady: false,
+                    reason: Some("throughput went from 999999/s to 9999/s".to_owned()),
+                }),
                 intervals: Vec::new(),
             },
         }
@@ -330,7 +354,7 @@ pub(crate) mod tests {
     #[test]
     fn no_line_is_longer_than_a_terminals() {
         let load = std::iter::once(large("load", None));
-        let runs = Workload::value_variants().iter().map(|of| large("run", Some(*of)));
+        let runs = BuiltIn::value_variants().iter().map(|of| large("run", Some(*of)));
         for report in load.chain(runs) {
             let text = render(&report);
             for line in text.lines() {

@@ -74,6 +74,26 @@ pub trait Handle {
     /// Removes `key`, if it is there.
     fn delete(&mut self, key: &[u8]) -> Result<(), Failure>;
 
+    /// Removes all keys from `from` on, and before `end`. Without this, an engine refuses
+    /// workloads that do.
+    fn delete_range(&mut self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        let _ = (from, end);
+        Err(Failure::Unsupported("this engine has no delete of a range".to_owned()))
+    }
+
+    /// Adds the values of `keys` to `found`, in their order: one after the other, where the
+    /// engine has no better way.
+    fn multi_get(
+        &mut self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Self::Bytes>>,
+    ) -> Result<(), Failure> {
+        for key in keys {
+            found.push(self.get(key)?);
+        }
+        Ok(())
+    }
+
     /// Adds the first `limit` rows at or after the key `from` to `found`, in
     /// order.
     fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure>;

@@ -115,6 +115,18 @@ impl<'a, T: Look> Timeline<'a, T> {
         self.systems.insert(number, system);
     }
 
+    /// The last so many intervals that are complete.
+    #[must_use]
+    pub fn recent(&self, count: usize) -> Vec<Interval> {
+        let recent = self.intervals.iter().rev().take(count).map(|(number, interval)| Interval {
+            system: self.systems.get(number).copied(),
+            ..interval.clone()
+        });
+        let mut recent: Vec<_> = recent.collect();
+        recent.reverse();
+        recent
+    }
+
     /// The phase is over, after `elapsed`.
     #[must_use]
     pub fn finish(mut self, elapsed: Duration) -> Vec<Interval> {

@@ -1,21 +1,24 @@
-//! Values: half random, half compressible, and checkable to the last byte.
+//! Values: partly random, partly compressible, and checkable to the last byte.
 //!
-//! A value is a function of seed, record and version. Its first half is
-//! incompressible: a header (record, version, check) and a slice of a pool of
-//! random bytes, taken at an offset that hashes from all three. Its second half
-//! is a repeated text. Making one costs two copies, checking one two
+//! A value is a function of seed, record and version. Its first part, half of it unless it is
+//! told otherwise, is incompressible: a header (record, version, check) and a slice of a pool of
+//! random bytes, taken at an offset that hashes from all three. The rest
+//! is a repeated text. Its length follows from the same hash, if values are not all alike. Making one costs two copies, checking one two
 //! comparisons.
 //!
 //! The bytes are part of the format of `ouro-bench.json` (format 1): a database
 //! loaded by one version of this tool is verified by the next.
 
 use crate::permutation::mix64;
+use crate::sizes::Sizes;
 
 /// Record, version (little-endian) and check.
 const HEADER_BYTES: usize = 8 + 4 + 4;
 const POOL_BYTES: usize = 1 << 20;
 /// The random part of a long value is put together from pieces of this size.
 const PIECE_BYTES: usize = 32 << 10;
+/// The share of a value that can be compressed, unless it is told otherwise.
+pub const COMPRESSIBLE: f64 = 0.5;
 const TEXT: &[u8; 16] = b"ouroboros, again";
 /// The text, repeated, so that long values are filled by long copies.
 const TEXT_BYTES: usize = 4 << 10;
@@ -24,20 +27,28 @@ const _: () = assert!(PIECE_BYTES < POOL_BYTES && TEXT_BYTES.is_multiple_of(TEXT
 
 /// Makes and checks the values of one database.
 pub struct ValueSource {
-    value_bytes: usize,
+    sizes: Sizes,
+    compressible: f64,
     seed: u64,
     pool: Vec<u8>,
     text: Vec<u8>,
 }
 
 impl ValueSource {
-    /// Values of `value_bytes` bytes. Below 16 bytes there is no room for a
-    /// header: such values depend on the record alone.
+    /// Values of `value_bytes` bytes, half of which can be compressed. Below 16 bytes there is no
+    /// room for a header: such values depend on the record alone.
     #[must_use]
     pub fn new(value_bytes: usize, seed: u64) -> Self {
+        Self::with(Sizes::Fixed(value_bytes), COMPRESSIBLE, seed)
+    }
+
+    /// Values of these lengths, of which a share can be compressed.
+    #[must_use]
+    pub fn with(sizes: Sizes, compressible: f64, seed: u64) -> Self {
         let words = (0..POOL_BYTES as u64 / 8).map(|i| mix64(seed ^ mix64(i)));
         Self {
-            value_bytes,
+            sizes,
+            compressible,
             seed,
             pool: words.flat_map(u64::to_le_bytes).collect(),
             text: TEXT.repeat(TEXT_BYTES / TEXT.len()),
@@ -48,15 +59,15 @@ impl ValueSource {
     /// what it held.
     pub fn write(&self, record: u64, version: u32, value: &mut Vec<u8>) {
         value.clear();
-        if self.value_bytes < HEADER_BYTES {
-            value.extend_from_slice(&self.short(record)[..self.value_bytes]);
+        if let Sizes::Fixed(bytes @ ..HEADER_BYTES) = self.sizes {
+            value.extend_from_slice(&self.short(record)[..bytes]);
             return;
         }
         let hash = self.hash(record, version);
         value.extend_from_slice(&record.to_le_bytes());
         value.extend_from_slice(&version.to_le_bytes());
         value.extend_from_slice(&check(hash));
-        for piece in self.body(hash) {
+        for piece in self.body(hash, self.bytes(hash)) {
             value.extend_from_slice(piece);
         }
     }
@@ -65,11 +76,11 @@ impl ValueSource {
     /// for `record` in any version.
     #[must_use]
     pub fn verify(&self, record: u64, value: &[u8]) -> bool {
-        if value.len() != self.value_bytes {
-            return false;
+        if let Sizes::Fixed(bytes @ ..HEADER_BYTES) = self.sizes {
+            return value == &self.short(record)[..bytes];
         }
-        if self.value_bytes < HEADER_BYTES {
-            return value == &self.short(record)[..self.value_bytes];
+        if value.len() < HEADER_BYTES {
+            return false;
         }
         let (header, mut rest) = value.split_at(HEADER_BYTES);
         let mut version = [0; 4];
@@ -78,7 +89,10 @@ impl ValueSource {
         if header[..8] != record.to_le_bytes() || header[12..] != check(hash) {
             return false;
         }
-        self.body(hash).all(|piece| {
+        if value.len() != self.bytes(hash) {
+            return false;
+        }
+        self.body(hash, value.len()).all(|piece| {
             let (found, after) = rest.split_at(piece.len());
             rest = after;
             found == piece
@@ -86,15 +100,21 @@ impl ValueSource {
     }
 
     /// Everything after the header: random pieces, then text.
-    fn body(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
-        let random_bytes = self.value_bytes.div_ceil(2).saturating_sub(HEADER_BYTES);
-        let text_bytes = self.value_bytes - HEADER_BYTES - random_bytes;
+    fn body(&self, hash: u64, bytes: usize) -> impl Iterator<Item = &[u8]> {
+        let text_bytes = (bytes as f64 * self.compressible) as usize;
+        let text_bytes = text_bytes.min(bytes - HEADER_BYTES);
+        let random_bytes = bytes - HEADER_BYTES - text_bytes;
         let random = pieces(random_bytes, PIECE_BYTES).zip(0..).map(move |(bytes, i)| {
             let offset = ((mix64(hash ^ i) >> 32) * (POOL_BYTES - bytes + 1) as u64) >> 32;
             &self.pool[offset as usize..][..bytes]
         });
         let text = pieces(text_bytes, TEXT_BYTES).map(move |bytes| &self.text[..bytes]);
         random.chain(text)
+    }
+
+    /// The length of the value with this hash.
+    fn bytes(&self, hash: u64) -> usize {
+        self.sizes.draw(mix64(hash))
     }
 
     fn hash(&self, record: u64, version: u32) -> u64 {
@@ -165,6 +185,34 @@ mod tests {
             assert!(!source.verify(8, &seven));
             assert!(!source.verify(7, &seven[1..]));
             assert!(!ValueSource::new(value_bytes, 10).verify(7, &seven));
+        }
+    }
+
+    #[test]
+    fn lengths_differ_and_are_verified() {
+        let sizes: Sizes = "16..3000".parse().unwrap();
+        let source = ValueSource::with(sizes, 0.25, 9);
+        let mut lengths = std::collections::HashSet::new();
+        for version in 0..50 {
+            let mut value = value(&source, 7, version);
+            lengths.insert(value.len());
+            assert!(source.verify(7, &value));
+            let short = &value[..value.len() - 1];
+            assert!(!source.verify(7, short));
+            value.push(b'o');
+            assert!(!source.verify(7, &value));
+        }
+        assert!(lengths.len() > 40);
+    }
+
+    #[test]
+    fn as_much_is_text_as_is_asked_for() {
+        for (compressible, expected) in [(0.0, 0), (0.25, 1000), (0.9, 3600), (1.0, 3984)] {
+            let source = ValueSource::with(Sizes::Fixed(4000), compressible, 9);
+            let value = value(&source, 7, 1);
+            let text = TEXT.repeat(250);
+            assert_eq!(value[4000 - expected..], text[..expected]);
+            assert!(source.verify(7, &value));
         }
     }
 

@@ -108,6 +108,10 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--key-bytes", "7"], "--key-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "2GiB"], "--value-bytes"),
         (&["load", "--dir", "db", "--value-bytes", "65MiB"], "a quarter of --memory"),
+        (&["load", "--dir", "db", "--value-bytes", "90%:400,10%:65MiB"], "a quarter of --memory"),
+        (&["load", "--dir", "db", "--value-bytes", "400..300"], "not shorter"),
+        (&["load", "--dir", "db", "--value-bytes", "long"], "exponential:400"),
+        (&["load", "--dir", "db", "--compressible", "2"], "0 to 1"),
     ];
     for (arguments, words) in cases {
         refused(&bench(dir.path(), arguments), 2, words);
@@ -148,6 +152,93 @@ fn every_second_is_in_the_log_on_the_page_and_in_the_json() {
 }
 
 #[test]
+fn the_highest_rate_that_keeps_a_promise_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let search = |promise: &str, more: &[&str]| {
+        let arguments = [&["--seconds", "0.02", "--find-max", promise], more].concat();
+        run(dir.path(), "a", &arguments)
+    };
+    let found = search("max<1h", &["--json", "found.json", "--arrivals", "poisson"]);
+    done(&found);
+    assert!(stdout(&found).contains("/s max<1h is kept:"), "{}", stdout(&found));
+    let report = json(&fs::read_to_string(dir.path().join("found.json")).unwrap());
+    let rate = report["find_max"]["rate_ops_per_s"].as_u64().unwrap();
+    assert!(rate > 0 && report["config"]["rate_ops_per_s"] == rate);
+    let steps = report["find_max"]["steps"].as_array().unwrap();
+    let at_rate = steps.iter().filter(|step| step["rate_ops_per_s"] == rate);
+    assert!(at_rate.filter(|step| step["is_kept"] == true).count() >= 1, "{steps:?}");
+    let nothing = search("max<1ns", &["--rate", "100"]);
+    assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
+    assert!(stderr(&nothing).contains("no rate keeps the promise max<1ns"), "{}", stderr(&nothing));
+    refused(&search("p98<1ms", &[]), 2, "p99.9<2ms");
+    refused(&search("scan p99<1ms", &[]), 2, "no operation scan");
+    refused(&search("p99<1ms", &["--rate", "ramp:1..5"]), 2, "constant --rate");
+}
+
+#[test]
+fn results_are_put_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    done(&run(dir.path(), "a", &["--json", "short.json"]));
+    let read = |name: &str| json(&fs::read_to_string(dir.path().join(name)).unwrap());
+    let write = |name: &str, value: &Value| {
+        fs::write(dir.path().join(name), value.to_string()).unwrap();
+    };
+    // As if that had gone on for ten seconds, and the same again with half the throughput.
+    let mut result = read("short.json");
+    let mut second = result["result"]["intervals"][0].clone();
+    for (name, seconds) in [("fast.json", 1.0), ("slow.json", 2.0)] {
+        second["seconds"] = seconds.into();
+        result["result"]["intervals"] = vec![second.clone(); 10].into();
+        result["config"]["memory_bytes"] = (seconds as u64).into();
+        write(name, &result);
+    }
+    let compare = |arguments: &[&str]| bench(dir.path(), &[&["compare"], arguments].concat());
+    let same = compare(&["fast.json", "fast.json", "--fail-if", "worse"]);
+    done(&same);
+    assert!(stdout(&same).contains("cannot tell"), "{}", stdout(&same));
+    let slower = compare(&["fast.json", "slow.json", "fast.json"]);
+    done(&slower);
+    let words = |output: &Output| -> String {
+        stdout(output).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let text = words(&slower);
+    for words in ["-50.0% -50.0% -50.0% worse", "memory_bytes: 1 and 2", "p99"] {
+        assert!(text.contains(words), "{text}");
+    }
+    let failed = compare(&["fast.json", "slow.json", "--fail-if", "worse", "--json", "c.json"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+    let compared = read("c.json");
+    assert_eq!(compared["others"][0]["figures"][0]["figure"], "throughput");
+    assert_eq!(compared["others"][0]["figures"][0]["ratio"], 0.5);
+    assert_eq!(compared["others"][0]["figures"][0]["verdict"], "worse");
+    let better = compare(&["slow.json", "fast.json", "--fail-if", "worse"]);
+    done(&better);
+    assert!(words(&better).contains("+100.0% better"), "{}", stdout(&better));
+    let short = compare(&["short.json", "short.json"]);
+    assert!(stdout(&short).contains("Nothing can be told from"), "{}", stdout(&short));
+
+    let mut other = result.clone();
+    other["format"] = 2.into();
+    write("other.json", &other);
+    refused(&compare(&["fast.json", "other.json"]), 6, "of format 2");
+    other["format"] = 1.into();
+    other["result"]["intervals"] = Vec::<Value>::new().into();
+    write("old.json", &other);
+    refused(&compare(&["old.json", "fast.json"]), 2, "each second");
+    other["result"]["intervals"] = vec![second].into();
+    other["result"]["intervals"][0]["operations"]["read"]["histogram"] = "AAAA".into();
+    write("broken.json", &other);
+    refused(&compare(&["fast.json", "broken.json"]), 2, "broken.json is not a result");
+    fs::write(dir.path().join("text"), "text").unwrap();
+    refused(&compare(&["text", "fast.json"]), 2, "text is not a result");
+    refused(&compare(&["fast.json"]), 2, "2 values required");
+    refused(&compare(&["fast.json", "missing.json"]), 7, "cannot read missing.json");
+    refused(&compare(&["fast.json", "fast.json", "--confidence", "1"]), 2, "0.5 to 0.999");
+}
+
+#[test]
 fn help_explains_and_gives_examples() {
     let dir = tempfile::tempdir().unwrap();
     let help = done(&bench(dir.path(), &["--help"]));
@@ -181,6 +272,15 @@ fn every_workload_runs_on_a_loaded_database() {
         ("scan", &["scan"]),
         ("update", &["update"]),
         ("read-while-writing", &["read", "update"]),
+        ("multi-get", &["multi_get"]),
+        ("scan-mixed", &["read", "update", "scan"]),
+        ("insert-only", &["insert"]),
+        ("delete-heavy", &["read", "update", "delete"]),
+        ("range-delete", &["read", "update", "del"]),
+        // Some records are gone now.
+        ("c", &["read"]),
+        ("scan", &["scan"]),
+        ("multi-get", &["multi_get"]),
     ] {
         let table = done(&run(dir.path(), workload, &[]));
         let found: Vec<_> = table
@@ -191,6 +291,60 @@ fn every_workload_runs_on_a_loaded_database() {
             .collect();
         assert_eq!(found, rows, "{table}");
     }
+}
+
+#[test]
+fn a_file_says_what_a_workload_is() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let write = |text: &str| fs::write(dir.path().join("mine.toml"), text).unwrap();
+    write(
+        "description = \"what my service does\"\nscan_rows_max = 5\ndistribution = \"latest\"\n\
+         [operations]\nread = 70\nmulti_get = 10\nscan = 10\ninsert = 10\n",
+    );
+    let table = done(&run(dir.path(), "mine.toml", &["--json", "mine.json"]));
+    assert!(table.contains("run mine: what my service does"), "{table}");
+    let result = json(&fs::read_to_string(dir.path().join("mine.json")).unwrap());
+    assert_eq!(result["config"]["percent"]["multi_get"], 10.0);
+    assert_eq!(result["config"]["distribution"], "latest");
+    for distribution in [
+        "uniform",
+        "zipfian:0.5",
+        "ranked",
+        "latest",
+        "hotspot:0.1,0.9",
+        "exponential",
+        "sequential",
+    ] {
+        let flags = ["--distribution", distribution, "--json", "mine.json"];
+        done(&run(dir.path(), "mine.toml", &flags));
+        let result = json(&fs::read_to_string(dir.path().join("mine.json")).unwrap());
+        let found = result["config"]["distribution"].as_str().unwrap();
+        assert!(found.starts_with(distribution), "{found}");
+    }
+    refused(&run(dir.path(), "c", &["--distribution", "normal"]), 2, "zipfian");
+    refused(&run(dir.path(), "absent.toml", &[]), 2, "cannot read it");
+    write("[operations]\nread = 70");
+    refused(&run(dir.path(), "mine.toml", &[]), 2, "70 % together");
+    write("reads = 70");
+    refused(&run(dir.path(), "mine.toml", &[]), 2, "unknown field");
+    refused(&run(dir.path(), "large-value", &[]), 2, "--value-bytes 128KiB");
+}
+
+#[test]
+fn values_have_the_lengths_that_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = ["--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
+    done(&bench(dir.path(), &[&LOAD[..5], &sizes[..], &["--memory", "64MiB"]].concat()));
+    for workload in ["a", "f", "scan", "multi-get"] {
+        let result = json(&done(&run(dir.path(), workload, &["--json", "-"])));
+        assert_eq!(result["config"]["value_sizes"], "80%:100,20%:71680");
+        assert_eq!(result["config"]["compressible"], 0.9);
+        assert_eq!(result["result"]["wrong_reads"], 0);
+    }
+    let full = bench(dir.path(), &["load", "--dir", "full", "--records", "1000000000000000"]);
+    refused(&full, 5, "are free");
+    assert!(!dir.path().join("full").exists());
 }
 
 #[test]

@@ -80,6 +80,10 @@ fn each_kind_loads_and_runs_every_workload() {
             ("get-absent", &["read"]),
             ("scan", &["scan"]),
             ("read-while-writing", &["read", "update"]),
+            ("multi-get", &["multi_get"]),
+            ("delete-heavy", &["delete", "read", "update"]),
+            ("range-delete", &["delete_range", "read", "update"]),
+            ("scan-mixed", &["read", "scan", "update"]),
         ] {
             let line = format!("run {} --workload {workload} --seconds 0.2", flags(kind));
             let run = result(&bench(dir.path(), &line));

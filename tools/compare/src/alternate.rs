@@ -28,7 +28,8 @@ use crate::cli::{AlternateArgs, Engine, command};
 /// The format of the result.
 const FORMAT: u32 = 1;
 /// Flags that differ between this command and the processes it starts.
-const OWN_FLAGS: [&str; 6] = ["dir", "json", "overwrite", "clients", "direct", "compact"];
+const OWN_FLAGS: [&str; 8] =
+    ["dir", "json", "hlog", "html", "overwrite", "clients", "direct", "compact"];
 
 /// The result of all rounds.
 #[derive(Debug, Serialize)]
@@ -77,7 +78,7 @@ pub fn run(
             kind.name()
         )));
     }
-    let output = Output::new(args.load.common.json.as_deref())?;
+    let output = Output::new(&args.load.common.output)?;
     let mut runs = Vec::new();
     for round in 1..=args.rounds {
         let mut engines = args.engines.clone();
@@ -113,24 +114,22 @@ fn directory(args: &AlternateArgs, engine: Engine) -> PathBuf {
 }
 
 /// Whether the workload changes the data.
-fn writes(workload: Workload) -> bool {
-    [Some(workload.mix()), workload.background()]
-        .into_iter()
-        .flatten()
-        .any(|mix| mix.kinds().any(ouro_bench::workload::OpKind::puts))
+fn writes(workload: &Workload) -> bool {
+    workload.has(|kind| kind.puts() || kind.deletes())
 }
 
 fn needs_load(args: &AlternateArgs, engine: Engine, round: u32) -> Result<bool, Failure> {
     if args.fresh.is_some() {
         return Ok(false);
     }
-    if args.workload.is_none_or(writes) || (round == 1 && args.load.overwrite) {
+    if args.workload.as_ref().is_none_or(writes) || (round == 1 && args.load.overwrite) {
         return Ok(true);
     }
     let load = &args.load;
     let wanted = Shape::new(load.records, load.key_bytes, load.value_bytes, load.common.seed)
         .map_err(Failure::Usage)?;
-    let wanted = Shape { compression: load.compression, ..wanted };
+    let (compression, compressible) = (load.compression, load.compressible);
+    let wanted = Shape { compression, compressible, ..wanted };
     // Whatever else is there, the load refuses to replace.
     Ok(read_shape(&directory(args, engine)).ok() != Some(wanted))
 }
@@ -141,7 +140,7 @@ fn load_flags(
     engine: Engine,
     round: u32,
 ) -> Vec<OsString> {
-    let clients = args.workload.and(args.load_clients).unwrap_or(args.load.common.clients);
+    let clients = args.workload.as_ref().and(args.load_clients).unwrap_or(args.load.common.clients);
     let mut flags = child_flags("load", args, given, engine, clients);
     // What an earlier round left is this command's own.
     if args.load.overwrite || round > 1 {
@@ -257,7 +256,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 }
 
 fn render(args: &AlternateArgs, medians: &[Medians]) -> String {
-    let workload = args.workload.map_or_else(|| "load".to_owned(), Workload::name);
+    let workload = args.workload.as_ref().map_or_else(|| "load".to_owned(), |of| of.name.clone());
     let clients = args.load.common.clients;
     let columns = ["engine", "command", "operation", "runs", "ops/s", "CPU/op", "p50", "p99"];
     let mut rows = vec![std::array::from_fn(|i| columns.get(i).unwrap_or(&"p99.9").to_string())];

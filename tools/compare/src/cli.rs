@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Command, CommandFactory, Parser, Subcommand, ValueEnum};
-use ouro_bench::cli::{LoadArgs, RunArgs, parse_clients, parse_seconds};
-use ouro_bench::schedule::Rate;
+use ouro_bench::cli::{LoadArgs, RunArgs, WarmUp, parse_clients, parse_seconds};
+use ouro_bench::distribution::KeyChoice;
 use ouro_bench::failure::Failure;
-use ouro_bench::workload::Workload;
+use ouro_bench::schedule::Rate;
+use ouro_bench::workload::{Workload, WorkloadParser};
 
 use crate::engines::fjall;
 #[cfg(feature = "rocksdb")]
@@ -86,16 +87,19 @@ pub struct AlternateArgs {
     #[arg(long, value_name = "E,…", value_delimiter = ',', default_value = ENGINES)]
     pub engines: Vec<Engine>,
     /// What the clients do; loads are measured without
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", value_parser = WorkloadParser)]
     pub workload: Option<Workload>,
+    /// Which records that is done to, in place of what the workload says: as ouro-bench has it
+    #[arg(long, value_name = "D", requires = "workload")]
+    pub distribution: Option<KeyChoice>,
     /// How long
     #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
     pub seconds: Duration,
     /// The same clients work for so many seconds before, with other choices, so that
     /// caches fill: each run is a process of its own, and only what the page cache has
     /// outlives it
-    #[arg(long, value_name = "S", value_parser = parse_seconds, requires = "workload")]
-    pub warm_up: Option<Duration>,
+    #[arg(long, value_name = "S", requires = "workload")]
+    pub warm_up: Option<WarmUp>,
     /// Operations a second of all clients together, due at instants of their own: as
     /// ouro-bench has it
     #[arg(long, value_name = "R")]

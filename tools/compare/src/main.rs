@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use clap::{ArgMatches, FromArgMatches};
 use ouro_bench::engine::OuroDb;
 use ouro_bench::failure::Failure;
-use ouro_bench::{commands, program};
+use ouro_bench::{commands, program, session};
 use ouro_compare::alternate;
 use ouro_compare::cli::{Cli, Commands, Engine, command};
 use ouro_compare::engines::fjall::Fjall;
@@ -37,10 +37,10 @@ fn execute(cli: &Cli, matches: &ArgMatches, interrupt: &AtomicBool) -> Result<()
             engine.check()?;
             let extras = engine.extras;
             match engine.engine {
-                Engine::OuroDb => commands::run::<OuroDb>(args, &(), interrupt),
+                Engine::OuroDb => session::run::<OuroDb>(args, &(), interrupt),
                 #[cfg(feature = "rocksdb")]
-                Engine::RocksDb => commands::run::<RocksDb>(args, &extras.into(), interrupt),
-                Engine::Fjall => commands::run::<Fjall>(args, &extras.into(), interrupt),
+                Engine::RocksDb => session::run::<RocksDb>(args, &extras.into(), interrupt),
+                Engine::Fjall => session::run::<Fjall>(args, &extras.into(), interrupt),
             }
             .map(drop)
         }

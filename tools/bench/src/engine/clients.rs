@@ -57,6 +57,25 @@ impl AsyncHandle for TaskHandle {
         self.0.put(key, value).await.map_err(Failure::engine("a put failed"))
     }
 
+    async fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        self.0.delete(key).await.map_err(Failure::engine("a delete failed"))
+    }
+
+    async fn delete_range(&self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        let deleted = self.0.delete_range(from..end).await;
+        deleted.map_err(Failure::engine("a delete of a range failed"))
+    }
+
+    async fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Value>>,
+    ) -> Result<(), Failure> {
+        let values = self.0.multi_get(keys).await;
+        found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
+        Ok(())
+    }
+
     async fn scan(&self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
         collect(self.0.scan(from..).limit(limit).stream(), found).await
     }
@@ -75,6 +94,25 @@ impl AsyncHandle for OwnerHandle {
 
     async fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
         self.0.put(key, value).await.map_err(Failure::engine("a put failed"))
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        self.0.delete(key).await.map_err(Failure::engine("a delete failed"))
+    }
+
+    async fn delete_range(&self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        let deleted = self.0.db().delete_range(from..end).await;
+        deleted.map_err(Failure::engine("a delete of a range failed"))
+    }
+
+    async fn multi_get(
+        &self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Value>>,
+    ) -> Result<(), Failure> {
+        let values = self.0.db().multi_get(keys).await;
+        found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
+        Ok(())
     }
 
     /// A scan asks all shards: most of its rows are other owners'.

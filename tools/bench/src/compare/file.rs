@@ -1,0 +1,91 @@
+//! Result files, as [`report`](crate::report) writes them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::resample::{Run, Second};
+use crate::failure::Failure;
+use crate::hlog;
+use crate::report::RESULT_FORMAT;
+
+/// A result, and what of it can be compared.
+pub(super) struct ResultFile {
+    pub(super) path: PathBuf,
+    pub(super) content: Content,
+    pub(super) run: Run,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Content {
+    pub(super) command: String,
+    pub(super) partial: bool,
+    pub(super) started: String,
+    pub(super) versions: Map<String, Value>,
+    pub(super) config: Map<String, Value>,
+    pub(super) machine: Map<String, Value>,
+    pub(super) result: Measured,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Measured {
+    pub(super) unsent_ops: u64,
+    pub(super) wrong_reads: u64,
+    pub(super) cpu_ns_per_op: Option<f64>,
+    pub(super) bytes_written_per_byte_put: Option<f64>,
+    pub(super) device_reads_per_get: Option<f64>,
+    #[serde(default)]
+    intervals: Vec<Interval>,
+}
+
+#[derive(Deserialize)]
+struct Interval {
+    seconds: f64,
+    operations: BTreeMap<String, IntervalOf>,
+}
+
+#[derive(Deserialize)]
+struct IntervalOf {
+    histogram: String,
+}
+
+impl ResultFile {
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        let text = fs::read(path).map_err(Failure::os(format!("cannot read {shown}")))?;
+        let unusable = |why: &dyn std::fmt::Display| {
+            Failure::Usage(format!(
+                "{shown} is not a result of ouro-bench load or run: {why}; make one with --json"
+            ))
+        };
+        let value: Value = serde_json::from_slice(&text).map_err(|error| unusable(&error))?;
+        match value.get("format").and_then(Value::as_u64) {
+            Some(format) if format == u64::from(RESULT_FORMAT) => {}
+            Some(format) => {
+                return Err(Failure::Unsupported(format!(
+                    "{shown} is of format {format}, and this version of ouro-bench reads format \
+                     {RESULT_FORMAT}: measure again, or compare with the version that wrote it"
+                )));
+            }
+            None => return Err(unusable(&"it has no format")),
+        }
+        let content: Content = serde_json::from_value(value).map_err(|error| unusable(&error))?;
+        if content.result.intervals.is_empty() {
+            return Err(Failure::Usage(format!(
+                "{shown} does not say what happened in each second: measure again"
+            )));
+        }
+        let second = |interval: &Interval| {
+            let kinds = interval.operations.iter().map(|(kind, of)| {
+                Ok((kind.clone(), hlog::decode(&of.histogram).map_err(|error| unusable(&error))?))
+            });
+            Ok((interval.seconds, kinds.collect::<Result<_, Failure>>()?))
+        };
+        let seconds: Result<Vec<Second>, Failure> =
+            content.result.intervals.iter().map(second).collect();
+        Ok(Self { path: path.to_owned(), run: Run::new(&seconds?), content })
+    }
+}

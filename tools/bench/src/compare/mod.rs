@@ -1,0 +1,332 @@
+//! `compare`: results side by side, and what can be told from them.
+//!
+//! Figures are given with the interval that they are in with the confidence that was asked
+//! for, as far as the run itself says ([`resample`]); what machine and disk do from hour to
+//! hour is not in it. A figure is better or worse if the interval of its ratio does not have 1
+//! in it.
+
+mod file;
+mod resample;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::cli::{CompareArgs, FailIf, OutputArgs};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table::{aligned, duration, grouped};
+use file::ResultFile;
+use resample::{Figure, STEPS_MIN, Statistic};
+
+/// Seeds the resampling: the same files give the same answer.
+const SEED: u64 = 0x636f_6d70_6172_6521;
+
+/// What can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Than the first.
+    Better,
+    /// Than the first.
+    Worse,
+    /// The difference may be noise.
+    CannotTell,
+}
+
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::CannotTell => "cannot tell",
+        }
+    }
+}
+
+/// What `--json` has of a comparison.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    format: u32,
+    confidence: f64,
+    first: String,
+    others: Vec<Other>,
+}
+
+#[derive(Debug, Serialize)]
+struct Other {
+    file: String,
+    /// What was asked for differently, or is otherwise.
+    differences: Vec<String>,
+    figures: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    figure: String,
+    first: f64,
+    first_interval: (f64, f64),
+    other: f64,
+    other_interval: (f64, f64),
+    /// Of the other to the first.
+    ratio: f64,
+    ratio_interval: (f64, f64),
+    verdict: Verdict,
+}
+
+/// Compares the first result with each of the others.
+pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
+    let output = Output::new(&OutputArgs { json: args.json.clone(), ..OutputArgs::default() })?;
+    let files = args.files.iter().map(|path| ResultFile::read(path));
+    let files: Vec<ResultFile> = files.collect::<Result<_, _>>()?;
+    let [first, others @ ..] = &files[..] else {
+        return Err(Failure::Usage("name two results or more".to_owned()));
+    };
+    let resamples = first.run.resampled(SEED);
+    let mut comparison = Comparison {
+        format: 1,
+        confidence: args.confidence,
+        first: first.path.display().to_string(),
+        others: Vec::new(),
+    };
+    let mut text = String::new();
+    for (number, other) in others.iter().enumerate() {
+        let rows = rows(first, &resamples, other, SEED + 1 + number as u64, args.confidence);
+        let compared = Other {
+            file: other.path.display().to_string(),
+            differences: differences(first, other),
+            figures: rows,
+        };
+        text += &render(first, other, &compared, args.confidence);
+        comparison.others.push(compared);
+    }
+    output.result(&text, &comparison)?;
+    let verdicts = comparison.others.iter().flat_map(|other| &other.figures);
+    let is_worse = verdicts.map(|row| row.verdict).any(|verdict| verdict == Verdict::Worse);
+    match args.fail_if {
+        Some(FailIf::Worse) if is_worse => Err(Failure::Worse),
+        _ => Ok(()),
+    }
+}
+
+fn rows(
+    first: &ResultFile,
+    of_first: &[BTreeMap<Figure, f64>],
+    other: &ResultFile,
+    seed: u64,
+    confidence: f64,
+) -> Vec<Row> {
+    let of_other = other.run.resampled(seed);
+    let (one, two) = (first.run.figures(), other.run.figures());
+    let is_long = first.run.steps().min(other.run.steps()) >= STEPS_MIN;
+    let wider = [first, other].map(|file| file.run.widening(confidence));
+    let [of_one, of_two] = wider;
+    let both = one.iter().filter_map(|(figure, value)| Some((figure, *value, *two.get(figure)?)));
+    both.map(|(figure, first, other)| {
+        let series = |of: &[BTreeMap<Figure, f64>]| -> Vec<Option<f64>> {
+            of.iter().map(|figures| figures.get(figure).copied()).collect()
+        };
+        let (ones, others) = (series(of_first), series(&of_other));
+        let ratios = ones.iter().zip(&others).filter_map(|(one, other)| Some((*other)? / (*one)?));
+        let interval = |value, values, wider| interval(value, values, confidence, wider);
+        let ratio_interval = interval(other / first, ratios.collect(), of_one.max(of_two));
+        let is_rate = *figure == Figure::Throughput;
+        let verdict = match ratio_interval {
+            (low, _) if is_long && low > 1.0 => {
+                if is_rate {
+                    Verdict::Better
+                } else {
+                    Verdict::Worse
+                }
+            }
+            (_, high) if is_long && high < 1.0 => {
+                if is_rate {
+                    Verdict::Worse
+                } else {
+                    Verdict::Better
+                }
+            }
+            _ => Verdict::CannotTell,
+        };
+        Row {
+            figure: name(figure),
+            first,
+            first_interval: interval(first, ones.into_iter().flatten().collect(), of_one),
+            other,
+            other_interval: interval(other, others.into_iter().flatten().collect(), of_two),
+            ratio: other / first,
+            ratio_interval,
+            verdict,
+        }
+    })
+    .collect()
+}
+
+/// The interval around `value` that holds this share of the values, with as many on either
+/// side, made so many times longer. Factors count, not differences.
+fn interval(value: f64, mut values: Vec<f64>, confidence: f64, wider: f64) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let last = values.len().saturating_sub(1);
+        values.get((share * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
+    };
+    let outside = (1.0 - confidence) / 2.0;
+    let end = |end: f64| value * (end / value).powf(wider);
+    (end(at(outside)), end(at(1.0 - outside)))
+}
+
+fn name(figure: &Figure) -> String {
+    match figure {
+        Figure::Throughput => "throughput".to_owned(),
+        Figure::Latency(kind, Statistic::Mean) => format!("{kind} mean"),
+        Figure::Latency(kind, Statistic::Quantile(quantile)) => {
+            let percent = *quantile as f64 / 100.0;
+            format!("{kind} p{percent}")
+        }
+    }
+}
+
+/// What makes results no equals: all of the set-up that differs.
+fn differences(first: &ResultFile, other: &ResultFile) -> Vec<String> {
+    let (one, two) = (&first.content, &other.content);
+    let command = |content: &file::Content| {
+        Map::from_iter([("command".to_owned(), Value::from(content.command.clone()))])
+    };
+    let parts = [
+        (command(one), command(two)),
+        (one.config.clone(), two.config.clone()),
+        (one.machine.clone(), two.machine.clone()),
+        (one.versions.clone(), two.versions.clone()),
+    ];
+    let mut found = Vec::new();
+    for (one, two) in &parts {
+        let keys: BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+        for key in keys.into_iter().filter(|key| *key != "dir" && one.get(*key) != two.get(*key)) {
+            let text = |map: &Map<String, Value>| match map.get(key) {
+                None | Some(Value::Null) => "none".to_owned(),
+                Some(Value::String(text)) => text.clone(),
+                Some(value) => value.to_string(),
+            };
+            found.push(format!("{key}: {} and {}", text(one), text(two)));
+        }
+    }
+    found
+}
+
+fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: f64) -> String {
+    let mut lines = Vec::new();
+    for (file, number) in [(first, "1"), (other, "2")] {
+        let content = &file.content;
+        let workload = content.config.get("workload").and_then(Value::as_str);
+        let what = workload.map_or(content.command.clone(), |workload| format!("run {workload}"));
+        let partial = if content.partial { ", PARTIAL" } else { "" };
+        lines.push(format!(
+            "{number}: {}, {what}, {}{partial}",
+            file.path.display(),
+            content.started
+        ));
+        let result = &content.result;
+        if result.unsent_ops > 0 {
+            lines
+                .push(format!("   OVERLOAD: {} operations never sent", grouped(result.unsent_ops)));
+        }
+        if result.wrong_reads > 0 {
+            lines.push(format!("   WRONG: {} reads returned something else", result.wrong_reads));
+        }
+    }
+    if !compared.differences.is_empty() {
+        lines.push("They differ in".to_owned());
+        lines.extend(compared.differences.iter().map(|difference| format!("  {difference}")));
+    }
+    lines.push(String::new());
+    let percent = |ratio: f64| match ratio {
+        ..10.0 => format!("{:+.1}%", (ratio - 1.0) * 100.0),
+        10.0..1e4 => format!("{ratio:.0} times"),
+        _ => "any".to_owned(),
+    };
+    let mut rows = vec![["", "1", "2", "change", "from", "to", ""].map(str::to_owned)];
+    rows.extend(compared.figures.iter().map(|row| {
+        let value = |value: f64| match row.figure == "throughput" {
+            true => format!("{}/s", grouped(value.round() as u64)),
+            false => duration(value),
+        };
+        let (low, high) = row.ratio_interval;
+        let numbers = [value(row.first), value(row.other), percent(row.ratio), percent(low)];
+        let [one, two, change, low] = numbers;
+        [row.figure.clone(), one, two, change, low, percent(high), row.verdict.name().to_owned()]
+    }));
+    let counts: [(&str, fn(&file::Measured) -> Option<f64>); 3] = [
+        ("CPU per operation", |of| of.cpu_ns_per_op),
+        ("bytes written per byte put", |of| of.bytes_written_per_byte_put),
+        ("device reads per get", |of| of.device_reads_per_get),
+    ];
+    for (name, of) in counts {
+        if let (Some(one), Some(two)) = (of(&first.content.result), of(&other.content.result)) {
+            let value = |value| {
+                if name.starts_with("CPU") { duration(value) } else { format!("{value:.2}") }
+            };
+            let change = if one > 0.0 { percent(two / one) } else { String::new() };
+            let none = String::new;
+            rows.push([name.to_owned(), value(one), value(two), change, none(), none(), none()]);
+        }
+    }
+    lines.extend(aligned(&rows).lines().map(|line| line.trim_end().to_owned()));
+    let steps = first.run.steps().min(other.run.steps());
+    lines.push(String::new());
+    lines.push(if steps < STEPS_MIN {
+        format!("Nothing can be told from {steps} seconds: measure for {STEPS_MIN} at least.")
+    } else {
+        format!(
+            "From, to: where the change is with {} % confidence, by what varies within the runs.",
+            confidence * 100.0
+        )
+    });
+    lines.push(String::new());
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resample::Run;
+    use resample::tests::seconds;
+
+    fn verdict(one: &Run, two: &Run, seed: u64) -> Verdict {
+        let (ones, twos) = (one.resampled(seed), two.resampled(seed + 1));
+        let figure = Figure::Latency("read".to_owned(), Statistic::Quantile(9_900));
+        let ratios = ones.iter().zip(&twos).map(|(one, two)| two[&figure] / one[&figure]);
+        let ratio = two.figures()[&figure] / one.figures()[&figure];
+        let wider = one.widening(0.95).max(two.widening(0.95));
+        match interval(ratio, ratios.collect(), 0.95, wider) {
+            (low, _) if low > 1.0 => Verdict::Worse,
+            (_, high) if high < 1.0 => Verdict::Better,
+            _ => Verdict::CannotTell,
+        }
+    }
+
+    /// Seconds that depend on each other must not make noise look like a difference. Of 40
+    /// pairs of equals some 2 may, by their confidence, and in truth some more.
+    #[test]
+    fn equals_are_not_told_apart_and_others_are() {
+        let run = |latency_ns, seed| Run::new(&seconds(60, 0.6, latency_ns, seed));
+        let told = |latency_ns: f64, pairs: u64| {
+            let pairs =
+                (0..pairs).map(|n| verdict(&run(1e5, 2 * n), &run(latency_ns, 2 * n + 1), n));
+            pairs.filter(|verdict| *verdict != Verdict::CannotTell).count()
+        };
+        let equals = told(1e5, 40);
+        assert!(equals <= 6, "{equals} of 40 equals were told apart");
+        let slower = told(1.2e5, 10);
+        assert!(slower >= 9, "only {slower} of 10 that are 20 % slower were told");
+    }
+
+    #[test]
+    fn an_interval_has_as_much_on_either_side() {
+        let values: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
+        assert_eq!(interval(500.0, values.clone(), 0.9, 1.0), (50.0, 950.0));
+        assert_eq!(interval(500.0, values, 0.99, 1.0), (5.0, 995.0));
+        let (low, high) = interval(2.0, vec![1.0, 2.0, 4.0], 1.0, 2.0);
+        assert_eq!((low, high), (0.5, 8.0));
+    }
+}

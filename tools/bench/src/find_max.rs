@@ -1,0 +1,297 @@
+//! `--find-max`: the highest rate at which a promise is kept.
+//!
+//! Runs of one rate each: first by larger steps until one keeps the promise and another does
+//! not, then in the middle of the two, until they are close to each other. What was found is
+//! measured once more, as a single run may have been lucky; if it does not keep the promise
+//! then, the search goes on below it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::report::{Latency, Measured};
+use crate::workload::OpKind;
+
+/// What is promised of an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Promise {
+    /// Of this kind; without, of each.
+    kind: Option<OpKind>,
+    statistic: Statistic,
+    below_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Statistic {
+    Mean,
+    P50,
+    P90,
+    P99,
+    P99_9,
+    P99_99,
+    Max,
+}
+
+impl Statistic {
+    const ALL: [(&'static str, Self); 7] = [
+        ("mean", Self::Mean),
+        ("p50", Self::P50),
+        ("p90", Self::P90),
+        ("p99", Self::P99),
+        ("p99.9", Self::P99_9),
+        ("p99.99", Self::P99_99),
+        ("max", Self::Max),
+    ];
+
+    fn of(self, latency: &Latency) -> u64 {
+        match self {
+            Self::Mean => latency.mean as u64,
+            Self::P50 => latency.p50,
+            Self::P90 => latency.p90,
+            Self::P99 => latency.p99,
+            Self::P99_9 => latency.p99_9,
+            Self::P99_99 => latency.p99_99,
+            Self::Max => latency.max,
+        }
+    }
+}
+
+impl FromStr for Promise {
+    type Err = String;
+
+    /// `p99.9<2ms`, or of one kind of operation: `read p99.9<2ms`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "a promise such as \"p99.9<2ms\" or \"read p99<500us\" is needed, of mean, p50, p90, \
+             p99, p99.9, p99.99 or max"
+                .to_owned()
+        };
+        let (left, right) = text.split_once('<').ok_or_else(wrong)?;
+        let (kind, name) = match left.trim().rsplit_once(' ') {
+            Some((kind, name)) => {
+                let named = |one: &OpKind| one.name() == kind.trim();
+                (Some(OpKind::ALL.into_iter().find(named).ok_or_else(wrong)?), name)
+            }
+            None => (None, left.trim()),
+        };
+        let statistic = Statistic::ALL.into_iter().find(|(one, _)| *one == name);
+        let (_, statistic) = statistic.ok_or_else(wrong)?;
+        let below = humantime::parse_duration(right.trim()).map_err(|_| wrong())?;
+        if below.is_zero() || below > Duration::from_secs(3600) {
+            return Err("a promise is of a time up to an hour".to_owned());
+        }
+        Ok(Self { kind, statistic, below_ns: below.as_nanos() as u64 })
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = self.kind {
+            write!(f, "{} ", kind.name())?;
+        }
+        let name = Statistic::ALL.iter().find(|(_, one)| *one == self.statistic);
+        let below = humantime::format_duration(Duration::from_nanos(self.below_ns));
+        write!(f, "{}<{below}", name.map_or("", |(name, _)| name))
+    }
+}
+
+impl Promise {
+    /// The worst of what it is of; `None` if none of that was done.
+    #[must_use]
+    pub fn worst_ns(&self, result: &Measured) -> Option<u64> {
+        let of = result
+            .operations
+            .iter()
+            .filter(|(kind, of)| of.ops > 0 && self.kind.is_none_or(|only| only == **kind));
+        of.map(|(_, of)| self.statistic.of(&of.latency_ns)).max()
+    }
+
+    /// Whether a run kept it, and could send all that was due.
+    #[must_use]
+    pub fn is_kept(&self, result: &Measured) -> bool {
+        result.unsent_ops == 0 && self.worst_ns(result).is_some_and(|ns| ns < self.below_ns)
+    }
+
+    /// The kind it is of, if it is of one alone.
+    #[must_use]
+    pub fn kind(&self) -> Option<OpKind> {
+        self.kind
+    }
+}
+
+/// What a search came to, for the report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// What was to be kept.
+    pub promise: String,
+    /// The highest rate that kept it, twice.
+    pub rate_ops_per_s: u64,
+    /// All runs.
+    pub steps: Vec<Step>,
+}
+
+/// One run of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Operations due a second.
+    pub rate_ops_per_s: u64,
+    /// What the promise is of, in nanoseconds.
+    pub latency_ns: Option<u64>,
+    /// Operations that were due and never sent.
+    pub unsent_ops: u64,
+    /// Whether the promise was kept.
+    pub is_kept: bool,
+}
+
+/// By how much a rate is changed while only one side is known; each time by more.
+const FACTOR: f64 = 1.6;
+const FACTOR_MAX: f64 = 16.0;
+/// How close to each other the two sides are in the end.
+const CLOSE: f64 = 1.03;
+/// No higher rate is tried.
+const RATE_MAX: f64 = 1e9;
+/// Runs at most: machines that change their mind would be searched for ever.
+const RUNS_MAX: usize = 40;
+
+/// Which rate is next.
+#[derive(Debug)]
+pub struct Search {
+    /// The highest rate that kept the promise, and how often in succession.
+    kept: Option<(f64, u32)>,
+    /// The lowest that did not, of those above.
+    broken: Option<f64>,
+    next: f64,
+    factor: f64,
+    runs: usize,
+}
+
+/// How a search goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// With a run at this rate.
+    Run(u64),
+    /// It does not: this is the rate.
+    Found(u64),
+    /// It does not: no rate keeps the promise.
+    Nothing,
+}
+
+impl Search {
+    /// Begins with this rate.
+    #[must_use]
+    pub fn new(rate: u64) -> Self {
+        Self { kept: None, broken: None, next: (rate as f64).max(1.0), factor: FACTOR, runs: 0 }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        let rate = |rate: f64| rate.round().max(1.0) as u64;
+        match (self.kept, self.broken) {
+            (Some((kept, times)), Some(broken)) if times >= 2 && is_close(kept, broken) => {
+                Next::Found(rate(kept))
+            }
+            (Some((kept, _)), _) if self.runs >= RUNS_MAX => Next::Found(rate(kept)),
+            (None, _) if self.runs >= RUNS_MAX => Next::Nothing,
+            (Some((kept, _)), None) if kept >= RATE_MAX => Next::Found(rate(kept)),
+            (None, Some(broken)) if broken <= 1.0 => Next::Nothing,
+            _ => Next::Run(rate(self.next)),
+        }
+    }
+
+    /// A run at the rate of [`Search::next`] kept the promise, or not.
+    pub fn tell(&mut self, is_kept: bool) {
+        self.runs += 1;
+        let rate = self.next;
+        if is_kept {
+            let again = self.kept.is_some_and(|(kept, _)| kept == rate);
+            let times = self.kept.map_or(0, |(_, times)| times);
+            self.kept = Some((rate, if again { times + 1 } else { 1 }));
+        } else {
+            self.broken = Some(rate);
+            // It had been lucky.
+            if self.kept.is_some_and(|(kept, _)| kept >= rate) {
+                self.kept = None;
+            }
+        }
+        let factor = self.factor;
+        self.factor = match (self.kept, self.broken) {
+            (Some(_), Some(_)) => FACTOR,
+            _ => (factor * FACTOR).min(FACTOR_MAX),
+        };
+        self.next = match (self.kept, self.broken) {
+            (Some((kept, _)), Some(broken)) if is_close(kept, broken) => kept,
+            (Some((kept, _)), Some(broken)) => (kept * broken).sqrt(),
+            (Some((kept, _)), None) => (kept * factor).min(RATE_MAX),
+            (None, Some(broken)) => (broken / factor).max(1.0),
+            (None, None) => rate,
+        };
+    }
+}
+
+fn is_close(kept: f64, broken: f64) -> bool {
+    broken <= kept * CLOSE || broken - kept <= 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn search(start: u64, keeps: impl Fn(u64) -> bool) -> (Next, usize) {
+        let mut search = Search::new(start);
+        loop {
+            match search.next() {
+                Next::Run(rate) => search.tell(keeps(rate)),
+                end => return (end, search.runs),
+            }
+        }
+    }
+
+    #[test]
+    fn the_highest_rate_is_found_from_wherever_the_search_begins() {
+        for highest in [1, 2, 17, 1000, 123_456, 40_000_000] {
+            for start in [1, 100, 50_000, 600_000_000] {
+                let (end, runs) = search(start, |rate| rate <= highest);
+                let Next::Found(found) = end else { panic!("{start} {highest}: {end:?}") };
+                let low = (highest as f64 / CLOSE).floor() as u64;
+                assert!((low.min(highest - 1)..=highest).contains(&found), "{found} {highest}");
+                assert!(runs <= RUNS_MAX, "{runs}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_promise_that_every_rate_keeps_ends_the_search() {
+        assert!(matches!(search(1000, |_| true), (Next::Found(1_000_000_000), _)));
+    }
+
+    #[test]
+    fn a_promise_that_no_rate_keeps_is_told() {
+        assert_eq!(search(50_000, |_| false).0, Next::Nothing);
+    }
+
+    #[test]
+    fn a_rate_that_was_lucky_once_is_not_found() {
+        let luck = std::cell::Cell::new(true);
+        let (end, _) =
+            search(10_000, |rate| rate <= 5000 || (rate == 10_000 && luck.replace(false)));
+        let Next::Found(found) = end else { panic!("{end:?}") };
+        assert!((4800..=5000).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn promises_are_read_and_written() {
+        for text in
+            ["p99.9<2ms", "read p99<500us", "max<1s", "mean<100ns", "read_modify_write p50<1ms"]
+        {
+            assert_eq!(text.parse::<Promise>().unwrap().to_string(), text);
+        }
+        assert_eq!("p99 < 2ms".parse::<Promise>(), "p99<2ms".parse());
+        for text in ["", "p99", "p99>2ms", "p98<2ms", "write p99<2ms", "p99<2", "p99<0ms", "p99<2h"]
+        {
+            assert!(text.parse::<Promise>().is_err(), "{text}");
+        }
+    }
+}

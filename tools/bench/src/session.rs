@@ -1,0 +1,328 @@
+//! `run`: a workload on a loaded database, in phases: load (`--fresh`) or settle, warm-up,
+//! measure; once, or at one rate after the other (`--find-max`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cli::{KEY_BYTES, RunArgs, VALUE_BYTES, WarmUp};
+use crate::clients::{self, Places};
+use crate::commands::{acknowledged, conclude, end, open_in, options};
+use crate::device_share::Calibration;
+use crate::directory::{check_space, make_room, read_shape};
+use crate::failure::Failure;
+use crate::find_max::{Found, Next, Promise, Search, Step};
+use crate::inserts::RecordCounter;
+use crate::machine::Machine;
+use crate::output::{Bar, Output, warn};
+use crate::pacing::Pace;
+use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions};
+use crate::runner::{NEVER, Outcome, Phase, Progress};
+use crate::schedule::Rate;
+use crate::script::Task;
+use crate::shape::{Data, Shape};
+use crate::sizes::Sizes;
+use crate::steady::{self, Steady, UntilSteady};
+use crate::table::{duration, grouped};
+use crate::target::{OpenOptions, Target};
+use crate::timeline::Timeline;
+use crate::workload::{OpKind, Workload};
+
+/// How long the clients of a search work as fast as they can, to see where it begins.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Runs a workload on a loaded database, prints the result and returns it. What
+/// earlier runs left to do is done before, unless the load is part of this run.
+///
+/// `interrupt` ends it with [`Failure::Interrupted`], after the partial result.
+pub fn run<T: Target>(
+    args: &RunArgs,
+    settings: &T::Settings,
+    interrupt: &AtomicBool,
+) -> Result<Report, Failure> {
+    let common = &args.common;
+    clients::check::<T>(common)?;
+    if let Some(promise) = &args.find_max {
+        check_promise(promise, args)?;
+    }
+    let shape = match args.fresh {
+        Some(records) => Shape::new(records, KEY_BYTES, Sizes::Fixed(VALUE_BYTES), common.seed),
+        None => Ok(read_shape(&common.dir)?),
+    };
+    let shape = shape.map_err(Failure::Usage)?;
+    check_values(&args.chosen_workload(), &shape)?;
+    let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
+    T::check(&options, settings)?;
+    let output = Output::new(&common.output)?;
+    let calibration = Calibration::given(common)?;
+    let room = match args.fresh {
+        Some(_) => {
+            check_space::<T>(&common.dir, &shape)?;
+            Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?)
+        }
+        None => None,
+    };
+    let data = Arc::new(Data::new(shape));
+    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
+    let places = Places::new(&target, common)?;
+    let counters = places.counters(&data);
+    let mut session = Session {
+        args,
+        settings,
+        interrupt,
+        target,
+        shape,
+        data,
+        places,
+        counters,
+        warm_up_s: None,
+    };
+    // Before anything takes long: whether there are such clients at all.
+    let clients = session.clients(args, common.seed, args.seconds)?;
+    if let Err((outcome, records)) = session.prepare()? {
+        let has_gaps =
+            shape.has_gaps || (records > 0 && args.chosen_workload().has(OpKind::deletes));
+        end(session.target, common, &Shape { records, has_gaps, ..shape }, &outcome)?;
+        return Err(outcome.failure.unwrap_or(Failure::Interrupted));
+    }
+    let (report, outcome) = match &args.find_max {
+        None => session.measure(args, clients)?,
+        Some(promise) => {
+            drop(clients);
+            session.find_max(promise, &output)?
+        }
+    };
+    let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
+    let after = Shape { records: outcome.acknowledged, has_gaps, ..shape };
+    let capacity = session.data.keys.capacity();
+    end(session.target, common, &after, &outcome)?;
+    let full = outcome.exhausted;
+    let nothing = report.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
+    let report = conclude(report, calibration.as_ref(), &output, outcome)?;
+    if full {
+        return Err(Failure::Other(format!(
+            "all {capacity} keys of {} bytes are taken: there is nothing left to insert. Load again \
+             with a longer --key-bytes",
+            shape.key_bytes
+        )));
+    }
+    match &args.find_max {
+        Some(promise) if nothing => {
+            Err(Failure::NotFound(format!("no rate keeps the promise {promise}")))
+        }
+        _ => Ok(report),
+    }
+}
+
+/// Refuses a workload about longer values than there are.
+fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
+    let (wanted, bytes) = (workload.value_bytes_min, shape.values().min());
+    if bytes >= wanted {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "the workload {} is about values of {wanted} bytes or more, and these have {bytes}: load with \
+         --value-bytes 128KiB, say",
+        workload.name
+    )))
+}
+
+/// Refuses a promise of operations that are not done.
+fn check_promise(promise: &Promise, args: &RunArgs) -> Result<(), Failure> {
+    if matches!(args.rate, Some(ref rate) if !matches!(rate, Rate::Constant(_))) {
+        let reason = "--find-max begins with a constant --rate, or finds one itself";
+        return Err(Failure::Usage(reason.to_owned()));
+    }
+    let workload = args.chosen_workload();
+    match promise.kind() {
+        Some(kind) if !workload.has(|one| one == kind) => {
+            let (kind, workload) = (kind.name(), workload.name);
+            Err(Failure::Usage(format!("the workload {workload} has no operation {kind}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An open database, and all that its runs have in common.
+struct Session<'a, T: Target> {
+    args: &'a RunArgs,
+    settings: &'a T::Settings,
+    interrupt: &'a AtomicBool,
+    target: T,
+    shape: Shape,
+    data: Arc<Data>,
+    places: Places,
+    counters: Vec<Arc<RecordCounter>>,
+    warm_up_s: Option<f64>,
+}
+
+impl<T: Target> Session<'_, T> {
+    fn clients(
+        &self,
+        args: &RunArgs,
+        seed: u64,
+        duration: Duration,
+    ) -> Result<Vec<(Task, Pace)>, Failure> {
+        self.places.run(args, seed, &self.data, &self.counters, duration)
+    }
+
+    /// Loads or settles, and warms up. The inner error is what ended it early, and the
+    /// records that are there then.
+    fn prepare(&mut self) -> Result<Result<(), (Outcome, u64)>, Failure> {
+        let (args, interrupt) = (self.args, self.interrupt);
+        let common = &args.common;
+        if args.fresh.is_some() {
+            let clients = self.places.load(common, &self.shape);
+            let phase = Phase { clients, duration: None, interrupt, enough: &NEVER };
+            let bar = Bar::new("loading".to_owned(), Some(self.shape.records), 0);
+            let mut watch = |progress: Progress| bar.update(progress);
+            let loaded = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
+            bar.finish();
+            if loaded.ended_early() {
+                return Ok(Err((loaded, 0)));
+            }
+        } else {
+            self.target.settle()?;
+        }
+        let Some(warm_up) = args.warm_up else { return Ok(Ok(())) };
+        let duration = warm_up.at_most();
+        let clients = self.clients(args, !common.seed, duration)?;
+        let enough = AtomicBool::new(false);
+        let phase = Phase { clients, duration: Some(duration), interrupt, enough: &enough };
+        let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
+        let wanted = matches!(warm_up, WarmUp::Steady(_)).then_some(&enough);
+        let timeline = Timeline::new(&self.target, &bar);
+        let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
+        let warmed = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
+        bar.finish();
+        if warmed.ended_early() {
+            let records = acknowledged(&warmed, &self.counters);
+            return Ok(Err((warmed, records)));
+        }
+        if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) {
+            let last = watch.last().map_or("it is too short to tell".to_owned(), Steady::to_string);
+            warn(&format!("no steady state in {} s of warming up: {last}", duration.as_secs_f64()));
+        }
+        self.warm_up_s = Some(warmed.elapsed.as_secs_f64());
+        Ok(Ok(()))
+    }
+
+    /// Runs clients at the rate of `args`, and makes a report of it.
+    fn measure(
+        &self,
+        args: &RunArgs,
+        clients: Vec<(Task, Pace)>,
+    ) -> Result<(Report, Outcome), Failure> {
+        let common = &args.common;
+        let interrupt = self.interrupt;
+        let phase = Phase { clients, duration: Some(args.seconds), interrupt, enough: &NEVER };
+        let what = format!("running {}", args.chosen_workload().name);
+        let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
+        let meter = Meter::start(&self.target.status());
+        let mut timeline = Timeline::new(&self.target, &bar);
+        let outcome = clients::run_phase(&self.target, common, &self.data, phase, &mut timeline);
+        let mut outcome = outcome?;
+        let intervals = timeline.finish(outcome.elapsed);
+        bar.finish();
+        outcome.acknowledged = acknowledged(&outcome, &self.counters);
+        let status = self.target.status();
+        let mut result = meter.finish(&outcome, &status, None, intervals);
+        result.steady = steady::judge(&result.intervals, args.rate.is_some());
+        let report = Report {
+            format: RESULT_FORMAT,
+            command: "run",
+            partial: outcome.interrupted || outcome.exhausted,
+            started: meter.started().0,
+            started_unix_s: meter.started().1,
+            versions: Versions::THIS,
+            config: Config {
+                workload: Some(args.chosen_workload().name),
+                description: Some(args.chosen_workload().description),
+                percent: args.chosen_workload().mix.percent(),
+                distribution: Some(args.chosen_workload().mix.choice().to_string()),
+                r#loop: if args.rate.is_some() { "open" } else { "closed" },
+                rate_ops_per_s: match args.rate {
+                    Some(Rate::Constant(rate)) => Some(rate),
+                    _ => None,
+                },
+                rate: args.rate.as_ref().map(Rate::to_string),
+                arrivals: args.rate.as_ref().map(|_| args.arrivals),
+                seconds: Some(args.seconds.as_secs_f64()),
+                warm_up_s: self.warm_up_s,
+                ..Config::new::<T>(common, self.settings, &self.shape, &status)?
+            },
+            machine: Machine::look(&common.dir),
+            find_max: None,
+            result,
+        };
+        Ok((report, outcome))
+    }
+
+    /// Looks for the highest rate that keeps a promise. The report is that of the last run
+    /// which kept it, or of the last one if none did.
+    fn find_max(&self, promise: &Promise, output: &Output) -> Result<(Report, Outcome), Failure> {
+        let begin = match self.args.rate {
+            Some(Rate::Constant(rate)) => rate,
+            _ => {
+                let probe = RunArgs { seconds: self.args.seconds.min(PROBE), ..self.args.clone() };
+                let clients = self.clients(&probe, self.args.common.seed, probe.seconds)?;
+                let (report, outcome) = self.measure(&probe, clients)?;
+                if outcome.ended_early() || outcome.exhausted {
+                    return Ok((report, outcome));
+                }
+                (report.result.ops_per_s / 2.0) as u64
+            }
+        };
+        let workload = self.args.chosen_workload().name;
+        output.say(&format!("Looking for the highest rate of {workload} with {promise}:\n"))?;
+        let mut search = Search::new(begin);
+        let mut steps: Vec<Step> = Vec::new();
+        let (mut best, mut last) = (None, None);
+        let rate_ops_per_s = loop {
+            let rate = match search.next() {
+                Next::Run(rate) => rate,
+                Next::Found(rate) => break rate,
+                Next::Nothing => break 0,
+            };
+            let args = RunArgs { rate: Some(Rate::Constant(rate)), ..self.args.clone() };
+            let seed = self.args.common.seed.wrapping_add(steps.len() as u64 + 1);
+            // What the last run left to do is not this one's.
+            self.target.settle()?;
+            let clients = self.clients(&args, seed, args.seconds)?;
+            let (report, outcome) = self.measure(&args, clients)?;
+            if outcome.ended_early() || outcome.exhausted {
+                return Ok((report, outcome));
+            }
+            let (latency_ns, is_kept) =
+                (promise.worst_ns(&report.result), promise.is_kept(&report.result));
+            let unsent_ops = report.result.unsent_ops;
+            steps.push(Step { rate_ops_per_s: rate, latency_ns, unsent_ops, is_kept });
+            let found = latency_ns.map_or("nothing done".to_owned(), |ns| duration(ns as f64));
+            let verdict = match (is_kept, unsent_ops) {
+                (true, _) => "kept".to_owned(),
+                (false, 0) => "broken".to_owned(),
+                (false, unsent) => format!("broken, {} never sent", grouped(unsent)),
+            };
+            output.say(&format!("{:>14}/s  {found:>7}  {verdict}\n", grouped(rate)))?;
+            search.tell(is_kept);
+            // Wrong reads are told in any case.
+            let is_wrong = outcome.faults.count > 0;
+            match is_kept || is_wrong {
+                true => best = Some((report, outcome)),
+                false => last = Some((report, outcome)),
+            }
+            if is_wrong {
+                break rate;
+            }
+        };
+        let (mut report, mut outcome) = best.or(last).expect("a search has a run");
+        // Later runs may have inserted more.
+        outcome.acknowledged = acknowledged(&outcome, &self.counters);
+        report.result.records = outcome.acknowledged;
+        report.find_max = Some(Found { promise: promise.to_string(), rate_ops_per_s, steps });
+        if rate_ops_per_s > 0 {
+            output.say(&format!("At {}/s {promise} is kept:\n\n", grouped(rate_ops_per_s)))?;
+        }
+        Ok((report, outcome))
+    }
+}
