@@ -20,15 +20,20 @@ pub use base::durability::Durability;
 pub use base::error::{Error, ErrorKind, Result};
 pub use base::fault::{Fault, Finding, Verified};
 pub use base::keys::KeyBounds;
+pub use base::latency::{Operation, OperationPart};
 pub use base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use base::salvaged::{Loss, Salvaged, Salvaging};
+#[cfg(feature = "interval-log")]
+pub use db::IntervalLog;
 pub use db::{
     Batch, Compact, Compaction, Db, Delete, DeleteRange, Flush, Get, GetFuture, GetWith,
-    GetWithFuture, IoBackend, KeyIter, KeyRange, KeyStream, LevelStats, MultiGet, MultiGetFuture,
-    OnShard, Options, Put, Scan, ScanIter, ScanKeys, ScanStream, Settings, Shard, Stats, Value,
-    Write, WriteFuture, dump, salvage, verify,
+    GetWithFuture, IoBackend, KeyIter, KeyRange, KeyStream, Latencies, LevelStats, MultiGet,
+    MultiGetFuture, OnShard, Options, Put, Scan, ScanIter, ScanKeys, ScanStream, Settings, Shard,
+    Stats, Value, Write, WriteFuture, dump, salvage, verify,
 };
 pub use format::block::Compression;
+/// Whose histograms [`Latencies`] gives.
+pub use hdrhistogram;
 
 /// A simulated machine to run databases on: disk, clock and scheduler under
 /// one seed, with faults, kills and power cuts. For tests of the engine, and of

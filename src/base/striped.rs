@@ -37,9 +37,9 @@ impl<const N: usize> Striped<N> {
     }
 }
 
-/// The stripe of this thread.
+/// The stripe of this thread, below [`STRIPES`].
 #[inline]
-fn own_stripe() -> usize {
+pub(crate) fn own_stripe() -> usize {
     static THREADS: AtomicU64 = AtomicU64::new(0);
     // Std's, also under shuttle: nothing is ordered by it.
     std::thread_local! {

@@ -48,6 +48,24 @@ impl<T> Mutex<T> {
         }
     }
 
+    /// The same; and how long that took by the clock, if somebody else held it.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn lock_timed(&self, now_ns: impl Fn() -> u64) -> (MutexGuard<'_, T>, u64) {
+        match self.0.try_lock() {
+            Ok(guard) => (guard, 0),
+            Err(_) => self.lock_waiting(now_ns),
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn lock_waiting(&self, now_ns: impl Fn() -> u64) -> (MutexGuard<'_, T>, u64) {
+        let began_ns = now_ns();
+        let guard = self.lock();
+        (guard, now_ns().saturating_sub(began_ns))
+    }
+
     /// For those who clean up after a panic, perhaps this thread's own: what is
     /// behind the lock may be half changed.
     pub(crate) fn lock_though_broken(&self) -> MutexGuard<'_, T> {
@@ -79,6 +97,14 @@ impl<T> ShortMutex<T> {
     pub(crate) fn lock(&self) -> ShortGuard<'_, T> {
         let guard = self.mutex.lock();
         ShortGuard { guard, _hold: watch::Hold::new(&self.longest) }
+    }
+
+    /// As [`Mutex::lock_timed`].
+    #[inline]
+    #[track_caller]
+    pub(crate) fn lock_timed(&self, now_ns: impl Fn() -> u64) -> (ShortGuard<'_, T>, u64) {
+        let (guard, waited_ns) = self.mutex.lock_timed(now_ns);
+        (ShortGuard { guard, _hold: watch::Hold::new(&self.longest) }, waited_ns)
     }
 }
 

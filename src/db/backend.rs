@@ -35,6 +35,27 @@ pub(super) enum Backend {
     Sim(crate::io::sim::Sim),
 }
 
+impl Backend {
+    /// The clock of [`Io::now_ns`].
+    pub(super) fn now_ns(&self) -> u64 {
+        match self {
+            Self::Os(io) => io.now_ns(),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.now_ns(),
+        }
+    }
+
+    /// That of [`Io::calendar_s`].
+    #[cfg(feature = "interval-log")]
+    pub(super) fn calendar_s(&self) -> u64 {
+        match self {
+            Self::Os(io) => io.calendar_s(),
+            #[cfg(feature = "sim")]
+            Self::Sim(sim) => sim.calendar_s(),
+        }
+    }
+}
+
 /// How an owner's thread does its I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnerKind {

@@ -5,10 +5,15 @@ use std::ops::Bound;
 use crate::base::durability::Durability;
 use crate::base::error::Result;
 use crate::base::keys::KeyBounds;
+use crate::base::latency::{Operation, Timer, Waited};
 use crate::base::ranges::normal;
 use crate::base::seq::Kind;
 use crate::db::Db;
+use crate::db::backend::wait_on;
+use crate::db::open::check_may_wait;
+use crate::io::Io;
 use crate::shard::{WriteOp, log_bytes};
+use crate::wal::Role;
 
 /// A range delete that is to be done; see [`Db::delete_range`].
 ///
@@ -58,19 +63,41 @@ impl DeleteRange<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         let Self { db, range, durability } = self;
-        let bounds = checked(db, &range)?;
-        for ops in parts(db, bounds.as_ref()) {
-            db.inner.write(&ops, durability)?;
-        }
-        Ok(())
+        check_may_wait()?;
+        let role = Role::Leader;
+        wait_on!(&db.inner.backend, |io| delete_range(db, |_| io, role, &range, durability))
     }
 }
 
+/// Deletes a range, with the I/O that there is for each owner.
+pub(super) async fn delete_range<'a, I: Io>(
+    db: &Db,
+    io_of: impl Fn(usize) -> &'a I,
+    role: Role,
+    range: &KeyBounds,
+    durability: Durability,
+) -> Result<()> {
+    let engine = &*db.inner.engine;
+    let now_ns = || io_of(0).now_ns();
+    let timer = Timer::timed(Operation::DeleteRange, now_ns());
+    let mut waited = Waited::default();
+    let written = async {
+        let bounds = checked(db, range)?;
+        for ops in parts(db, bounds.as_ref()) {
+            let io = io_of(ops.first().map_or(0, |op| engine.owner_of(op.shard)));
+            engine.write_part(io, role, &ops, durability, &mut waited).await?;
+        }
+        Ok(())
+    };
+    let written = written.await;
+    engine.written(timer, &waited, written, now_ns)
+}
+
 /// A range in its normal form.
-pub(super) type Normal = (Box<[u8]>, Box<[u8]>);
+type Normal = (Box<[u8]>, Box<[u8]>);
 
 /// The normal form of a range whose bounds may be keys; `None` for no keys.
-pub(super) fn checked(db: &Db, range: &KeyBounds) -> Result<Option<Normal>> {
+fn checked(db: &Db, range: &KeyBounds) -> Result<Option<Normal>> {
     for bound in [&range.0, &range.1] {
         if let Bound::Included(key) | Bound::Excluded(key) = bound {
             db.inner.engine.check_sizes(key, b"")?;
@@ -82,7 +109,7 @@ pub(super) fn checked(db: &Db, range: &KeyBounds) -> Result<Option<Normal>> {
 /// The writes that delete a range: one for each shard, those of each WAL stream
 /// together as far as one record has room for them. No keys make one write of
 /// nothing.
-pub(super) fn parts<'a>(db: &Db, range: Option<&'a Normal>) -> Vec<Vec<WriteOp<'a>>> {
+fn parts<'a>(db: &Db, range: Option<&'a Normal>) -> Vec<Vec<WriteOp<'a>>> {
     let Some((start, end)) = range else {
         return vec![Vec::new()];
     };

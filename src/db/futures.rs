@@ -16,12 +16,13 @@ use std::task::{Context, Poll};
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
+use crate::base::latency::{Operation, Timer, Waited};
 use crate::base::seq::Kind;
-use crate::db::delete_range::{checked, parts};
+use crate::db::delete_range::delete_range;
 use crate::db::operations::value_of;
 use crate::db::{Compact, Db, Delete, DeleteRange, Flush, Get, GetWith, Put, Value, Write};
 use crate::io::Io;
-use crate::shard::{Fetched, Found, InMemory, Staged, is_long};
+use crate::shard::{Fetched, Found, InMemory, Staged, is_long, write_timer};
 use crate::wal::Role;
 
 /// A future of the engine's.
@@ -69,18 +70,28 @@ impl<'a> One<'a> {
         let engine = &*inner.engine;
         let owner = engine.owner_of(op.shard);
         let remote = &inner.remotes[owner];
-        let whole = || -> Slow<'a, ()> {
-            Box::pin(async move { engine.write(remote, Role::Follower, &[op], durability).await })
+        let (now_ns, role) = (|| remote.now_ns(), Role::Follower);
+        let timer = write_timer(Operation::Put, durability, now_ns);
+        let mut waited = Waited::default();
+        let whole = |mut waited: Waited| -> Slow<'a, ()> {
+            Box::pin(async move {
+                let ops = [op];
+                let written = engine.write_part(remote, role, &ops, durability, &mut waited).await;
+                engine.written(timer, &waited, written, now_ns)
+            })
         };
         if is_long(value) {
-            return Ok(Some(whole()));
+            return Ok(Some(whole(waited)));
         }
-        Ok(match engine.begin_one(op, durability, || remote.now_ns())? {
-            Staged::Done => None,
+        Ok(match engine.begin_one(op, durability, now_ns, &mut waited)? {
+            Staged::Done => {
+                engine.latencies.record(timer, &waited, now_ns);
+                None
+            }
             Staged::Waits(goal) => Some(Box::pin(async move {
-                engine.reach_written(remote, owner, goal, Role::Follower).await
+                engine.reach_written(remote, owner, goal, role, (timer, waited)).await
             })),
-            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole()),
+            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole(waited)),
         })
     }
 }
@@ -142,13 +153,8 @@ impl<'a> IntoFuture for DeleteRange<'a> {
         WriteFuture(WriteState::Slow(Box::pin(async move {
             let inner = &*db.inner;
             inner.note_awaited();
-            let bounds = checked(db, &range)?;
-            let engine = &*inner.engine;
-            for ops in parts(db, bounds.as_ref()) {
-                let owner = ops.first().map_or(0, |op| engine.owner_of(op.shard));
-                engine.write(&inner.remotes[owner], Role::Follower, &ops, durability).await?;
-            }
-            Ok(())
+            let remote = |owner: usize| &inner.remotes[owner];
+            delete_range(db, remote, Role::Follower, &range, durability).await
         })))
     }
 }
@@ -165,7 +171,8 @@ impl<'a> IntoFuture for Write<'a> {
             let ops = db.batch_ops(&batch)?;
             let engine = &*inner.engine;
             let owner = ops.first().map_or(0, |op| engine.owner_of(op.shard));
-            engine.write(&inner.remotes[owner], Role::Follower, &ops, durability).await
+            let (remote, role) = (&inner.remotes[owner], Role::Follower);
+            engine.write(Operation::Batch, remote, role, &ops, durability).await
         })))
     }
 }
@@ -228,16 +235,21 @@ impl Lookup<'_> {
             let inner = &*db.inner;
             inner.note_awaited();
             let engine = &*inner.engine;
-            let elsewhere = match engine.get_in_memory(key, visit) {
-                Ok(InMemory::Known(known)) => return self.over(Ok(known)),
+            let now_ns = || inner.remotes[0].now_ns();
+            let timer = Timer::sampled(Operation::Get, now_ns);
+            let mut lock_ns = 0;
+            let elsewhere = match engine.get_in_memory(key, visit, now_ns, &mut lock_ns) {
+                Ok(InMemory::Known(known)) => {
+                    engine.latencies.record_in_memory(timer, lock_ns, now_ns);
+                    return self.over(Ok(known));
+                }
                 Err(error) => return self.over(Err(error)),
                 Ok(InMemory::Elsewhere(elsewhere)) => elsewhere,
             };
             let remote = &inner.remotes[engine.owner_of(elsewhere.shard())];
-            *self =
-                Self::Elsewhere(Box::pin(
-                    async move { engine.fetch(remote, key, &elsewhere).await },
-                ));
+            *self = Self::Elsewhere(Box::pin(async move {
+                engine.fetch_timed(remote, key, &elsewhere, timer, lock_ns).await
+            }));
         }
         let Self::Elsewhere(slow) = self else {
             return Poll::Ready(Err(polled_after_its_end()));

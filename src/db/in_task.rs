@@ -7,9 +7,10 @@
 use std::future::Future;
 
 use crate::base::error::{Error, Result};
+use crate::base::latency::Operation;
 use crate::base::seq::Kind;
 use crate::db::backend::Backend;
-use crate::db::delete_range::{checked, parts};
+use crate::db::delete_range::delete_range;
 use crate::db::open::Inner;
 use crate::db::operations::value_of;
 use crate::db::scan::take_row;
@@ -53,7 +54,8 @@ impl<'a> Put<'a> {
             let inner = &*db.inner;
             inner.engine.check_sizes(key, value)?;
             let op = db.op(Kind::Put, key, value);
-            inner.engine.write(inner.sim()?, Role::Leader, &[op], durability).await
+            let (sim, role) = (inner.sim()?, Role::Leader);
+            inner.engine.write(Operation::Put, sim, role, &[op], durability).await
         }
     }
 }
@@ -78,7 +80,8 @@ impl<'a> Delete<'a> {
             let inner = &*db.inner;
             inner.engine.check_sizes(key, b"")?;
             let op = db.op(Kind::Delete, key, b"");
-            inner.engine.write(inner.sim()?, Role::Leader, &[op], durability).await
+            let (sim, role) = (inner.sim()?, Role::Leader);
+            inner.engine.write(Operation::Put, sim, role, &[op], durability).await
         }
     }
 }
@@ -104,7 +107,8 @@ impl<'a> Write<'a> {
         async move {
             let ops = db.batch_ops(&batch)?;
             let inner = &*db.inner;
-            inner.engine.write(inner.sim()?, Role::Leader, &ops, durability).await
+            let (sim, role) = (inner.sim()?, Role::Leader);
+            inner.engine.write(Operation::Batch, sim, role, &ops, durability).await
         }
     }
 }
@@ -126,12 +130,8 @@ impl<'a> DeleteRange<'a> {
     pub fn wait_in_task(self) -> impl Future<Output = Result<()>> + Send + use<'a> {
         let Self { db, range, durability } = self;
         async move {
-            let inner = &*db.inner;
-            let bounds = checked(db, &range)?;
-            for ops in parts(db, bounds.as_ref()) {
-                inner.engine.write(inner.sim()?, Role::Leader, &ops, durability).await?;
-            }
-            Ok(())
+            let sim = db.inner.sim()?;
+            delete_range(db, |_| sim, Role::Leader, &range, durability).await
         }
     }
 }

@@ -8,11 +8,15 @@ mod dump;
 mod futures;
 #[cfg(feature = "sim")]
 mod in_task;
+#[cfg(feature = "interval-log")]
+mod interval_log;
+mod latencies;
 mod multi_get;
 mod on_shard;
 mod open;
 mod operations;
 mod options;
+mod prometheus;
 mod range;
 mod salvage;
 mod scan;
@@ -27,6 +31,9 @@ pub use batch::Batch;
 pub use delete_range::DeleteRange;
 pub use dump::dump;
 pub use futures::{GetFuture, GetWithFuture, WriteFuture};
+#[cfg(feature = "interval-log")]
+pub use interval_log::IntervalLog;
+pub use latencies::Latencies;
 pub use multi_get::{MultiGet, MultiGetFuture};
 pub use on_shard::{OnShard, Shard};
 pub use operations::{Compact, Delete, Flush, Get, GetWith, Put, Write};
@@ -368,6 +375,40 @@ impl Db {
     /// ```
     pub fn stats(&self) -> Stats {
         Stats::of(&self.inner)
+    }
+
+    /// How long operations took since the database was opened, and what they waited
+    /// for. Merges what all threads recorded, which takes some hundred microseconds.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// println!("{}", db.latencies());
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn latencies(&self) -> Latencies {
+        Latencies::of(&self.inner.engine.latencies)
+    }
+
+    /// [`stats`](Self::stats) and [`latencies`](Self::latencies) in Prometheus' text format,
+    /// version 0.0.4: what to answer a scrape with, as `text/plain; version=0.0.4`. Names
+    /// begin with `ourodb_`; times are in seconds. About 40 KB.
+    ///
+    /// Counters count since the database was opened: Prometheus takes an opening for a
+    /// restart. Where a process has several databases open, give each scrape target one,
+    /// or add a label.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// db.put(b"key", b"value").wait()?;
+    /// let text = db.prometheus();
+    /// assert!(text.contains("\nourodb_puts_total 1\n"));
+    /// assert!(text.contains("ourodb_operation_duration_seconds_count{op=\"put\"} 1"));
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn prometheus(&self) -> String {
+        prometheus::text(&self.stats(), &self.latencies())
     }
 
     /// What the options came to that the database was opened with.

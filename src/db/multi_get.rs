@@ -5,6 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 
 use crate::base::error::Result;
+use crate::base::latency::{Operation, Timer, Wait, Waited};
 use crate::db::operations::value_of;
 use crate::db::{Db, Value};
 use crate::runtime::join_all;
@@ -52,11 +53,14 @@ impl<'a, K: AsRef<[u8]>> MultiGet<'a, K> {
     async fn run(self) -> Result<Vec<Option<Value>>> {
         let inner = &*self.db.inner;
         let engine = &*inner.engine;
+        let now_ns = || inner.backend.now_ns();
+        let timer = Timer::timed(Operation::MultiGet, now_ns());
+        let (mut waited, mut lock_ns) = (Waited::default(), 0);
         let mut values = Vec::with_capacity(self.keys.len());
         let mut misses = Vec::new();
         for (at, key) in self.keys.iter().enumerate() {
             let visit: fn(Found<'_>) -> Value = value_of;
-            match engine.get_in_memory(key.as_ref(), &mut Some(visit))? {
+            match engine.get_in_memory(key.as_ref(), &mut Some(visit), now_ns, &mut lock_ns)? {
                 InMemory::Known(known) => values.push(known),
                 InMemory::Elsewhere(elsewhere) => {
                     values.push(None);
@@ -65,19 +69,21 @@ impl<'a, K: AsRef<[u8]>> MultiGet<'a, K> {
             }
         }
         let mut misses = misses.into_iter();
-        loop {
+        while misses.len() > 0 {
             let reads = misses.by_ref().take(READS_MAX).map(|(at, key, elsewhere)| {
                 let remote = &inner.remotes[engine.owner_of(elsewhere.shard())];
                 async move { (at, engine.fetch(remote, key, &elsewhere).await) }
             });
+            let began_ns = now_ns();
             let found = join_all(reads).await;
-            if found.is_empty() {
-                return Ok(values);
-            }
+            waited.add(Wait::Read, now_ns() - began_ns);
             for (at, fetched) in found {
                 values[at] = fetched?.map(|fetched| fetched.visit(value_of));
             }
         }
+        waited.add(Wait::Lock, lock_ns);
+        engine.latencies.record(timer, &waited, now_ns);
+        Ok(values)
     }
 }
 

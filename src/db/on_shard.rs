@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::base::durability::Durability;
 use crate::base::error::Result;
+use crate::base::latency::Operation;
 use crate::base::seq::Kind;
 use crate::db::operations::value_of;
 use crate::db::{Batch, Db, Value};
@@ -164,14 +165,14 @@ impl Shard {
     pub async fn write(&self, batch: &Batch) -> Result<()> {
         let ops = self.db.batch_ops(batch)?;
         let engine = &self.db.inner.engine;
-        engine.write(&self.io, Role::Follower, &ops, self.durability).await
+        engine.write(Operation::Batch, &self.io, Role::Follower, &ops, self.durability).await
     }
 
     async fn write_one(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<()> {
         self.db.inner.engine.check_sizes(key, value)?;
         let op = self.db.op(kind, key, value);
         let engine = &self.db.inner.engine;
-        engine.write(&self.io, Role::Follower, &[op], self.durability).await
+        engine.write(Operation::Put, &self.io, Role::Follower, &[op], self.durability).await
     }
 }
 

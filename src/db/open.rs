@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::latency::Operation;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::db::backend::{Backend, OwnerKind, OwnerThread, Owners, wait_on};
@@ -146,7 +147,8 @@ fn open_locked(
         tracing::warn!("{}", reason.message());
     }
 
-    let opening = opening(dir, options, derived, pools, io.file_id(lock)?)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let opening = opening(dir, options, derived, pools, io.file_id(lock)?, cores)?;
     let engine = match block_on(recover(io, opening)) {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
@@ -176,7 +178,8 @@ fn open_simulated(
     let derived = derived.for_shards(sim.block_on(shards_there(sim, dir)));
     let pools = (0..derived.owners).map(|_| BufferPool::new(BUFFER_BYTES, OWNER_BUFFERS));
     let place = sim.file_id(&lock)?;
-    let opening = opening(dir, options, derived, pools.collect(), place)?;
+    // The machine runs one thing at a time.
+    let opening = opening(dir, options, derived, pools.collect(), place, 1)?;
     let engine = Arc::new(sim.block_on(recover(sim, opening))?);
     let mailboxes: Vec<_> =
         engine.owners.iter().map(|_| Mailbox::new(derived.requests_max)).collect();
@@ -192,6 +195,7 @@ fn opening(
     derived: Derived,
     owner_pools: Vec<Arc<BufferPool>>,
     place: [u8; 16],
+    cores: usize,
 ) -> Result<Opening> {
     Ok(Opening {
         dir: dir.to_owned(),
@@ -206,6 +210,7 @@ fn opening(
         place,
         map_dir: options.map_dir_text()?,
         lock_wait_ns: options.lock_wait_ns(),
+        cores,
     })
 }
 
@@ -345,9 +350,15 @@ pub(super) fn check_may_wait() -> Result<()> {
 }
 
 impl Inner {
-    pub(super) fn write(&self, ops: &[WriteOp<'_>], durability: Durability) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        operation: Operation,
+        ops: &[WriteOp<'_>],
+        durability: Durability,
+    ) -> Result<()> {
         check_may_wait()?;
-        wait_on!(&self.backend, |io| self.engine.write(io, Role::Leader, ops, durability))
+        let (engine, role) = (&self.engine, Role::Leader);
+        wait_on!(&self.backend, |io| engine.write(operation, io, role, ops, durability))
     }
 
     pub(super) fn get<R>(
@@ -362,10 +373,16 @@ impl Inner {
     /// Moves a scan to its next row; whether there is one.
     pub(super) fn next_row(&self, scanner: &mut Scanner) -> Result<bool> {
         check_may_wait()?;
+        let now_ns = || self.backend.now_ns();
+        let timer = scanner.timer(now_ns);
         match scanner.next_in_memory()? {
-            Now::Row => Ok(true),
-            Now::End => Ok(false),
-            Now::Read => wait_on!(&self.backend, |io| scanner.next(std::slice::from_ref(io))),
+            Now::Read => {
+                wait_on!(&self.backend, |io| scanner.next_reading(std::slice::from_ref(io), timer))
+            }
+            now => {
+                self.engine.latencies.record_in_memory(timer, 0, now_ns);
+                Ok(now == Now::Row)
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::keys::KeyBounds;
+use crate::base::latency::Operation;
 use crate::base::seq::Kind;
 use crate::db::{Batch, Db, Value};
 use crate::shard::{Found, WriteOp};
@@ -58,7 +59,7 @@ impl Put<'_> {
     pub fn wait(self) -> Result<()> {
         self.db.inner.engine.check_sizes(self.key, self.value)?;
         let op = self.db.op(Kind::Put, self.key, self.value);
-        self.db.inner.write(&[op], self.durability)
+        self.db.inner.write(Operation::Put, &[op], self.durability)
     }
 }
 
@@ -108,7 +109,7 @@ impl Delete<'_> {
     pub fn wait(self) -> Result<()> {
         self.db.inner.engine.check_sizes(self.key, b"")?;
         let op = self.db.op(Kind::Delete, self.key, b"");
-        self.db.inner.write(&[op], self.durability)
+        self.db.inner.write(Operation::Put, &[op], self.durability)
     }
 }
 
@@ -166,7 +167,7 @@ impl Write<'_> {
     /// ```
     pub fn wait(self) -> Result<()> {
         let ops = self.db.batch_ops(&self.batch)?;
-        self.db.inner.write(&ops, self.durability)
+        self.db.inner.write(Operation::Batch, &ops, self.durability)
     }
 }
 

@@ -360,6 +360,15 @@ impl Cursor {
         Ok(())
     }
 
+    /// How long its sources have read since it was asked last.
+    pub(crate) fn take_read_ns(&mut self) -> u64 {
+        let read_ns = |source: &mut Source| match source {
+            Source::Run(iter) => iter.take_read_ns(),
+            Source::Mutable(_) | Source::Frozen(..) => 0,
+        };
+        self.sources.iter_mut().map(read_ns).sum()
+    }
+
     /// The buffer of the mutable memtable.
     pub(crate) fn mutable(&mut self) -> &mut Mutable {
         match &mut self.sources[0] {

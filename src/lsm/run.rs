@@ -198,6 +198,11 @@ impl RunIter {
         Ok(())
     }
 
+    /// How long it has read since it was asked last.
+    pub(crate) fn take_read_ns(&mut self) -> u64 {
+        self.current.as_mut().map_or(0, |(_, iter)| iter.take_read_ns())
+    }
+
     fn moving(&mut self) -> &mut TableIter {
         let (_, iter) = self.current.as_mut().expect("a walk begins with a seek");
         iter
@@ -209,10 +214,12 @@ impl RunIter {
     /// When the table is damaged.
     fn enter(&mut self, at: usize) -> Result<&mut TableIter> {
         if self.current.as_ref().is_none_or(|(current, _)| *current != at) {
+            let read_ns = self.take_read_ns();
             self.current = None;
             let table = self.members[at].sound()?;
             let new = if self.is_bypassing { TableIter::bypassing } else { TableIter::new };
-            self.current = Some((at, new(table, self.ahead_bytes_max)));
+            let (_, iter) = self.current.insert((at, new(table, self.ahead_bytes_max)));
+            iter.add_read_ns(read_ns);
         }
         Ok(self.moving())
     }

@@ -3,10 +3,11 @@
 use std::future::poll_fn;
 
 use crate::base::error::Result;
+use crate::base::latency::{Wait, Waited};
 use crate::io::Io;
 use crate::shard::engine::Engine;
 use crate::shard::write::States;
-use crate::wal::{Goal, Publication, Role, Stream, Turn};
+use crate::wal::{self, Goal, Publication, Role, Stream, Turn};
 
 impl Engine {
     /// Waits until the goal is reached; writes and syncs when it is its turn.
@@ -18,7 +19,30 @@ impl Engine {
         role: Role,
     ) -> Result<()> {
         let stream = &self.owners[owner].stream;
+        self.see_to(io, stream, &mut stream.wait(goal, role)).await
+    }
+
+    /// The same; adds to `waited` how long it took.
+    pub(super) async fn reach_timed<I: Io>(
+        &self,
+        io: &I,
+        owner: usize,
+        goal: Goal,
+        role: Role,
+        waited: &mut Waited,
+    ) -> Result<()> {
+        let stream = &self.owners[owner].stream;
+        let began_ns = io.now_ns();
         let mut wait = stream.wait(goal, role);
+        let reached = self.see_to(io, stream, &mut wait).await;
+        let ended_ns = io.now_ns();
+        let turn_ns = wait.begun_ns().map_or(began_ns, |ns| ns.clamp(began_ns, ended_ns));
+        waited.add(Wait::Leader, turn_ns - began_ns);
+        waited.add(Wait::Device, ended_ns - turn_ns);
+        reached
+    }
+
+    async fn see_to<I: Io>(&self, io: &I, stream: &Stream, wait: &mut wal::Wait<'_>) -> Result<()> {
         loop {
             match wait.turn().await {
                 Turn::Over(result) => return result,

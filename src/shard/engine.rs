@@ -7,6 +7,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::ids::{DbId, Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::latency::Recorder;
 use crate::base::limits::UNIT;
 use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
@@ -96,6 +97,8 @@ pub(crate) struct Engine {
     /// What open tables take in memory.
     pub(crate) pins: Arc<Pins>,
     pub(crate) slow_writes: SlowWrites,
+    /// How long operations take.
+    pub(crate) latencies: Recorder,
     /// See [`Engine::share_memory`].
     pub(crate) memtable_bytes: AtomicUsize,
 }
@@ -234,7 +237,7 @@ impl Engine {
     /// Fails every write of an owner that does no work any more.
     pub(crate) fn fail_owner(&self, number: usize, cause: &Error) {
         let owner = &self.owners[number];
-        owner.stream.poison(cause.clone());
+        owner.stream.poison(cause);
         for &shard in &owner.shards {
             let shard = self.shard(shard);
             shard.lock().flush_error = Some(cause.clone());

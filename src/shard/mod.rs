@@ -8,6 +8,7 @@
 mod clock;
 mod commit;
 mod engine;
+mod held_up;
 mod maintain;
 mod pace;
 mod read;
@@ -29,4 +30,4 @@ pub(crate) use recover::{Opening, recover};
 pub(crate) use salvage::{Damaged, Reporter, SharedReporter, Sink, identify, salvage};
 pub(crate) use scan::{Now, Row, ScanRange, Scanner};
 pub(crate) use verify::verify;
-pub(crate) use write::{Staged, WriteOp, is_long, log_bytes};
+pub(crate) use write::{Staged, WriteOp, is_long, log_bytes, write_timer};

@@ -8,6 +8,7 @@
 //! some very long.
 
 use crate::base::error::ErrorKind;
+use crate::base::latency::{Wait, Waited};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::shard::engine::Limits;
 use crate::shard::state::State;
@@ -70,6 +71,11 @@ impl Pace {
         self.free_at_ns = free_at_ns.min(now_ns + WAIT_NS_MAX);
         let wait_ns = self.free_at_ns.saturating_sub(now_ns);
         if wait_ns < WAIT_NS_MIN { 0 } else { wait_ns }
+    }
+
+    /// Whether writes may be slowed down.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.bytes_per_s.is_some()
     }
 
     /// A memtable became immutable.
@@ -140,38 +146,22 @@ impl State {
     }
 }
 
-/// Why a write took long: what it waited for longest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// For room in memtables: flushes or compactions were behind.
-    Memtable,
-    /// For its moment, see [`Pace`].
-    Pace,
-    /// For room in the log.
-    Log,
-    /// For the log, or a value file, to be written or synced.
-    Device,
-}
-
-const WAITS: usize = 4;
+/// Why a write may have taken long.
+const CAUSES: usize = 4;
 
 /// A write that takes longer is counted by what it waited for.
 pub(crate) const SLOW_NS: u64 = 20_000_000;
 
-/// What one write waited for.
-#[derive(Default)]
-pub(crate) struct Waited([u64; WAITS]);
-
-impl Waited {
-    pub(crate) fn add(&mut self, wait: Wait, ns: u64) {
-        self.0[wait as usize] += ns;
-    }
+/// By cause, in the order of [`SlowWriteCounts`].
+fn by_cause(waited: &Waited) -> [u64; CAUSES] {
+    let device_ns = waited.ns(Wait::Leader) + waited.ns(Wait::Device);
+    [waited.ns(Wait::Memtable), waited.ns(Wait::Pace), waited.ns(Wait::Log), device_ns]
 }
 
 /// Writes that waited, over all of a database.
 #[derive(Default)]
 pub(crate) struct SlowWrites {
-    slow: [AtomicU64; WAITS],
+    slow: [AtomicU64; CAUSES],
     delayed: AtomicU64,
     delayed_ns: AtomicU64,
 }
@@ -193,25 +183,27 @@ pub(crate) struct SlowWriteCounts {
 impl SlowWrites {
     /// A write is over.
     pub(crate) fn note(&self, waited: &Waited) {
-        let Waited(waited) = waited;
-        if waited[Wait::Pace as usize] > 0 {
+        let delayed_ns = waited.ns(Wait::Pace);
+        if delayed_ns > 0 {
             self.delayed.fetch_add(1, Ordering::Relaxed);
-            self.delayed_ns.fetch_add(waited[Wait::Pace as usize], Ordering::Relaxed);
+            self.delayed_ns.fetch_add(delayed_ns, Ordering::Relaxed);
         }
-        if waited.iter().sum::<u64>() < SLOW_NS {
+        let by_cause = by_cause(waited);
+        if by_cause.iter().sum::<u64>() < SLOW_NS {
             return;
         }
-        let longest = (0..WAITS).max_by_key(|&wait| waited[wait]).unwrap_or_default();
+        let longest = (0..CAUSES).max_by_key(|&cause| by_cause[cause]).unwrap_or_default();
         self.slow[longest].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn counts(&self) -> SlowWriteCounts {
-        let slow = |wait: Wait| self.slow[wait as usize].load(Ordering::Relaxed);
+        let [memtable, pace, log, device] = &self.slow;
+        let slow = |cause: &AtomicU64| cause.load(Ordering::Relaxed);
         SlowWriteCounts {
-            memtable: slow(Wait::Memtable),
-            pace: slow(Wait::Pace),
-            log: slow(Wait::Log),
-            device: slow(Wait::Device),
+            memtable: slow(memtable),
+            pace: slow(pace),
+            log: slow(log),
+            device: slow(device),
             delayed: self.delayed.load(Ordering::Relaxed),
             delayed_ns: self.delayed_ns.load(Ordering::Relaxed),
         }

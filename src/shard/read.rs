@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::ids::ShardId;
+use crate::base::latency::{Operation, Timer, Wait, Waited};
 use crate::base::planted::{Bug, planted};
 use crate::base::seq::{Kind, SeqNo};
 use crate::io::Io;
@@ -103,28 +104,55 @@ impl Engine {
         key: &[u8],
         visit: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
-        let mut visit = Some(visit);
-        match self.get_in_memory(key, &mut visit)? {
-            InMemory::Known(known) => Ok(known),
+        let now_ns = || io.now_ns();
+        let timer = Timer::sampled(Operation::Get, now_ns);
+        let (mut visit, mut lock_ns) = (Some(visit), 0);
+        match self.get_in_memory(key, &mut visit, now_ns, &mut lock_ns)? {
+            InMemory::Known(known) => {
+                self.latencies.record_in_memory(timer, lock_ns, now_ns);
+                Ok(known)
+            }
             InMemory::Elsewhere(elsewhere) => {
-                let fetched = self.fetch(io, key, &elsewhere).await?;
+                let fetched = self.fetch_timed(io, key, &elsewhere, timer, lock_ns).await?;
                 Ok(fetched.and_then(|fetched| Some(fetched.visit(visit.take()?))))
             }
         }
     }
 
+    /// The rest of a get that memory did not answer.
+    pub(crate) async fn fetch_timed<I: Io>(
+        &self,
+        io: &I,
+        key: &[u8],
+        elsewhere: &Elsewhere,
+        timer: Timer,
+        lock_ns: u64,
+    ) -> Result<Option<Fetched>> {
+        let mut waited = Waited::for_lock(lock_ns);
+        let began_ns = io.now_ns();
+        let fetched = self.fetch(io, key, elsewhere).await?;
+        let ended_ns = io.now_ns();
+        waited.add(Wait::Read, ended_ns - began_ns);
+        self.latencies.record(timer, &waited, || ended_ns);
+        Ok(fetched)
+    }
+
     /// Looks into the memtables, and as far as need be into what is in memory of
     /// the tables. `visit` is taken, and called with the value, if there is one.
+    /// If the shard's lock has to be waited for, that is added to `lock_ns`.
     pub(crate) fn get_in_memory<R, F: FnOnce(Found<'_>) -> R>(
         &self,
         key: &[u8],
         visit: &mut Option<F>,
+        now_ns: impl Fn() -> u64,
+        lock_ns: &mut u64,
     ) -> Result<InMemory<R>> {
         let hash = self.hash(key);
         let shard = self.shard(self.shard_of(hash));
         let mut scratch = SCRATCH.take();
         let looked = {
-            let state = shard.lock();
+            let (state, ns) = shard.lock_timed(now_ns);
+            *lock_ns += ns;
             if state.closed {
                 return Err(Error::closed());
             }

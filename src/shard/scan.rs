@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::base::ids::ShardId;
 use crate::base::keys::KeyBounds;
+use crate::base::latency::{Operation, Timer, Wait, Waited};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::io::Io;
 use crate::lsm::{Cursor, Direction, Mutable, Step, View, is_past};
@@ -117,7 +118,7 @@ pub(crate) enum Now {
     Row,
     /// There are no more.
     End,
-    /// Something has to be read first: [`Scanner::next`] does it.
+    /// Something has to be read first.
     Read,
 }
 
@@ -152,25 +153,48 @@ impl Scanner {
     /// over. `ios` are those of the owners, whose number they come by, or one for
     /// all.
     pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
-        loop {
-            match self.next_in_memory()? {
-                Now::Row => return Ok(true),
-                Now::End => return Ok(false),
-                Now::Read => {}
+        let timer = self.timer(|| ios[0].now_ns());
+        match self.next_in_memory()? {
+            Now::Read => self.next_reading(ios, timer).await,
+            now => {
+                self.engine.latencies.record_in_memory(timer, 0, || ios[0].now_ns());
+                Ok(now == Now::Row)
             }
-            match self.read(ios).await {
+        }
+    }
+
+    /// The timer of the step that comes next. The first one has much to do.
+    pub(crate) fn timer(&self, now_ns: impl FnOnce() -> u64) -> Timer {
+        match self.begun {
+            0 => Timer::timed(Operation::Scan, now_ns()),
+            _ => Timer::sampled(Operation::ScanNext, now_ns),
+        }
+    }
+
+    /// Moves to the next row, when [`Scanner::next_in_memory`] could not.
+    pub(crate) async fn next_reading<I: Io>(&mut self, ios: &[I], timer: Timer) -> Result<bool> {
+        let mut waited = Waited::default();
+        let is_at_row = loop {
+            match self.read(ios, &mut waited).await {
                 Ok(false) => {}
-                Ok(true) => return Ok(true),
+                Ok(true) => break true,
                 Err(error) => {
                     self.ended = true;
                     return Err(error);
                 }
             }
-        }
+            match self.next_in_memory()? {
+                Now::Row => break true,
+                Now::End => break false,
+                Now::Read => {}
+            }
+        };
+        self.engine.latencies.record(timer, &waited, || ios[0].now_ns());
+        Ok(is_at_row)
     }
 
-    /// Moves to the next row, as far as that goes without reading. After an error
-    /// the scan is over.
+    /// Moves to the next row, as far as that goes without reading: if it does not,
+    /// [`Scanner::next_reading`] goes on. After an error the scan is over.
     pub(crate) fn next_in_memory(&mut self) -> Result<Now> {
         if self.ended {
             return Ok(Now::End);
@@ -227,7 +251,7 @@ impl Scanner {
 
     /// Reads what the next row depends on. Whether that was its value, and it is
     /// at the row now.
-    async fn read<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
+    async fn read<I: Io>(&mut self, ios: &[I], waited: &mut Waited) -> Result<bool> {
         let Self { engine, range, snapshot, shards, .. } = self;
         let io_of = |shard: ShardId| &ios[engine.owner_of(shard) % ios.len()];
         // All of them before any is sought: see `lsm/cursor.rs`.
@@ -241,7 +265,9 @@ impl Scanner {
             let is_at_row = loop {
                 match scan.advance(engine, range)? {
                     Some(is_at_row) => break is_at_row,
-                    None => scan.read(io_of(scan.shard), engine, range, snapshot.at).await?,
+                    None => {
+                        scan.read(io_of(scan.shard), engine, range, snapshot.at, waited).await?;
+                    }
                 }
             };
             self.begun += 1;
@@ -250,13 +276,16 @@ impl Scanner {
         }
         if let Some(index) = self.behind {
             let scan = &mut shards[index];
-            scan.read(io_of(scan.shard), engine, range, snapshot.at).await?;
+            scan.read(io_of(scan.shard), engine, range, snapshot.at, waited).await?;
             return Ok(false);
         }
         let &index = self.order.last().expect("without a row there is nothing to read");
         let (scan, cursor) = (&shards[index], shards[index].at_row());
         let values = &engine.shard(scan.shard).values;
-        let value = values.load(io_of(scan.shard), cursor.value()).await?;
+        let io = io_of(scan.shard);
+        let began_ns = io.now_ns();
+        let value = values.load(io, cursor.value()).await?;
+        waited.add(Wait::Read, io.now_ns() - began_ns);
         self.loaded = Some(Box::new(value));
         self.order.pop();
         self.behind = Some(index);
@@ -327,9 +356,14 @@ impl ShardScan {
         engine: &Engine,
         range: &ScanRange,
         at: u64,
+        waited: &mut Waited,
     ) -> Result<()> {
         match &mut self.cursor {
-            Some(cursor) => cursor.settle(io).await,
+            Some(cursor) => {
+                cursor.settle(io).await?;
+                waited.add(Wait::Read, cursor.take_read_ns());
+                Ok(())
+            }
             None => self.open(engine, range, at),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::durability::Durability;
 use crate::base::ids::ShardId;
+use crate::base::latency::Operation;
 use crate::base::seq::{Kind, SeqNo};
 use crate::base::sync::{LongestHold, ShortMutex, thread};
 use crate::io::BufferPool;
@@ -60,6 +61,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         place: [0; 16],
         map_dir: None,
         lock_wait_ns: 0,
+        cores: 1,
     };
     block_on(recover(disk, opening)).expect("a new database")
 }
@@ -104,7 +106,7 @@ fn write(engine: &Engine, disk: &Disk, keys: &[Vec<u8>; SHARDS], writer: u64) {
             ops.extend(std::iter::repeat_n(op(&keys[shard]), times));
             ops.push(op(&own[shard]));
         }
-        block_on(engine.write(disk, role, &ops, durability)).expect("a write");
+        block_on(engine.write(Operation::Put, disk, role, &ops, durability)).expect("a write");
         for &shard in shards {
             assert_eq!(get_from(engine, shard, &own[shard]), Some(number), "not acknowledged");
             assert!(get(engine, disk, &keys[shard]).is_some());

@@ -15,6 +15,7 @@ use crate::memtable::{ArenaPool, Memtable};
 use crate::runtime::Waiters;
 use crate::shard::clock::Published;
 use crate::shard::engine::Limits;
+use crate::shard::held_up::HeldUp;
 use crate::shard::pace::Pace;
 use crate::value::ValueFiles;
 
@@ -63,6 +64,9 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     /// How fast writes may come.
     pub(crate) pace: Pace,
+    /// Whether writes stand still, or are slowed down, for the events of that.
+    pub(crate) stall: HeldUp,
+    pub(crate) throttle: HeldUp,
     /// Writers that wait for room in the memtable.
     stalled: Waiters,
     /// Since they were woken last, a write found none.
@@ -124,6 +128,13 @@ impl Shard {
     #[track_caller]
     pub(crate) fn lock(&self) -> ShortGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// The same; and how long that took by the clock, if somebody else held it.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn lock_timed(&self, now_ns: impl Fn() -> u64) -> (ShortGuard<'_, State>, u64) {
+        self.state.lock_timed(now_ns)
     }
 
     /// Waits until it is worth asking for admission again: since `seen` was
@@ -194,6 +205,8 @@ impl State {
             compaction_error: None,
             closed: false,
             pace: Pace::default(),
+            stall: HeldUp::default(),
+            throttle: HeldUp::default(),
             stalled: Waiters::default(),
             has_stalled: false,
             rooms: 0,
@@ -237,9 +250,7 @@ impl State {
             self.pace.pressed(100 - PRESSING_PERCENT as u64, now_ns());
             return Ok(Admission::Flush);
         }
-        let has_too_many_tables = self.has_too_many_tables(limits);
-        if self.inserting == 0 && self.view.frozen.len() < limits.frozen_max && !has_too_many_tables
-        {
+        if self.inserting == 0 && self.has_room(limits) {
             self.rotate(arenas);
             self.pace.rotated(now_ns());
             self.set_pace(limits);
@@ -248,12 +259,18 @@ impl State {
         if let Some(error) = &self.flush_error {
             return Err(error.context("memtables cannot be flushed"));
         }
+        let has_too_many_tables = self.has_too_many_tables(limits);
         if let Some(error) = self.compaction_error.as_ref().filter(|_| has_too_many_tables) {
             return Err(error.context("tables cannot be merged"));
         }
         self.counts.stalls += 1;
         let is_first = !std::mem::replace(&mut self.has_stalled, true);
         Ok(Admission::Stalled { seen: self.rooms, is_first })
+    }
+
+    /// Whether one more memtable may become immutable.
+    pub(crate) fn has_room(&self, limits: &Limits) -> bool {
+        self.view.frozen.len() < limits.frozen_max && !self.has_too_many_tables(limits)
     }
 
     /// Whether the mutable memtable, with so many bytes more, has little room

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::FileId;
+use crate::base::latency::{Operation, Waited};
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
 use crate::io::blocking::{Blocking, Parking};
@@ -64,6 +65,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         place: [0; 16],
         map_dir: None,
         lock_wait_ns: 0,
+        cores: 1,
     }
 }
 
@@ -104,7 +106,7 @@ fn futures_that_change_threads_hold_no_lock_across_an_await() {
         scanner: &mut Scanner,
         background: &Background,
     ) {
-        is_send(&engine.write(io, Role::Follower, ops, Durability::Durable));
+        is_send(&engine.write(Operation::Put, io, Role::Follower, ops, Durability::Durable));
         is_send(&engine.reach(io, 0, Goal::Visible(0), Role::Follower));
         is_send(&engine.get(io, b"key", |_| ()));
         is_send(&scanner.next(std::slice::from_ref(io)));
@@ -126,7 +128,8 @@ fn put(sim: &Sim, engine: &Arc<Engine>, outcomes: &Outcomes, name: &'static str)
         let value = [7; 4000];
         let key = name.as_bytes();
         let op = WriteOp { shard: 0, kind: Kind::Put, key, value: &value };
-        let outcome = engine.write(&sim, Role::Leader, &[op], Durability::Durable).await;
+        let outcome =
+            engine.write(Operation::Put, &sim, Role::Leader, &[op], Durability::Durable).await;
         outcomes.lock().push((name, outcome));
     });
 }
@@ -214,7 +217,8 @@ fn a_panic_in_the_midst_of_a_write_leaves_nobody_waiting() {
     let writer = sim.clone();
     sim.spawn(async move {
         let op = WriteOp { shard: 0, kind: Kind::Put, key: b"k", value: b"v" };
-        let outcome = waits.write(&writer, Role::Follower, &[op], Durability::Durable).await;
+        let outcome =
+            waits.write(Operation::Put, &writer, Role::Follower, &[op], Durability::Durable).await;
         told.lock().push(("follower", outcome));
     });
     sim.run_for(MS);
@@ -261,21 +265,23 @@ fn a_write_that_is_staged_while_closing_fails_is_not_lost() {
         };
         let (held_up, follows) = (key_of_shard(b'h'), key_of_shard(b'f'));
         let op = WriteOp { shard, kind: Kind::Put, key: &held_up, value: &value };
-        let staged = before.begin_one(op, Durability::Durable, || 0);
+        let staged = before.begin_one(op, Durability::Durable, || 0, &mut Waited::default());
         let Ok(Staged::Waits(goal)) = staged else { panic!("a durable write waits") };
         let outcomes = Outcomes::default();
         {
             let (sim, engine, outcomes) = (sim.clone(), Arc::clone(&before), outcomes.clone());
             sim.clone().spawn(async move {
                 let ops = [WriteOp { shard, kind: Kind::Put, key: &follows, value: &value }];
-                let outcome = engine.write(&sim, Role::Follower, &ops, Durability::Durable).await;
+                let outcome = engine
+                    .write(Operation::Put, &sim, Role::Follower, &ops, Durability::Durable)
+                    .await;
                 outcomes.lock().push(("follows", outcome));
             });
         }
         sim.run_for(MS);
         match owners {
             1 => sim.set_faults(Faults::default().disk_bytes_max(1)),
-            _ => before.owners[0].stream.poison(Error::closed()),
+            _ => before.owners[0].stream.poison(&Error::closed()),
         }
         before.close();
         let closed = sim.block_on(before.finish(&sim)).map_err(|error| error.kind());
@@ -324,7 +330,7 @@ async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mut
         let key = [writer];
         let (kind, key, value) = (Kind::Put, &key[..], &value[..]);
         let ops: Vec<_> = (0..SHARDS).map(|shard| WriteOp { shard, kind, key, value }).collect();
-        if engine.write(&sim, role, &ops, durability).await.is_err() {
+        if engine.write(Operation::Put, &sim, role, &ops, durability).await.is_err() {
             return;
         }
         acked.lock()[usize::from(writer)] = k;
@@ -450,7 +456,8 @@ fn followers_that_keep_coming_do_not_put_off_the_sync() {
             process.spawn(async move {
                 let (kind, key, value) = (Kind::Put, &i.to_le_bytes()[..], &b"x"[..]);
                 let ops = [WriteOp { shard: 0, kind, key, value }];
-                let outcome = engine.write(&sim, Role::Follower, &ops, durability).await;
+                let outcome =
+                    engine.write(Operation::Put, &sim, Role::Follower, &ops, durability).await;
                 acked.lock().push(("put", outcome));
             });
             process.sleep(MS / 10).await;

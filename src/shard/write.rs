@@ -15,6 +15,7 @@ use crate::base::checksum::Seed;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::ids::{KEYSPACE_DEFAULT, ShardId};
+use crate::base::latency::{Operation, Timer, Wait, Waited};
 use crate::base::limits::{INLINE_VALUE_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::base::sync::ShortGuard;
@@ -26,7 +27,7 @@ use crate::format::value::{Reference, reference_bytes};
 use crate::io::Io;
 use crate::memtable::{Memtable, Payload};
 use crate::shard::engine::Engine;
-use crate::shard::pace::{Wait, Waited};
+use crate::shard::held_up::{Began, Hold};
 use crate::shard::state::{Admission, State};
 use crate::value::Stored;
 use crate::wal::{Append, Appended, Calls, Goal, NoRoom, Role, Stream, Unfilled};
@@ -67,6 +68,19 @@ struct Section<'a> {
     inserted: usize,
 }
 
+/// The timer of a write that begins. One that is to be durable waits in any case.
+#[inline]
+pub(crate) fn write_timer(
+    operation: Operation,
+    durability: Durability,
+    now_ns: impl FnOnce() -> u64,
+) -> Timer {
+    match operation {
+        Operation::Put if !durability.is_durable() => Timer::sampled(operation, now_ns),
+        _ => Timer::timed(operation, now_ns()),
+    }
+}
+
 /// Whether a value goes into a value file.
 pub(crate) fn is_long(value: &[u8]) -> bool {
     value.len() > INLINE_VALUE_BYTES_MAX
@@ -104,7 +118,6 @@ pub(crate) struct Writing<'a> {
     sections: Sections<'a>,
     /// It has waited for the pace of its shards.
     is_paced: bool,
-    waited: Waited,
 }
 
 /// What became of an attempt to stage a write.
@@ -204,14 +217,45 @@ impl Engine {
     /// stream; of two writes to one key the later one wins.
     pub(crate) async fn write<I: Io>(
         &self,
+        operation: Operation,
         io: &I,
         role: Role,
         ops: &[WriteOp<'_>],
         durability: Durability,
     ) -> Result<()> {
+        let timer = write_timer(operation, durability, || io.now_ns());
+        let mut waited = Waited::default();
+        let written = self.write_part(io, role, ops, durability, &mut waited).await;
+        self.written(timer, &waited, written, || io.now_ns())
+    }
+
+    /// Notes how long a write took that is over.
+    #[inline]
+    pub(crate) fn written(
+        &self,
+        timer: Timer,
+        waited: &Waited,
+        outcome: Result<()>,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<()> {
+        if !waited.is_nothing() {
+            self.slow_writes.note(waited);
+        }
+        outcome.inspect(|()| self.latencies.record(timer, waited, now_ns))
+    }
+
+    /// What [`Engine::write`] does, as a part of an operation.
+    pub(crate) async fn write_part<I: Io>(
+        &self,
+        io: &I,
+        role: Role,
+        ops: &[WriteOp<'_>],
+        durability: Durability,
+        waited: &mut Waited,
+    ) -> Result<()> {
         if !ops.iter().any(|op| is_long(op.value)) {
             return match self.begin_write(ops, durability)? {
-                Some(mut writing) => self.finish_write(io, role, &mut writing, || {}).await,
+                Some(mut writing) => self.finish_write(io, role, &mut writing, waited, || {}).await,
                 None => Ok(()),
             };
         }
@@ -219,12 +263,12 @@ impl Engine {
         self.payload_bytes(self.owner_of(ops[0].shard), ops)?;
         let began_ns = io.now_ns();
         let referring = self.store(io, role, ops).await?;
+        waited.add(Wait::Device, io.now_ns() - began_ns);
         let ops = referring.ops();
         let mut writing = self.begin_write(&ops, durability)?.expect("there is a long value");
-        writing.waited.add(Wait::Device, io.now_ns() - began_ns);
         let kept = &referring.stored;
         let keep = || kept.iter().for_each(|(_, stored)| stored.keep());
-        self.finish_write(io, role, &mut writing, keep).await
+        self.finish_write(io, role, &mut writing, waited, keep).await
     }
 
     /// Checks what is to be written; `None` for nothing.
@@ -243,8 +287,7 @@ impl Engine {
             assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
             sections.push(Section::new(ops));
         }
-        let waited = Waited::default();
-        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false, waited }))
+        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
     }
 
     /// The bytes of the payload of one record with these writes.
@@ -268,9 +311,10 @@ impl Engine {
         op: WriteOp<'_>,
         durability: Durability,
         now_ns: impl Fn() -> u64,
+        waited: &mut Waited,
     ) -> Result<Staged> {
         match self.begin_write(&[op], durability)? {
-            Some(mut writing) => self.stage(&mut writing, now_ns),
+            Some(mut writing) => self.stage(&mut writing, now_ns, waited),
             None => Ok(Staged::Done),
         }
     }
@@ -282,22 +326,21 @@ impl Engine {
         io: &I,
         role: Role,
         writing: &mut Writing<'_>,
+        waited: &mut Waited,
         staged: impl FnOnce(),
     ) -> Result<()> {
-        let written = loop {
-            let stage = self.stage(writing, || io.now_ns())?;
+        loop {
+            let stage = self.stage(writing, || io.now_ns(), waited)?;
             if let Staged::Done = stage {
                 staged();
-                break Ok(());
+                return Ok(());
             }
             let began_ns = io.now_ns();
             let wait = match stage {
                 Staged::Done => unreachable!("it is over"),
                 Staged::Waits(goal) => {
                     staged();
-                    let written = self.reach(io, writing.owner, goal, role).await;
-                    writing.waited.add(Wait::Device, io.now_ns() - began_ns);
-                    break written;
+                    return self.reach_timed(io, writing.owner, goal, role, waited).await;
                 }
                 Staged::Stalled(shard, seen) => {
                     self.shard(shard).room(seen).await;
@@ -312,10 +355,8 @@ impl Engine {
                     Wait::Log
                 }
             };
-            writing.waited.add(wait, io.now_ns() - began_ns);
-        };
-        self.slow_writes.note(&writing.waited);
-        written
+            waited.add(wait, io.now_ns() - began_ns);
+        }
     }
 
     /// Waits for the goal of a write that was staged at once.
@@ -325,13 +366,10 @@ impl Engine {
         owner: usize,
         goal: Goal,
         role: Role,
+        (timer, mut waited): (Timer, Waited),
     ) -> Result<()> {
-        let began_ns = io.now_ns();
-        let reached = self.reach(io, owner, goal, role).await;
-        let mut waited = Waited::default();
-        waited.add(Wait::Device, io.now_ns() - began_ns);
-        self.slow_writes.note(&waited);
-        reached
+        let reached = self.reach_timed(io, owner, goal, role, &mut waited).await;
+        self.written(timer, &waited, reached, || io.now_ns())
     }
 
     /// Tries to stage a write: puts it into the log and the memtables. Waits
@@ -340,16 +378,20 @@ impl Engine {
         &self,
         writing: &mut Writing<'_>,
         now_ns: impl Fn() -> u64,
+        waited: &mut Waited,
     ) -> Result<Staged> {
         let stream = &self.owners[writing.owner].stream;
         let _panicking = stream.poison_on_panic();
         let mut wakes = Wakes::default();
-        let locked = self.stage_locked(writing, now_ns, &mut wakes);
+        let locked = self.stage_locked(writing, now_ns, &mut wakes, waited);
         // Only now are the shards' locks gone: to wake somebody may take a
         // system call.
         stream.call_owner(&wakes.log);
         if wakes.flush {
             self.owners[writing.owner].flush_work.set();
+        }
+        if let Some(began) = wakes.began {
+            began.report();
         }
         let mut unfilled = match locked? {
             Locked::Over(staged) => return Ok(staged),
@@ -371,6 +413,7 @@ impl Engine {
         writing: &mut Writing<'_>,
         now_ns: impl Fn() -> u64,
         wakes: &mut Wakes,
+        waited: &mut Waited,
     ) -> Result<Locked> {
         let owner = &self.owners[writing.owner];
         let sections = writing.sections.as_mut();
@@ -378,7 +421,8 @@ impl Engine {
         let mut is_short = Stream::is_short(writing.payload_bytes);
         for section in sections.iter_mut() {
             let shard = section.ops[0].shard;
-            let mut state = self.shard(shard).lock();
+            let (mut state, lock_ns) = self.shard(shard).lock_timed(&now_ns);
+            waited.add(Wait::Lock, lock_ns);
             let needed = memtable_bytes(section.ops);
             let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
             let is_paced = writing.is_paced;
@@ -394,10 +438,14 @@ impl Engine {
                 Admission::Flush => wakes.flush = true,
                 Admission::Paced(ns) => {
                     writing.is_paced = true;
+                    wakes.began = state.hold_up(Hold::Throttle, shard, now_ns());
                     return Ok(Locked::Over(Staged::Paced(ns)));
                 }
                 Admission::Stalled { seen, is_first } => {
                     wakes.flush |= is_first;
+                    if !state.has_room(&self.limits) {
+                        wakes.began = state.hold_up(Hold::Stall, shard, now_ns());
+                    }
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {
                         Some(cause) => Err(Error::poisoned(&cause)),
@@ -422,7 +470,7 @@ impl Engine {
             let fill = is_short.then_some(|record: &mut [u8], seed, header: &Header| {
                 fill(record, seed, header, sections);
             });
-            match owner.stream.append(&append, writes, fill, now_ns, &mut wakes.log) {
+            match owner.stream.append(&append, writes, fill, now_ns, &mut wakes.log, waited) {
                 Ok(appended) => appended,
                 Err(NoRoom::Wait(seen)) => return Ok(Locked::Over(Staged::NoLog(seen))),
                 Err(NoRoom::Failed(error)) => return Err(error),
@@ -469,11 +517,13 @@ impl Engine {
     }
 }
 
-/// Who is to be woken once the locks are gone.
+/// Who is to be woken, and told, once the locks are gone.
 #[derive(Default)]
 struct Wakes {
     log: Calls,
     flush: bool,
+    /// Writes are held up from now on.
+    began: Option<Began>,
 }
 
 enum Locked {

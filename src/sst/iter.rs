@@ -59,6 +59,8 @@ pub(crate) struct TableIter {
     /// It neither looks into the cache nor puts anything there, and reads long
     /// windows from the start.
     is_bypassing: bool,
+    /// How long it read, since somebody asked.
+    read_ns: u64,
 }
 
 /// Where a partition is in memory.
@@ -143,6 +145,7 @@ impl TableIter {
             ahead_bytes_max: ahead_bytes_max.min(REQUEST_BYTES_MAX),
             direction: Direction::Forward,
             is_bypassing: false,
+            read_ns: 0,
         }
     }
 
@@ -154,6 +157,16 @@ impl TableIter {
         iter.is_bypassing = true;
         iter.start_over(Direction::Forward);
         iter
+    }
+
+    /// How long it has read since it was asked last, or waited for others to read.
+    pub(crate) fn take_read_ns(&mut self) -> u64 {
+        std::mem::take(&mut self.read_ns)
+    }
+
+    /// As if it had read for so long, too.
+    pub(crate) fn add_read_ns(&mut self, ns: u64) {
+        self.read_ns += ns;
     }
 
     /// Whether the iterator is on an entry.
@@ -340,10 +353,15 @@ impl TableIter {
         self.loaded.current = None;
         let source = if self.table.is_pinned() {
             Source::Pinned
-        } else if self.is_bypassing {
-            Source::Held(Arc::new(self.table.read_partition(io, number).await?))
         } else {
-            Source::Held(self.table.partition(io, number).await?)
+            let began_ns = io.now_ns();
+            let partition = if self.is_bypassing {
+                self.table.read_partition(io, number).await.map(Arc::new)
+            } else {
+                self.table.partition(io, number).await
+            };
+            self.read_ns += io.now_ns() - began_ns;
+            Source::Held(partition?)
         };
         self.partition = Some((number, source));
         Ok(())
@@ -365,7 +383,10 @@ impl TableIter {
                 self.prefetch_beside(block);
                 return self.enter_content(place, content);
             }
-            self.fill(io, place).await?;
+            let began_ns = io.now_ns();
+            let filled = self.fill(io, place).await;
+            self.read_ns += io.now_ns() - began_ns;
+            filled?;
             if self.loaded.current.is_some() {
                 return Ok(());
             }

@@ -32,6 +32,10 @@ use crate::wal::{Group, Segment};
 /// and many share them.
 const IN_FLIGHT_MAX: usize = 2;
 
+/// Of so many groups it is known when their writes began: those who waited for one
+/// ask soon after it is written.
+const BEGUN_KEPT: usize = 16;
+
 /// A group that is not written, or not known to be.
 pub(super) enum Flight {
     /// Nobody writes it yet.
@@ -82,6 +86,9 @@ pub(super) struct Progress {
     /// was durable.
     pub(super) unwitnessed: bool,
     in_flight: usize,
+    /// The latest groups that were written: the number of each, and when its write
+    /// began, at the place of its number modulo [`BEGUN_KEPT`].
+    begun_ns: [(u64, u64); BEGUN_KEPT],
     /// Records of the group whose write was begun last.
     begun_records: u64,
     syncing: bool,
@@ -159,6 +166,7 @@ impl Progress {
             last_has_writes: false,
             unwitnessed: false,
             in_flight: 0,
+            begun_ns: [(0, 0); BEGUN_KEPT],
             begun_records: 0,
             syncing: false,
             asked: Frontier { written: 0, durable: 0 },
@@ -202,6 +210,12 @@ impl Progress {
     #[cfg(all(test, feature = "shuttle"))]
     pub(super) fn is_forgotten(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// When the write of a group began, unless that is long ago.
+    fn begun_ns(&self, group: u64) -> Option<u64> {
+        let (number, ns) = self.begun_ns[group as usize % BEGUN_KEPT];
+        (number == group).then_some(ns)
     }
 
     fn is_settled(&self) -> bool {
@@ -354,7 +368,7 @@ impl State {
 impl Stream {
     /// Waits for a goal; to be asked for turns again and again.
     pub(crate) fn wait(&self, goal: Goal, role: Role) -> Wait<'_> {
-        Wait { stream: self, goal, role, id: None, all: None }
+        Wait { stream: self, goal, role, id: None, all: None, group: None, begun_ns: None }
     }
 
     /// What the owner was asked to do, if it can be begun now.
@@ -483,14 +497,14 @@ impl Stream {
 
     /// A lead ended without its group being written.
     fn ended(&self, cause: Error, end: impl FnOnce(&mut State)) {
-        tracing::error!(error = %cause, "a write to the log failed; writes fail from now on");
-        {
+        let is_first = {
             let mut state = self.state.lock_though_broken();
             // At once: nobody may begin again what has failed.
-            state.poisoned.get_or_insert_with(|| cause.clone());
+            let is_first = state.poison(&cause);
             end(&mut state);
-        }
-        self.poison(cause);
+            is_first
+        };
+        self.tell_poisoned(&cause, is_first);
     }
 }
 
@@ -502,9 +516,18 @@ pub(crate) struct Wait<'a> {
     id: Option<u64>,
     /// The groups there were when a position's durability was first asked for.
     all: Option<u64>,
+    /// The last group that the goal needs, as long as that was not reached.
+    group: Option<u64>,
+    begun_ns: Option<u64>,
 }
 
 impl<'a> Wait<'a> {
+    /// When the last group that it waited for began to be written, once the wait is
+    /// over; `None` if there was nothing to wait for, or much was written since.
+    pub(crate) fn begun_ns(&self) -> Option<u64> {
+        self.begun_ns
+    }
+
     /// The next turn.
     pub(crate) async fn turn(&mut self) -> Turn<'a> {
         poll_fn(|cx| self.poll(cx)).await
@@ -531,8 +554,10 @@ impl<'a> Wait<'a> {
                 }
             };
             if is_reached {
+                self.begun_ns = self.group.and_then(|group| state.progress.begun_ns(group));
                 return Poll::Ready(Turn::Over(Ok(())));
             }
+            self.group = needs.written.max(needs.durable).checked_sub(1);
             if let Some(cause) = &state.poisoned {
                 return Poll::Ready(Turn::Over(Err(Error::poisoned(cause))));
             }
@@ -591,6 +616,7 @@ impl Lead<'_> {
     /// Writes the group, and ends the lead. Returns what is to be published.
     pub(crate) async fn write<I: Io>(mut self, io: &I) -> Option<Publication> {
         let group = self.group.as_ref().expect("a lead has its group");
+        let begun_ns = io.now_ns();
         let written = if poll_fn(|cx| group.buf.poll_filled(cx)).await {
             let offset = group.segment.offset(group.position);
             let buf = WriteBuf::Group(Arc::clone(&group.buf), group.written_bytes());
@@ -611,6 +637,7 @@ impl Lead<'_> {
         }
         self.stream.completed(|state| {
             state.progress.in_flight -= 1;
+            state.progress.begun_ns[number as usize % BEGUN_KEPT] = (number, begun_ns);
             let counts = &mut state.counts;
             counts.groups += 1;
             counts.durable_groups += u64::from(hardened);

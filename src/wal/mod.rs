@@ -21,7 +21,7 @@ mod shuttle_tests;
 mod stream;
 mod verify;
 
-pub(crate) use commit::{Goal, Role, Turn};
+pub(crate) use commit::{Goal, Role, Turn, Wait};
 pub(crate) use dump::{dump_map, dump_segment};
 pub(crate) use group::Group;
 pub(crate) use map::{FoundMap, Map, MapSizes};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::durability::Durability;
 use crate::base::error::{ErrorKind, Result};
 use crate::base::ids::{DbId, FileId};
+use crate::base::latency::Waited;
 use crate::base::limits::{UNIT, UNIT_U64};
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, thread};
@@ -146,7 +147,8 @@ impl World {
                 seal(record, seed, header);
             });
             let writes = std::iter::once((0, seq as u64));
-            let appended = self.stream.append(append, writes, fill, || 0, &mut calls);
+            let appended =
+                self.stream.append(append, writes, fill, || 0, &mut calls, &mut Waited::default());
             if let Ok(appended) = &appended {
                 shard.records.push(Known {
                     place: appended.place(),

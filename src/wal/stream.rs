@@ -16,6 +16,7 @@ use crate::base::checksum::Seed;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::{DbId, ShardId};
+use crate::base::latency::{Wait, Waited};
 use crate::base::limits::round_up_u64;
 use crate::base::seq::SeqNo;
 use crate::base::sync::Mutex;
@@ -164,7 +165,7 @@ impl Drop for PoisonOnPanic<'_> {
             && std::thread::panicking()
         {
             let cause = "a thread panicked while it wrote or published log records";
-            stream.poison(Error::new(ErrorKind::Poisoned, cause));
+            stream.poison(&Error::new(ErrorKind::Poisoned, cause));
         }
     }
 }
@@ -230,18 +231,21 @@ impl Stream {
     /// With `fill` the record is filled at once; without it, by the caller
     /// later. `now_ns` is the clock, looked at seldom. `calls` is for
     /// [`Stream::call_owner`], whatever comes of it, once the caller has let go
-    /// of the locks: to wake the owner may take a system call.
+    /// of the locks: to wake the owner may take a system call. What it takes to get
+    /// the stream's lock is added to `waited`.
     pub(crate) fn append(
         &self,
         append: &Append,
         writes: impl Iterator<Item = (ShardId, SeqNo)>,
         fill: Option<impl FnOnce(&mut [u8], Seed, &Header)>,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl Fn() -> u64,
         calls: &mut Calls,
+        waited: &mut Waited,
     ) -> Result<Appended, NoRoom> {
         let len = HEADER_BYTES + append.payload_bytes;
         assert!(len <= self.group_bytes_max, "the caller checks a record's size");
-        let mut state = self.state.lock();
+        let (mut state, lock_ns) = self.state.lock_timed(&now_ns);
+        waited.add(Wait::Lock, lock_ns);
         let state = &mut *state;
         if let Some(cause) = &state.poisoned {
             return Err(NoRoom::Failed(Error::poisoned(cause)));
@@ -518,11 +522,23 @@ impl Stream {
     }
 
     /// Fails all writes from now on, and everybody who waits.
-    pub(crate) fn poison(&self, cause: Error) {
+    pub(crate) fn poison(&self, cause: &Error) {
+        // Whoever waits is to hear of a panic under this lock, too.
+        let is_first = self.state.lock_though_broken().poison(cause);
+        self.tell_poisoned(cause, is_first);
+    }
+
+    /// It was poisoned: tells all who wait, and the user the first time.
+    pub(super) fn tell_poisoned(&self, cause: &Error, is_first: bool) {
+        if is_first {
+            tracing::error!(
+                stream = self.key.stream,
+                error = %cause,
+                "the log is poisoned: writes fail until the database is opened again"
+            );
+        }
         let (waiting, room) = {
-            // Whoever waits is to hear of a panic under this lock, too.
             let mut state = self.state.lock_though_broken();
-            state.poisoned.get_or_insert(cause);
             (state.progress.take_waiting(), state.new_room())
         };
         for waker in waiting {
@@ -544,6 +560,14 @@ pub(crate) struct Look {
 }
 
 impl State {
+    /// Takes no more writes, because of this; whether it did until now.
+    #[must_use = "the first time, it is told"]
+    pub(super) fn poison(&mut self, cause: &Error) -> bool {
+        let is_first = self.poisoned.is_none();
+        self.poisoned.get_or_insert_with(|| cause.clone());
+        is_first
+    }
+
     /// The group that takes records, if there is one.
     fn open_group(&mut self) -> Option<&mut Group> {
         self.flights.back_mut().and_then(Flight::queued).filter(|group| !group.sealed)

@@ -23,7 +23,7 @@ impl Engine {
         // lost. So nobody begins one any more, and who waits for that is told.
         if let Err(cause) = &finished {
             for owner in &self.owners {
-                owner.stream.poison(cause.clone());
+                owner.stream.poison(cause);
             }
         }
         for owner in &self.owners {

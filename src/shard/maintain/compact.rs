@@ -294,6 +294,19 @@ impl Engine {
             table_bytes: limits.table_bytes,
             pins: Arc::clone(&self.pins),
         };
+        let began_ns = io.now_ns();
+        let (level, bytes_in) = (plan.output_level, plan.input_bytes());
+        let tables_in = plan.inputs.len();
+        let (tables_moved, tables_dropped) = (plan.moves.len(), plan.drops.len());
+        tracing::info!(
+            shard,
+            level,
+            tables_in,
+            tables_moved,
+            tables_dropped,
+            bytes_in,
+            "a compaction begins"
+        );
         let (mut outputs, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.
         let has_values = self.shard(shard).values.counts().files > 0;
@@ -338,6 +351,18 @@ impl Engine {
         // Not before: what is left behind by a failure goes, these files too.
         owner.retired.give_back(place.unused_spares());
         self.shard(shard).lock().counts.files_reused += place.files_reused();
+        tracing::info!(
+            shard,
+            level,
+            tables_in,
+            tables_moved,
+            tables_dropped,
+            tables_out = outputs.len(),
+            bytes_in,
+            bytes_out = file_bytes(&outputs),
+            duration_us = (io.now_ns() - began_ns) / 1000,
+            "a compaction ended"
+        );
         self.rewrite_if_long(owner, shard, &mut manifest, io).await;
         Ok(())
     }
@@ -392,23 +417,24 @@ impl Engine {
         };
         if let Err(error) = appended {
             if let Some(cause) = manifest.poisoned() {
-                owner.stream.poison(cause.clone());
+                owner.stream.poison(cause);
             }
             return Err(error);
         }
         let garbage = values.committed(&edits);
-        let before: Arc<View> = {
+        let now_ns = io.now_ns();
+        let (before, ended): (Arc<View>, _) = {
             let mut state = self.shard(shard).lock();
             state.counts.compactions += 1;
             state.counts.tables_moved += plan.moves.len() as u64;
             state.counts.compaction_read_bytes += plan.input_bytes();
-            let written = outputs.iter().map(|table| table.meta().file_bytes);
-            state.counts.compaction_written_bytes += written.sum::<u64>();
+            state.counts.compaction_written_bytes += file_bytes(outputs);
             let after = Arc::new(state.view.with_levels(levels).without(garbage));
             let before = std::mem::replace(&mut state.view, after);
             state.set_pace(&self.limits);
-            before
+            (before, state.let_go(&self.limits, now_ns))
         };
+        ended.report(shard);
         for (_, table) in &plan.inputs {
             table.retire(&owner.retired);
         }
@@ -447,7 +473,7 @@ impl Engine {
         let (dir, id) = (self.shard_dir(shard), self.new_file_id());
         if let Err(error) = manifest.replace(io, &dir, self.db, id, &snapshot).await {
             if let Some(cause) = manifest.poisoned() {
-                owner.stream.poison(cause.clone());
+                owner.stream.poison(cause);
             }
             // All it should say is in the old one; the next change tries again.
             tracing::warn!(%error, shard, "a manifest could not be made anew");
@@ -458,6 +484,11 @@ impl Engine {
 /// A compaction that met damage, or whose result cannot be put in place, is not
 /// tried again for so long.
 const HOPELESS_RETRY_NS: u64 = 60_000_000_000;
+
+/// Bytes of the files of tables.
+fn file_bytes(tables: &[Arc<Table>]) -> u64 {
+    tables.iter().map(|table| table.meta().file_bytes).sum()
+}
 
 /// Removes the files that a failed job leaves behind.
 pub(super) async fn discard_all<I: Io>(io: &I, place: &TablePlace) {

@@ -108,6 +108,7 @@ impl Engine {
         };
         let began_ns = io.now_ns();
         let bytes = oldest.memtable.used_bytes() as u64;
+        tracing::info!(shard, bytes_in = bytes, "a flush begins");
         let begin = || {
             let dir = self.shard_dir(shard);
             let place = TablePlace {
@@ -157,7 +158,7 @@ impl Engine {
             match manifest.poisoned() {
                 // The manifest may name the table: it stays.
                 Some(cause) => {
-                    owner.stream.poison(cause.clone());
+                    owner.stream.poison(cause);
                     owner.retired.give_back(place.unused_spares());
                 }
                 None => discard_all(io, &place).await,
@@ -165,21 +166,32 @@ impl Engine {
             return Err(error);
         }
         let garbage = values.committed(&edits);
-        let before: Arc<View> = {
+        let (tables_out, bytes_out) = made.map_or((0, 0), |meta| (1, meta.file_bytes));
+        let ended_ns = io.now_ns();
+        let (before, ended): (Arc<View>, _) = {
             let mut state = self.shard(shard).lock();
             let view = Arc::new(state.view.flushed(oldest, table).without(garbage));
             state.flush_error = None;
             state.counts.flushes += 1;
             state.counts.files_reused += place.files_reused();
-            state.counts.flushed_bytes += made.map_or(0, |meta| meta.file_bytes);
-            let bytes = oldest.memtable.used_bytes() as u64;
+            state.counts.flushed_bytes += bytes_out;
             let full_bytes = self.memtable_bytes.load(Ordering::Relaxed) as u64;
-            state.pace.flushed(bytes, full_bytes, began_ns, io.now_ns());
+            state.pace.flushed(bytes, full_bytes, began_ns, ended_ns);
             let before = std::mem::replace(&mut state.view, view);
             state.set_pace(&self.limits);
-            before
+            (before, state.let_go(&self.limits, ended_ns))
         };
         drop(before);
+        tracing::info!(
+            shard,
+            level = 0,
+            tables_out,
+            bytes_in = bytes,
+            bytes_out,
+            duration_us = (ended_ns - began_ns) / 1000,
+            "a flush ended"
+        );
+        ended.report(shard);
         // Not before: what is left behind by a failure goes, this file too.
         owner.retired.give_back(place.unused_spares());
         self.share_memory();

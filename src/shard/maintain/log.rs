@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::durability::Durability;
 use crate::base::error::{ErrorKind, Result};
 use crate::base::ids::ShardId;
+use crate::base::latency::Waited;
 use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapPlace};
@@ -214,9 +215,15 @@ impl Engine {
         }
         let appended = loop {
             let fill = Some(|record: &mut [u8], seed, header: &_| seal(record, seed, header));
-            let mut calls = Calls::default();
-            let appended =
-                stream.append(&append, std::iter::empty(), fill, || io.now_ns(), &mut calls);
+            let (mut calls, mut waited) = (Calls::default(), Waited::default());
+            let appended = stream.append(
+                &append,
+                std::iter::empty(),
+                fill,
+                || io.now_ns(),
+                &mut calls,
+                &mut waited,
+            );
             stream.call_owner(&calls);
             match appended {
                 Ok(appended) => break appended,

@@ -43,7 +43,7 @@ impl Engine {
     fn root_appended(&self, root: &Root, appended: Result<()>) -> Result<()> {
         if let Some(cause) = root.manifest.poisoned() {
             for owner in &self.owners {
-                owner.stream.poison(cause.clone());
+                owner.stream.poison(cause);
             }
         }
         appended

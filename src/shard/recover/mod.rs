@@ -29,6 +29,7 @@ use std::sync::Arc;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
+use crate::base::latency::Recorder;
 use crate::base::seq::SeqNo;
 use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
@@ -76,6 +77,8 @@ pub(crate) struct Opening {
     pub(crate) map_dir: Option<String>,
     /// How long to wait for a lock that a process which ends still has.
     pub(crate) lock_wait_ns: u64,
+    /// What operations take is recorded apart for so many threads that run at once.
+    pub(crate) cores: usize,
 }
 
 /// Opens the database in `opening.dir`, whose lock the caller holds.
@@ -261,6 +264,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         arenas: opening.arenas,
         io_counters: Arc::clone(io.counters()),
         slow_writes: SlowWrites::default(),
+        latencies: Recorder::new(opening.cores),
         memtable_bytes: AtomicUsize::new(limits.memtable_bytes),
         read_counters: ReadCounters::default(),
         pins,

@@ -207,7 +207,7 @@ impl Io for Memory {
     }
 
     fn now_ns(&self) -> u64 {
-        unreachable!("tables read no clock")
+        0
     }
 
     fn calendar_s(&self) -> u64 {

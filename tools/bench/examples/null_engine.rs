@@ -16,6 +16,7 @@ use ouro_bench::crowd;
 use ouro_bench::distribution::RecordChooser;
 use ouro_bench::failure::Failure;
 use ouro_bench::inserts::{Inserts, RecordCounter};
+use ouro_bench::keys::KeySizes;
 use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, NEVER, Phase};
 use ouro_bench::script::{OwnKeys, Presence, Task};
@@ -113,7 +114,7 @@ impl Asynchronous for NullEngine {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(400), 1)?));
+    let data = Arc::new(Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(400), 1)?));
     let interrupt = AtomicBool::new(false);
     for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
         let mix = workload.mix();
@@ -123,8 +124,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let phase = || {
             let inserts = Inserts::Shared(Arc::clone(&counter));
             // No key is there, and none is expected: a miss is the right answer.
-            let task =
-                Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own: None };
+            let task = Task {
+                mix,
+                chooser,
+                presence: Presence::Never,
+                inserts,
+                seed: 1,
+                own: None,
+                trace: None,
+            };
             Phase {
                 clients: vec![(task, Pace::Closed)],
                 duration: Some(Duration::from_secs(SECONDS)),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::DeviceArgs;
 use crate::distribution::KeyChoice;
 use crate::find_max::Promise;
+use crate::keys::KeySizes;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::sizes::Sizes;
@@ -176,9 +177,9 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = parse_records)]
     #[arg(allow_negative_numbers = true)]
     pub records: u64,
-    /// Bytes of every key
-    #[arg(long, value_name = "BYTES", default_value_t = KEY_BYTES)]
-    pub key_bytes: usize,
+    /// Bytes of every key, or lengths between two: 24..64
+    #[arg(long, value_name = "BYTES", default_value = "24")]
+    pub key_bytes: KeySizes,
     /// Bytes of every value, at most a quarter of --memory; lengths that differ are 100..4000
     /// (all alike), exponential:400 (the mean), or 90%:400,10%:100KiB
     #[arg(long, value_name = "BYTES", default_value = "400")]
@@ -214,10 +215,14 @@ pub struct RunArgs {
     /// operations, of the newest records), sequential, absent
     #[arg(long, value_name = "D")]
     pub distribution: Option<KeyChoice>,
-    /// How long
-    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    /// How long [default: 10, or as long as a trace]
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
     #[arg(allow_negative_numbers = true)]
-    pub seconds: Duration,
+    pub seconds: Option<Duration>,
+    /// A trace is replayed so many times faster than it was; max: each client sends its next
+    /// operation when the last one has ended
+    #[arg(long, value_name = "TIMES", default_value = "1")]
+    pub speed: Speed,
     /// The same clients work for so many seconds before, with other choices, so that caches fill;
     /// steady:120 warms up until what happens goes on as it is, for 120 s at most
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
@@ -251,7 +256,8 @@ impl RunArgs {
         Self {
             workload,
             distribution: None,
-            seconds,
+            seconds: Some(seconds),
+            speed: Speed::Times(1.0),
             warm_up: None,
             rate: None,
             find_max: None,
@@ -261,10 +267,57 @@ impl RunArgs {
         }
     }
 
+    /// How long the run takes.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        let default = || match (&self.workload.trace, self.speed) {
+            (Some(trace), Speed::Times(speed)) => {
+                // The last operation is due before the end.
+                Duration::from_nanos((trace.last_ns() as f64 / speed) as u64 + 1)
+            }
+            (Some(_), Speed::Max) => TRACE_MAX,
+            (None, _) => Duration::from_secs(10),
+        };
+        self.seconds.unwrap_or_else(default)
+    }
+
+    /// Whether operations are due at instants of their own.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match &self.workload.trace {
+            Some(_) => self.speed != Speed::Max,
+            None => self.rate.is_some(),
+        }
+    }
+
     /// What the clients do, to the records that were asked for.
     #[must_use]
     pub fn chosen_workload(&self) -> Workload {
         self.workload.clone().with_choice(self.distribution)
+    }
+}
+
+/// A trace that is replayed as fast as can be ends by itself, or then.
+const TRACE_MAX: Duration = Duration::from_secs(86_400);
+
+/// How fast a trace is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many times faster than it was.
+    Times(f64),
+    /// As fast as the clients can.
+    Max,
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let speed = text.parse::<f64>().ok().filter(|speed| (0.001..=1e6).contains(speed));
+        speed.map(Self::Times).ok_or_else(|| "a number from 0.001 to 1000000, or max".to_owned())
     }
 }
 

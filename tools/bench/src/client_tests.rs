@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::distribution::RecordChooser;
 use crate::inserts::RecordCounter;
+use crate::keys::KeySizes;
 use crate::script::Presence;
 use crate::shape::Shape;
 use crate::sizes::Sizes;
@@ -91,7 +92,9 @@ impl Handle for &MapStore {
 
 /// Loads a store, then runs `operations` operations of the workload on it.
 fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u64) {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(100), 3).unwrap()));
+    let data = Arc::new(Data::new(
+        Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(100), 3).unwrap(),
+    ));
     let mut store = MapStore { map: Mutex::default(), lie: Lie::None };
     let load = Task {
         mix: Mix::LOAD,
@@ -100,6 +103,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         inserts: Inserts::strided(0, 1, RECORDS),
         seed: 1,
         own: None,
+        trace: None,
     };
     let mut client = Client::new(&store, Arc::clone(&data), load);
     while client.prepare().is_some() {
@@ -124,6 +128,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         inserts: Inserts::Shared(counter),
         seed: 2,
         own: None,
+        trace: None,
     };
     let mut client = Client::new(&store, Arc::clone(&data), task);
     for _ in 0..operations {

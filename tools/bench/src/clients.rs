@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::asynchronous::Asynchronous;
-use crate::cli::{ClientKind, CommonArgs, RunArgs};
+use crate::cli::{ClientKind, CommonArgs, RunArgs, Speed};
 use crate::crowd;
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::failure::Failure;
@@ -16,6 +16,7 @@ use crate::schedule::Schedule;
 use crate::script::{OwnKeys, Presence, Task};
 use crate::shape::{Data, Shape};
 use crate::target::Target;
+use crate::trace::Part;
 use crate::workload::{Mix, OpKind};
 
 /// Operations in flight of all clients together: each has its buffers.
@@ -87,6 +88,7 @@ impl Places {
                 inserts,
                 seed: client_seed(common.seed, number),
                 own: self.0[place].clone(),
+                trace: None,
             };
             (task, Pace::Closed)
         };
@@ -113,7 +115,14 @@ impl Places {
         let (clients, places) = (args.common.clients, self.0.len());
         let workload = args.chosen_workload();
         let Shape { records, seed: data_seed, has_gaps, .. } = data.shape;
-        let deletes = has_gaps || workload.has(OpKind::deletes);
+        let deletes = has_gaps || workload.trace.is_some() || workload.has(OpKind::deletes);
+        let part = |number: usize| {
+            let place = number % places;
+            let on_place = (clients - place).div_ceil(places);
+            let of = ((number / places) as u64, on_place as u64);
+            let keeps_to = |key: &[u8]| self.0[place].as_ref().is_none_or(|own| own.contains(key));
+            workload.trace.as_ref().map(|trace| Part::new(trace, of, keeps_to))
+        };
         let task = |mix: Mix, number: usize, place: usize| {
             let capacity = data.keys.capacity();
             let chooser = RecordChooser::new(mix.choice(), records, capacity, data_seed);
@@ -134,6 +143,7 @@ impl Places {
                 inserts: Inserts::Shared(Arc::clone(&counters[place])),
                 seed: client_seed(seed, number),
                 own: self.0[place].clone(),
+                trace: None,
             })
         };
         let pace = |client: usize| match &args.rate {
@@ -144,8 +154,16 @@ impl Places {
             }
             None => Pace::Closed,
         };
-        let foreground = (0..clients)
-            .map(|number| Ok((task(workload.mix, number, number % places)?, pace(number))));
+        let foreground = (0..clients).map(|number| {
+            let task = Task { trace: part(number), ..task(workload.mix, number, number % places)? };
+            let pace = match (&task.trace, args.speed) {
+                (Some(part), Speed::Times(speed)) => {
+                    Pace::Open(Schedule::given(part.dues_ns(speed)))
+                }
+                _ => pace(number),
+            };
+            Ok((task, pace))
+        });
         let background = workload.background.into_iter().flat_map(|mix| {
             let task = &task;
             (0..places).map(move |place| Ok((task(mix, clients + place, place)?, Pace::Closed)))

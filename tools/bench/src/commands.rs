@@ -19,7 +19,7 @@ use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
 
 /// One value may take this share of the memory budget: one in so many.
-const VALUE_SHARE: u64 = 4;
+pub(crate) const VALUE_SHARE: u64 = 4;
 
 /// Loads a database, prints the result and returns it.
 ///

@@ -11,6 +11,7 @@ use crate::alarm::Alarms;
 use crate::asynchronous::{AsyncHandle, spawn_task};
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::{Inserts, RecordCounter};
+use crate::keys::KeySizes;
 use crate::pacing::Pace;
 use crate::runner::NEVER;
 use crate::script::Presence;
@@ -212,7 +213,7 @@ fn store(depth: usize, opens_after: u64) -> NullStore {
 
 fn task(mix: Mix, inserts: Inserts, own: Option<OwnKeys>) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own }
+    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own, trace: None }
 }
 
 /// Clients of one kind, dealt out to the owners.
@@ -233,7 +234,8 @@ fn run_phase(
     duration: Option<Duration>,
     interrupt: &AtomicBool,
 ) -> Outcome {
-    let data = Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap()));
+    let data =
+        Arc::new(Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(16), 1).unwrap()));
     let phase = Phase { clients, duration, interrupt, enough: &NEVER };
     run(store, depth, &data, phase, &mut |_: Progress| ()).unwrap()
 }
@@ -299,7 +301,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     }
     assert_ne!(threads[0], threads[1]);
     // The shares within each owner, as drawn by a client of another kind.
-    let data = Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap());
+    let data = Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(16), 1).unwrap());
     let mut chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
     let (mut rng, mut key) = (fastrand::Rng::with_seed(99), Vec::new());
     let (mut all, mut own) = (std::collections::BTreeMap::new(), [0_u64; OWNERS]);
@@ -402,7 +404,8 @@ fn a_task_that_panics_ends_the_program() {
 fn an_owner_without_keys_is_refused() {
     let store = Arc::new(store(1, 0));
     let counter = Arc::new(RecordCounter::new(1, 1 << 40));
-    let data = Arc::new(Data::new(Shape::new(1, 24, Sizes::Fixed(16), 1).unwrap()));
+    let data =
+        Arc::new(Data::new(Shape::new(1, KeySizes::fixed(24), Sizes::Fixed(16), 1).unwrap()));
     let clients = clients(&store, true, 2, |_, own| {
         let chooser = RecordChooser::Uniform { records: 1 };
         let inserts = Inserts::Shared(Arc::clone(&counter));

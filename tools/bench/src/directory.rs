@@ -255,10 +255,10 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
     if !(0.0..=1.0).contains(&shape.compressible) {
         return Err(not_ours(&"a share is from 0 to 1"));
     }
-    Shape::new(shape.records, shape.key_bytes, shape.values(), shape.seed)
+    Shape::new(shape.records, shape.keys(), shape.values(), shape.seed)
         .map(|checked| {
-            let Shape { compression, compressible, has_gaps, .. } = shape;
-            Shape { compression, compressible, has_gaps, ..checked }
+            let Shape { compression, compressible, is_traced, has_gaps, .. } = shape;
+            Shape { compression, compressible, is_traced, has_gaps, ..checked }
         })
         .map_err(|e| not_ours(&e))
 }

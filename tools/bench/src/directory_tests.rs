@@ -11,10 +11,12 @@ fn shape(records: u64) -> Shape {
         format: FORMAT,
         records,
         key_bytes: 24,
+        key_bytes_max: None,
         value_bytes: 400,
         value_sizes: None,
         compressible: 0.5,
         seed: 1,
+        is_traced: false,
         has_gaps: false,
         compression,
     }

@@ -9,7 +9,7 @@
 //! * What is written and read: [`permutation`], [`keys`], [`sizes`], [`values`],
 //!   [`shape`].
 //! * Which operations, on which records: [`workload`], [`distribution`],
-//!   [`inserts`].
+//!   [`inserts`]; or as they were done: [`trace`].
 //! * What is measured: [`target`], of which OuroDB ([`engine`]) is one.
 //! * One client: [`script`] says which operations, and checks what came back;
 //!   [`schedule`] says when they are due, [`pacing`] sends them, [`recorder`] has how
@@ -73,5 +73,6 @@ pub mod steady;
 pub mod table;
 pub mod target;
 pub mod timeline;
+pub mod trace;
 pub mod values;
 pub mod workload;

@@ -11,6 +11,7 @@ use crate::commands;
 use crate::directory::{Contents, PAGE, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
+use crate::keys::KeySizes;
 use crate::output::Output;
 use crate::session;
 use crate::sizes::Sizes;
@@ -84,7 +85,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     ))?;
     let load = LoadArgs {
         records: plan.records,
-        key_bytes: KEY_BYTES,
+        key_bytes: KeySizes::fixed(KEY_BYTES),
         value_bytes: Sizes::Fixed(VALUE_BYTES),
         compressible: COMPRESSIBLE,
         overwrite: true,

@@ -97,8 +97,10 @@ pub struct Config {
     pub distribution: Option<String>,
     /// Records asked for by a load, or there before a run.
     pub records: u64,
-    /// Bytes of each key.
+    /// Bytes of each key, or of the shortest.
     pub key_bytes: usize,
+    /// How long keys are, as `--key-bytes` has it.
+    pub key_sizes: String,
     /// Bytes of each value, or of one on average.
     pub value_bytes: usize,
     /// How long values are, as `--value-bytes` has it.
@@ -169,6 +171,7 @@ impl Config {
             distribution: None,
             records: shape.records,
             key_bytes: shape.key_bytes,
+            key_sizes: shape.keys().to_string(),
             value_bytes: shape.value_bytes,
             value_sizes: shape.values().to_string(),
             compressible: shape.compressible,

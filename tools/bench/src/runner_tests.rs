@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use super::*;
 use crate::distribution::{KeyChoice, RecordChooser};
 use crate::inserts::RecordCounter;
+use crate::keys::KeySizes;
 use crate::script::Presence;
 use crate::shape::Shape;
 use crate::sizes::Sizes;
@@ -54,12 +55,12 @@ impl Handle for &NullStore {
 const RECORDS: u64 = 1000;
 
 fn data() -> Arc<Data> {
-    Arc::new(Data::new(Shape::new(RECORDS, 24, Sizes::Fixed(16), 1).unwrap()))
+    Arc::new(Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(16), 1).unwrap()))
 }
 
 fn task(mix: Mix, inserts: Inserts) -> Task {
     let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None }
+    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None, trace: None }
 }
 
 fn loaders(clients: u64) -> Vec<(Task, Pace)> {

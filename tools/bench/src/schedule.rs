@@ -286,6 +286,8 @@ pub struct Schedule {
     rate: Arc<Pieces>,
     /// Where it stays the same and arrivals are even: instants are exact then.
     constant: Option<u64>,
+    /// All of them, where they are given.
+    given: Option<Arc<[u64]>>,
     arrivals: Arrivals,
     clients: u64,
     client: u64,
@@ -307,7 +309,22 @@ impl Schedule {
             (Rate::Constant(rate), Arrivals::Constant) => Some(*rate),
             _ => None,
         };
-        Self { rate: Arc::new(rate.pieces(run)), constant, arrivals, clients, client, seed }
+        let (rate, given) = (Arc::new(rate.pieces(run)), None);
+        Self { rate, constant, given, arrivals, clients, client, seed }
+    }
+
+    /// At these instants, in nanoseconds after the start, in their order.
+    #[must_use]
+    pub fn given(dues_ns: Arc<[u64]>) -> Self {
+        Self {
+            rate: Arc::new(Pieces(Vec::new())),
+            constant: None,
+            given: Some(dues_ns),
+            arrivals: Arrivals::Constant,
+            clients: 1,
+            client: 0,
+            seed: 0,
+        }
     }
 
     /// The instants, from the first on.
@@ -373,6 +390,9 @@ impl Dues {
 
     fn find(&mut self) -> u64 {
         let Schedule { clients, client, .. } = self.schedule;
+        if let Some(given) = &self.schedule.given {
+            return given.get(self.number as usize).copied().unwrap_or(u64::MAX);
+        }
         let turn = || u128::from(self.number) * u128::from(clients) + u128::from(client);
         if let Some(rate) = self.schedule.constant {
             return u64::try_from(turn() * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX);

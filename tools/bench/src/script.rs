@@ -8,6 +8,7 @@ use crate::distribution::RecordChooser;
 use crate::inserts::Inserts;
 use crate::shape::Data;
 use crate::target::Rows;
+use crate::trace::{self, Part};
 use crate::workload::{Mix, OpKind};
 
 /// Draws after which an owner counts as one that none of the keys belongs to.
@@ -61,6 +62,8 @@ pub struct Task {
     pub seed: u64,
     /// For a client beside an owner's data: the keys that it keeps to.
     pub own: Option<OwnKeys>,
+    /// What is to be done again; without, operations are drawn.
+    pub trace: Option<Part>,
 }
 
 /// The keys that belong to one owner.
@@ -186,7 +189,8 @@ impl Script {
         let mut rng = self.rng.clone();
         let acknowledged = self.task.inserts.acknowledged();
         let mut key = Vec::new();
-        let only_inserts = self.task.mix.kinds().all(|kind| kind == OpKind::Insert);
+        let is_traced = self.task.trace.is_some();
+        let only_inserts = is_traced || self.task.mix.kinds().all(|kind| kind == OpKind::Insert);
         only_inserts
             || (0..DRAWS_MAX).any(|_| {
                 self.data.keys.write(chooser.sample(&mut rng, acknowledged), &mut key);
@@ -197,6 +201,9 @@ impl Script {
     /// Chooses the next operation, and makes its key and value. `None` when
     /// there is none left.
     pub fn prepare<B>(&mut self, op: &mut Operation<B>) -> Option<OpKind> {
+        if self.task.trace.is_some() {
+            return self.take_traced(op);
+        }
         op.kind = self.task.mix.sample(&mut self.rng);
         let mut version = 0;
         match op.kind {
@@ -218,6 +225,26 @@ impl Script {
             self.data.keys.write_after(&op.key, rows, self.data.shape.records, &mut op.end);
         }
         Some(op.kind)
+    }
+
+    fn take_traced<B>(&mut self, op: &mut Operation<B>) -> Option<OpKind> {
+        let traced = self.task.trace.as_mut()?.take()?;
+        op.kind = traced.kind;
+        op.key.clear();
+        op.key.extend_from_slice(traced.key);
+        op.rows_wanted = traced.size;
+        let size = traced.size;
+        op.record = self.record_of(&op.key);
+        if op.kind.puts() {
+            let version = self.rng.u32(1..);
+            self.data.values.write_sized(op.record, version, size, &mut op.value);
+        }
+        Some(op.kind)
+    }
+
+    /// What values of a key follow from: its record, or a number of another key.
+    fn record_of(&self, key: &[u8]) -> u64 {
+        self.data.keys.record(key).unwrap_or_else(|| trace::hash(key))
     }
 
     fn draw_insert<B>(&mut self, op: &mut Operation<B>) -> Option<()> {
@@ -289,11 +316,20 @@ impl Script {
         }
     }
 
+    /// Where a trace was replayed, values have any length.
+    fn is_right(&self, record: u64, value: &[u8]) -> bool {
+        let values = &self.data.values;
+        match self.task.trace {
+            Some(_) => values.verify_sized(record, value),
+            None => values.verify(record, value),
+        }
+    }
+
     fn verify_value<B: AsRef<[u8]>>(&mut self, key: &[u8], record: u64, value: Option<B>) {
         let fault = match (value, self.task.presence) {
             (Some(_), Presence::Never) => Some("has a value, and was never written"),
             (Some(value), _) => {
-                let right = self.data.values.verify(record, value.as_ref());
+                let right = self.is_right(record, value.as_ref());
                 (!right).then_some("has a wrong value")
             }
             (None, Presence::Always) => Some("is missing"),
@@ -322,8 +358,9 @@ impl Script {
             fault = Some("is out of order".to_owned());
         }
         for (key, value) in op.rows.iter() {
-            let record = self.data.keys.record(key);
-            if record.is_none_or(|record| !self.data.values.verify(record, value)) {
+            let known = self.data.keys.record(key);
+            let any = self.task.trace.is_some().then(|| trace::hash(key));
+            if known.or(any).is_none_or(|record| !self.is_right(record, value)) {
                 fault = Some(format!("returned a wrong row at {}", key.escape_ascii()));
             }
         }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::cli::{KEY_BYTES, RunArgs, VALUE_BYTES, WarmUp};
+use crate::cli::{KEY_BYTES, RunArgs, Speed, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
-use crate::commands::{acknowledged, conclude, end, open_in, options};
+use crate::commands::{VALUE_SHARE, acknowledged, conclude, end, open_in, options};
 use crate::device_share::Calibration;
 use crate::directory::{check_space, make_room, read_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
+use crate::keys::KeySizes;
 use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::pacing::Pace;
@@ -46,10 +47,13 @@ pub fn run<T: Target>(
         check_promise(promise, args)?;
     }
     let shape = match args.fresh {
-        Some(records) => Shape::new(records, KEY_BYTES, Sizes::Fixed(VALUE_BYTES), common.seed),
+        Some(records) => {
+            Shape::new(records, KeySizes::fixed(KEY_BYTES), Sizes::Fixed(VALUE_BYTES), common.seed)
+        }
         None => Ok(read_shape(&common.dir)?),
     };
     let shape = shape.map_err(Failure::Usage)?;
+    check_trace(args, &shape)?;
     check_values(&args.chosen_workload(), &shape)?;
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
@@ -78,7 +82,7 @@ pub fn run<T: Target>(
         warm_up_s: None,
     };
     // Before anything takes long: whether there are such clients at all.
-    let clients = session.clients(args, common.seed, args.seconds)?;
+    let clients = session.clients(args, common.seed, args.duration())?;
     if let Err((outcome, records)) = session.prepare()? {
         let has_gaps =
             shape.has_gaps || (records > 0 && args.chosen_workload().has(OpKind::deletes));
@@ -93,10 +97,12 @@ pub fn run<T: Target>(
         }
     };
     let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
-    let after = Shape { records: outcome.acknowledged, has_gaps, ..shape };
+    let is_traced = shape.is_traced || args.workload.trace.is_some();
+    let after = Shape { records: outcome.acknowledged, has_gaps, is_traced, ..shape };
     let capacity = session.data.keys.capacity();
     end(session.target, common, &after, &outcome)?;
-    let full = outcome.exhausted;
+    let is_traced = args.workload.trace.is_some();
+    let full = outcome.exhausted && !is_traced;
     let nothing = report.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
     let report = conclude(report, calibration.as_ref(), &output, outcome)?;
     if full {
@@ -112,6 +118,31 @@ pub fn run<T: Target>(
         }
         _ => Ok(report),
     }
+}
+
+/// Refuses what cannot be done with a trace, and workloads on what one has left.
+fn check_trace(args: &RunArgs, shape: &Shape) -> Result<(), Failure> {
+    let dir = args.common.dir.display();
+    let refused = match &args.workload.trace {
+        None if shape.is_traced => format!(
+            "a trace was replayed on {dir}, which has keys and values of its own: load anew, or \
+             replay another trace"
+        ),
+        None if args.speed != Speed::Times(1.0) => "--speed is for traces".to_owned(),
+        None => return Ok(()),
+        Some(_) if args.rate.is_some() || args.find_max.is_some() => {
+            "a trace has its own times: --speed in place of --rate and --find-max".to_owned()
+        }
+        Some(_) if args.warm_up.is_some() || args.distribution.is_some() => {
+            "a trace is replayed once, as it is: without --warm-up and --distribution".to_owned()
+        }
+        Some(trace) if trace.value_bytes_max() as u64 > args.common.memory / VALUE_SHARE => {
+            let bytes = trace.value_bytes_max();
+            format!("the trace has a value of {bytes} bytes, and a quarter of --memory is less")
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Failure::Usage(refused))
 }
 
 /// Refuses a workload about longer values than there are.
@@ -215,9 +246,9 @@ impl<T: Target> Session<'_, T> {
     ) -> Result<(Report, Outcome), Failure> {
         let common = &args.common;
         let interrupt = self.interrupt;
-        let phase = Phase { clients, duration: Some(args.seconds), interrupt, enough: &NEVER };
+        let phase = Phase { clients, duration: Some(args.duration()), interrupt, enough: &NEVER };
         let what = format!("running {}", args.chosen_workload().name);
-        let bar = Bar::new(what, None, args.seconds.as_millis() as u64);
+        let bar = Bar::new(what, None, args.duration().as_millis() as u64);
         let meter = Meter::start(&self.target.status());
         let mut timeline = Timeline::new(&self.target, &bar);
         let outcome = clients::run_phase(&self.target, common, &self.data, phase, &mut timeline);
@@ -227,11 +258,11 @@ impl<T: Target> Session<'_, T> {
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         let status = self.target.status();
         let mut result = meter.finish(&outcome, &status, None, intervals);
-        result.steady = steady::judge(&result.intervals, args.rate.is_some());
+        result.steady = steady::judge(&result.intervals, args.is_open());
         let report = Report {
             format: RESULT_FORMAT,
             command: "run",
-            partial: outcome.interrupted || outcome.exhausted,
+            partial: outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none()),
             started: meter.started().0,
             started_unix_s: meter.started().1,
             versions: Versions::THIS,
@@ -240,14 +271,14 @@ impl<T: Target> Session<'_, T> {
                 description: Some(args.chosen_workload().description),
                 percent: args.chosen_workload().mix.percent(),
                 distribution: Some(args.chosen_workload().mix.choice().to_string()),
-                r#loop: if args.rate.is_some() { "open" } else { "closed" },
+                r#loop: if args.is_open() { "open" } else { "closed" },
                 rate_ops_per_s: match args.rate {
                     Some(Rate::Constant(rate)) => Some(rate),
                     _ => None,
                 },
                 rate: args.rate.as_ref().map(Rate::to_string),
                 arrivals: args.rate.as_ref().map(|_| args.arrivals),
-                seconds: Some(args.seconds.as_secs_f64()),
+                seconds: Some(args.duration().as_secs_f64()),
                 warm_up_s: self.warm_up_s,
                 ..Config::new::<T>(common, self.settings, &self.shape, &status)?
             },
@@ -264,8 +295,9 @@ impl<T: Target> Session<'_, T> {
         let begin = match self.args.rate {
             Some(Rate::Constant(rate)) => rate,
             _ => {
-                let probe = RunArgs { seconds: self.args.seconds.min(PROBE), ..self.args.clone() };
-                let clients = self.clients(&probe, self.args.common.seed, probe.seconds)?;
+                let seconds = self.args.duration().min(PROBE);
+                let probe = RunArgs { seconds: Some(seconds), ..self.args.clone() };
+                let clients = self.clients(&probe, self.args.common.seed, seconds)?;
                 let (report, outcome) = self.measure(&probe, clients)?;
                 if outcome.ended_early() || outcome.exhausted {
                     return Ok((report, outcome));
@@ -288,7 +320,7 @@ impl<T: Target> Session<'_, T> {
             let seed = self.args.common.seed.wrapping_add(steps.len() as u64 + 1);
             // What the last run left to do is not this one's.
             self.target.settle()?;
-            let clients = self.clients(&args, seed, args.seconds)?;
+            let clients = self.clients(&args, seed, args.duration())?;
             let (report, outcome) = self.measure(&args, clients)?;
             if outcome.ended_early() || outcome.exhausted {
                 return Ok((report, outcome));

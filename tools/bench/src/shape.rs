@@ -6,7 +6,7 @@ use ourodb::Compression;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::keys::{self, KEY_BYTES_MIN, KeySpace};
+use crate::keys::{self, KEY_BYTES_MIN, KeySizes, KeySpace};
 use crate::sizes::Sizes;
 use crate::values::{COMPRESSIBLE, ValueSource};
 
@@ -20,8 +20,11 @@ pub struct Shape {
     pub format: u32,
     /// Records 0 to this are there. 0 while a load has not ended.
     pub records: u64,
-    /// The length of every key.
+    /// The length of every key, or of the shortest.
     pub key_bytes: usize,
+    /// The length of the longest, if they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_bytes_max: Option<usize>,
     /// The length of every value, or what they have on average.
     pub value_bytes: usize,
     /// How long they are, if not all alike.
@@ -32,6 +35,9 @@ pub struct Shape {
     pub compressible: f64,
     /// Chooses the order of keys and the bytes of values.
     pub seed: u64,
+    /// A trace was replayed: there may be any keys, and values of any length.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_traced: bool,
     /// Some of the records may have been deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_gaps: bool,
@@ -82,9 +88,10 @@ fn from_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, 
 impl Shape {
     /// Checks what a user asked for; without compression. The message says what
     /// would do.
-    pub fn new(records: u64, key_bytes: usize, values: Sizes, seed: u64) -> Result<Self, String> {
+    pub fn new(records: u64, keys: KeySizes, values: Sizes, seed: u64) -> Result<Self, String> {
+        let key_bytes = keys.min;
         let key_bytes_max = ourodb::KEY_BYTES_MAX;
-        if !(KEY_BYTES_MIN..=key_bytes_max).contains(&key_bytes) {
+        if !(KEY_BYTES_MIN..=key_bytes_max).contains(&key_bytes) || keys.max > key_bytes_max {
             return Err(format!("--key-bytes must be {KEY_BYTES_MIN} to {key_bytes_max}"));
         }
         if values.max() > ourodb::VALUE_BYTES_MAX {
@@ -102,13 +109,22 @@ impl Shape {
             format: FORMAT,
             records,
             key_bytes,
+            key_bytes_max: Some(keys.max).filter(|max| *max > keys.min),
             value_bytes: values.mean(),
             value_sizes: Some(values).filter(|values| !matches!(values, Sizes::Fixed(_))),
             compressible: COMPRESSIBLE,
             seed,
+            is_traced: false,
             has_gaps: false,
             compression,
         })
+    }
+
+    /// How long keys are.
+    #[must_use]
+    pub fn keys(&self) -> KeySizes {
+        let max = self.key_bytes_max.unwrap_or(self.key_bytes);
+        KeySizes { min: self.key_bytes, max: max.max(self.key_bytes) }
     }
 
     /// How long values are.
@@ -120,7 +136,8 @@ impl Shape {
     /// Bytes of one key and its value, on average.
     #[must_use]
     pub fn record_bytes(&self) -> u64 {
-        (self.key_bytes + self.value_bytes) as u64
+        let keys = self.keys();
+        (keys.min.midpoint(keys.max) + self.value_bytes) as u64
     }
 }
 
@@ -140,7 +157,7 @@ impl Data {
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
-            keys: KeySpace::new(shape.key_bytes, shape.seed),
+            keys: KeySpace::new(shape.keys(), shape.seed),
             values: ValueSource::with(shape.values(), shape.compressible, shape.seed),
         }
     }
@@ -152,14 +169,14 @@ mod tests {
 
     #[test]
     fn impossible_shapes_are_refused() {
-        assert!(Shape::new(10_000, 8, Sizes::Fixed(0), 1).is_ok());
-        assert!(Shape::new(1, 65_535, Sizes::Fixed(65_536), 1).is_ok());
+        assert!(Shape::new(10_000, KeySizes::fixed(8), Sizes::Fixed(0), 1).is_ok());
+        assert!(Shape::new(1, KeySizes::fixed(65_535), Sizes::Fixed(65_536), 1).is_ok());
         let refused = [
-            (Shape::new(10_001, 8, Sizes::Fixed(400), 1), "1 to 10000"),
-            (Shape::new(0, 24, Sizes::Fixed(400), 1), "--records"),
-            (Shape::new(1, 7, Sizes::Fixed(400), 1), "--key-bytes"),
-            (Shape::new(1, 65_536, Sizes::Fixed(400), 1), "--key-bytes"),
-            (Shape::new(1, 24, Sizes::Fixed(1 << 40), 1), "--value-bytes"),
+            (Shape::new(10_001, KeySizes::fixed(8), Sizes::Fixed(400), 1), "1 to 10000"),
+            (Shape::new(0, KeySizes::fixed(24), Sizes::Fixed(400), 1), "--records"),
+            (Shape::new(1, KeySizes::fixed(7), Sizes::Fixed(400), 1), "--key-bytes"),
+            (Shape::new(1, KeySizes::fixed(65_536), Sizes::Fixed(400), 1), "--key-bytes"),
+            (Shape::new(1, KeySizes::fixed(24), Sizes::Fixed(1 << 40), 1), "--value-bytes"),
         ];
         for (shape, message) in refused {
             let found = shape.unwrap_err();

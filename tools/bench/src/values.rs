@@ -64,10 +64,33 @@ impl ValueSource {
             return;
         }
         let hash = self.hash(record, version);
+        self.write_long(record, version, hash, self.bytes(hash), value);
+    }
+
+    /// The same with so many bytes, whatever values have otherwise.
+    pub fn write_sized(&self, record: u64, version: u32, bytes: usize, value: &mut Vec<u8>) {
+        value.clear();
+        if bytes < HEADER_BYTES {
+            value.extend_from_slice(&self.short(record)[..bytes]);
+            return;
+        }
+        self.write_long(record, version, self.hash(record, version), bytes, value);
+    }
+
+    /// Whether `value` is what [`ValueSource::write_sized`] writes for `record`.
+    #[must_use]
+    pub fn verify_sized(&self, record: u64, value: &[u8]) -> bool {
+        match value.len() {
+            bytes @ ..HEADER_BYTES => value == &self.short(record)[..bytes],
+            bytes => self.verify_long(record, value, |_| bytes),
+        }
+    }
+
+    fn write_long(&self, record: u64, version: u32, hash: u64, bytes: usize, value: &mut Vec<u8>) {
         value.extend_from_slice(&record.to_le_bytes());
         value.extend_from_slice(&version.to_le_bytes());
         value.extend_from_slice(&check(hash));
-        for piece in self.body(hash, self.bytes(hash)) {
+        for piece in self.body(hash, bytes) {
             value.extend_from_slice(piece);
         }
     }
@@ -79,9 +102,11 @@ impl ValueSource {
         if let Sizes::Fixed(bytes @ ..HEADER_BYTES) = self.sizes {
             return value == &self.short(record)[..bytes];
         }
-        if value.len() < HEADER_BYTES {
-            return false;
-        }
+        value.len() >= HEADER_BYTES && self.verify_long(record, value, |hash| self.bytes(hash))
+    }
+
+    /// Whether a value is right that has as many bytes as belong to its hash.
+    fn verify_long(&self, record: u64, value: &[u8], bytes: impl Fn(u64) -> usize) -> bool {
         let (header, mut rest) = value.split_at(HEADER_BYTES);
         let mut version = [0; 4];
         version.copy_from_slice(&header[8..12]);
@@ -89,7 +114,7 @@ impl ValueSource {
         if header[..8] != record.to_le_bytes() || header[12..] != check(hash) {
             return false;
         }
-        if value.len() != self.bytes(hash) {
+        if value.len() != bytes(hash) {
             return false;
         }
         self.body(hash, value.len()).all(|piece| {
@@ -213,6 +238,21 @@ mod tests {
             let text = TEXT.repeat(250);
             assert_eq!(value[4000 - expected..], text[..expected]);
             assert!(source.verify(7, &value));
+        }
+    }
+
+    #[test]
+    fn values_may_have_any_length_that_is_asked_for() {
+        let (source, mut value) = (ValueSource::new(400, 9), Vec::new());
+        for bytes in SIZES {
+            source.write_sized(7, 5, bytes, &mut value);
+            assert_eq!(value.len(), bytes);
+            assert!(source.verify_sized(7, &value));
+            assert_eq!(source.verify_sized(8, &value), bytes == 0);
+            if let Some(last) = value.last_mut() {
+                *last ^= 1;
+                assert!(!source.verify_sized(7, &value));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
@@ -10,6 +11,8 @@ use clap::{Arg, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::distribution::{KeyChoice, THETA};
+use crate::table::grouped;
+use crate::trace::Trace;
 
 /// A kind of operation. Each has its own row in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -182,6 +185,8 @@ pub struct Workload {
     pub background: Option<Mix>,
     /// It is about values of at least so many bytes.
     pub value_bytes_min: usize,
+    /// What is done, if that was recorded; then `mix` only says how often.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl Workload {
@@ -198,6 +203,25 @@ impl Workload {
             self.mix.choice = choice;
         }
         self
+    }
+
+    /// What a trace says.
+    fn from_trace(path: &Path) -> Result<Self, String> {
+        let trace = Trace::read(path)?;
+        let mut counts = [0; OpKind::ALL.len()];
+        trace.kinds().for_each(|kind| counts[kind as usize] += 1_u64);
+        let ops = trace.ops() as u64;
+        // Rounded up, so that what occurs does.
+        let shares = counts.map(|count| (count * u64::from(WHOLE)).div_ceil(ops) as u32);
+        let (ops, seconds) = (grouped(ops), trace.last_ns() as f64 / 1e9);
+        Ok(Self {
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            description: format!("a trace of {ops} operations in {seconds:.1} s"),
+            mix: Mix { shares, ..Mix::LOAD },
+            background: None,
+            value_bytes_min: 0,
+            trace: Some(Arc::new(trace)),
+        })
     }
 
     /// Reads a file that says what a workload is.
@@ -297,6 +321,7 @@ impl From<BuiltIn> for Workload {
             mix: of.mix(),
             background: of.background(),
             value_bytes_min: if of == BuiltIn::LargeValue { LARGE_VALUE_BYTES } else { 0 },
+            trace: None,
         }
     }
 }
@@ -304,7 +329,8 @@ impl From<BuiltIn> for Workload {
 /// Longer values are in files of their own.
 const LARGE_VALUE_BYTES: usize = (64 << 10) + 1;
 
-/// Reads a workload on the command line: the name of one, or a file that ends in `.toml`.
+/// Reads a workload on the command line: the name of one, or a file that ends in `.toml` or, a
+/// trace, in `.csv`.
 #[derive(Clone, Debug)]
 pub struct WorkloadParser;
 
@@ -318,11 +344,15 @@ impl TypedValueParser for WorkloadParser {
         value: &OsStr,
     ) -> Result<Workload, clap::Error> {
         let path = Path::new(value);
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            let parser = EnumValueParser::<BuiltIn>::new();
-            return parser.parse_ref(command, arg, value).map(Workload::from);
-        }
-        Workload::from_file(path).map_err(|why| {
+        let workload = match path.extension().and_then(OsStr::to_str) {
+            Some("toml") => Workload::from_file(path),
+            Some("csv") => Workload::from_trace(path),
+            _ => {
+                let parser = EnumValueParser::<BuiltIn>::new();
+                return parser.parse_ref(command, arg, value).map(Workload::from);
+            }
+        };
+        workload.map_err(|why| {
             let message = format!("{} says no workload: {why}\n", path.display());
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
         })
@@ -331,7 +361,9 @@ impl TypedValueParser for WorkloadParser {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let file = PossibleValue::new("FILE.toml").help("What a file says: README.md");
         let known = BuiltIn::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        Some(Box::new(known.chain([file])))
+        let trace = PossibleValue::new("TRACE.csv");
+        let trace = trace.help("What was done once: time in seconds, operation, key, size");
+        Some(Box::new(known.chain([file, trace])))
     }
 }
 
@@ -426,6 +458,7 @@ impl File {
             mix: mixed,
             background,
             value_bytes_min: 0,
+            trace: None,
         })
     }
 }

@@ -332,14 +332,52 @@ fn a_file_says_what_a_workload_is() {
 }
 
 #[test]
+fn a_trace_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let kinds =
+        ["put,a,100", "get,a,", "scan,a,3", "get,user,", "put,b,70000", "delete,a,", "put,a,3"];
+    let lines =
+        (0..210).map(|i| format!("{:.3},{}\n", f64::from(i) / 1000.0, kinds[i as usize % 7]));
+    let lines = lines.collect::<String>();
+    fs::write(dir.path().join("t.csv"), format!("time,operation,key,size\n{lines}")).unwrap();
+    for (flags, pace) in [(&["--speed", "2"][..], "open"), (&["--speed", "max"], "closed")] {
+        let flags =
+            [flags, &["--json", "t.json", "--client-kind", "task", "--depth", "1"]].concat();
+        let mut arguments = vec!["run", "--dir", "db", "--memory", "64MiB", "--clients", "2"];
+        arguments.extend(["--workload", "t.csv"]);
+        arguments.extend(flags);
+        let table = done(&bench(dir.path(), &arguments));
+        assert!(table.contains("a trace of 210 operations in 0.2 s"), "{table}");
+        let result = json(&fs::read_to_string(dir.path().join("t.json")).unwrap());
+        assert_eq!(result["config"]["loop"], pace);
+        let ops = |kind: &str| result["result"]["operations"][kind]["ops"].as_u64().unwrap();
+        let unsent = result["result"]["unsent_ops"].as_u64().unwrap();
+        let done = ops("read") + ops("update") + ops("delete") + ops("scan");
+        assert_eq!(done + unsent, 210);
+        assert!(unsent > 0 || (ops("read"), ops("update"), ops("scan")) == (60, 90, 30));
+        assert_eq!(result["partial"], false);
+    }
+    refused(&run(dir.path(), "c", &[]), 2, "a trace was replayed");
+    refused(&run(dir.path(), "t.csv", &["--rate", "5"]), 2, "--speed in place");
+    refused(&run(dir.path(), "t.csv", &["--speed", "0"]), 2, "or max");
+    load(dir.path());
+    refused(&run(dir.path(), "c", &["--speed", "2"]), 2, "for traces");
+    fs::write(dir.path().join("t.csv"), "0,put,a,1\n1,frob,a,1\n").unwrap();
+    refused(&run(dir.path(), "t.csv", &[]), 2, "line 2: the operation is get, put");
+}
+
+#[test]
 fn values_have_the_lengths_that_were_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let sizes = ["--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
+    let sizes =
+        ["--key-bytes", "20..60", "--value-bytes", "80%:100,20%:70KiB", "--compressible", "0.9"];
     done(&bench(dir.path(), &[&LOAD[..5], &sizes[..], &["--memory", "64MiB"]].concat()));
     for workload in ["a", "f", "scan", "multi-get"] {
         let result = json(&done(&run(dir.path(), workload, &["--json", "-"])));
         assert_eq!(result["config"]["value_sizes"], "80%:100,20%:71680");
         assert_eq!(result["config"]["compressible"], 0.9);
+        assert_eq!(result["config"]["key_sizes"], "20..60");
         assert_eq!(result["result"]["wrong_reads"], 0);
     }
     let full = bench(dir.path(), &["load", "--dir", "full", "--records", "1000000000000000"]);

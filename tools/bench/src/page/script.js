@@ -178,7 +178,7 @@ by('headline').textContent = `${engine}: ${data.title}`;
 const pace = isOpen ? `open loop at ${config.rate_ops_per_s ? grouped(config.rate_ops_per_s) : config.rate}/s${config.arrivals === 'poisson' ? ', Poisson arrivals' : ''}` : 'closed loop';
 const kind = config.client_kind === 'thread' ? '' : ` ${config.client_kind}`;
 by('subtitle').textContent = `${grouped(config.clients)}${kind} client${config.clients === 1 ? '' : 's'}${config.depth > 1 ? ` of depth ${config.depth}` : ''}, ${pace}; `
-  + `${grouped(result.records)} records of ${config.key_bytes} + ${config.value_sizes} bytes; ${config.durability}; ${time(result.elapsed_s)}; ${data.started.replace('T', ' ').replace('Z', ' UTC')}`;
+  + `${grouped(result.records)} records of ${config.key_sizes} + ${config.value_sizes} bytes; ${config.durability}; ${time(result.elapsed_s)}; ${data.started.replace('T', ' ').replace('Z', ' UTC')}`;
 
 const note = (text, bad) => by('notes').append(el('p', { className: bad ? 'note bad' : 'note', textContent: text }));
 if (data.partial) note('Partial: it was cut short; the figures are those of what was done.');
