@@ -72,3 +72,8 @@ pub mod fuzz;
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub mod bench;
+
+/// The engine's I/O on a file of its own, for `ouro-bench device` only. No promise of any kind.
+#[cfg(feature = "device")]
+#[doc(hidden)]
+pub mod device;

@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::device::DeviceArgs;
 use crate::distribution::KeyChoice;
 use crate::find_max::Promise;
 use crate::keys::KeySizes;
@@ -33,6 +34,9 @@ Examples:
       How fast can 8 clients read from it?
   ouro-bench run --dir data --workload a --seconds 30 --clients 8 --rate 10000
       How long do operations take, at 10,000 a second?
+  ouro-bench device --dir data --json device.json
+      What can the disk do? With --device device.json, load and run then say what
+      share of that the engine made use of.
 
 Without --rate (closed loop) a client sends its next operation when the last one
 has ended: that shows how fast the database can be. With --rate (open loop)
@@ -86,6 +90,8 @@ pub enum Command {
     /// Write, delete, read and scan at full speed for long, reopen now and then,
     /// and check every value that is read
     Soak(SoakArgs),
+    /// Measure what the disk can do, through the engine's own I/O
+    Device(DeviceArgs),
     /// Put results side by side (files of --json), and say what is better or worse
     Compare(CompareArgs),
 }
@@ -388,6 +394,10 @@ pub struct CommonArgs {
     /// How long to wait for a database that another process has open
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time, allow_negative_numbers = true)]
     pub lock_wait: Duration,
+    /// A result of `ouro-bench device --json F` for this disk: the report then says how much
+    /// of what that can do the engine made use of
+    #[arg(long, value_name = "F", env = "OURO_BENCH_DEVICE")]
+    pub device: Option<PathBuf>,
     /// Where the result goes besides.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -435,13 +445,24 @@ impl ClientKind {
 }
 
 /// How the engine's owners do I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Io {
     /// io_uring
     Ring,
     /// Positioned reads and writes, where io_uring is forbidden
     Blocking,
+}
+
+impl Io {
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Blocking => "blocking",
+        }
+    }
 }
 
 impl From<Io> for ourodb::IoBackend {

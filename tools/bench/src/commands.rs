@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, LoadArgs};
 use crate::clients::{self, Places};
+use crate::device_share::Calibration;
 use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
@@ -43,6 +44,7 @@ pub fn load<T: Target>(
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
+    let calibration = Calibration::given(common)?;
     // One that ends with its time takes what it gets.
     if budget.is_none() {
         check_space::<T>(&common.dir, &shape)?;
@@ -81,7 +83,7 @@ pub fn load<T: Target>(
         },
     };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
-    conclude(report, &output, outcome)
+    conclude(report, calibration.as_ref(), &output, outcome)
 }
 
 /// Opens the database. Where that fails, what was made for a load is removed.
@@ -162,13 +164,16 @@ pub(crate) fn end(
 
 /// Prints the result, unless there is none, and says what was wrong with it.
 pub(crate) fn conclude(
-    report: Report,
+    mut report: Report,
+    calibration: Option<&Calibration>,
     output: &Output,
     outcome: Outcome,
 ) -> Result<Report, Failure> {
     if let Some(failure) = outcome.failure {
         return Err(failure);
     }
+    report.result.device_share =
+        calibration.map(|device| device.share(&report.config, &report.result));
     output.report(&report)?;
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(

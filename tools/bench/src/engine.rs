@@ -77,6 +77,7 @@ impl Target for OuroDb {
                 writes: Some(stats.device_writes),
                 bytes_written: stats.device_write_bytes,
                 syncs: Some(stats.device_syncs),
+                durable_writes: Some(stats.wal_durable_groups),
             }),
             activity: Some(Activity {
                 cache_hits: stats.cache_hits,

@@ -24,6 +24,8 @@
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
 //!   [`find_max`], [`quick`],
 //!   [`compare`], [`soak`], [`failure`], [`program`].
+//! * What the disk can do without the engine: [`device`]; and how much of that the engine does:
+//!   [`device_share`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
 //! drive other engines with them, and `tools/crash` makes its data and reads sizes
@@ -37,6 +39,8 @@ pub mod clients;
 pub mod commands;
 pub mod compare;
 pub mod crowd;
+pub mod device;
+pub mod device_share;
 pub mod directory;
 pub mod distribution;
 pub mod engine;

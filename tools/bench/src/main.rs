@@ -7,7 +7,7 @@ use clap::Parser;
 use ouro_bench::cli::{Cli, Command};
 use ouro_bench::engine::OuroDb;
 use ouro_bench::failure::Failure;
-use ouro_bench::{commands, compare, program, quick, session, soak};
+use ouro_bench::{commands, compare, device, program, quick, session, soak};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,6 +20,7 @@ fn execute(cli: &Cli, interrupt: &AtomicBool) -> Result<(), Failure> {
         Some(Command::Load(args)) => commands::load::<OuroDb>(args, &(), None, interrupt).map(drop),
         Some(Command::Run(args)) => session::run::<OuroDb>(args, &(), interrupt).map(drop),
         Some(Command::Soak(args)) => soak::soak(args, interrupt),
+        Some(Command::Device(args)) => device::device(args, interrupt),
         Some(Command::Compare(args)) => compare::compare(args),
     }
 }

@@ -67,6 +67,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         durability: Durability::ProcessSafe,
         io: plan.io,
         lock_wait: Duration::from_secs(10),
+        device: None,
         output: OutputArgs::default(),
         seed: 1,
     };

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::cli::{ClientKind, CommonArgs, Io};
+use crate::device_share::DeviceShare;
 use crate::failure::Failure;
 use crate::find_max::Found;
 use crate::machine::{Machine, cpu_time};
@@ -236,6 +237,8 @@ pub struct Measured {
     pub device_reads_per_scan: Option<f64>,
     /// What the engine submitted to the device meanwhile.
     pub device: Option<Device>,
+    /// How much of what the device can do that was, if `--device` says what it can do.
+    pub device_share: Option<DeviceShare>,
     /// By kind of operation.
     pub operations: BTreeMap<OpKind, Operation>,
     /// What the engine measured itself, by its own names of operations.
@@ -436,6 +439,7 @@ impl Meter {
                 .filter(|_| gets == 0 && many == scans)
                 .and_then(|n| ratio(n, scans)),
             device,
+            device_share: None,
             operations,
             engine: BTreeMap::new(),
             steady: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::cli::{KEY_BYTES, RunArgs, Speed, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
 use crate::commands::{VALUE_SHARE, acknowledged, conclude, end, open_in, options};
+use crate::device_share::Calibration;
 use crate::directory::{check_space, make_room, read_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
@@ -57,6 +58,7 @@ pub fn run<T: Target>(
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
+    let calibration = Calibration::given(common)?;
     let room = match args.fresh {
         Some(_) => {
             check_space::<T>(&common.dir, &shape)?;
@@ -102,7 +104,7 @@ pub fn run<T: Target>(
     let is_traced = args.workload.trace.is_some();
     let full = outcome.exhausted && !is_traced;
     let nothing = report.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
-    let report = conclude(report, &output, outcome)?;
+    let report = conclude(report, calibration.as_ref(), &output, outcome)?;
     if full {
         return Err(Failure::Other(format!(
             "all {capacity} keys of {} bytes are taken: there is nothing left to insert. Load again \

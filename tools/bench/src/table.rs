@@ -131,6 +131,7 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
     fact(result.device_reads_per_get, |x| format!("{x:.2} device reads per get"));
     fact(result.device_reads_per_scan, |x| format!("{x:.2} device reads per scan"));
     fact(result.settle_s, |s| format!("settled in {}", duration(s * 1e9)));
+    let share = result.device_share.as_ref().map(|share| wrapped(&share.words(), ", "));
     let unsent = (result.unsent_ops > 0).then(|| {
         format!(
             "OVERLOAD: {} operations were due and never sent; the percentiles are those of the \
@@ -156,7 +157,7 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
         .chain(changing)
         .chain(wrong)
         .map(|note| wrapped(&note, " "));
-    [String::new(), wrapped(&facts.join("; "), "; ")].into_iter().chain(notes)
+    [String::new(), wrapped(&facts.join("; "), "; ")].into_iter().chain(share).chain(notes)
 }
 
 /// `text` with line breaks at some of its separators, so that no line is longer
@@ -218,6 +219,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::cli::Io;
+    use crate::device_share::{DeviceShare, Share};
     use crate::machine::Machine;
     use crate::report::{Config, Operation, Versions};
     use crate::steady::Steady;
@@ -266,6 +268,7 @@ pub(crate) mod tests {
             quantiles: Vec::new(),
             service_quantiles: None,
         };
+        let share = Share { engine: 99.9, device: 1.0, share: 99.9, io: Io::Blocking, depth: 4096 };
         Report {
             format: 1,
             command,
@@ -331,6 +334,14 @@ pub(crate) mod tests {
                     writes: Some(1),
                     bytes_written: 1,
                     syncs: Some(1),
+                    durable_writes: Some(1),
+                }),
+                device_share: Some(DeviceShare {
+                    calibrated: "2026-11-20T12:00:00Z".to_owned(),
+                    reads_per_s: Some(share),
+                    bytes_read_per_s: Some(share),
+                    bytes_written_per_s: Some(share),
+                    durable_writes_per_s: Some(share),
                 }),
                 operations: OpKind::ALL.into_iter().map(|kind| (kind, operation.clone())).collect(),
                 engine: BTreeMap::new(),
@@ -359,6 +370,7 @@ pub(crate) mod tests {
                 "records of 24 + 65536 bytes",
                 "59.9ms of CPU per operation; 12.34 bytes written per byte put; 12.34 device",
                 "99,999,999 9,999,999 9.99us 99.9us 999us 9.99ms 99.9ms 59.9s",
+                "9990 % of its write bandwidth, 9990 % of its durable writes/s at depth 4096",
                 "999,999,999 operations were due and never sent; the percentiles",
             ] {
                 assert!(words.contains(part), "{text}");

@@ -227,6 +227,8 @@ pub struct Device {
     pub bytes_written: u64,
     /// Calls to make writes durable that are not writes themselves.
     pub syncs: Option<u64>,
+    /// Writes of the log that were durable when they ended, without such a call.
+    pub durable_writes: Option<u64>,
 }
 
 impl Device {
@@ -240,6 +242,7 @@ impl Device {
             writes: difference(self.writes, earlier.writes),
             bytes_written: self.bytes_written - earlier.bytes_written,
             syncs: difference(self.syncs, earlier.syncs),
+            durable_writes: difference(self.durable_writes, earlier.durable_writes),
         }
     }
 
@@ -253,6 +256,7 @@ impl Device {
             writes: sum(self.writes, later.writes),
             bytes_written: self.bytes_written + later.bytes_written,
             syncs: sum(self.syncs, later.syncs),
+            durable_writes: sum(self.durable_writes, later.durable_writes),
         }
     }
 }
@@ -324,8 +328,14 @@ mod tests {
 
     #[test]
     fn what_an_engine_does_not_count_stays_unknown() {
-        let earlier =
-            Device { reads: Some(1), bytes_read: 10, writes: None, bytes_written: 5, syncs: None };
+        let earlier = Device {
+            reads: Some(1),
+            bytes_read: 10,
+            writes: None,
+            bytes_written: 5,
+            syncs: None,
+            durable_writes: None,
+        };
         let now = Device { reads: Some(4), bytes_read: 30, bytes_written: 25, ..earlier };
         let between = Device { reads: Some(3), bytes_read: 20, bytes_written: 20, ..earlier };
         assert_eq!(now.since(earlier), between);

@@ -296,6 +296,7 @@ pub(crate) mod tests {
             writes: None,
             bytes_written: 0,
             syncs: None,
+            durable_writes: None,
         };
         Status { activity: Some(activity), device: Some(device), ..Status::default() }
     }

@@ -101,6 +101,7 @@ fn device() -> Option<Device> {
         writes: None,
         bytes_written: field("write_bytes")?,
         syncs: None,
+        durable_writes: None,
     })
 }
 
