@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub(super) struct Plan {
 /// What all senders of a test share.
 #[derive(Default)]
 struct Shared {
+    /// Of the first request: all end at one time, however late a thread gets a core.
+    began: OnceLock<Began>,
     /// Requests that were given a place.
     placed: AtomicU64,
     ended: AtomicU64,
@@ -51,12 +53,10 @@ struct Sender {
     place_bytes: u64,
     time_ns: u64,
     rng: fastrand::Rng,
-    began: Option<Began>,
     ended_ns: u64,
     latencies_ns: Histogram<u64>,
 }
 
-#[derive(Clone, Copy)]
 struct Began {
     at_ns: u64,
     /// What the process had used by then.
@@ -73,7 +73,6 @@ impl Sender {
             place_bytes,
             time_ns: plan.time.as_nanos() as u64,
             rng: fastrand::Rng::new(),
-            began: None,
             ended_ns: 0,
             latencies_ns: histogram(),
         }
@@ -82,8 +81,9 @@ impl Sender {
 
 impl Requests for Sender {
     fn next(&mut self, now_ns: u64) -> Option<u64> {
-        let began = *self.began.get_or_insert_with(|| Began { at_ns: now_ns, cpu: cpu_time() });
-        if now_ns - began.at_ns >= self.time_ns || self.shared.is_over.load(Ordering::Relaxed) {
+        let began = self.shared.began.get_or_init(|| Began { at_ns: now_ns, cpu: cpu_time() });
+        let elapsed_ns = now_ns.saturating_sub(began.at_ns);
+        if elapsed_ns >= self.time_ns || self.shared.is_over.load(Ordering::Relaxed) {
             return None;
         }
         let place = if self.is_random {
@@ -143,15 +143,13 @@ pub(super) fn measure(
         watch(plan, &shared, &done, interrupt)
     });
     let mut all = histogram();
-    let (mut began, mut ended_ns) = (None::<Began>, 0);
+    let mut ended_ns = 0;
     let cpu = cpu_time();
     for sender in sent? {
         all.add(&sender.latencies_ns).expect("it grows");
         ended_ns = ended_ns.max(sender.ended_ns);
-        let first = began.into_iter().chain(sender.began).min_by_key(|began| began.at_ns);
-        began = first;
     }
-    let Some(began) = began.filter(|_| !shared.is_over.load(Ordering::Relaxed)) else {
+    let Some(began) = shared.began.get().filter(|_| !shared.is_over.load(Ordering::Relaxed)) else {
         return Ok(None);
     };
     let (ops, elapsed_s) = (all.len(), (ended_ns - began.at_ns) as f64 / 1e9);
