@@ -1,7 +1,7 @@
 //! `load`, from flags to a printed result; and what `run` does in the same way.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, LoadArgs};
@@ -62,12 +62,12 @@ pub fn load<T: Target>(
     let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
     let intervals = timeline.finish(outcome.elapsed);
     bar.finish();
-    let settle = settle(&target, &mut outcome);
+    let settle = settle(&target, &mut outcome, interrupt);
     let status = target.status();
     let report = Report {
         format: RESULT_FORMAT,
         command: "load",
-        partial: outcome.acknowledged < shape.records,
+        partial: outcome.acknowledged < shape.records || outcome.interrupted,
         started: meter.started().0,
         started_unix_s: meter.started().1,
         versions: Versions::THIS,
@@ -129,13 +129,16 @@ pub(crate) fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
 
 /// Waits until everything loaded is in tables. Nothing to wait for where the
 /// load failed or was interrupted.
-fn settle(target: &impl Target, outcome: &mut Outcome) -> Option<Duration> {
+fn settle(target: &impl Target, outcome: &mut Outcome, interrupt: &AtomicBool) -> Option<Duration> {
     if outcome.interrupted || outcome.failure.is_some() {
         return None;
     }
     let begin = Instant::now();
-    match target.settle() {
-        Ok(()) => Some(begin.elapsed()),
+    match target.settle(interrupt) {
+        Ok(()) => {
+            outcome.interrupted = interrupt.load(Ordering::Relaxed);
+            Some(begin.elapsed())
+        }
         Err(failure) => {
             outcome.failure = Some(failure);
             None

@@ -3,6 +3,7 @@
 mod clients;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ourodb::{Db, ErrorKind, Latencies, Options};
 
@@ -57,9 +58,9 @@ impl Target for OuroDb {
         OuroHandle(&self.db)
     }
 
-    fn settle(&self) -> Result<(), Failure> {
+    fn settle(&self, interrupt: &AtomicBool) -> Result<(), Failure> {
         self.db.flush().wait().map_err(Failure::engine("a flush failed"))?;
-        while self.db.stats().compaction_debt_bytes > 0 {
+        while self.db.stats().compaction_debt_bytes > 0 && !interrupt.load(Ordering::Relaxed) {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         Ok(())
@@ -230,7 +231,7 @@ mod tests {
             handle.put(key, key).unwrap();
         }
         handle.delete(b"b").unwrap();
-        target.settle().unwrap();
+        target.settle(&AtomicBool::new(false)).unwrap();
         assert_eq!(handle.get(b"a").unwrap().as_deref(), Some(&b"a"[..]));
         assert_eq!(handle.get(b"b").unwrap(), None);
         let mut rows = Rows::default();

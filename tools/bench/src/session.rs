@@ -80,6 +80,7 @@ pub fn run<T: Target>(
         places,
         counters,
         warm_up_s: None,
+        is_half_loaded: false,
     };
     // Before anything takes long: whether there are such clients at all.
     let clients = session.clients(args, common.seed, args.duration())?;
@@ -98,7 +99,8 @@ pub fn run<T: Target>(
     };
     let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
     let is_traced = shape.is_traced || args.workload.trace.is_some();
-    let after = Shape { records: outcome.acknowledged, has_gaps, is_traced, ..shape };
+    let records = if session.is_half_loaded { 0 } else { outcome.acknowledged };
+    let after = Shape { records, has_gaps, is_traced, ..shape };
     let capacity = session.data.keys.capacity();
     end(session.target, common, &after, &outcome)?;
     let is_traced = args.workload.trace.is_some();
@@ -185,6 +187,8 @@ struct Session<'a, T: Target> {
     places: Places,
     counters: Vec<Arc<RecordCounter>>,
     warm_up_s: Option<f64>,
+    /// Its load was interrupted: nothing can be run on it later.
+    is_half_loaded: bool,
 }
 
 impl<T: Target> Session<'_, T> {
@@ -197,7 +201,8 @@ impl<T: Target> Session<'_, T> {
         self.places.run(args, seed, &self.data, &self.counters, duration)
     }
 
-    /// Loads or settles, and warms up. The inner error is what ended it early, and the
+    /// Loads or settles, and warms up. What is interrupted goes on with a run that ends at
+    /// once, as a partial one. The inner error is what ended it early, and the
     /// records that are there then.
     fn prepare(&mut self) -> Result<Result<(), (Outcome, u64)>, Failure> {
         let (args, interrupt) = (self.args, self.interrupt);
@@ -209,11 +214,12 @@ impl<T: Target> Session<'_, T> {
             let mut watch = |progress: Progress| bar.update(progress);
             let loaded = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
             bar.finish();
-            if loaded.ended_early() {
+            if loaded.failure.is_some() {
                 return Ok(Err((loaded, 0)));
             }
+            self.is_half_loaded = loaded.interrupted;
         } else {
-            self.target.settle()?;
+            self.target.settle(interrupt)?;
         }
         let Some(warm_up) = args.warm_up else { return Ok(Ok(())) };
         let duration = warm_up.at_most();
@@ -226,11 +232,12 @@ impl<T: Target> Session<'_, T> {
         let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
         let warmed = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
         bar.finish();
-        if warmed.ended_early() {
+        if warmed.failure.is_some() {
             let records = acknowledged(&warmed, &self.counters);
             return Ok(Err((warmed, records)));
         }
-        if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) {
+        let is_short = wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed));
+        if is_short && !warmed.interrupted {
             let last = watch.last().map_or("it is too short to tell".to_owned(), Steady::to_string);
             warn(&format!("no steady state in {} s of warming up: {last}", duration.as_secs_f64()));
         }
@@ -324,7 +331,7 @@ impl<T: Target> Session<'_, T> {
             let args = RunArgs { rate: Some(Rate::Constant(rate)), ..self.args.clone() };
             let seed = self.args.common.seed.wrapping_add(steps.len() as u64 + 1);
             // What the last run left to do is not this one's.
-            self.target.settle()?;
+            self.target.settle(self.interrupt)?;
             let clients = self.clients(&args, seed, args.duration())?;
             let (report, outcome) = self.measure(&args, clients)?;
             if outcome.ended_early() || outcome.exhausted {

@@ -7,6 +7,7 @@
 //! need that are no threads is in [`asynchronous`](crate::asynchronous).
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -50,8 +51,8 @@ pub trait Target: Sized + Sync {
     fn handle(&self) -> Self::Handle<'_>;
 
     /// Waits until everything put is in tables, and no work is left that the
-    /// engine does by itself.
-    fn settle(&self) -> Result<(), Failure>;
+    /// engine does by itself; or until `interrupt` is set, if the engine allows for that.
+    fn settle(&self, interrupt: &AtomicBool) -> Result<(), Failure>;
 
     /// What it says of itself now.
     fn status(&self) -> Status;

@@ -57,7 +57,11 @@ fn an_interrupted_run_prints_what_it_has() {
     assert!(bench(dir.path(), &load).output().unwrap().status.success());
     let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "3600", "--memory", "64MiB"];
     let (int, term) = ((Signal::INT, 130), (Signal::TERM, 143));
-    for (more, (signal, code)) in [(&[][..], int), (&["--rate", "1"], int), (&[], term)] {
+    let warm_up = &["--warm-up", "3600"][..];
+    let search = &["--find-max", "p99<1ns"][..];
+    for (more, (signal, code)) in
+        [(&[][..], int), (&["--rate", "1"], int), (&[], term), (warm_up, int), (search, int)]
+    {
         // The result file is made once the signal is listened for.
         let result = dir.path().join("result.json");
         let child = bench(dir.path(), &run).args(more).args(["--json", "result.json"]).spawn();

@@ -281,6 +281,8 @@ mod tests {
     use clap::FromArgMatches;
     use serde_json::json;
 
+    use ouro_bench::workload::BuiltIn;
+
     use super::*;
     use crate::cli::{Cli, Commands};
 
@@ -326,11 +328,11 @@ mod tests {
 
     #[test]
     fn only_reading_leaves_the_data_as_it_is() {
-        for workload in [Workload::C, Workload::GetAbsent, Workload::Scan] {
-            assert!(!writes(workload), "{workload:?}");
+        for workload in [BuiltIn::C, BuiltIn::GetAbsent, BuiltIn::Scan] {
+            assert!(!writes(&workload.into()), "{workload:?}");
         }
-        for workload in [Workload::A, Workload::D, Workload::ReadWhileWriting] {
-            assert!(writes(workload), "{workload:?}");
+        for workload in [BuiltIn::A, BuiltIn::D, BuiltIn::ReadWhileWriting] {
+            assert!(writes(&workload.into()), "{workload:?}");
         }
     }
 

@@ -68,7 +68,7 @@ fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Setti
     handle.delete(record(0).0.as_bytes()).unwrap();
     drop(handle);
     read_back(&target);
-    target.settle().unwrap();
+    target.settle(&std::sync::atomic::AtomicBool::new(false)).unwrap();
     read_back(&target);
     assert!(
         T::open(

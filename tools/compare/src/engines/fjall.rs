@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,7 @@ impl Target for Fjall {
         }
     }
 
-    fn settle(&self) -> Result<(), Failure> {
+    fn settle(&self, _interrupt: &AtomicBool) -> Result<(), Failure> {
         self.keyspace.rotate_memtable_and_wait().map_err(failed("fjall cannot flush"))?;
         if self.settings.compact {
             self.wait_until_quiet();

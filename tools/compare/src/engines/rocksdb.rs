@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use ouro_bench::directory;
 use ouro_bench::failure::Failure;
@@ -67,7 +68,7 @@ impl Target for RocksDb {
         RocksHandle { db: &self.db, read: ReadOptions::default(), write }
     }
 
-    fn settle(&self) -> Result<(), Failure> {
+    fn settle(&self, _interrupt: &AtomicBool) -> Result<(), Failure> {
         self.db.flush().map_err(failed("RocksDB cannot flush"))?;
         if self.settings.compact {
             self.db.compact_range::<&[u8], &[u8]>(None, None);
