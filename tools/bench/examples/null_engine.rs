@@ -1,5 +1,6 @@
 //! How fast the generator itself is: one client, closed loop, against an engine
-//! that does nothing; a thread, and a task with 16 operations in flight.
+//! that does nothing; a thread, and a task with 16 operations in flight. And how late a thread
+//! sends what is due, in an open loop.
 //!
 //! That is: choosing and writing the key, making the value, two readings of the
 //! clock, and recording. Checking what was read is not in it, for nothing is.
@@ -19,6 +20,7 @@ use ouro_bench::inserts::{Inserts, RecordCounter};
 use ouro_bench::keys::KeySizes;
 use ouro_bench::pacing::Pace;
 use ouro_bench::runner::{self, NEVER, Phase};
+use ouro_bench::schedule::{Arrivals, Rate, Schedule};
 use ouro_bench::script::{OwnKeys, Presence, Task};
 use ouro_bench::shape::{Data, Shape};
 use ouro_bench::sizes::Sizes;
@@ -29,6 +31,7 @@ const RECORDS: u64 = 1_000_000;
 const SECONDS: u64 = 2;
 
 const DEPTH: usize = 16;
+const OPEN_OPS_PER_S: u64 = 500_000;
 
 /// Forgets what is put, and knows no key.
 #[derive(Clone, Copy)]
@@ -121,7 +124,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
         let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
             .ok_or("there are no absent keys")?;
-        let phase = || {
+        let phase = |pace: &Pace| {
             let inserts = Inserts::Shared(Arc::clone(&counter));
             // No key is there, and none is expected: a miss is the right answer.
             let task = Task {
@@ -134,19 +137,36 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 trace: None,
             };
             Phase {
-                clients: vec![(task, Pace::Closed)],
+                clients: vec![(task, pace.clone())],
                 duration: Some(Duration::from_secs(SECONDS)),
                 interrupt: &interrupt,
                 enough: &NEVER,
             }
         };
-        let thread = runner::run(|| NullEngine, &data, phase(), &mut |_| ())?;
-        let task = crowd::run(&NullEngine, DEPTH, &data, phase(), &mut |_| ())?;
+        let closed = Pace::Closed;
+        let thread = runner::run(|| NullEngine, &data, phase(&closed), &mut |_| ())?;
+        let task = crowd::run(&NullEngine, DEPTH, &data, phase(&closed), &mut |_| ())?;
         for (kind, outcome) in [("thread", thread), ("task", task)] {
             assert_eq!(outcome.faults.count, 0);
             let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
             let name = Workload::from(workload).name;
             println!("{name:<12} {kind:<6} {:.2} M operations a second", ops_per_s / 1e6);
+        }
+        // An operation takes no time: what it ends late was sent late.
+        let rate = Rate::Constant(OPEN_OPS_PER_S);
+        let run = Duration::from_secs(SECONDS);
+        let open = Pace::Open(Schedule::new(&rate, Arrivals::Constant, run, (0, 1), 1));
+        let outcome = runner::run(|| NullEngine, &data, phase(&open), &mut |_| ())?;
+        let name = Workload::from(workload).name;
+        for kind in mix.kinds() {
+            let late = outcome.recorder.histogram(kind).ok_or("nothing was recorded")?;
+            let (p99, p99_9) = (late.value_at_quantile(0.99), late.value_at_quantile(0.999));
+            println!(
+                "{name:<12} open   {OPEN_OPS_PER_S}/s, {}: late by {p99} ns (p99), {p99_9} ns (p99.9), \
+                 {} never sent",
+                kind.name(),
+                outcome.unsent
+            );
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `compare`: results side by side, and what can be told from them.
 //!
 //! Figures are given with the interval that they are in with the confidence that was asked
-//! for, as far as the run itself says ([`resample`]); what machine and disk do from hour to
+//! for, as far as the run itself says (`resample`); what machine and disk do from hour to
 //! hour is not in it. A figure is better or worse if the interval of its ratio does not have 1
 //! in it.
 
