@@ -350,7 +350,10 @@ impl<I: Io> Database<'_, '_, I> {
                 Err(error) if state.is_clean => {
                     tracing::warn!(%error, "what may be left over there was not looked for");
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let reason = format!("mappings of the log may be there ({error})");
+                    self.inspection.fault(Path::new(&dir.path), 0, reason)?;
+                }
             }
         }
         for (key, segments) in log.streams {
@@ -447,7 +450,7 @@ impl<I: Io> Database<'_, '_, I> {
         let is_same_boot = self.inspection.io.boot_id()? == place.boot;
         // One in memory goes with the boot.
         let may_be_gone = place.dir.is_some() && !is_same_boot;
-        if place.dir.is_some() {
+        if place.dir.as_ref().is_some_and(|dir| Some(dir.place) != self.place) {
             self.map_locks.extend(wal::lock_map_to_read(self.inspection.io, &path).await?);
         }
         let of = (db, place.id, key);

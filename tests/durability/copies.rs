@@ -248,6 +248,29 @@ fn a_closed_database_is_verified_where_its_directory_for_mappings_is_none() {
     Db::open(&db, options()).unwrap().close().unwrap();
 }
 
+/// After a kill it may have what the root manifest forgot: that is told, and the rest is verified.
+#[test]
+fn what_cannot_be_looked_for_after_a_kill_is_a_fault() {
+    let killed = Early::new().kill();
+    let maps = killed.0.path().join("maps");
+    fs::rename(&maps, killed.0.path().join("away")).unwrap();
+    fs::write(&maps, b"a file").unwrap();
+    let mut faults = Vec::new();
+    let original = killed.0.path().join("original");
+    let verified = ourodb::verify(&original, &Options::default(), |finding| {
+        if let Finding::Fault(fault) = finding {
+            faults.push(fault.to_string());
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(verified.unwrap().is_complete);
+    assert!(faults.iter().any(|fault| fault.contains("may be there")), "{faults:?}");
+    assert!(Db::open(&original, Options::default().memory(32 << 20)).is_err());
+    fs::remove_file(&maps).unwrap();
+    fs::rename(killed.0.path().join("away"), &maps).unwrap();
+    killed.check();
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     copy_into(from, to);

@@ -39,8 +39,10 @@ impl Engine {
             }
             // Who still has a handle keeps the engine, and not this.
             let lock = owner.map_lock.lock().take();
-            if let Some(lock) = lock {
-                io.unlock(&lock)?;
+            if let Some(lock) = lock
+                && let Err(error) = io.unlock(&lock)
+            {
+                tracing::warn!(%error, "a copy of this database may find a mapping in use");
             }
         }
         finished

@@ -98,8 +98,10 @@ impl<I: Io> Recovery<'_, I> {
         let is_same_boot = io.boot_id()? == place.boot;
         let read = async {
             let lock = match &place.dir {
-                Some(_) => Some(self.lock_used(&path).await?),
-                None => None,
+                // Of a directory that this one is a copy of. Its own are nobody else's: it is
+                // locked itself.
+                Some(dir) if dir.place != self.opening.place => Some(self.lock_used(&path).await?),
+                _ => None,
             };
             let pool = &self.opening.pool;
             stream.read_map(io, pool, db, place.id, &path, is_same_boot).await?;

@@ -138,8 +138,9 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let ends = recovery.find_ends(&streams).await?;
     let map_dir = recovery.own_map_dir().await?;
     let mut map_dirs = elsewhere.dirs;
-    map_dirs
-        .extend(map_dir.iter().filter(|own| !map_dirs.contains(own)).cloned().collect::<Vec<_>>());
+    if let Some(own) = map_dir.as_ref().filter(|own| !map_dirs.contains(own)) {
+        map_dirs.push(own.clone());
+    }
 
     // Unfinished files of an opening that had taken the same epoch.
     remove_all(io, root_files.stale.iter().filter(|path| is_unfinished(path))).await?;

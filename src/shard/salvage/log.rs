@@ -256,7 +256,7 @@ async fn stated_map<I: Io>(
     let path = wal::map_path(&damaged.dir.join(WAL_DIR), damaged.db, place);
     let is_same_boot = inspection.io.boot_id()? == place.boot;
     let may_be_gone = place.dir.is_some() && !is_same_boot;
-    if place.dir.is_some() {
+    if place.dir.as_ref().is_some_and(|dir| Some(dir.place) != damaged.place) {
         locks.extend(wal::lock_map_to_read(inspection.io, &path).await?);
     }
     let map = verify_map(inspection, &path, (damaged.db, place.id, key), may_be_gone).await?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ourodb::Compression;
 
 use crate::failure::Failure;
+use crate::machine::free_bytes;
 use crate::shape::{FORMAT, Shape};
 use crate::size::format_size;
 use crate::table::grouped;
@@ -176,10 +177,10 @@ pub fn check_space<T: Target>(dir: &Path, shape: &Shape) -> Result<(), Failure> 
     // What cannot be found out, the load finds out.
     let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
-    let Ok(disk) = rustix::fs::statvfs(there) else { return Ok(()) };
+    let Ok(Some(free)) = free_bytes(there) else { return Ok(()) };
     let given_back = replaced.iter().filter_map(|path| fs::metadata(path).ok());
     let given_back: u64 = given_back.map(|file| file.len()).sum();
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(given_back);
+    let free = free.saturating_add(given_back);
     // What can be compressed counts in full if nothing says that it will be.
     let share = match shape.compression {
         Compression::None => 1.0,

@@ -1,6 +1,7 @@
 //! The machine a result was measured on, and the process's CPU time.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +58,13 @@ pub fn resident_bytes() -> Option<u64> {
     let pages = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Bytes that are free for this user's files below `dir`; `None` where the file system does
+/// not say, as some in memory.
+pub fn free_bytes(dir: &Path) -> io::Result<Option<u64>> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
 /// The first `name: value` line of a file in /proc.

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::measure::{FILL_BYTES, Fill, measure};
 use crate::cli::{Io, OutputArgs, parse_seconds};
 use crate::failure::Failure;
-use crate::machine::Machine;
+use crate::machine::{Machine, free_bytes};
 use crate::output::{Output, warn};
 use crate::report::{Latency, RESULT_FORMAT, Versions};
 use crate::size::{format_size, parse_size};
@@ -247,13 +247,9 @@ fn check_directory(dir: &Path) -> Result<(), Failure> {
 
 fn check_room(dir: &Path, file_bytes: u64) -> Result<(), Failure> {
     let shown = dir.display();
-    let stat = rustix::fs::statvfs(dir).map_err(|errno| {
-        Failure::os(format!("cannot ask for the space in {shown}"))(errno.into())
-    })?;
-    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    // Some file systems in memory do not say.
-    let is_known = stat.f_blocks > 0;
-    if is_known && free_bytes < file_bytes {
+    let free =
+        free_bytes(dir).map_err(Failure::os(format!("cannot ask for the space in {shown}")))?;
+    if let Some(free_bytes) = free.filter(|free| *free < file_bytes) {
         let context = format!(
             "the test file takes {}, and there are {} free in {shown}; choose a shorter one \
              (--bytes)",
