@@ -62,8 +62,7 @@ impl AsyncHandle for TaskHandle {
     }
 
     async fn delete_range(&self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
-        let deleted = self.0.delete_range(from..end).await;
-        deleted.map_err(Failure::engine("a delete of a range failed"))
+        delete_range(&self.0, from, end).await
     }
 
     async fn multi_get(
@@ -71,9 +70,7 @@ impl AsyncHandle for TaskHandle {
         keys: &[Vec<u8>],
         found: &mut Vec<Option<Value>>,
     ) -> Result<(), Failure> {
-        let values = self.0.multi_get(keys).await;
-        found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
-        Ok(())
+        multi_get(&self.0, keys, found).await
     }
 
     async fn scan(&self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
@@ -101,8 +98,7 @@ impl AsyncHandle for OwnerHandle {
     }
 
     async fn delete_range(&self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
-        let deleted = self.0.db().delete_range(from..end).await;
-        deleted.map_err(Failure::engine("a delete of a range failed"))
+        delete_range(self.0.db(), from, end).await
     }
 
     async fn multi_get(
@@ -110,15 +106,27 @@ impl AsyncHandle for OwnerHandle {
         keys: &[Vec<u8>],
         found: &mut Vec<Option<Value>>,
     ) -> Result<(), Failure> {
-        let values = self.0.db().multi_get(keys).await;
-        found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
-        Ok(())
+        multi_get(self.0.db(), keys, found).await
     }
 
     /// A scan asks all shards: most of its rows are other owners'.
     async fn scan(&self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
         collect(self.0.db().scan(from..).limit(limit).stream(), found).await
     }
+}
+
+async fn delete_range(db: &Db, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+    db.delete_range(from..end).await.map_err(Failure::engine("a delete of a range failed"))
+}
+
+async fn multi_get(
+    db: &Db,
+    keys: &[Vec<u8>],
+    found: &mut Vec<Option<Value>>,
+) -> Result<(), Failure> {
+    let values = db.multi_get(keys).await;
+    found.extend(values.map_err(Failure::engine("a get of several keys failed"))?);
+    Ok(())
 }
 
 async fn collect(mut rows: ScanStream, found: &mut Rows) -> Result<(), Failure> {
