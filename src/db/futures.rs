@@ -73,15 +73,12 @@ impl<'a> One<'a> {
         let (now_ns, role) = (|| remote.now_ns(), Role::Follower);
         let timer = write_timer(Operation::Put, durability, now_ns);
         let mut waited = Waited::default();
-        let whole = |mut waited: Waited| -> Slow<'a, ()> {
-            Box::pin(async move {
+        if is_long(value) {
+            return Ok(Some(Box::pin(async move {
                 let ops = [op];
                 let written = engine.write_part(remote, role, &ops, durability, &mut waited).await;
                 engine.written(timer, &waited, written, now_ns)
-            })
-        };
-        if is_long(value) {
-            return Ok(Some(whole(waited)));
+            })));
         }
         Ok(match engine.begin_one(op, durability, now_ns, &mut waited)? {
             Staged::Done => {
@@ -91,7 +88,9 @@ impl<'a> One<'a> {
             Staged::Waits(goal) => Some(Box::pin(async move {
                 engine.reach_written(remote, owner, goal, role, (timer, waited)).await
             })),
-            Staged::Stalled(..) | Staged::Paced(_) | Staged::NoLog(_) => Some(whole(waited)),
+            Staged::Not(obstacle) => Some(Box::pin(async move {
+                engine.go_on(remote, role, op, durability, obstacle, (timer, waited)).await
+            })),
         })
     }
 }

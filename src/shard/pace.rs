@@ -73,6 +73,12 @@ impl Pace {
         if wait_ns < WAIT_NS_MIN { 0 } else { wait_ns }
     }
 
+    /// Slows writes down, as if flushes were that slow.
+    #[cfg(test)]
+    pub(crate) fn slow_to(&mut self, bytes_per_s: u64) {
+        self.bytes_per_s = Some(bytes_per_s);
+    }
+
     /// Whether writes may be slowed down.
     pub(crate) fn is_bounded(&self) -> bool {
         self.bytes_per_s.is_some()

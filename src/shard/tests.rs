@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::FileId;
-use crate::base::latency::{Operation, Waited};
+use crate::base::latency::{Operation, Timer, Waited};
 use crate::base::seq::Kind;
 use crate::base::sync::Mutex;
 use crate::io::blocking::{Blocking, Parking};
@@ -22,6 +22,7 @@ use crate::runtime::{
     Background, Budget, Event, Executor, LocalIo, OwnerConfig, Remote, block_on, is_owner_thread,
     slice_end, yield_now,
 };
+use crate::shard::write::Obstacle;
 use crate::shard::{Engine, Job, Limits, Opening, ScanRange, Scanner, Staged, WriteOp, recover};
 use crate::sst::{Compression, PinLimits};
 use crate::wal::{Goal, MapSizes, Role, SegmentSizes};
@@ -245,6 +246,28 @@ fn closing_waits_for_writes_under_way_even_when_it_fails() {
         assert_eq!(outcomes, [("a", None)], "seed {seed}: the log was given up during a write");
         sim.kill();
     }
+}
+
+/// What writes wait for that are slowed down is theirs: a future that begins, and
+/// then goes on, does not ask for its pace a second time.
+#[test]
+fn a_write_that_goes_on_asks_for_its_pace_once() {
+    let sim = Sim::new(1);
+    let engine = engine(&sim, 1, 8 << 10);
+    let bytes_per_s = 100_000;
+    engine.shard(0).lock().pace.slow_to(bytes_per_s);
+    let op = WriteOp { shard: 0, kind: Kind::Put, key: b"key", value: &[7; 1000] };
+    let began_ns = sim.now_ns();
+    let staged = engine.begin_one(op, Durability::ProcessSafe, || began_ns, &mut Waited::default());
+    let Ok(Staged::Not(obstacle @ Obstacle::Pace(wait_ns))) = staged else { panic!("no pace") };
+    assert!(wait_ns >= 1_000_000_000 * 1000 / bytes_per_s - MS, "{wait_ns} ns");
+    let timing = (Timer::timed(Operation::Put, began_ns), Waited::default());
+    let going_on = engine.go_on(&sim, Role::Leader, op, Durability::ProcessSafe, obstacle, timing);
+    sim.block_on(going_on).expect("a write");
+    let waited_ns = sim.now_ns() - began_ns;
+    assert!((wait_ns..wait_ns + MS).contains(&waited_ns), "{waited_ns} ns, not {wait_ns}");
+    assert_eq!(engine.slow_writes.counts().delayed, 1);
+    sim.kill();
 }
 
 /// Closing fails: with one owner as the disk is full, with two as the first

@@ -126,14 +126,21 @@ pub(crate) enum Staged {
     Done,
     /// It will be acknowledged when this is reached.
     Waits(Goal),
+    /// Nothing was done: it is to be tried again after this.
+    Not(Obstacle),
+}
+
+/// What a write is to wait for before it is tried again.
+#[derive(Clone, Copy)]
+pub(crate) enum Obstacle {
     /// The shard's memtable has no room; the number is for [`Shard::room`].
     ///
     /// [`Shard::room`]: crate::shard::state::Shard::room
-    Stalled(ShardId, u64),
-    /// It is to wait for so many nanoseconds.
-    Paced(u64),
+    Memtable(ShardId, u64),
+    /// Writes are slowed down: so many nanoseconds, which are this write's.
+    Pace(u64),
     /// The log has no room; the number is for its `poll_room`.
-    NoLog(u64),
+    Log(u64),
 }
 
 /// The writes of a batch, with references in place of long values.
@@ -330,33 +337,64 @@ impl Engine {
         staged: impl FnOnce(),
     ) -> Result<()> {
         loop {
-            let stage = self.stage(writing, || io.now_ns(), waited)?;
-            if let Staged::Done = stage {
-                staged();
-                return Ok(());
-            }
-            let began_ns = io.now_ns();
-            let wait = match stage {
-                Staged::Done => unreachable!("it is over"),
+            match self.stage(writing, || io.now_ns(), waited)? {
+                Staged::Done => {
+                    staged();
+                    return Ok(());
+                }
                 Staged::Waits(goal) => {
                     staged();
                     return self.reach_timed(io, writing.owner, goal, role, waited).await;
                 }
-                Staged::Stalled(shard, seen) => {
-                    self.shard(shard).room(seen).await;
-                    Wait::Memtable
-                }
-                Staged::Paced(ns) => {
-                    io.sleep(ns).await;
-                    Wait::Pace
-                }
-                Staged::NoLog(seen) => {
-                    self.log_room(io, writing.owner, seen, role).await;
-                    Wait::Log
-                }
-            };
-            waited.add(wait, io.now_ns() - began_ns);
+                Staged::Not(obstacle) => self.pass(io, role, writing, obstacle, waited).await,
+            }
         }
+    }
+
+    /// Waits until the write may be tried again.
+    async fn pass<I: Io>(
+        &self,
+        io: &I,
+        role: Role,
+        writing: &mut Writing<'_>,
+        obstacle: Obstacle,
+        waited: &mut Waited,
+    ) {
+        let began_ns = io.now_ns();
+        let wait = match obstacle {
+            Obstacle::Memtable(shard, seen) => {
+                self.shard(shard).room(seen).await;
+                Wait::Memtable
+            }
+            Obstacle::Pace(ns) => {
+                writing.is_paced = true;
+                io.sleep(ns).await;
+                Wait::Pace
+            }
+            Obstacle::Log(seen) => {
+                self.log_room(io, writing.owner, seen, role).await;
+                Wait::Log
+            }
+        };
+        waited.add(wait, io.now_ns() - began_ns);
+    }
+
+    /// Goes on with a write that [`Engine::begin_one`] has begun, and that is not
+    /// there yet.
+    pub(crate) async fn go_on<I: Io>(
+        &self,
+        io: &I,
+        role: Role,
+        op: WriteOp<'_>,
+        durability: Durability,
+        obstacle: Obstacle,
+        (timer, mut waited): (Timer, Waited),
+    ) -> Result<()> {
+        let ops = [op];
+        let mut writing = self.begin_write(&ops, durability)?.expect("there is a write");
+        self.pass(io, role, &mut writing, obstacle, &mut waited).await;
+        let written = self.finish_write(io, role, &mut writing, &mut waited, || {}).await;
+        self.written(timer, &waited, written, || io.now_ns())
     }
 
     /// Waits for the goal of a write that was staged at once.
@@ -452,9 +490,8 @@ impl Engine {
                 Admission::Granted => {}
                 Admission::Flush => wakes.flush = true,
                 Admission::Paced(ns) => {
-                    writing.is_paced = true;
                     wakes.began = state.hold_up(Hold::Throttle, shard, now_ns());
-                    return Ok(Locked::Over(Staged::Paced(ns)));
+                    return Ok(Locked::Over(Staged::Not(Obstacle::Pace(ns))));
                 }
                 Admission::Stalled { seen, is_first } => {
                     wakes.flush |= is_first;
@@ -464,7 +501,7 @@ impl Engine {
                     // Writes that never became visible are never flushed.
                     return match owner.stream.poisoned() {
                         Some(cause) => Err(Error::poisoned(&cause)),
-                        None => Ok(Locked::Over(Staged::Stalled(shard, seen))),
+                        None => Ok(Locked::Over(Staged::Not(Obstacle::Memtable(shard, seen)))),
                     };
                 }
             }
@@ -487,7 +524,9 @@ impl Engine {
             });
             match owner.stream.append(&append, writes, fill, now_ns, &mut wakes.log, waited) {
                 Ok(appended) => appended,
-                Err(NoRoom::Wait(seen)) => return Ok(Locked::Over(Staged::NoLog(seen))),
+                Err(NoRoom::Wait(seen)) => {
+                    return Ok(Locked::Over(Staged::Not(Obstacle::Log(seen))));
+                }
                 Err(NoRoom::Failed(error)) => return Err(error),
             }
         };
