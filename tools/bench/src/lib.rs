@@ -26,13 +26,15 @@
 //!   [`compare`], [`soak`], [`failure`], [`program`].
 //! * What the disk can do without the engine: [`device`]; and how much of that the engine does:
 //!   [`device_share`].
+//! * For tools that are built on this one: [`cgroup`], which limits memory, and [`mounts`].
 //!
 //! A library so that tests and examples can reach the parts, `tools/compare` can
-//! drive other engines with them, and `tools/crash` makes its data and reads sizes
-//! as they do; other programs have no use for it.
+//! drive other engines with them, and `tools/crash` makes its data, reads sizes and limits
+//! memory as they do; other programs have no use for it.
 
 pub mod alarm;
 pub mod asynchronous;
+pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod clients;
@@ -52,6 +54,7 @@ pub mod inserts;
 pub mod intervals;
 pub mod keys;
 pub mod machine;
+pub mod mounts;
 pub mod output;
 pub mod pacing;
 pub mod page;

@@ -17,7 +17,7 @@ use clap::Args;
 use crate::child::Pipe;
 use crate::interrupt::Interrupt;
 use crate::limited::{ACKNOWLEDGED, DONE, FULL, ORDINARY};
-use crate::mounts::Mount;
+use ouro_bench::mounts::Mount;
 
 /// A process that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(180);

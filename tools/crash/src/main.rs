@@ -15,14 +15,13 @@
 //! `power` cuts the power under such workers, on file systems whose disks are
 //! recorded.
 //!
-//! `limits` brings about what only root can: it mounts file systems (`mounts`)
+//! `limits` brings about what only root can: it mounts file systems
 //! and starts processes that are to cope with them (`limited`).
 //!
-//! `space` is about bounds: it starts a process with much data in a `cgroup` with
+//! `space` is about bounds: it starts a process with much data in a cgroup with
 //! little memory, and measures what both take.
 
 mod call;
-mod cgroup;
 mod child;
 mod durability;
 mod interrupt;
@@ -30,7 +29,6 @@ mod kill;
 mod limited;
 mod limits;
 mod lock;
-mod mounts;
 mod oracle;
 mod plant;
 mod power;

@@ -21,13 +21,13 @@ use ouro_bench::size::{format_size, parse_size};
 use rustix::fs::{statfs, statvfs};
 
 use crate::Io;
-use crate::cgroup::Cgroup;
 use crate::child::Pipe;
 use crate::interrupt::Interrupt;
 use crate::space::data::KEY_BYTES;
 use crate::space::usage::Usage;
 use crate::space::watch::{Memory, Watch};
 use crate::space::worker::{SETTLE_MAX, Said, Settled};
+use ouro_bench::cgroup::Cgroup;
 
 /// Data that are loaded, in memory budgets.
 const BUDGETS: u64 = 8;

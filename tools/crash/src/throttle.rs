@@ -7,8 +7,8 @@ use std::{fs, io};
 
 use rustix::fs::{major, minor};
 
-use crate::cgroup::{Controller, Group, Version};
-use crate::mounts::Mount;
+use ouro_bench::cgroup::{Controller, Group, Version};
+use ouro_bench::mounts::Mount;
 
 const CONTROLLER: Controller = Controller { v1: "blkio", v2: "io" };
 

@@ -18,7 +18,7 @@ use fuser::{
 use super::disk::{Disk, Refused};
 use super::image::Image;
 use super::record::{Change, Record};
-use crate::mounts::Mount;
+use ouro_bench::mounts::Mount;
 
 /// So many requests are answered at one time: flushes take a while, and must
 /// not keep writes from being completed.

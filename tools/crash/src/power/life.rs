@@ -16,12 +16,12 @@ use super::record::Record;
 use crate::child::Child;
 use crate::interrupt::Interrupt;
 use crate::kill::Failure;
-use crate::mounts::Mount;
 use crate::oracle::{Oracle, Tally};
 use crate::protocol::{GO, SOME};
 use crate::script::Script;
 use crate::settle::Settled;
 use crate::worker;
+use ouro_bench::mounts::Mount;
 
 /// A worker that takes longer to open, to write anything, or to close, hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

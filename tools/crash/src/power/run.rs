@@ -15,12 +15,12 @@ use super::{Arguments, DISKS, MOUNT, Plant, image_path};
 use crate::durability::{Fault, Mode};
 use crate::interrupt::Interrupt;
 use crate::kill::Failure;
-use crate::mounts::run as run_command;
 use crate::oracle::Oracle;
 use crate::plant;
 use crate::script::random;
 use crate::setup::Setup;
 use crate::worker;
+use ouro_bench::mounts::run as run_command;
 
 /// After so many cuts there is a new database, whose writes are of the next mode.
 const CUTS_PER_DATABASE: u64 = 25;

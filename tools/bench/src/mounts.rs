@@ -12,23 +12,23 @@ const UNMOUNT_ATTEMPTS: u32 = 1000;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A file system; unmounted when dropped.
-pub(crate) struct Mount {
+pub struct Mount {
     point: PathBuf,
 }
 
 impl Mount {
     /// A file system in memory, of the kind that `mount` knows by this name.
-    pub(crate) fn memory(kind: &str, point: &Path) -> Result<Self, String> {
+    pub fn memory(kind: &str, point: &Path) -> Result<Self, String> {
         Self::new(point, &["-t", kind, "-o", "size=64m", "none"])
     }
 
     /// The hierarchy of cgroups of this kind with these options.
-    pub(crate) fn cgroups(kind: &str, options: &str, point: &Path) -> Result<Self, String> {
+    pub fn cgroups(kind: &str, options: &str, point: &Path) -> Result<Self, String> {
         Self::new(point, &["-t", kind, "-o", options, "none"])
     }
 
     /// ext4 of `size_mib` on a loop device, which stores it in `image`.
-    pub(crate) fn ext4(image: &Path, size_mib: u64, point: &Path) -> Result<Self, String> {
+    pub fn ext4(image: &Path, size_mib: u64, point: &Path) -> Result<Self, String> {
         let file = std::fs::File::create(image).map_err(|error| error.to_string())?;
         file.set_len(size_mib << 20).map_err(|error| error.to_string())?;
         let image = image.to_str().ok_or("a path that is not UTF-8")?;
@@ -40,7 +40,7 @@ impl Mount {
 
     /// The file system of this kind that is in a file, on a loop device that does
     /// not cache it.
-    pub(crate) fn disk(kind: &str, disk: &Path, point: &Path) -> Result<Self, String> {
+    pub fn disk(kind: &str, disk: &Path, point: &Path) -> Result<Self, String> {
         let disk = disk.to_str().ok_or("a path that is not UTF-8")?;
         let device =
             run(Command::new("losetup").args(["--find", "--show", "--direct-io=on", disk]))?;
@@ -60,16 +60,17 @@ impl Mount {
     }
 
     /// One that was mounted there by other means.
-    pub(crate) fn at(point: &Path) -> Self {
+    pub fn at(point: &Path) -> Self {
         Self { point: point.to_owned() }
     }
 
     /// From now on nothing can be written to it.
-    pub(crate) fn make_read_only(&self) -> Result<(), String> {
+    pub fn make_read_only(&self) -> Result<(), String> {
         run(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.point)).map(drop)
     }
 
-    pub(crate) fn point(&self) -> &Path {
+    /// Where it is mounted.
+    pub fn point(&self) -> &Path {
         &self.point
     }
 }
@@ -85,15 +86,15 @@ impl Drop for Mount {
         let lazily = run(Command::new("umount").arg("--lazy").arg(&self.point));
         let point = self.point.display();
         match lazily {
-            Ok(_) => eprintln!("ouro-crash: {point} was busy, and goes away with its last user"),
-            Err(what) => eprintln!("ouro-crash: {point} stays mounted: {what}"),
+            Ok(_) => eprintln!("warning: {point} was busy, and goes away with its last user"),
+            Err(what) => eprintln!("warning: {point} stays mounted: {what}"),
         }
     }
 }
 
 /// Runs a command of the system, and returns what it says. Ctrl-C is for its
 /// parent only.
-pub(crate) fn run(command: &mut Command) -> Result<String, String> {
+pub fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.process_group(0).output();
     let output = output.map_err(|error| format!("cannot run {name}: {error}"))?;

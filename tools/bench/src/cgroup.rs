@@ -38,30 +38,36 @@ const V2: Files = Files {
 };
 
 /// A controller, by its name in each version.
-pub(crate) struct Controller {
-    pub(crate) v1: &'static str,
-    pub(crate) v2: &'static str,
+pub struct Controller {
+    /// The first's.
+    pub v1: &'static str,
+    /// The second's.
+    pub v2: &'static str,
 }
 
 const MEMORY: Controller = Controller { v1: "memory", v2: "memory" };
 
+/// A version of cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
+pub enum Version {
+    /// A hierarchy for each controller.
     V1,
+    /// One hierarchy.
     V2,
 }
 
 /// A cgroup of one's own, for one controller; removed when dropped.
-pub(crate) struct Group {
+pub struct Group {
     dir: PathBuf,
-    pub(crate) version: Version,
+    /// Of the hierarchy it is in.
+    pub version: Version,
     /// After the cgroup: where it is found, if it was not mounted.
     _mount: Option<Mount>,
 }
 
 impl Group {
     /// If the controller is not mounted, it is, at `point`.
-    pub(crate) fn new(controller: &Controller, point: &Path) -> Result<Self, String> {
+    pub fn new(controller: &Controller, point: &Path) -> Result<Self, String> {
         let (root, version, mount) = match mounted(controller)? {
             Some((root, version)) => (root, version, None),
             None => {
@@ -69,25 +75,26 @@ impl Group {
                 (point.to_owned(), version, Some(mount))
             }
         };
-        let dir = root.join(format!("ouro-crash-{}", process::id()));
+        let dir = root.join(format!("ouro-{}", process::id()));
         fs::create_dir(&dir)
             .map_err(|error| format!("no {} cgroup can be made: {error}", controller.v1))?;
         Ok(Self { dir, version, _mount: mount })
     }
 
     /// Who writes "0" into this file is in the cgroup.
-    pub(crate) fn join(&self) -> PathBuf {
+    pub fn join(&self) -> PathBuf {
         self.dir.join("cgroup.procs")
     }
 
-    pub(crate) fn write(&self, file: &str, value: &str) -> Result<(), String> {
+    /// Writes to a file of the cgroup.
+    pub fn write(&self, file: &str, value: &str) -> Result<(), String> {
         fs::write(self.dir.join(file), value)
             .map_err(|error| format!("{file} of a cgroup cannot be set to {value:?}: {error}"))
     }
 }
 
 /// A cgroup whose processes have little memory.
-pub(crate) struct Cgroup {
+pub struct Cgroup {
     group: Group,
     files: &'static Files,
 }
@@ -95,7 +102,7 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// One whose processes may have so many bytes of memory, and no swap. If
     /// the controller is not mounted, it is, at `point`.
-    pub(crate) fn new(limit_bytes: u64, point: &Path) -> Result<Self, String> {
+    pub fn new(limit_bytes: u64, point: &Path) -> Result<Self, String> {
         let group = Group::new(&MEMORY, point)?;
         let files = if group.version == Version::V1 { &V1 } else { &V2 };
         group.write(files.limit, &limit_bytes.to_string())?;
@@ -107,18 +114,18 @@ impl Cgroup {
     }
 
     /// Who writes "0" into this file is in the cgroup.
-    pub(crate) fn join(&self) -> PathBuf {
+    pub fn join(&self) -> PathBuf {
         self.group.join()
     }
 
     /// The most bytes that were ever in use, what the kernel has for its
     /// processes included.
-    pub(crate) fn peak_bytes(&self) -> Option<u64> {
+    pub fn peak_bytes(&self) -> Option<u64> {
         fs::read_to_string(self.group.dir.join(self.files.peak)).ok()?.trim().parse().ok()
     }
 
     /// Whether a process was killed for its memory.
-    pub(crate) fn has_killed(&self) -> bool {
+    pub fn has_killed(&self) -> bool {
         let events = fs::read_to_string(self.group.dir.join(self.files.events)).unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.is_some_and(|count| count.trim() != "0")
@@ -133,7 +140,7 @@ impl Drop for Group {
             }
             thread::sleep(REMOVE_PAUSE);
         }
-        eprintln!("ouro-crash: the cgroup {} stays: it is in use", self.dir.display());
+        eprintln!("warning: the cgroup {} stays: it is in use", self.dir.display());
     }
 }
 
