@@ -5,10 +5,8 @@
 //! the flags that were given here: its CPU time and its memory are one engine's.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
@@ -23,7 +21,9 @@ use ouro_bench::workload::Workload;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::child::{Telling, this_binary};
 use crate::cli::{AlternateArgs, Engine, command};
+use crate::suite::report::median;
 
 /// The format of the result.
 const FORMAT: u32 = 1;
@@ -91,7 +91,8 @@ pub fn run(
                     return Err(Failure::Interrupted);
                 }
                 eprintln!("\nround {round} of {}: {}: {name}", args.rounds, engine.name());
-                let report = child(engine, name, flags)?;
+                let what = format!("{}: {name}", engine.name());
+                let report = this_binary(&what, &flags, None, Telling::Shown)?;
                 runs.push(Run { round, engine: engine.name(), report });
                 Ok(())
             };
@@ -162,7 +163,8 @@ fn child_flags(
     engine: Engine,
     clients: usize,
 ) -> Vec<OsString> {
-    let mut flags = vec!["--engine".into(), engine.name().into(), "--dir".into()];
+    let mut flags: Vec<OsString> =
+        vec![name.into(), "--engine".into(), engine.name().into(), "--dir".into()];
     flags.push(directory(args, engine).into());
     flags.extend(["--clients".into(), clients.to_string().into()]);
     flags.extend(["--json".into(), "-".into()]);
@@ -184,26 +186,6 @@ fn child_flags(
         }
     }
     flags
-}
-
-/// Runs this binary again, and returns its result. Its table and progress go to
-/// stderr.
-fn child(engine: Engine, name: &str, flags: Vec<OsString>) -> Result<Value, Failure> {
-    let binary = env::current_exe().map_err(Failure::os("cannot find this binary"))?;
-    let what = format!("{}: {name}", engine.name());
-    let output = Command::new(binary)
-        .arg(name)
-        .args(flags)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(Failure::os(format!("cannot start {what}")))?;
-    match output.status.code() {
-        Some(0) => serde_json::from_slice(&output.stdout)
-            .map_err(|error| Failure::Other(format!("{what} printed no result: {error}"))),
-        Some(2) => Err(Failure::Usage(format!("{what} was refused"))),
-        Some(130 | 143) => Err(Failure::Interrupted),
-        _ => Err(Failure::Other(format!("{what} failed: {}", output.status))),
-    }
 }
 
 /// Medians by command, engine and kind of operation: first the loads, then the
@@ -231,8 +213,10 @@ fn medians(runs: &[Run]) -> Vec<Medians> {
         }
     }
     let medians = samples.into_iter().map(|((command, place, kind), samples)| {
-        let [ops_per_s, cpu_ns_per_op, p50_ns, p99_ns, p99_9_ns] =
-            std::array::from_fn(|i| median(samples.iter().map(|sample| sample[i]).collect()));
+        let [ops_per_s, cpu_ns_per_op, p50_ns, p99_ns, p99_9_ns] = std::array::from_fn(|i| {
+            // There is one at least.
+            median(samples.iter().map(|sample| sample[i]).collect()).unwrap_or_default()
+        });
         Medians {
             engine: order[place].to_owned(),
             command: command.to_owned(),
@@ -246,13 +230,6 @@ fn medians(runs: &[Run]) -> Vec<Medians> {
         }
     });
     medians.collect()
-}
-
-/// The middle one, or the mean of the two in the middle; there is one at least.
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    let (low, high) = ((numbers.len() - 1) / 2, numbers.len() / 2);
-    f64::midpoint(numbers[low], numbers[high])
 }
 
 fn render(args: &AlternateArgs, medians: &[Medians]) -> String {
@@ -304,7 +281,7 @@ mod tests {
         let begin = "--engine fjall --dir d/fjall --clients";
         assert_eq!(
             flags("--workload c"),
-            (format!("{begin} 1 --json -"), format!("{begin} 1 --json - --workload c"))
+            (format!("load {begin} 1 --json -"), format!("run {begin} 1 --json - --workload c"))
         );
         let (load, run) = flags(
             "--workload c --seconds 2 --warm-up 3 --rate 9 --records 7 --memory 64MiB --clients 8 \
@@ -313,14 +290,14 @@ mod tests {
         assert_eq!(
             load,
             format!(
-                "{begin} 3 --json - --compact --records 7 --memory 64MiB --durability \
+                "load {begin} 3 --json - --compact --records 7 --memory 64MiB --durability \
                  process-safe --overwrite"
             )
         );
         assert_eq!(
             run,
             format!(
-                "{begin} 8 --json - --compact --workload c --seconds 2 --warm-up 3 --rate 9 \
+                "run {begin} 8 --json - --compact --workload c --seconds 2 --warm-up 3 --rate 9 \
                  --memory 64MiB --durability process-safe"
             )
         );
@@ -350,6 +327,7 @@ mod tests {
         let figures: Vec<_> = figures.collect();
         assert_eq!(figures, [("z", 3, 2.0, 30.0), ("a", 1, 8.0, 7.0)]);
         assert_eq!(found[0].command, "run");
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median(Vec::new()), None);
     }
 }

@@ -12,6 +12,7 @@ use ouro_bench::workload::{Workload, WorkloadParser};
 use crate::engines::fjall;
 #[cfg(feature = "rocksdb")]
 use crate::engines::rocksdb;
+use crate::suite::{AllArgs, MergeArgs};
 
 /// Measures OuroDB, RocksDB and fjall with the same code
 #[derive(Parser, Debug)]
@@ -51,6 +52,17 @@ pub enum Commands {
     /// in each round; one that only reads uses what is there if that has the
     /// right shape, and --overwrite loads it anew in the first round.
     Alternate(AlternateArgs),
+    /// Measure everything that is compared, of all engines in turn, and write one
+    /// report
+    ///
+    /// Loads, reads and mixes in the cache and beyond it, with the page cache within
+    /// the same memory limit for all (which needs root), durable writes, and clean
+    /// builds; with fio for what the disk can do. What it comes to is set against goals. With
+    /// three rounds it takes hours: --groups takes a part, and `report` puts parts
+    /// together.
+    All(AllArgs),
+    /// Put results of `all` together, as one report
+    Report(MergeArgs),
 }
 
 /// Which engine is measured, and what only some engines can be asked for.

@@ -8,11 +8,11 @@ use clap::{ArgMatches, FromArgMatches};
 use ouro_bench::engine::OuroDb;
 use ouro_bench::failure::Failure;
 use ouro_bench::{commands, program, session};
-use ouro_compare::alternate;
 use ouro_compare::cli::{Cli, Commands, Engine, command};
 use ouro_compare::engines::fjall::Fjall;
 #[cfg(feature = "rocksdb")]
 use ouro_compare::engines::rocksdb::RocksDb;
+use ouro_compare::{alternate, suite};
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -48,5 +48,7 @@ fn execute(cli: &Cli, matches: &ArgMatches, interrupt: &AtomicBool) -> Result<()
             let given = matches.subcommand().map(|(_, given)| given);
             alternate::run(args, given.unwrap_or(matches), interrupt)
         }
+        Commands::All(args) => suite::run(args, interrupt),
+        Commands::Report(args) => suite::merge(args),
     }
 }

@@ -1,0 +1,408 @@
+//! `all`: every row of the comparison, measured in turn, as one report.
+//!
+//! [`plan`] says what is measured, and what each figure is to come to;
+//! [`contestant`] who is. Each measurement is a process of its own: this binary's
+//! `load` or `run`, [`fio`], or a [`build`]; [`figures`] is what is kept of it.
+//! [`report`] puts figures and goals together, [`page`] shows that in a browser.
+
+pub mod build;
+pub mod contestant;
+pub mod figures;
+pub mod fio;
+pub mod page;
+pub mod plan;
+pub mod report;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ouro_bench::cgroup::Cgroup;
+use ouro_bench::cli::{WarmUp, parse_seconds};
+use ouro_bench::failure::Failure;
+use ouro_bench::machine::Machine;
+use ouro_bench::output::{Output, warn};
+use ouro_bench::table::{duration, grouped};
+
+use crate::child::{Telling, this_binary};
+use contestant::Contestant;
+use figures::{Figures, bytes_on_disk};
+use fio::Fio;
+use plan::{Action, Group, RECORD_BYTES, Step, groups};
+use report::{Results, Sample, Settings};
+
+/// Rows that engines which commit row by row put into one commit, where nobody
+/// judges the load.
+const LOAD_BATCH: &str = "1000";
+/// What is written in so little time is a first look.
+const SCALE_MIN: f64 = 0.001;
+
+/// Who has this file made the directory, and may empty it.
+const MARK: &str = "ouro-compare-all";
+
+/// The flags of `all`.
+#[derive(Args, Debug, Clone)]
+pub struct AllArgs {
+    /// A directory for all data, new or of an earlier `all`; it takes some 15 GB
+    #[arg(long, value_name = "D")]
+    pub dir: PathBuf,
+    /// How often each contestant has its turn
+    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// How long each workload runs
+    #[arg(long, value_name = "S", default_value = "10", value_parser = parse_seconds)]
+    pub seconds: Duration,
+    /// How long it runs before that, unmeasured, so that caches fill
+    #[arg(long, value_name = "S", default_value = "10")]
+    pub warm_up: WarmUp,
+    /// Who takes part, beside OuroDB [default: all that this binary has, and fio if it is installed]
+    #[arg(long, value_name = "C,…", value_delimiter = ',')]
+    pub contestants: Option<Vec<Contestant>>,
+    /// Which groups of rows: cached, loads, beyond, durable, build [default: all]
+    #[arg(long, value_name = "G,…", value_delimiter = ',', value_parser = parse_group)]
+    pub groups: Option<Vec<String>>,
+    /// Multiply records and memory by this, for a first look: figures then say little
+    #[arg(long, value_name = "F", default_value = "1", value_parser = parse_scale)]
+    pub scale: f64,
+    /// Where the report goes besides.
+    #[command(flatten)]
+    pub output: ReportArgs,
+}
+
+/// The flags of `report`.
+#[derive(Args, Debug, Clone)]
+pub struct MergeArgs {
+    /// Results of `all --json`, of one machine
+    #[arg(value_name = "RESULT.json", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Where the report goes besides.
+    #[command(flatten)]
+    pub output: ReportArgs,
+}
+
+/// Where a report goes besides the terminal.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ReportArgs {
+    /// Write it as JSON to this file too; - is stdout (the table then goes to stderr)
+    #[arg(long, value_name = "F")]
+    pub json: Option<PathBuf>,
+    /// Write it to this file as a page, which needs nothing else
+    #[arg(long, value_name = "F")]
+    pub html: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    fn open(&self) -> Result<Output, Failure> {
+        let (json, html) = (self.json.clone(), self.html.clone());
+        Output::new(&ouro_bench::cli::OutputArgs { json, hlog: None, html })
+    }
+
+    fn write(&self, output: &Output, results: &Results) -> Result<(), Failure> {
+        output.result(&report::render(results), results)?;
+        match &self.html {
+            Some(path) => fs::write(path, page::render(results))
+                .map_err(Failure::os(format!("cannot write {}", path.display()))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn parse_group(text: &str) -> Result<String, String> {
+    let names: Vec<&str> = groups().iter().map(|group| group.name).collect();
+    match names.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("one of {}", names.join(", "))),
+    }
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse::<f64>().ok().filter(|scale| (SCALE_MIN..=1000.0).contains(scale));
+    scale.ok_or_else(|| format!("a number from {SCALE_MIN} to 1000"))
+}
+
+/// Puts results of several times together.
+///
+/// # Errors
+/// When a file cannot be read, or they do not go together.
+pub fn merge(args: &MergeArgs) -> Result<(), Failure> {
+    let output = args.output.open()?;
+    let results = Results::read(&args.files)?;
+    args.output.write(&output, &results)
+}
+
+/// Measures everything, and writes the report. What fails is named in it, and
+/// everything else is measured all the same.
+///
+/// # Errors
+/// When it was called wrongly, was interrupted (after the report of what there is), or when
+/// something has failed.
+pub fn run(args: &AllArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
+    let output = args.output.open()?;
+    let contestants = contestants(args)?;
+    make_dir(&args.dir)?;
+    let groups: Vec<Group> = groups()
+        .into_iter()
+        .filter(|group| args.groups.as_ref().is_none_or(|of| of.iter().any(|n| n == group.name)))
+        .collect();
+    let settings = Settings {
+        rounds: args.rounds,
+        seconds: args.seconds.as_secs_f64(),
+        warm_up_s: args.warm_up.at_most().as_secs_f64(),
+        scale: args.scale,
+        contestants: contestants.clone(),
+    };
+    let machine = Machine::look(&args.dir);
+    let mut suite = Suite { args, interrupt, contestants, samples: Vec::new() };
+    let measured = groups.iter().try_for_each(|group| suite.measure(group));
+    let is_interrupted = matches!(measured, Err(Failure::Interrupted));
+    let results = Results::new(settings, &machine, suite.samples, measured.is_err());
+    args.output.write(&output, &results)?;
+    measured?;
+    match results.failures() {
+        0 => Ok(()),
+        _ if is_interrupted => Err(Failure::Interrupted),
+        failures => Err(Failure::Other(format!("{failures} measurements failed"))),
+    }
+}
+
+/// Makes the directory, if it is not there, or takes that of an earlier `all`.
+fn make_dir(dir: &Path) -> Result<(), Failure> {
+    let name = dir.display();
+    fs::create_dir_all(dir).map_err(Failure::os(format!("cannot create {name}")))?;
+    let mark = dir.join(MARK);
+    let mut entries = fs::read_dir(dir).map_err(Failure::os(format!("cannot read {name}")))?;
+    if !mark.exists() && entries.next().is_some() {
+        let reason =
+            format!("{name} has something in it that is not of this tool: name another --dir");
+        return Err(Failure::Usage(reason));
+    }
+    fs::write(&mark, "").map_err(Failure::os(format!("cannot write {}", mark.display())))
+}
+
+/// Who takes part: OuroDB in any case, and first.
+fn contestants(args: &AllArgs) -> Result<Vec<Contestant>, Failure> {
+    let all = Contestant::value_variants().iter().copied();
+    let Some(asked) = &args.contestants else {
+        let has_fio = fio::is_there();
+        if !has_fio {
+            warn(
+                "fio is not installed (Debian: apt-get install fio): rows about the disk have no goal",
+            );
+        }
+        return Ok(all
+            .filter(|of| of.is_built_in() && (*of != Contestant::Fio || has_fio))
+            .collect());
+    };
+    for contestant in asked {
+        if !contestant.is_built_in() {
+            let name = contestant.name();
+            let reason =
+                format!("this binary was built without {name}: see tools/compare/README.md");
+            return Err(Failure::Unsupported(reason));
+        }
+        if *contestant == Contestant::Fio && !fio::is_there() {
+            let reason = "fio is not installed (Debian: apt-get install fio)";
+            return Err(Failure::Unsupported(reason.to_owned()));
+        }
+    }
+    Ok(all.filter(|of| *of == Contestant::OuroDb || asked.contains(of)).collect())
+}
+
+struct Suite<'a> {
+    args: &'a AllArgs,
+    interrupt: &'a AtomicBool,
+    contestants: Vec<Contestant>,
+    samples: Vec<Sample>,
+}
+
+impl Suite<'_> {
+    fn measure(&mut self, group: &Group) -> Result<(), Failure> {
+        let limit = group.limit_mib.map(|mib| self.scaled_bytes(mib));
+        let cgroup = limit
+            .map(|bytes| Cgroup::new(bytes, &self.args.dir.join("cgroups")))
+            .transpose()
+            .map_err(|what| {
+                Failure::Unsupported(format!(
+                    "the rows \"{}\" need root, and a memory cgroup: {what}; --groups \
+                     cached,loads,durable,build do without",
+                    group.about
+                ))
+            })?;
+        eprintln!("{}", group.about);
+        for round in 1..=self.rounds(group) {
+            for step in &group.steps {
+                let mut contestants = self.contestants.clone();
+                contestants.retain(|contestant| group.has(step, *contestant));
+                if contestants.is_empty() {
+                    continue;
+                }
+                // No contestant always has the turn after the same other.
+                let first = (round - 1) as usize % contestants.len();
+                contestants.rotate_left(first);
+                for contestant in contestants {
+                    if self.interrupt.load(Ordering::Relaxed) {
+                        return Err(Failure::Interrupted);
+                    }
+                    let procs = cgroup.as_ref().map(Cgroup::join);
+                    self.take_turn(group, round, step, contestant, procs.as_deref())?;
+                }
+            }
+        }
+        self.clean(group)
+    }
+
+    fn rounds(&self, group: &Group) -> u32 {
+        // Minutes each, and of compilers there is not much noise.
+        let is_build = group.steps.iter().any(|step| step.action == Action::Build);
+        if is_build { 1 } else { self.args.rounds }
+    }
+
+    fn take_turn(
+        &mut self,
+        group: &Group,
+        round: u32,
+        step: &Step,
+        contestant: Contestant,
+        cgroup: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let measured = self.measure_one(group, step, contestant, cgroup);
+        let said = match &measured {
+            Ok(figures) => told(figures),
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(failure) => failure.to_string(),
+        };
+        eprintln!("  round {round}  {:16} {:14} {said}", step.name, contestant.title());
+        self.samples.push(match measured {
+            Ok(figures) => Sample::new(step.name, contestant, round, figures),
+            Err(failure) => Sample::failed(step.name, contestant, round, &failure),
+        });
+        Ok(())
+    }
+
+    fn measure_one(
+        &self,
+        group: &Group,
+        step: &Step,
+        contestant: Contestant,
+        cgroup: Option<&Path>,
+    ) -> Result<Figures, Failure> {
+        let dir = self.dir(contestant);
+        match step.action {
+            Action::Fio { ioengine, jobs, depth } => {
+                let file = Fio::new(&dir, self.records(group) * RECORD_BYTES);
+                file.read(ioengine, jobs, depth, self.args.seconds.as_secs_f64())
+            }
+            Action::Build => build::build(&dir, contestant),
+            Action::Load { .. } | Action::Run { .. } => {
+                let flags = self.flags(group, step, contestant);
+                let what = format!("{}: {}", contestant.title(), step.name);
+                let report = this_binary(&what, &flags, cgroup, Telling::Kept)?;
+                let mut figures = Figures::of_report(&report);
+                if matches!(step.action, Action::Load { .. }) {
+                    let live = (self.records(group) * RECORD_BYTES) as f64;
+                    figures.bytes_on_disk_per_byte = Some(bytes_on_disk(&dir)? as f64 / live);
+                }
+                Ok(figures)
+            }
+        }
+    }
+
+    /// The command line of one `load` or `run`.
+    fn flags(&self, group: &Group, step: &Step, contestant: Contestant) -> Vec<OsString> {
+        let records = self.records(group).to_string();
+        let (name, clients) = match step.action {
+            Action::Load { clients, .. } => ("load", clients),
+            Action::Run { clients, .. } => ("run", clients),
+            Action::Fio { .. } | Action::Build => unreachable!("no command of this binary"),
+        };
+        let mut flags: Vec<OsString> = vec![name.into()];
+        flags.extend(contestant.flags());
+        flags.extend(["--dir".into(), self.dir(contestant).into_os_string()]);
+        let mut add = |flag: &str, value: String| flags.extend([flag.into(), value.into()]);
+        add("--json", "-".to_owned());
+        add("--clients", clients.to_string());
+        add("--memory", self.scaled_bytes(group.memory_mib).to_string());
+        match step.action {
+            Action::Load { batches, .. } => {
+                add("--records", records);
+                if batches && contestant.is_loaded_in_batches() {
+                    add("--load-batch", LOAD_BATCH.to_owned());
+                }
+                flags.push("--overwrite".into());
+            }
+            Action::Run { workload, kind, depth, rate, durable, .. } => {
+                add("--workload", workload.to_owned());
+                add("--client-kind", kind.name().to_owned());
+                add("--depth", depth.to_string());
+                add("--seconds", self.args.seconds.as_secs_f64().to_string());
+                if let Some(rate) = rate {
+                    add("--rate", rate.to_string());
+                }
+                if durable {
+                    add("--durability", "durable".to_owned());
+                    add("--fresh", records);
+                } else {
+                    add(
+                        "--warm-up",
+                        match self.args.warm_up {
+                            WarmUp::Time(time) => time.as_secs_f64().to_string(),
+                            WarmUp::Steady(time) => format!("steady:{}", time.as_secs_f64()),
+                        },
+                    );
+                }
+            }
+            Action::Fio { .. } | Action::Build => {}
+        }
+        flags
+    }
+
+    fn dir(&self, contestant: Contestant) -> PathBuf {
+        self.args.dir.join(contestant.name())
+    }
+
+    fn records(&self, group: &Group) -> u64 {
+        ((group.records as f64 * self.args.scale) as u64).max(1)
+    }
+
+    fn scaled_bytes(&self, mib: u64) -> u64 {
+        // Below this engines have too little to work with.
+        const MIB_MIN: f64 = 64.0;
+        ((mib as f64 * self.args.scale).max(MIB_MIN) as u64) << 20
+    }
+
+    /// Data of the largest groups is not left behind: it is in nobody's way later.
+    fn clean(&self, group: &Group) -> Result<(), Failure> {
+        for contestant in self.contestants.iter().filter(|_| group.records > 0) {
+            let dir = self.dir(*contestant);
+            if dir.exists() {
+                fs::remove_dir_all(&dir)
+                    .map_err(Failure::os(format!("cannot remove {}", dir.display())))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is said of a measurement as it ends.
+fn told(figures: &Figures) -> String {
+    let mut parts = Vec::new();
+    match (figures.ops_per_s, figures.seconds) {
+        (Some(rate), _) => parts.push(format!("{:>10}/s", grouped(rate.round() as u64))),
+        (None, Some(seconds)) => parts.push(format!("{seconds:>10.1} s")),
+        (None, None) => {}
+    }
+    if let Some(cpu) = figures.cpu_ns_per_op {
+        parts.push(format!("CPU {}", duration(cpu)));
+    }
+    if let Some(p99_9) = figures.p99_9_ns {
+        parts.push(format!("p99.9 {}", duration(p99_9)));
+    }
+    parts.join("  ")
+}
+
+#[cfg(test)]
+mod tests;
