@@ -28,8 +28,8 @@ use crate::suite::report::median;
 /// The format of the result.
 const FORMAT: u32 = 1;
 /// Flags that differ between this command and the processes it starts.
-const OWN_FLAGS: [&str; 8] =
-    ["dir", "json", "hlog", "html", "overwrite", "clients", "direct", "compact"];
+const OWN_FLAGS: [&str; 9] =
+    ["dir", "json", "hlog", "html", "overwrite", "clients", "direct", "compact", "load_batch"];
 
 /// The result of all rounds.
 #[derive(Debug, Serialize)]
@@ -77,6 +77,10 @@ pub fn run(
             "--client-kind {}: only OuroDB has operations to await; use --engines ourodb",
             kind.name()
         )));
+    }
+    if args.fresh.is_some() && args.extras.load_batch > 1 {
+        let reason = "--load-batch is for loads of their own: with --fresh each run loads";
+        return Err(Failure::Usage(reason.to_owned()));
     }
     let output = Output::new(&args.load.common.output)?;
     let mut runs = Vec::new();
@@ -143,6 +147,10 @@ fn load_flags(
 ) -> Vec<OsString> {
     let clients = args.workload.as_ref().and(args.load_clients).unwrap_or(args.load.common.clients);
     let mut flags = child_flags("load", args, given, engine, clients);
+    let load_batch = engine.applicable(args.extras).load_batch;
+    if load_batch > 1 {
+        flags.extend(["--load-batch".into(), load_batch.to_string().into()]);
+    }
     // What an earlier round left is this command's own.
     if args.load.overwrite || round > 1 {
         flags.push("--overwrite".into());
@@ -264,7 +272,7 @@ mod tests {
     use crate::cli::{Cli, Commands};
 
     /// What `alternate` with these flags hands to its processes.
-    fn flags(line: &str) -> (String, String) {
+    fn flags(engine: Engine, line: &str) -> (String, String) {
         let line = format!("ouro-compare alternate --dir d {line}");
         let matches = command().try_get_matches_from(line.split_whitespace()).unwrap();
         let Commands::Alternate(args) = Cli::from_arg_matches(&matches).unwrap().command else {
@@ -272,20 +280,22 @@ mod tests {
         };
         let (_, given) = matches.subcommand().unwrap();
         let joined = |flags: Vec<OsString>| flags.join(" ".as_ref()).into_string().unwrap();
-        let load = load_flags(&args, given, Engine::Fjall, 1);
-        (joined(load), joined(run_flags(&args, given, Engine::Fjall)))
+        let load = load_flags(&args, given, engine, 1);
+        (joined(load), joined(run_flags(&args, given, engine)))
     }
 
     #[test]
     fn each_process_gets_the_flags_it_has() {
         let begin = "--engine fjall --dir d/fjall --clients";
         assert_eq!(
-            flags("--workload c"),
+            flags(Engine::Fjall, "--workload c"),
             (format!("load {begin} 1 --json -"), format!("run {begin} 1 --json - --workload c"))
         );
         let (load, run) = flags(
+            Engine::Fjall,
             "--workload c --seconds 2 --warm-up 3 --rate 9 --records 7 --memory 64MiB --clients 8 \
-             --load-clients 3 --overwrite --direct --compact --durability process-safe --json x",
+             --load-clients 3 --overwrite --direct --compact --load-batch 5 --durability \
+             process-safe --json x",
         );
         assert_eq!(
             load,
@@ -301,6 +311,13 @@ mod tests {
                  --memory 64MiB --durability process-safe"
             )
         );
+    }
+
+    #[test]
+    fn only_loads_get_a_batch() {
+        let (load, run) = flags(Engine::Redb, "--workload c --compact --load-batch 5");
+        assert_eq!(load, "load --engine redb --dir d/redb --clients 1 --json - --load-batch 5");
+        assert_eq!(run, "run --engine redb --dir d/redb --clients 1 --json - --workload c");
     }
 
     #[test]

@@ -9,12 +9,12 @@ use ouro_bench::failure::Failure;
 use ouro_bench::schedule::Rate;
 use ouro_bench::workload::{Workload, WorkloadParser};
 
-use crate::engines::fjall;
 #[cfg(feature = "rocksdb")]
 use crate::engines::rocksdb;
+use crate::engines::{batch, fjall};
 use crate::suite::{AllArgs, MergeArgs};
 
-/// Measures OuroDB, RocksDB and fjall with the same code
+/// Measures OuroDB, RocksDB, fjall, redb and LMDB with the same code
 #[derive(Parser, Debug)]
 #[command(name = "ouro-compare", version)]
 pub struct Cli {
@@ -80,12 +80,22 @@ pub struct EngineArgs {
 #[derive(Args, Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extras {
     /// RocksDB reads and writes tables past the page cache (OuroDB always does,
-    /// fjall never)
+    /// the others never)
     #[arg(long)]
     pub direct: bool,
     /// Settling includes a compaction of everything (RocksDB, fjall)
     #[arg(long)]
     pub compact: bool,
+    /// Loads commit so many puts in one transaction, for all clients together (redb,
+    /// LMDB): what is measured then is no load of single writes
+    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub load_batch: u32,
+}
+
+impl Extras {
+    /// Nothing that not every engine can be asked for.
+    const NONE: Self = Self { direct: false, compact: false, load_batch: 1 };
 }
 
 /// The flags of `alternate`.
@@ -96,7 +106,8 @@ pub struct AlternateArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// Which engines
-    #[arg(long, value_name = "E,…", value_delimiter = ',', default_value = ENGINES)]
+    #[arg(long, value_name = "E,…", value_delimiter = ',')]
+    #[arg(value_enum, default_values_t = Engine::value_variants().iter().copied())]
     pub engines: Vec<Engine>,
     /// What the clients do; loads are measured without
     #[arg(long, value_name = "W", value_parser = WorkloadParser)]
@@ -131,12 +142,6 @@ pub struct AlternateArgs {
     pub load: LoadArgs,
 }
 
-/// All of them.
-#[cfg(feature = "rocksdb")]
-const ENGINES: &str = "ourodb,rocksdb,fjall";
-#[cfg(not(feature = "rocksdb"))]
-const ENGINES: &str = "ourodb,fjall";
-
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
@@ -149,6 +154,11 @@ pub enum Engine {
     RocksDb,
     /// fjall
     Fjall,
+    /// redb
+    Redb,
+    /// LMDB
+    #[cfg(feature = "lmdb")]
+    Lmdb,
 }
 
 impl Engine {
@@ -161,9 +171,15 @@ impl Engine {
     /// What of `extras` this engine can be asked for.
     #[must_use]
     pub fn applicable(self, extras: Extras) -> Extras {
-        Extras {
-            direct: extras.direct && !matches!(self, Self::OuroDb | Self::Fjall),
-            compact: extras.compact && self != Self::OuroDb,
+        let Extras { compact, load_batch, .. } = extras;
+        match self {
+            Self::OuroDb => Extras::NONE,
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => Extras { direct: extras.direct, compact, ..Extras::NONE },
+            Self::Fjall => Extras { compact, ..Extras::NONE },
+            Self::Redb => Extras { load_batch, ..Extras::NONE },
+            #[cfg(feature = "lmdb")]
+            Self::Lmdb => Extras { load_batch, ..Extras::NONE },
         }
     }
 }
@@ -174,13 +190,24 @@ impl EngineArgs {
         if self.engine.applicable(self.extras) == self.extras {
             return Ok(());
         }
-        Err(Failure::Usage("--direct is for RocksDB, --compact for RocksDB and fjall".to_owned()))
+        let reason = "--direct is for RocksDB, --compact for RocksDB and fjall, --load-batch for \
+                      redb and LMDB";
+        Err(Failure::Usage(reason.to_owned()))
+    }
+
+    /// The same for a run, whose reads are of what its writes put there.
+    pub fn check_run(&self) -> Result<(), Failure> {
+        if self.extras.load_batch != Extras::NONE.load_batch {
+            let reason = "--load-batch is for loads: a run commits each of its writes";
+            return Err(Failure::Usage(reason.to_owned()));
+        }
+        self.check()
     }
 }
 
 #[cfg(feature = "rocksdb")]
 impl From<Extras> for rocksdb::Settings {
-    fn from(Extras { direct, compact }: Extras) -> Self {
+    fn from(Extras { direct, compact, .. }: Extras) -> Self {
         Self { direct, compact }
     }
 }
@@ -191,15 +218,23 @@ impl From<Extras> for fjall::Settings {
     }
 }
 
+impl From<Extras> for batch::Settings {
+    fn from(Extras { load_batch, .. }: Extras) -> Self {
+        Self { load_batch }
+    }
+}
+
 /// The command line, with help that fits all engines.
 #[must_use]
 pub fn command() -> Command {
     let help = "What an acknowledged write survives: durable, the loss of power; process-safe, \
                 the death of the process; relaxed:100ms (OuroDB only), the loss of power after \
                 that time";
-    ["load", "run", "alternate"].into_iter().fold(Cli::command(), |command, name| {
+    let command = ["load", "run", "alternate"].into_iter().fold(Cli::command(), |command, name| {
         command.mut_subcommand(name, |sub| sub.mut_arg("durability", |arg| arg.help(help)))
-    })
+    });
+    // It is there to be refused with a reason.
+    command.mut_subcommand("run", |sub| sub.mut_arg("load_batch", |arg| arg.hide(true)))
 }
 
 #[cfg(test)]
@@ -221,12 +256,24 @@ mod tests {
     #[test]
     fn extras_are_refused_where_they_mean_nothing() {
         for (flags, accepted) in [
+            #[cfg(feature = "rocksdb")]
             ("--engine rocksdb --direct --compact", true),
+            #[cfg(feature = "rocksdb")]
+            ("--engine rocksdb --load-batch 2", false),
             ("--engine fjall --compact", true),
             ("--engine ourodb", true),
+            ("--engine ourodb --load-batch 1", true),
+            ("--engine redb --load-batch 2", true),
+            #[cfg(feature = "lmdb")]
+            ("--engine lmdb --load-batch 2", true),
             ("--engine fjall --direct", false),
+            ("--engine fjall --load-batch 2", false),
             ("--engine ourodb --direct", false),
             ("--engine ourodb --compact", false),
+            ("--engine ourodb --load-batch 2", false),
+            ("--engine redb --compact", false),
+            #[cfg(feature = "lmdb")]
+            ("--engine lmdb --direct", false),
         ] {
             let Commands::Load { engine, .. } =
                 parse(&format!("ouro-compare load --dir d {flags}")).unwrap().command
@@ -234,7 +281,10 @@ mod tests {
                 panic!("{flags} is not a load");
             };
             assert_eq!(engine.check().is_ok(), accepted, "{flags}");
+            let in_run = accepted && engine.extras.load_batch == 1;
+            assert_eq!(engine.check_run().is_ok(), in_run, "{flags}");
         }
+        assert!(parse("ouro-compare load --dir d --engine redb --load-batch 0").is_err());
     }
 
     #[test]
@@ -244,6 +294,11 @@ mod tests {
             panic!("{line} does not alternate");
         };
         assert_eq!(args.engines, [Engine::Fjall, Engine::OuroDb]);
+        let Commands::Alternate(args) = parse("ouro-compare alternate --dir d").unwrap().command
+        else {
+            panic!("it does not alternate");
+        };
+        assert_eq!(args.engines, Engine::value_variants());
         assert!(parse("ouro-compare alternate --dir d --engines leveldb").is_err());
         assert!(parse("ouro-compare alternate --dir d --rounds 0").is_err());
         assert!(parse("ouro-compare load --dir d").is_err());

@@ -1,5 +1,5 @@
-//! `ouro-compare`: OuroDB beside RocksDB and fjall, under the very same workload
-//! code.
+//! `ouro-compare`: OuroDB beside RocksDB, fjall, redb and LMDB, under the very
+//! same workload code.
 //!
 //! Everything that measures is `ouro-bench`'s. Here are only the other engines
 //! as targets of it ([`engines`]), the command line that chooses between them

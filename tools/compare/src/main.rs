@@ -10,6 +10,9 @@ use ouro_bench::failure::Failure;
 use ouro_bench::{commands, program, session};
 use ouro_compare::cli::{Cli, Commands, Engine, command};
 use ouro_compare::engines::fjall::Fjall;
+#[cfg(feature = "lmdb")]
+use ouro_compare::engines::lmdb::Lmdb;
+use ouro_compare::engines::redb::Redb;
 #[cfg(feature = "rocksdb")]
 use ouro_compare::engines::rocksdb::RocksDb;
 use ouro_compare::{alternate, suite};
@@ -30,17 +33,23 @@ fn execute(cli: &Cli, matches: &ArgMatches, interrupt: &AtomicBool) -> Result<()
                 #[cfg(feature = "rocksdb")]
                 Engine::RocksDb => commands::load::<RocksDb>(args, &extras.into(), None, interrupt),
                 Engine::Fjall => commands::load::<Fjall>(args, &extras.into(), None, interrupt),
+                Engine::Redb => commands::load::<Redb>(args, &extras.into(), None, interrupt),
+                #[cfg(feature = "lmdb")]
+                Engine::Lmdb => commands::load::<Lmdb>(args, &extras.into(), None, interrupt),
             }
             .map(drop)
         }
         Commands::Run { engine, args } => {
-            engine.check()?;
+            engine.check_run()?;
             let extras = engine.extras;
             match engine.engine {
                 Engine::OuroDb => session::run::<OuroDb>(args, &(), interrupt),
                 #[cfg(feature = "rocksdb")]
                 Engine::RocksDb => session::run::<RocksDb>(args, &extras.into(), interrupt),
                 Engine::Fjall => session::run::<Fjall>(args, &extras.into(), interrupt),
+                Engine::Redb => session::run::<Redb>(args, &extras.into(), interrupt),
+                #[cfg(feature = "lmdb")]
+                Engine::Lmdb => session::run::<Lmdb>(args, &extras.into(), interrupt),
             }
             .map(drop)
         }

@@ -7,10 +7,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ouro_bench::cli::Io;
 use ouro_bench::engine::OuroDb;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Target};
-use ouro_compare::engines::{fjall, rocksdb};
+use ouro_compare::cli::Engine;
+#[cfg(feature = "lmdb")]
+use ouro_compare::engines::lmdb;
+#[cfg(feature = "rocksdb")]
+use ouro_compare::engines::rocksdb;
+use ouro_compare::engines::{batch, fjall, redb};
 use ourodb::Durability;
 use serde_json::Value;
 
@@ -97,6 +103,7 @@ fn ourodb_keeps_what_it_is_given() {
     }
 }
 
+#[cfg(feature = "rocksdb")]
 #[test]
 fn rocksdb_keeps_what_it_is_given() {
     for compact in [false, true] {
@@ -116,6 +123,30 @@ fn fjall_keeps_what_it_is_given() {
     keeps_what_it_is_given::<fjall::Fjall>(Durability::Durable, &fjall::Settings::default());
 }
 
+fn keeps_it_in_batches<T: Target<Settings = batch::Settings>>() {
+    for durability in [Durability::Durable, Durability::ProcessSafe] {
+        for load_batch in [1, 100] {
+            keeps_what_it_is_given::<T>(durability, &batch::Settings { load_batch });
+        }
+    }
+}
+
+#[test]
+fn redb_keeps_what_it_is_given() {
+    keeps_it_in_batches::<redb::Redb>();
+}
+
+#[cfg(feature = "lmdb")]
+#[test]
+fn lmdb_keeps_what_it_is_given() {
+    keeps_it_in_batches::<lmdb::Lmdb>();
+}
+
+/// All that were compiled in.
+fn engines() -> Vec<String> {
+    Engine::value_variants().iter().map(|engine| engine.name()).collect()
+}
+
 /// Runs the binary in `dir`; its exit code and what it printed on stdout.
 fn compare(dir: &Path, line: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-compare"));
@@ -130,6 +161,7 @@ fn compare(dir: &Path, line: &str) -> (Option<i32>, String) {
 /// with exit code 7.
 #[test]
 fn engines_alternate() {
+    let engines = engines();
     let dir = tempfile::tempdir().unwrap();
     let common = "alternate --dir d --rounds 2 --records 1000 --load-clients 16 --memory 64MiB --seconds 0.1";
     let (code, table) = compare(dir.path(), &format!("{common} --workload c --json result.json"));
@@ -137,15 +169,16 @@ fn engines_alternate() {
     let rows: Vec<Vec<_>> =
         table.lines().skip(2).map(|row| row.split_whitespace().take(4).collect()).collect();
     let expected = [("load", "insert", "1"), ("run", "read", "2")].map(|(command, kind, runs)| {
-        ["ourodb", "rocksdb", "fjall"].map(|engine| vec![engine, command, kind, runs])
+        let rows = engines.iter().map(|engine| vec![&**engine, command, kind, runs]);
+        rows.collect::<Vec<_>>()
     });
     assert_eq!(rows, expected.concat());
 
     let text = std::fs::read_to_string(dir.path().join("result.json")).unwrap();
     let result: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(result["medians"].as_array().unwrap().len(), 6);
+    assert_eq!(result["medians"].as_array().unwrap().len(), 2 * engines.len());
     let runs = result["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 9);
+    assert_eq!(runs.len(), 3 * engines.len());
     for run in runs {
         assert_eq!(run["report"]["config"]["engine"], run["engine"]);
         assert_eq!(run["report"]["result"]["wrong_reads"], 0);
@@ -153,14 +186,15 @@ fn engines_alternate() {
     }
 
     // Data that is there is used to read, and replaced only when told.
-    let reads = format!("{common} --workload scan --engines rocksdb,fjall");
+    let others = &engines[1..];
+    let reads = format!("{common} --workload scan --engines {}", others.join(","));
     assert_eq!(compare(dir.path(), &reads).0, Some(0));
-    let writes = format!("{common} --workload e --engines rocksdb,fjall");
+    let writes = format!("{common} --workload e --engines {}", others.join(","));
     assert_eq!(compare(dir.path(), &writes).0, Some(2));
     let (code, table) = compare(dir.path(), &format!("{writes} --overwrite"));
     assert_eq!(code, Some(0));
-    assert_eq!(table.lines().filter(|row| row.contains(" scan ")).count(), 2, "{table}");
-    for engine in ["rocksdb", "fjall"] {
+    assert_eq!(table.lines().filter(|row| row.contains(" scan ")).count(), others.len(), "{table}");
+    for engine in others {
         let note = dir.path().join(format!("d/{engine}/{engine}/note.txt"));
         std::fs::write(&note, "precious").unwrap();
         let load = format!("load --engine {engine} --dir d/{engine} --records 10 --overwrite");
@@ -171,25 +205,52 @@ fn engines_alternate() {
     }
 }
 
+/// No batch of so many ends with the records.
+#[test]
+fn loads_in_batches_are_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches = "--records 1000 --clients 4 --load-batch 300";
+    for engine in engines().iter().filter(|engine| ["redb", "lmdb"].contains(&engine.as_str())) {
+        let load = format!("load --dir {engine} --engine {engine} {batches}");
+        assert_eq!(compare(dir.path(), &load).0, Some(0));
+        let reads = format!("run --dir {engine} --engine {engine} --workload c --seconds 0.5");
+        assert_eq!(compare(dir.path(), &reads).0, Some(0));
+    }
+    let alternate = "alternate --dir d --rounds 1 --records 1000 --load-batch 300 --seconds 0.1";
+    assert_eq!(compare(dir.path(), &format!("{alternate} --workload scan")).0, Some(0));
+}
+
 #[test]
 fn what_an_engine_cannot_do_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for line in [
         "load --dir d --engine fjall --direct",
-        "load --dir d --engine rocksdb --durability relaxed:100ms",
+        "load --dir d --engine fjall --load-batch 2",
         "load --dir d --engine fjall --durability relaxed:100ms",
         "load --dir d --engine ourodb --durability never",
-        "load --dir d --engine rocksdb --memory 1MiB",
-        "load --dir d --engine rocksdb --client-kind task",
+        "load --dir d --engine ourodb --load-batch 2",
+        "load --dir d --engine redb --compact",
+        "load --dir d --engine redb --memory 1MiB",
         "load --dir d --engine fjall --client-kind owner --depth 4",
         "load --dir d --engine ourodb --depth 2",
         "alternate --dir d --client-kind task",
-        "run --dir d --engine rocksdb --workload a",
+        "alternate --dir d --workload c --fresh 10 --load-batch 2",
+        "run --dir d --engine redb --workload a",
+        "run --dir d --engine redb --workload a --fresh 10 --load-batch 2",
         "load --dir d",
     ] {
         assert_eq!(compare(dir.path(), line).0, Some(2), "{line}");
     }
+    for engine in &engines()[1..] {
+        for flags in ["--durability relaxed:100ms", "--client-kind task", "--compression lz4"] {
+            let line = format!("load --dir d --engine {engine} {flags}");
+            assert_eq!(compare(dir.path(), &line).0, Some(2), "{line}");
+        }
+    }
     assert!(!dir.path().join("d").exists());
-    assert_eq!(compare(dir.path(), "load --dir d --engine rocksdb --records 10").0, Some(0));
-    assert_eq!(compare(dir.path(), "run --dir d --engine fjall --workload c").0, Some(2));
+    assert_eq!(compare(dir.path(), "load --dir d --engine ourodb --records 10").0, Some(0));
+    for engine in &engines()[1..] {
+        let line = format!("run --dir d --engine {engine} --workload c");
+        assert_eq!(compare(dir.path(), &line).0, Some(2), "{line}");
+    }
 }

@@ -3,7 +3,11 @@
 //! Their files are in a directory of their own inside of the database's
 //! directory, beside `ouro-bench.json` and the lock that `ouro-bench` knows.
 
+pub mod batch;
 pub mod fjall;
+#[cfg(feature = "lmdb")]
+pub mod lmdb;
+pub mod redb;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
@@ -14,7 +18,7 @@ use ouro_bench::failure::Failure;
 use ouro_bench::target::{Device, OpenOptions, Status};
 use ourodb::{Compression, Durability};
 
-/// A write buffer is not larger than this: the default of both engines.
+/// A write buffer is not larger than this: the default of RocksDB and fjall.
 const WRITE_BUFFER_BYTES_MAX: u64 = 64 << 20;
 /// One is written to while the other is flushed.
 const WRITE_BUFFERS: u64 = 2;
