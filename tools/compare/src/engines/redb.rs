@@ -3,8 +3,8 @@
 //! A commit that redb calls durable syncs its file. One that it does not call
 //! durable stays in the process, and dies with it; between the two there is
 //! nothing. So `process-safe` is durable commits on a file whose syncs do
-//! nothing ([`Unsynced`]): each of them hands its pages to the kernel, in order,
-//! which is what outlives the process.
+//! nothing: each of them hands its pages to the kernel, in order, which is what
+//! outlives the process.
 
 use std::fs::{self, File};
 use std::io;
