@@ -52,10 +52,11 @@ impl Contestant {
         }
     }
 
-    /// Whether OuroDB is compared with it as one engine with another.
+    /// Whether goals are set by it: the other LSM trees. B-trees make other things
+    /// fast, and other things slow; they are shown.
     #[must_use]
-    pub fn is_peer(self) -> bool {
-        !matches!(self, Self::OuroDb | Self::Fio)
+    pub fn is_judge(self) -> bool {
+        matches!(self, Self::RocksDb | Self::RocksDbDirect | Self::Fjall)
     }
 
     /// Whether it commits row by row, so that loads that nobody judges take many

@@ -221,7 +221,10 @@ struct Suite<'a> {
 
 impl Suite<'_> {
     fn measure(&mut self, group: &Group) -> Result<(), Failure> {
-        let limit = group.limit_mib.map(|mib| self.scaled_bytes(mib));
+        // What a process takes besides does not grow with the data.
+        let limit = group
+            .limit_mib
+            .map(|mib| self.scaled_bytes(group.memory_mib) + ((mib - group.memory_mib) << 20));
         let cgroup = limit
             .map(|bytes| Cgroup::new(bytes, &self.args.dir.join("cgroups")))
             .transpose()

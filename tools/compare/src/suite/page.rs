@@ -33,8 +33,9 @@ pub fn render(results: &Results) -> String {
          <title>OuroDB and its peers</title>\n<style>\n{STYLE}</style>\n\
          <h1>OuroDB and its peers</h1>\n<p>{}</p>\n\
          <p><b>{met}</b> goals met, <b>{missed}</b> missed, of <b>{cannot_tell}</b> the rounds do not \
-         agree. Longer bars are more; of times, shorter ones are better. In brackets: the extremes \
-         of the rounds.</p>\n{rows}{failed}</html>\n",
+         agree. Longer bars are more; of times, shorter ones are better. Goals are set by LSM \
+         trees and by the disk; B-trees are shown beside them. In brackets: the extremes of the \
+         rounds.</p>\n{rows}{failed}</html>\n",
         escaped(&set_up(results))
     )
 }
@@ -97,7 +98,9 @@ mod tests {
         assert!(page.contains("a &lt;processor&gt;"));
         assert!(page.contains("<dd class=\"ours\"><i style=\"width:100.0%\"></i><span>500/s"));
         assert!(page.contains("<dt>fjall</dt><dd><i style=\"width:20.0%\">"));
-        assert!(page.contains("<b class=\"met\">met</b> wanted ≥ 2x the best peer; reached 5.00x"));
+        assert!(
+            page.contains("<b class=\"met\">met</b> wanted ≥ 2x the best LSM tree; reached 5.00x")
+        );
         // Its CPU time is a goal of its own, and missed.
         assert!(page.contains("<b>1</b> goals met, <b>1</b> missed"));
     }

@@ -88,7 +88,7 @@ impl Results {
             format: FORMAT,
             partial,
             ended: vec![humantime::format_rfc3339_seconds(now).to_string()],
-            commits: vec![Versions::THIS.commit.unwrap_or("an unknown commit").to_owned()],
+            commits: vec![Versions::THIS.commit.map_or("an unknown commit", short).to_owned()],
             machine: parts.join(", "),
             settings,
             samples,
@@ -222,7 +222,7 @@ impl Results {
     }
 
     fn best_peer(&self, row: &Row) -> Option<Against> {
-        let peers = self.settings.contestants.iter().filter(|contestant| contestant.is_peer());
+        let peers = self.settings.contestants.iter().filter(|contestant| contestant.is_judge());
         let figures =
             peers.filter_map(|peer| Some((*peer, self.median(row.peers, *peer, row.figure)?)));
         let best = figures.max_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -235,7 +235,7 @@ impl Results {
 pub enum Against {
     /// With what it is to come to.
     Bound,
-    /// The best peer.
+    /// The best LSM tree.
     Peer(Contestant),
     /// A multiple of what fio does in this step.
     Disk(&'static str),
@@ -290,7 +290,7 @@ impl Judged {
         let sign = if self.wants_more { "≥" } else { "≤" };
         match self.against {
             Against::Bound => format!("{sign} {}", shown(figure, self.wanted)),
-            Against::Peer(_) => format!("{sign} {}x the best peer", self.wanted),
+            Against::Peer(_) => format!("{sign} {}x the best LSM tree", self.wanted),
             Against::Disk(_) => format!("{sign} {:.2}x fio", self.wanted),
             Against::MoreThanDisk(_) => format!("{sign} fio + {}", shown(figure, self.wanted)),
         }
@@ -330,6 +330,11 @@ pub fn shown(figure: Figure, value: f64) -> String {
         | Figure::FlushesPerGroup => format!("{value:.2}"),
         Figure::Seconds => format!("{value:.0} s"),
     }
+}
+
+/// As much of a commit's name as tells it from others.
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
 }
 
 /// The middle one, or the mean of the two in the middle; `None` of none.
@@ -451,6 +456,7 @@ pub(super) mod tests {
             warm_up_s: 2.0,
             scale: 1.0,
             contestants: vec![
+                Contestant::RocksDb,
                 Contestant::OuroDb,
                 Contestant::Fjall,
                 Contestant::Redb,
@@ -478,13 +484,13 @@ pub(super) mod tests {
 
     #[test]
     fn ours_is_compared_with_the_best_peer_round_by_round() {
-        use Contestant::{Fjall, OuroDb, Redb};
+        use Contestant::{Fjall, OuroDb, Redb, RocksDb};
         let mut samples = Vec::new();
-        for (round, ours, fjall, redb) in
+        for (round, ours, fjall, rocksdb) in
             [(1, 200.0, 100.0, 300.0), (2, 300.0, 100.0, 10.0), (3, 500.0, 200.0, 20.0)]
         {
             samples.extend([("load 1", OuroDb, round, ours), ("load 1", Fjall, round, fjall)]);
-            samples.push(("load 1", Redb, round, redb));
+            samples.extend([("load 1", RocksDb, round, rocksdb), ("load 1", Redb, round, 1e6)]);
         }
         let found = results(&samples);
         let outcome = "2.50x (2.00x to 3.00x)".to_owned();
@@ -494,7 +500,7 @@ pub(super) mod tests {
         assert_eq!(found, Verdict::CannotTell);
         samples.retain(|(_, contestant, ..)| *contestant != Fjall);
         assert_eq!(verdict(&results(&samples), "load 1 M, 1 client").1, Verdict::CannotTell);
-        samples.retain(|(_, contestant, ..)| *contestant == OuroDb);
+        samples.retain(|(_, contestant, ..)| [OuroDb, Redb].contains(contestant));
         assert!(results(&samples).judged().all(|(row, _)| row.title != "load 1 M, 1 client"));
     }
 
@@ -508,7 +514,7 @@ pub(super) mod tests {
         let text = render(&found);
         let row = text.lines().find(|line| line.contains("get uniform, 512 MiB, 16")).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        assert_eq!(cells[2..8], ["960/s", "", "", "1.0 k/s", "≥ 0.97x fio", "0.96x"]);
+        assert_eq!(cells[2..9], ["", "960/s", "", "", "1.0 k/s", "≥ 0.97x fio", "0.96x"]);
         // 1,041,667 ns to 1,000,000: more than 2 us.
         assert!(text.contains("+41.7us"), "{text}");
     }
@@ -519,7 +525,7 @@ pub(super) mod tests {
         let found = results(&[("absent", OuroDb, 1, 2.4e6), ("load 1", OuroDb, 1, 1e6)]);
         let outcome = verdict(&found, "get of absent keys, 1 client");
         assert_eq!(outcome, ("2.40 M/s".to_owned(), Verdict::Missed));
-        let outcome = verdict(&found, "its CPU an operation");
+        let outcome = verdict(&found, "load 1 M, 1 client: CPU");
         assert_eq!(outcome, ("1.00us".to_owned(), Verdict::Met));
     }
 
