@@ -36,6 +36,9 @@ const FUSE: &str = "/dev/fuse";
 const DISKS: &str = "disks";
 const MOUNT: &str = "mount";
 
+/// The file there which says what boot of the machine a life is in.
+const BOOT: &str = "boot";
+
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     /// How many times to cut the power
@@ -127,6 +130,8 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         // It is absent if nothing was ever mounted there.
         let _ = std::fs::remove_dir(dir.join(point));
     }
+    // So is this one.
+    let _ = std::fs::remove_file(dir.join(BOOT));
     print!("{counts}");
     let failed = match &result {
         Err(Failure::Finding { what, .. }) => Some((1, format!("cut {}: {what}", counts.cuts))),
@@ -170,7 +175,12 @@ fn missing(fs: Fs, is_root: bool, fuse: &Path) -> Option<String> {
     if !fuse.exists() {
         return Some(format!("power needs {}, for the disk whose power it cuts", fuse.display()));
     }
-    let tools = [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("losetup", "mount")];
+    let tools = [
+        ("mkfs.ext4", "e2fsprogs"),
+        ("mkfs.xfs", "xfsprogs"),
+        ("losetup", "mount"),
+        ("unshare", "util-linux"),
+    ];
     let is_needed =
         |tool: &str| tool.strip_prefix("mkfs.").is_none_or(|kind| fs.kinds().contains(&kind));
     tools.into_iter().filter(|(tool, _)| is_needed(tool)).find_map(|(tool, package)| {
