@@ -10,9 +10,8 @@ use crate::device_share::Calibration;
 use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
-use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
-use crate::report::{Config, Measured, Meter, RESULT_FORMAT, Report, Versions, engine_operations};
+use crate::report::{Config, Measured, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
 use crate::target::{OpenOptions, Target};
@@ -64,24 +63,14 @@ pub fn load<T: Target>(
     bar.finish();
     let settle = settle(&target, &mut outcome, interrupt);
     let status = target.status();
-    let report = Report {
-        format: RESULT_FORMAT,
-        command: "load",
-        partial: outcome.acknowledged < shape.records || outcome.interrupted,
-        started: meter.started().0,
-        started_unix_s: meter.started().1,
-        versions: Versions::THIS,
-        config: Config {
-            clients: client_count,
-            ..Config::new::<T>(common, settings, &shape, &status)?
-        },
-        machine: Machine::look(&common.dir),
-        find_max: None,
-        result: Measured {
-            engine: target.latencies().as_ref().map(engine_operations).unwrap_or_default(),
-            ..meter.finish(&outcome, &status, settle, intervals)
-        },
+    let partial = outcome.acknowledged < shape.records || outcome.interrupted;
+    let config =
+        Config { clients: client_count, ..Config::new::<T>(common, settings, &shape, &status)? };
+    let result = Measured {
+        engine: target.latencies().as_ref().map(engine_operations).unwrap_or_default(),
+        ..meter.finish(&outcome, &status, settle, intervals)
     };
+    let report = Report::new("load", partial, meter.began(), &common.dir, config, result);
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, calibration.as_ref(), &output, outcome)
 }

@@ -1,7 +1,6 @@
 //! What share of what the disk can do an engine makes of it: a run beside a result of
 //! `ouro-bench device`.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,8 @@ use crate::cli::{ClientKind, CommonArgs, Io};
 use crate::device::Operation;
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::report::{Config, Measured, RESULT_FORMAT};
+use crate::report::{Config, Measured};
+use crate::result_file;
 
 /// Groups of one log that are written at one time.
 const GROUPS_PER_OWNER: usize = 2;
@@ -80,28 +80,11 @@ impl Calibration {
     /// Reads the one that was given, if so, and makes sure that it is of the database's disk.
     pub fn given(common: &CommonArgs) -> Result<Option<Self>, Failure> {
         let Some(path) = &common.device else { return Ok(None) };
-        let calibration = Self::read(path)?;
+        let calibration: Self = result_file::read(path, &["device"], "`ouro-bench device`")?;
         // A load makes the directory later.
         let dir = common.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
         calibration.check(path, &Machine::look(dir))?;
         Ok(Some(calibration))
-    }
-
-    fn read(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        let text = fs::read(path).map_err(Failure::os(format!("cannot read {shown}")))?;
-        let other = || Failure::Usage(format!("{shown} is not a result of `ouro-bench device`"));
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| other())?;
-        if value["command"] != "device" {
-            return Err(other());
-        }
-        if value["format"] != RESULT_FORMAT {
-            return Err(Failure::Unsupported(format!(
-                "{shown} is of another format than this version of ouro-bench reads \
-                 ({RESULT_FORMAT}); measure the disk anew"
-            )));
-        }
-        serde_json::from_value(value).map_err(|_| other())
     }
 
     fn check(&self, path: &Path, here: &Machine) -> Result<(), Failure> {

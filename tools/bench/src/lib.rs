@@ -20,7 +20,8 @@
 //! * What a phase is like second by second: [`intervals`] for latencies, [`timeline`] with
 //!   what engine and process do meanwhile, [`steady`] for whether that goes on as it is.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
-//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`].
+//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`]; [`result_file`] reads it
+//!   again.
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
 //!   [`find_max`], [`quick`],
 //!   [`compare`], [`soak`], [`failure`], [`program`].
@@ -64,6 +65,7 @@ pub mod program;
 pub mod quick;
 pub mod recorder;
 pub mod report;
+mod result_file;
 pub mod runner;
 pub mod schedule;
 pub mod script;

@@ -5,6 +5,7 @@
 //! changes its meaning.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
@@ -30,12 +31,12 @@ const QUANTILES_PER_HALVING: u32 = 10;
 /// The format of result files.
 pub const RESULT_FORMAT: u32 = 1;
 
-/// A whole result.
+/// A whole result: of a load or a run, unless said otherwise.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct Report<C = Config, M = Measured> {
     /// Always [`RESULT_FORMAT`].
     pub format: u32,
-    /// `load` or `run`.
+    /// `load`, `run` or `device`.
     pub command: &'static str,
     /// Whether it was cut short; then `result` covers what was done.
     pub partial: bool,
@@ -46,13 +47,36 @@ pub struct Report {
     /// What was measured with.
     pub versions: Versions,
     /// What was asked for.
-    pub config: Config,
+    pub config: C,
     /// Where it ran.
     pub machine: Machine,
-    /// What a search for the highest rate came to; `result` is then of its run at that rate.
-    pub find_max: Option<Found>,
     /// What was measured.
-    pub result: Measured,
+    pub result: M,
+}
+
+impl<C, M> Report<C, M> {
+    /// Of a command that began then, on the disk of this directory.
+    #[must_use]
+    pub fn new(
+        command: &'static str,
+        partial: bool,
+        started: SystemTime,
+        dir: &Path,
+        config: C,
+        result: M,
+    ) -> Self {
+        Self {
+            format: RESULT_FORMAT,
+            command,
+            partial,
+            started: humantime::format_rfc3339_seconds(started).to_string(),
+            started_unix_s: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            versions: Versions::THIS,
+            config,
+            machine: Machine::look(dir),
+            result,
+        }
+    }
 }
 
 /// What the binary was made of.
@@ -245,6 +269,9 @@ pub struct Measured {
     pub engine: BTreeMap<&'static str, EngineOperation>,
     /// Whether a run was in a steady state; absent where it was too short to tell.
     pub steady: Option<Steady>,
+    /// What a search for the highest rate came to; everything else is then of its run at that
+    /// rate.
+    pub find_max: Option<Found>,
     /// Second by second.
     pub intervals: Vec<Interval>,
 }
@@ -386,13 +413,6 @@ impl Meter {
         self.started
     }
 
-    /// The start in UTC, and in seconds since 1970.
-    #[must_use]
-    pub fn started(&self) -> (String, u64) {
-        let since_1970 = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        (humantime::format_rfc3339_seconds(self.started).to_string(), since_1970.as_secs())
-    }
-
     /// Ends now, and puts everything together.
     #[must_use]
     pub fn finish(
@@ -443,6 +463,7 @@ impl Meter {
             operations,
             engine: BTreeMap::new(),
             steady: None,
+            find_max: None,
             intervals,
         }
     }

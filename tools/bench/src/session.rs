@@ -14,10 +14,9 @@ use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
 use crate::keys::KeySizes;
-use crate::machine::Machine;
 use crate::output::{Bar, Output, warn};
 use crate::pacing::Pace;
-use crate::report::{Config, Meter, RESULT_FORMAT, Report, Versions, engine_operations};
+use crate::report::{Config, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::script::Task;
@@ -105,7 +104,7 @@ pub fn run<T: Target>(
     end(session.target, common, &after, &outcome)?;
     let is_traced = args.workload.trace.is_some();
     let full = outcome.exhausted && !is_traced;
-    let nothing = report.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
+    let nothing = report.result.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
     let report = conclude(report, calibration.as_ref(), &output, outcome)?;
     if full {
         return Err(Failure::Other(format!(
@@ -271,33 +270,25 @@ impl<T: Target> Session<'_, T> {
             .map(|(after, before)| engine_operations(&after.since(&before)))
             .unwrap_or_default();
         result.steady = steady::judge(&result.intervals, args.is_open());
-        let report = Report {
-            format: RESULT_FORMAT,
-            command: "run",
-            partial: outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none()),
-            started: meter.started().0,
-            started_unix_s: meter.started().1,
-            versions: Versions::THIS,
-            config: Config {
-                workload: Some(args.chosen_workload().name),
-                description: Some(args.chosen_workload().description),
-                percent: args.chosen_workload().mix.percent(),
-                distribution: Some(args.chosen_workload().mix.choice().to_string()),
-                r#loop: if args.is_open() { "open" } else { "closed" },
-                rate_ops_per_s: match args.rate {
-                    Some(Rate::Constant(rate)) => Some(rate),
-                    _ => None,
-                },
-                rate: args.rate.as_ref().map(Rate::to_string),
-                arrivals: args.rate.as_ref().map(|_| args.arrivals),
-                seconds: Some(args.duration().as_secs_f64()),
-                warm_up_s: self.warm_up_s,
-                ..Config::new::<T>(common, self.settings, &self.shape, &status)?
+        let workload = args.chosen_workload();
+        let partial = outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none());
+        let config = Config {
+            workload: Some(workload.name),
+            description: Some(workload.description),
+            percent: workload.mix.percent(),
+            distribution: Some(workload.mix.choice().to_string()),
+            r#loop: if args.is_open() { "open" } else { "closed" },
+            rate_ops_per_s: match args.rate {
+                Some(Rate::Constant(rate)) => Some(rate),
+                _ => None,
             },
-            machine: Machine::look(&common.dir),
-            find_max: None,
-            result,
+            rate: args.rate.as_ref().map(Rate::to_string),
+            arrivals: args.rate.as_ref().map(|_| args.arrivals),
+            seconds: Some(args.duration().as_secs_f64()),
+            warm_up_s: self.warm_up_s,
+            ..Config::new::<T>(common, self.settings, &self.shape, &status)?
         };
+        let report = Report::new("run", partial, meter.began(), &common.dir, config, result);
         Ok((report, outcome))
     }
 
@@ -363,7 +354,8 @@ impl<T: Target> Session<'_, T> {
         // Later runs may have inserted more.
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         report.result.records = outcome.acknowledged;
-        report.find_max = Some(Found { promise: promise.to_string(), rate_ops_per_s, steps });
+        report.result.find_max =
+            Some(Found { promise: promise.to_string(), rate_ops_per_s, steps });
         if rate_ops_per_s > 0 {
             output.say(&format!("At {}/s {promise} is kept:\n\n", grouped(rate_ops_per_s)))?;
         }

@@ -311,7 +311,6 @@ pub(crate) mod tests {
                 compression: Compression::Zstd,
             },
             machine: Machine::look(Path::new("/")),
-            find_max: None,
             result: Measured {
                 elapsed_s: 59.9,
                 settle_s: Some(59.9),
@@ -349,6 +348,7 @@ pub(crate) mod tests {
                     is_steady: false,
                     reason: Some("throughput went from 999999/s to 9999/s".to_owned()),
                 }),
+                find_max: None,
                 intervals: Vec::new(),
             },
         }

@@ -163,9 +163,9 @@ fn the_highest_rate_that_keeps_a_promise_is_found() {
     done(&found);
     assert!(stdout(&found).contains("/s max<1h is kept:"), "{}", stdout(&found));
     let report = json(&fs::read_to_string(dir.path().join("found.json")).unwrap());
-    let rate = report["find_max"]["rate_ops_per_s"].as_u64().unwrap();
+    let rate = report["result"]["find_max"]["rate_ops_per_s"].as_u64().unwrap();
     assert!(rate > 0 && report["config"]["rate_ops_per_s"] == rate);
-    let steps = report["find_max"]["steps"].as_array().unwrap();
+    let steps = report["result"]["find_max"]["steps"].as_array().unwrap();
     let at_rate = steps.iter().filter(|step| step["rate_ops_per_s"] == rate);
     assert!(at_rate.filter(|step| step["is_kept"] == true).count() >= 1, "{steps:?}");
     let nothing = search("max<1ns", &["--rate", "100"]);
@@ -230,7 +230,7 @@ fn results_are_put_side_by_side() {
     other["result"]["intervals"] = vec![second].into();
     other["result"]["intervals"][0]["operations"]["read"]["histogram"] = "AAAA".into();
     write("broken.json", &other);
-    refused(&compare(&["fast.json", "broken.json"]), 2, "broken.json is not a result");
+    refused(&compare(&["fast.json", "broken.json"]), 2, "broken.json has a histogram that cannot be read");
     fs::write(dir.path().join("text"), "text").unwrap();
     refused(&compare(&["text", "fast.json"]), 2, "text is not a result");
     refused(&compare(&["fast.json"]), 2, "2 values required");

@@ -287,7 +287,7 @@ fn reports_say_what_share_of_the_device_was_used() {
         ("text.json", 2, "is not a result of `ouro-bench device`"),
         ("less.json", 2, "is not a result of `ouro-bench device`"),
         ("elsewhere.json", 2, "on nvme9n9, and the database is on"),
-        ("newer.json", 6, "another format"),
+        ("newer.json", 6, "is of format 2"),
     ] {
         refused(&load(&["--device", file]).output().unwrap(), code, words);
     }

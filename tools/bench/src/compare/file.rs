@@ -1,7 +1,6 @@
 //! Result files, as [`report`](crate::report) writes them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,7 +9,7 @@ use serde_json::{Map, Value};
 use super::resample::{Run, Second};
 use crate::failure::Failure;
 use crate::hlog;
-use crate::report::RESULT_FORMAT;
+use crate::result_file;
 
 /// A result, and what of it can be compared.
 pub(super) struct ResultFile {
@@ -55,32 +54,19 @@ struct IntervalOf {
 impl ResultFile {
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
-        let text = fs::read(path).map_err(Failure::os(format!("cannot read {shown}")))?;
-        let unusable = |why: &dyn std::fmt::Display| {
-            Failure::Usage(format!(
-                "{shown} is not a result of ouro-bench load or run: {why}; make one with --json"
-            ))
-        };
-        let value: Value = serde_json::from_slice(&text).map_err(|error| unusable(&error))?;
-        match value.get("format").and_then(Value::as_u64) {
-            Some(format) if format == u64::from(RESULT_FORMAT) => {}
-            Some(format) => {
-                return Err(Failure::Unsupported(format!(
-                    "{shown} is of format {format}, and this version of ouro-bench reads format \
-                     {RESULT_FORMAT}: measure again, or compare with the version that wrote it"
-                )));
-            }
-            None => return Err(unusable(&"it has no format")),
-        }
-        let content: Content = serde_json::from_value(value).map_err(|error| unusable(&error))?;
+        let content: Content =
+            result_file::read(path, &["load", "run"], "`ouro-bench load` or `run`")?;
         if content.result.intervals.is_empty() {
             return Err(Failure::Usage(format!(
                 "{shown} does not say what happened in each second: measure again"
             )));
         }
+        let unusable = |why: String| {
+            Failure::Usage(format!("{shown} has a histogram that cannot be read: {why}"))
+        };
         let second = |interval: &Interval| {
             let kinds = interval.operations.iter().map(|(kind, of)| {
-                Ok((kind.clone(), hlog::decode(&of.histogram).map_err(|error| unusable(&error))?))
+                Ok((kind.clone(), hlog::decode(&of.histogram).map_err(unusable)?))
             });
             Ok((interval.seconds, kinds.collect::<Result<_, Failure>>()?))
         };

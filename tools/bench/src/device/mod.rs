@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use ourodb::ErrorKind;
@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use self::measure::{FILL_BYTES, Fill, measure};
 use crate::cli::{Io, OutputArgs, parse_seconds};
 use crate::failure::Failure;
-use crate::machine::{Machine, free_bytes};
+use crate::machine::free_bytes;
 use crate::output::{Output, warn};
-use crate::report::{Latency, RESULT_FORMAT, Versions};
+use crate::report::{self, Latency};
 use crate::size::{format_size, parse_size};
 
 /// What the engine reads and writes at least.
@@ -134,28 +134,8 @@ impl Operation {
     }
 }
 
-/// The result, as JSON has it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Always [`RESULT_FORMAT`].
-    pub format: u32,
-    /// `device`.
-    pub command: &'static str,
-    /// Whether it was cut short; then tests are missing.
-    pub partial: bool,
-    /// When it began, in UTC.
-    pub started: String,
-    /// The same, in seconds since 1970.
-    pub started_unix_s: u64,
-    /// What was measured with.
-    pub versions: Versions,
-    /// What was asked for.
-    pub config: Config,
-    /// Where it ran.
-    pub machine: Machine,
-    /// What was measured.
-    pub result: Measured,
-}
+/// The result of `device`.
+pub type Report = report::Report<Config, Measured>;
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize)]
@@ -214,21 +194,13 @@ pub fn device(args: &DeviceArgs, interrupt: &AtomicBool) -> Result<(), Failure> 
         Some(file) => !run_tests(args, file, file_bytes, interrupt, &mut tests)?,
         None => true,
     };
-    let report = Report {
-        format: RESULT_FORMAT,
-        command: "device",
-        partial,
-        started: humantime::format_rfc3339_seconds(started).to_string(),
-        started_unix_s: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        versions: Versions::THIS,
-        config: Config {
-            dir: args.dir.display().to_string(),
-            file_bytes,
-            seconds_per_test: args.seconds.as_secs_f64(),
-        },
-        machine: Machine::look(&args.dir),
-        result: Measured { tests },
+    let config = Config {
+        dir: args.dir.display().to_string(),
+        file_bytes,
+        seconds_per_test: args.seconds.as_secs_f64(),
     };
+    let result = Measured { tests };
+    let report = Report::new("device", partial, started, &args.dir, config, result);
     output.result(&table::render(&report), &report)?;
     if partial { Err(Failure::Interrupted) } else { Ok(()) }
 }
