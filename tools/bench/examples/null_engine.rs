@@ -4,7 +4,7 @@
 //!
 //! That is: choosing and writing the key, making the value, two readings of the
 //! clock, and recording. Checking what was read is not in it, for nothing is.
-//! What tasks do ends at its first poll.
+//! What tasks do ends at its first poll. Figures are medians of five runs, with the extremes.
 //! `cargo run --release -p ouro-bench --example null_engine`
 
 use std::hint::black_box;
@@ -28,7 +28,9 @@ use ouro_bench::target::{Handle, Rows};
 use ouro_bench::workload::{BuiltIn, Workload};
 
 const RECORDS: u64 = 1_000_000;
-const SECONDS: u64 = 2;
+const SECONDS: u64 = 1;
+/// Of which the medians are printed, and the extremes.
+const RUNS: usize = 5;
 
 const DEPTH: usize = 16;
 const OPEN_OPS_PER_S: u64 = 500_000;
@@ -118,55 +120,81 @@ impl Asynchronous for NullEngine {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Arc::new(Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(400), 1)?));
-    let interrupt = AtomicBool::new(false);
-    for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
-        let mix = workload.mix();
-        let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
-        let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
-            .ok_or("there are no absent keys")?;
-        let phase = |pace: &Pace| {
-            let inserts = Inserts::Shared(Arc::clone(&counter));
-            // No key is there, and none is expected: a miss is the right answer.
-            let task = Task {
-                mix,
-                chooser,
-                presence: Presence::Never,
-                inserts,
-                seed: 1,
-                own: None,
-                trace: None,
-            };
-            Phase {
-                clients: vec![(task, pace.clone())],
-                duration: Some(Duration::from_secs(SECONDS)),
-                interrupt: &interrupt,
-                enough: &NEVER,
-            }
+    let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
+    for _ in 0..RUNS {
+        let mut note = |what: String, figure: f64| {
+            let at = rows.iter().position(|(row, _)| *row == what).unwrap_or_else(|| {
+                rows.push((what, Vec::new()));
+                rows.len() - 1
+            });
+            rows[at].1.push(figure);
         };
-        let closed = Pace::Closed;
-        let thread = runner::run(|| NullEngine, &data, phase(&closed), &mut |_| ())?;
-        let task = crowd::run(&NullEngine, DEPTH, &data, phase(&closed), &mut |_| ())?;
-        for (kind, outcome) in [("thread", thread), ("task", task)] {
-            assert_eq!(outcome.faults.count, 0);
-            let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
-            let name = Workload::from(workload).name;
-            println!("{name:<12} {kind:<6} {:.2} M operations a second", ops_per_s / 1e6);
+        for workload in [BuiltIn::Update, BuiltIn::A, BuiltIn::B, BuiltIn::D, BuiltIn::GetAbsent] {
+            run(workload, &data, &mut note)?;
         }
-        // An operation takes no time: what it ends late was sent late.
-        let rate = Rate::Constant(OPEN_OPS_PER_S);
-        let run = Duration::from_secs(SECONDS);
-        let open = Pace::Open(Schedule::new(&rate, Arrivals::Constant, run, (0, 1), 1));
-        let outcome = runner::run(|| NullEngine, &data, phase(&open), &mut |_| ())?;
-        let name = Workload::from(workload).name;
-        for kind in mix.kinds() {
-            let late = outcome.recorder.histogram(kind).ok_or("nothing was recorded")?;
-            let (p99, p99_9) = (late.value_at_quantile(0.99), late.value_at_quantile(0.999));
-            println!(
-                "{name:<12} open   {OPEN_OPS_PER_S}/s, {}: late by {p99} ns (p99), {p99_9} ns (p99.9), \
-                 {} never sent",
-                kind.name(),
-                outcome.unsent
-            );
+    }
+    for (what, mut figures) in rows {
+        figures.sort_by(f64::total_cmp);
+        println!(
+            "{what:<52} {:.2} ({:.2} to {:.2})",
+            figures[RUNS / 2],
+            figures[0],
+            figures[RUNS - 1]
+        );
+    }
+    Ok(())
+}
+
+/// One run of each kind of client.
+fn run(
+    workload: BuiltIn,
+    data: &Arc<Data>,
+    note: &mut impl FnMut(String, f64),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let interrupt = AtomicBool::new(false);
+    let (mix, name) = (workload.mix(), Workload::from(workload).name);
+    let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
+    let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
+        .ok_or("there are no absent keys")?;
+    let phase = |pace: &Pace| {
+        let inserts = Inserts::Shared(Arc::clone(&counter));
+        // No key is there, and none is expected: a miss is the right answer.
+        let task = Task {
+            mix,
+            chooser,
+            presence: Presence::Never,
+            inserts,
+            seed: 1,
+            own: None,
+            trace: None,
+        };
+        Phase {
+            clients: vec![(task, pace.clone())],
+            duration: Some(Duration::from_secs(SECONDS)),
+            interrupt: &interrupt,
+            enough: &NEVER,
+        }
+    };
+    let closed = Pace::Closed;
+    let thread = runner::run(|| NullEngine, data, phase(&closed), &mut |_| ())?;
+    let task = crowd::run(&NullEngine, DEPTH, data, phase(&closed), &mut |_| ())?;
+    for (kind, outcome) in [("thread", thread), ("task", task)] {
+        assert_eq!(outcome.faults.count, 0);
+        let ops_per_s = outcome.recorder.total() as f64 / outcome.elapsed.as_secs_f64();
+        note(format!("{name}, {kind}: M operations a second"), ops_per_s / 1e6);
+    }
+    // An operation takes no time: what it ends late was sent late.
+    let rate = Rate::Constant(OPEN_OPS_PER_S);
+    let duration = Duration::from_secs(SECONDS);
+    let open = Pace::Open(Schedule::new(&rate, Arrivals::Constant, duration, (0, 1), 1));
+    let outcome = runner::run(|| NullEngine, data, phase(&open), &mut |_| ())?;
+    note(format!("{name}, {OPEN_OPS_PER_S}/s: never sent"), outcome.unsent as f64);
+    for kind in mix.kinds() {
+        let late = outcome.recorder.histogram(kind).ok_or("nothing was recorded")?;
+        for (percentile, quantile) in [("p99", 0.99), ("p99.9", 0.999)] {
+            let late_us = late.value_at_quantile(quantile) as f64 / 1000.0;
+            let kind = kind.name();
+            note(format!("{name}, {OPEN_OPS_PER_S}/s, {kind}: late by us, {percentile}"), late_us);
         }
     }
     Ok(())

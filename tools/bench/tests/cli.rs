@@ -230,7 +230,11 @@ fn results_are_put_side_by_side() {
     other["result"]["intervals"] = vec![second].into();
     other["result"]["intervals"][0]["operations"]["read"]["histogram"] = "AAAA".into();
     write("broken.json", &other);
-    refused(&compare(&["fast.json", "broken.json"]), 2, "broken.json has a histogram that cannot be read");
+    refused(
+        &compare(&["fast.json", "broken.json"]),
+        2,
+        "broken.json has a histogram that cannot be read",
+    );
     fs::write(dir.path().join("text"), "text").unwrap();
     refused(&compare(&["text", "fast.json"]), 2, "text is not a result");
     refused(&compare(&["fast.json"]), 2, "2 values required");

@@ -254,3 +254,50 @@ fn what_an_engine_cannot_do_is_refused() {
         assert_eq!(compare(dir.path(), &line).0, Some(2), "{line}");
     }
 }
+
+/// A first look at all rows in the cache, and what was measured before put together
+/// with it.
+#[test]
+fn everything_is_one_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = "all --dir d --rounds 1 --seconds 0.05 --warm-up 0.01 --scale 0.001";
+    for name in ["one", "two"] {
+        let files = format!("--contestants fjall --json {name}.json --html {name}.html");
+        let (code, table) = compare(dir.path(), &format!("{all} --groups cached,durable {files}"));
+        assert_eq!(code, Some(0));
+        assert!(table.contains("| get of absent keys, 1 client "), "{table}");
+        assert!(!table.contains("512 MiB"), "{table}");
+    }
+    // Of the data nothing is left.
+    let left = std::fs::read_dir(dir.path().join("d")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["ouro-compare-all"]);
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let one: Value = serde_json::from_str(&read("one.json")).unwrap();
+    assert_eq!(one["partial"], false);
+    let samples = one["samples"].as_array().unwrap();
+    // Fourteen steps of both, but for the one that only OuroDB has.
+    assert_eq!(samples.len(), 2 * 14 - 1);
+    for sample in samples {
+        assert!(sample["figures"]["ops_per_s"].as_f64().unwrap() > 0.0, "{sample}");
+    }
+    assert!(read("one.html").contains("<title>OuroDB and its peers</title>"));
+    let (code, table) = compare(dir.path(), "report one.json two.json --html both.html");
+    assert_eq!(code, Some(0));
+    assert!(table.contains("medians of 2 rounds"), "{table}");
+    assert!(read("both.html").contains("medians of 2 rounds"));
+
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    std::fs::write(dir.path().join("other/note.txt"), "precious").unwrap();
+    for line in [
+        "all --dir other",
+        "all --dir d --groups cold",
+        "all --dir d --contestants leveldb",
+        "all --dir d --scale 0",
+        "report",
+        "report other/note.txt",
+    ] {
+        assert_eq!(compare(dir.path(), line).0, Some(2), "{line}");
+    }
+    assert_eq!(compare(dir.path(), "report missing.json").0, Some(7));
+}
