@@ -2,7 +2,6 @@
 //! process to kill.
 
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,11 +52,7 @@ impl Child {
     }
 
     fn spawn(arguments: &worker::Arguments, patience: Duration, stderr: Stdio) -> io::Result<Self> {
-        let binary = std::env::current_exe()?;
-        let mut command = match &arguments.boot {
-            Some(boot) => in_boot(boot, &binary),
-            None => Command::new(binary),
-        };
+        let mut command = Command::new(std::env::current_exe()?);
         command.arg("worker").arg("--dir").arg(&arguments.dir);
         for (flag, value) in arguments.flags() {
             command.arg(flag).arg(value);
@@ -133,18 +128,6 @@ impl Child {
     }
 }
 
-/// Where the kernel says what boot of the machine this is.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// A program in another boot of the machine: it finds this file in place of the kernel's.
-/// Mounts of its own do that, which go away with it.
-fn in_boot(boot: &Path, program: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "/bin/sh", "-c"]);
-    command.arg(format!("mount --bind \"$0\" {BOOT_ID} && exec \"$@\"")).arg(boot).arg(program);
-    command
-}
-
 impl Drop for Child {
     fn drop(&mut self) {
         // Neither fails for a process that was waited for; for any other there
@@ -167,25 +150,5 @@ impl Read for Pipe {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Only root can mount; others have nothing that needs it.
-    #[test]
-    fn a_program_finds_the_boot_that_it_is_in() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let before = std::fs::read_to_string(BOOT_ID).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let boot = dir.path().join("boot");
-        std::fs::write(&boot, "another boot").unwrap();
-        let output = in_boot(&boot, Path::new("/bin/cat")).arg(BOOT_ID).output().unwrap();
-        assert_eq!(output.stdout, b"another boot");
-        assert_eq!(std::fs::read_to_string(BOOT_ID).unwrap(), before);
     }
 }

@@ -53,10 +53,6 @@ pub(crate) struct Arguments {
     /// A file to join a cgroup by
     #[arg(long)]
     pub(crate) join: Option<PathBuf>,
-    /// The file that the worker finds in place of the kernel's, which says what boot of the
-    /// machine this is: the parent sees to that
-    #[arg(skip)]
-    pub(crate) boot: Option<PathBuf>,
 }
 
 impl Arguments {

@@ -206,7 +206,6 @@ impl<'a> Run<'a> {
             pause_us: 0,
             plant: self.arguments.plant,
             lock_wait_ms,
-            boot: None,
             join: self.throttle.as_ref().filter(|_| self.cycle >= THROTTLED).map(Throttle::join),
         }
     }

@@ -7,8 +7,10 @@
 //! itself. A `life` is what happens on one disk: a worker opens the database,
 //! says what it found, which is compared with what the oracle has for that cut,
 //! and writes. The first life of a database is long, and is cut many times; the
-//! short ones after these cuts, which begin with a recovery, are cut as well.
+//! short ones after these cuts, which begin with a recovery, are cut as well. Each
+//! is in a `boot` of its own.
 
+mod boot;
 mod cut;
 mod disk;
 mod fuse;
@@ -35,9 +37,6 @@ const FUSE: &str = "/dev/fuse";
 /// Mount points in the directory.
 const DISKS: &str = "disks";
 const MOUNT: &str = "mount";
-
-/// The file there which says what boot of the machine a life is in.
-const BOOT: &str = "boot";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -130,8 +129,6 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         // It is absent if nothing was ever mounted there.
         let _ = std::fs::remove_dir(dir.join(point));
     }
-    // So is this one.
-    let _ = std::fs::remove_file(dir.join(BOOT));
     print!("{counts}");
     let failed = match &result {
         Err(Failure::Finding { what, .. }) => Some((1, format!("cut {}: {what}", counts.cuts))),
@@ -175,12 +172,7 @@ fn missing(fs: Fs, is_root: bool, fuse: &Path) -> Option<String> {
     if !fuse.exists() {
         return Some(format!("power needs {}, for the disk whose power it cuts", fuse.display()));
     }
-    let tools = [
-        ("mkfs.ext4", "e2fsprogs"),
-        ("mkfs.xfs", "xfsprogs"),
-        ("losetup", "mount"),
-        ("unshare", "util-linux"),
-    ];
+    let tools = [("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("losetup", "mount")];
     let is_needed =
         |tool: &str| tool.strip_prefix("mkfs.").is_none_or(|kind| fs.kinds().contains(&kind));
     tools.into_iter().filter(|(tool, _)| is_needed(tool)).find_map(|(tool, package)| {

@@ -1,17 +1,18 @@
 //! The run itself: databases, their first lives, and what follows from cuts.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::boot::Boot;
 use super::fuse::Disks;
 use super::image::Image;
 use super::life::{Cut, Life, Plan, Work};
 use super::report::Counts;
-use super::{Arguments, BOOT, DISKS, MOUNT, Plant, image_path};
+use super::{Arguments, DISKS, MOUNT, Plant, image_path};
 use crate::durability::{Fault, Mode};
 use crate::interrupt::Interrupt;
 use crate::kill::Failure;
@@ -39,6 +40,7 @@ pub(super) struct Run<'a> {
     interrupt: Interrupt,
     progress: bool,
     disks: Disks,
+    boot: Boot,
     /// Of lives.
     number: u64,
     random: Rng,
@@ -58,6 +60,8 @@ impl<'a> Run<'a> {
             counts,
             interrupt: Interrupt::install()?,
             progress: io::stderr().is_terminal(),
+            // Before there is any other thread, or a mount.
+            boot: Boot::new(dir)?,
             disks: Disks::mount(&dir.join(DISKS))?,
             number: 0,
             random: random(&[arguments.seed]),
@@ -151,26 +155,13 @@ impl<'a> Run<'a> {
                 .then_some(plant::Plant::DurableAsProcessSafe),
             lock_wait_ms: None,
             join: None,
-            boot: Some(self.next_boot()?),
         };
         let plan = Plan { kind: self.kind, point, worker, work, fresh };
+        self.boot.next()?;
         let life = Life::lead(&self.disks, image, oracle, &plan, &self.interrupt)?;
         self.counts.count_life(&life);
         Ok(life)
     }
-
-    /// A machine whose power was cut boots again: what it had in memory is not there any more,
-    /// and the engine counts on it only within a boot.
-    fn next_boot(&self) -> io::Result<PathBuf> {
-        let path = self.dir.join(BOOT);
-        std::fs::write(&path, boot_id(self.number))?;
-        Ok(path)
-    }
-}
-
-/// How the kernel would name a boot.
-fn boot_id(number: u64) -> String {
-    format!("00000000-0000-4000-8000-{number:012x}\n")
 }
 
 /// What the writes to a database are to survive.
