@@ -215,8 +215,8 @@ impl State {
     }
 
     /// Asks for room for `bytes` in the mutable memtable, which is to have at
-    /// most `memtable_bytes`. `is_paced`: this write has waited for the shard's
-    /// pace.
+    /// most `memtable_bytes`. `is_paced`: this write has asked for the shard's
+    /// pace, which is done once.
     ///
     /// # Errors
     /// When there is no room, and flushing or compaction fails; or the shard is
@@ -228,12 +228,12 @@ impl State {
         limits: &Limits,
         arenas: &Arc<ArenaPool>,
         now_ns: &impl Fn() -> u64,
-        is_paced: bool,
+        is_paced: &mut bool,
     ) -> Result<Admission> {
         if self.closed {
             return Err(Error::closed());
         }
-        if !is_paced {
+        if !std::mem::replace(is_paced, true) {
             let wait_ns = self.pace.take(bytes, now_ns);
             if wait_ns > 0 {
                 return Ok(Admission::Paced(wait_ns));
@@ -351,15 +351,37 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         state.inserting = 1;
-        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
+        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, &mut true).expect("open");
         assert!(matches!(admitted, Admission::Stalled { .. }));
         state.inserting = 0;
-        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, true).expect("open");
+        let admitted = state.admit(100, 4096, &limits(), &arenas, &|| 0, &mut true).expect("open");
         assert!(matches!(admitted, Admission::Flush));
         assert!(matches!(
-            state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
+            state.admit(100, 4096, &limits(), &arenas, &|| 0, &mut true),
             Ok(Admission::Granted)
         ));
+    }
+
+    /// One that is tried again, as there was no room, does not count as another one.
+    #[test]
+    fn a_write_asks_for_its_pace_once_however_often_it_is_tried() {
+        let arenas = ArenaPool::new(1 << 20);
+        let mut state = State::new(View::default(), 0, &arenas);
+        let now_ns = 1_000_000_000;
+        let admit = |state: &mut State, is_paced: &mut bool| {
+            state.admit(1000, 4096, &limits(), &arenas, &|| now_ns, is_paced).expect("open")
+        };
+        // Each takes a tenth of what may come at once.
+        state.pace.slow_to(10_000_000);
+        state.mutable.insert(b"key", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
+        state.inserting = 1;
+        let mut is_paced = false;
+        for _ in 0..20 {
+            let admitted = admit(&mut state, &mut is_paced);
+            assert!(matches!(admitted, Admission::Stalled { .. }));
+        }
+        let admitted = admit(&mut state, &mut false);
+        assert!(matches!(admitted, Admission::Stalled { .. }), "nothing else has come");
     }
 
     #[test]
@@ -369,7 +391,7 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         state.mutable.insert(b"a", Tag::new(1, Kind::Put), Payload::Inline(&[7; 5000]));
         let admit = |state: &mut State, bytes| {
-            state.admit(bytes, 4096, &limits, &arenas, &|| 0, true).expect("open")
+            state.admit(bytes, 4096, &limits, &arenas, &|| 0, &mut true).expect("open")
         };
         assert!(matches!(admit(&mut state, 100), Admission::Flush));
         state.mutable.insert(b"b", Tag::new(2, Kind::Put), Payload::Inline(&[7; 1000]));
@@ -387,7 +409,7 @@ mod tests {
         let mut state = State::new(View::default(), 0, &arenas);
         let mut seq = 0;
         loop {
-            let admitted = state.admit(100, 1 << 20, &limits(), &arenas, &|| 0, true);
+            let admitted = state.admit(100, 1 << 20, &limits(), &arenas, &|| 0, &mut true);
             let admitted = admitted.expect("open");
             if matches!(admitted, Admission::Flush) {
                 break;
@@ -411,10 +433,10 @@ mod tests {
             }
         }
         assert!(matches!(
-            state.admit(100, 4096, &limits(), &arenas, &|| 0, true),
+            state.admit(100, 4096, &limits(), &arenas, &|| 0, &mut true),
             Ok(Admission::Stalled { .. })
         ));
         state.flush_error = Some(Error::closed());
-        assert!(state.admit(100, 4096, &limits(), &arenas, &|| 0, true).is_err());
+        assert!(state.admit(100, 4096, &limits(), &arenas, &|| 0, &mut true).is_err());
     }
 }

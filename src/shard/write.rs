@@ -66,6 +66,8 @@ struct Section<'a> {
     long: Vec<(usize, Arc<[u8]>)>,
     first_seq: SeqNo,
     inserted: usize,
+    /// It has asked for the pace of its shard, which counts it from then on.
+    is_paced: bool,
 }
 
 /// The timer of a write that begins. One that is to be durable waits in any case.
@@ -116,8 +118,6 @@ pub(crate) struct Writing<'a> {
     durability: Durability,
     payload_bytes: usize,
     sections: Sections<'a>,
-    /// It has waited for the pace of its shards.
-    is_paced: bool,
 }
 
 /// What became of an attempt to stage a write.
@@ -126,7 +126,8 @@ pub(crate) enum Staged {
     Done,
     /// It will be acknowledged when this is reached.
     Waits(Goal),
-    /// Nothing was done: it is to be tried again after this.
+    /// It was not staged, and is to be tried again after this. Where writes are slowed down,
+    /// it is counted as one that comes, and need not ask again.
     Not(Obstacle),
 }
 
@@ -294,7 +295,7 @@ impl Engine {
             assert_eq!(self.owner_of(ops[0].shard), owner, "a batch is of one stream");
             sections.push(Section::new(ops));
         }
-        Ok(Some(Writing { owner, durability, payload_bytes, sections, is_paced: false }))
+        Ok(Some(Writing { owner, durability, payload_bytes, sections }))
     }
 
     /// The bytes of the payload of one record with these writes.
@@ -311,7 +312,7 @@ impl Engine {
         Ok(payload_bytes)
     }
 
-    /// Begins one write; see [`Engine::stage`]. Nothing was done, unless it is
+    /// Begins one write; see [`Engine::stage`]. Nothing was written, unless it is
     /// over or waits.
     pub(crate) fn begin_one(
         &self,
@@ -346,7 +347,9 @@ impl Engine {
                     staged();
                     return self.reach_timed(io, writing.owner, goal, role, waited).await;
                 }
-                Staged::Not(obstacle) => self.pass(io, role, writing, obstacle, waited).await,
+                Staged::Not(obstacle) => {
+                    self.pass(io, role, writing.owner, obstacle, waited).await;
+                }
             }
         }
     }
@@ -356,7 +359,7 @@ impl Engine {
         &self,
         io: &I,
         role: Role,
-        writing: &mut Writing<'_>,
+        owner: usize,
         obstacle: Obstacle,
         waited: &mut Waited,
     ) {
@@ -367,12 +370,11 @@ impl Engine {
                 Wait::Memtable
             }
             Obstacle::Pace(ns) => {
-                writing.is_paced = true;
                 io.sleep(ns).await;
                 Wait::Pace
             }
             Obstacle::Log(seen) => {
-                self.log_room(io, writing.owner, seen, role).await;
+                self.log_room(io, owner, seen, role).await;
                 Wait::Log
             }
         };
@@ -392,7 +394,10 @@ impl Engine {
     ) -> Result<()> {
         let ops = [op];
         let mut writing = self.begin_write(&ops, durability)?.expect("there is a write");
-        self.pass(io, role, &mut writing, obstacle, &mut waited).await;
+        for section in writing.sections.as_mut() {
+            section.is_paced = true;
+        }
+        self.pass(io, role, writing.owner, obstacle, &mut waited).await;
         let written = self.finish_write(io, role, &mut writing, &mut waited, || {}).await;
         self.written(timer, &waited, written, || io.now_ns())
     }
@@ -478,7 +483,7 @@ impl Engine {
             waited.add(Wait::Lock, lock_ns);
             let needed = memtable_bytes(section.ops);
             let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
-            let is_paced = writing.is_paced;
+            let is_paced = &mut section.is_paced;
             match state.admit(
                 needed,
                 memtable_bytes,
@@ -589,7 +594,7 @@ impl<'a> Section<'a> {
     fn new(ops: &'a [WriteOp<'a>]) -> Self {
         let long = ops.iter().enumerate().filter(|(_, op)| op.value.len() > INLINE_BYTES_MAX);
         let long = long.map(|(i, op)| (i, Arc::from(op.value))).collect();
-        Self { ops, long, first_seq: 0, inserted: 0 }
+        Self { ops, long, first_seq: 0, inserted: 0, is_paced: false }
     }
 
     fn last_seq(&self) -> SeqNo {

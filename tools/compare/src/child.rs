@@ -1,6 +1,7 @@
 //! This binary, or another program, as a process of its own.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
@@ -48,7 +49,7 @@ pub fn in_cgroup(cgroup: Option<&Path>, program: &Path) -> Command {
     };
     // A shell that goes into the cgroup, and becomes the program.
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(procs).arg(program);
+    command.args(["-c", "echo 0 > \"$0\" || exit 6; exec \"$@\""]).arg(procs).arg(program);
     command
 }
 
@@ -78,6 +79,9 @@ pub fn run(what: &str, command: &mut Command) -> Result<Output, Failure> {
     }
 }
 
+/// SIGKILL: what the kernel sends for a memory cgroup.
+const KILLED: i32 = 9;
+
 enum Ended {
     Well,
     Interrupted,
@@ -89,6 +93,9 @@ fn judge(status: ExitStatus) -> Ended {
         Some(0) => Ended::Well,
         Some(2) => Ended::Badly("was refused".to_owned()),
         Some(130 | 143) => Ended::Interrupted,
+        None if status.signal() == Some(KILLED) => {
+            Ended::Badly("was killed, as for more memory than it may have".to_owned())
+        }
         _ => Ended::Badly(format!("failed: {status}")),
     }
 }
@@ -111,7 +118,8 @@ mod tests {
         assert_eq!(failure.to_string(), "it was refused:\n  no such flag");
         assert_eq!(failure.exit_code(), 2);
         assert!(matches!(shell("exit 130"), Err(Failure::Interrupted)));
-        assert!(shell("kill -9 $$").unwrap_err().to_string().contains("signal: 9"));
+        assert!(shell("kill -9 $$").unwrap_err().to_string().contains("memory"));
+        assert!(shell("kill -3 $$").unwrap_err().to_string().contains("signal: 3"));
     }
 
     #[test]

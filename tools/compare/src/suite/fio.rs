@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::figures::Figures;
 use crate::child;
 
-/// Whether it can be run.
+/// What it says of its version, if it can be run.
 #[must_use]
-pub fn is_there() -> bool {
-    Command::new("fio").arg("--version").output().is_ok_and(|output| output.status.success())
+pub fn version() -> Option<String> {
+    let output = Command::new("fio").arg("--version").output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A file to read.
@@ -48,6 +49,8 @@ impl Fio {
             "--bs=4k".to_owned(),
             "--direct=1".to_owned(),
             "--norandommap".to_owned(),
+            // Other places each time.
+            "--randrepeat=0".to_owned(),
             "--thread".to_owned(),
             "--group_reporting".to_owned(),
             "--time_based".to_owned(),
@@ -60,7 +63,7 @@ impl Fio {
         if ioengine == "io_uring" {
             arguments.extend(["--fixedbufs".to_owned(), "--registerfiles".to_owned()]);
         }
-        let output = self.run(&arguments)?;
+        let output = Self::run(&self.file, &arguments)?;
         figures(&output, jobs)
             .ok_or_else(|| Failure::Other("fio printed something else than its result".to_owned()))
     }
@@ -76,12 +79,16 @@ impl Fio {
         let fill = ["--name=fill", "--rw=write", "--bs=1m", "--direct=1", "--refill_buffers"];
         let mut arguments = fill.map(str::to_owned).to_vec();
         arguments.extend(["--end_fsync=1".to_owned(), format!("--size={}", self.bytes)]);
-        self.run(&arguments).map(drop)
+        // One that was not filled to its end has its length all the same.
+        let unfinished = self.file.with_extension("tmp");
+        Self::run(&unfinished, &arguments)?;
+        fs::rename(&unfinished, &self.file)
+            .map_err(Failure::os(format!("cannot rename {}", unfinished.display())))
     }
 
-    fn run(&self, arguments: &[String]) -> Result<Value, Failure> {
+    fn run(path: &Path, arguments: &[String]) -> Result<Value, Failure> {
         let mut file = OsString::from("--filename=");
-        file.push(&self.file);
+        file.push(path);
         let mut command = Command::new("fio");
         command.args(arguments).arg(file).arg("--output-format=json");
         let output = child::run("fio", &mut command)?;

@@ -17,11 +17,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ouro_bench::cgroup::Cgroup;
-use ouro_bench::cli::{WarmUp, parse_seconds};
+use ouro_bench::cli::{ClientKind, WarmUp, parse_seconds};
 use ouro_bench::failure::Failure;
 use ouro_bench::machine::Machine;
 use ouro_bench::output::{Output, warn};
@@ -42,6 +43,8 @@ const SCALE_MIN: f64 = 0.001;
 
 /// Who has this file made the directory, and may empty it.
 const MARK: &str = "ouro-compare-all";
+/// Where cgroups are mounted, if they are not.
+const CGROUPS: &str = "cgroups";
 
 /// The flags of `all`.
 #[derive(Args, Debug, Clone)]
@@ -144,27 +147,35 @@ pub fn run(args: &AllArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
     let output = args.output.open()?;
     let contestants = contestants(args)?;
     make_dir(&args.dir)?;
-    let groups: Vec<Group> = groups()
-        .into_iter()
-        .filter(|group| args.groups.as_ref().is_none_or(|of| of.iter().any(|n| n == group.name)))
-        .collect();
+    let mut groups = groups();
+    groups.retain(|group| {
+        args.groups.as_ref().is_none_or(|of| of.iter().any(|name| name == group.name))
+    });
     let settings = Settings {
-        rounds: args.rounds,
         seconds: args.seconds.as_secs_f64(),
-        warm_up_s: args.warm_up.at_most().as_secs_f64(),
+        warm_up: warm_up(args.warm_up),
         scale: args.scale,
         contestants: contestants.clone(),
     };
     let machine = Machine::look(&args.dir);
     let mut suite = Suite { args, interrupt, contestants, samples: Vec::new() };
-    let measured = groups.iter().try_for_each(|group| suite.measure(group));
-    let is_interrupted = matches!(measured, Err(Failure::Interrupted));
+    // Of a run that was killed.
+    suite.clean()?;
+    // What is missing is said before hours of measuring.
+    let cgroups: Vec<Option<Cgroup>> =
+        groups.iter().map(|group| suite.cgroup(group)).collect::<Result<_, _>>()?;
+    let measured = groups.iter().zip(&cgroups).try_for_each(|(group, cgroup)| {
+        let measured = suite.measure(group, cgroup.as_ref());
+        suite.clean().and(measured)
+    });
+    drop(cgroups);
+    // It is there only if cgroups had to be mounted.
+    let _ = fs::remove_dir(args.dir.join(CGROUPS));
     let results = Results::new(settings, &machine, suite.samples, measured.is_err());
     args.output.write(&output, &results)?;
     measured?;
     match results.failures() {
         0 => Ok(()),
-        _ if is_interrupted => Err(Failure::Interrupted),
         failures => Err(Failure::Other(format!("{failures} measurements failed"))),
     }
 }
@@ -187,7 +198,7 @@ fn make_dir(dir: &Path) -> Result<(), Failure> {
 fn contestants(args: &AllArgs) -> Result<Vec<Contestant>, Failure> {
     let all = Contestant::value_variants().iter().copied();
     let Some(asked) = &args.contestants else {
-        let has_fio = fio::is_there();
+        let has_fio = fio::version().is_some();
         if !has_fio {
             warn(
                 "fio is not installed (Debian: apt-get install fio): rows about the disk have no goal",
@@ -204,7 +215,7 @@ fn contestants(args: &AllArgs) -> Result<Vec<Contestant>, Failure> {
                 format!("this binary was built without {name}: see tools/compare/README.md");
             return Err(Failure::Unsupported(reason));
         }
-        if *contestant == Contestant::Fio && !fio::is_there() {
+        if *contestant == Contestant::Fio && fio::version().is_none() {
             let reason = "fio is not installed (Debian: apt-get install fio)";
             return Err(Failure::Unsupported(reason.to_owned()));
         }
@@ -220,21 +231,24 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    fn measure(&mut self, group: &Group) -> Result<(), Failure> {
+    /// What limits the memory of the processes of a group, if anything does.
+    fn cgroup(&self, group: &Group) -> Result<Option<Cgroup>, Failure> {
         // What a process takes besides does not grow with the data.
         let limit = group
             .limit_mib
             .map(|mib| self.scaled_bytes(group.memory_mib) + ((mib - group.memory_mib) << 20));
-        let cgroup = limit
-            .map(|bytes| Cgroup::new(bytes, &self.args.dir.join("cgroups")))
-            .transpose()
-            .map_err(|what| {
+        limit.map(|bytes| Cgroup::new(bytes, &self.args.dir.join(CGROUPS))).transpose().map_err(
+            |what| {
                 Failure::Unsupported(format!(
                     "the rows \"{}\" need root, and a memory cgroup: {what}; --groups \
                      cached,loads,durable,build do without",
                     group.about
                 ))
-            })?;
+            },
+        )
+    }
+
+    fn measure(&mut self, group: &Group, cgroup: Option<&Cgroup>) -> Result<(), Failure> {
         eprintln!("{}", group.about);
         for round in 1..=self.rounds(group) {
             for step in &group.steps {
@@ -250,12 +264,12 @@ impl Suite<'_> {
                     if self.interrupt.load(Ordering::Relaxed) {
                         return Err(Failure::Interrupted);
                     }
-                    let procs = cgroup.as_ref().map(Cgroup::join);
+                    let procs = cgroup.map(Cgroup::join);
                     self.take_turn(group, round, step, contestant, procs.as_deref())?;
                 }
             }
         }
-        self.clean(group)
+        Ok(())
     }
 
     fn rounds(&self, group: &Group) -> u32 {
@@ -275,6 +289,8 @@ impl Suite<'_> {
         let measured = self.measure_one(group, step, contestant, cgroup);
         let said = match &measured {
             Ok(figures) => told(figures),
+            // However a program ends that got the signal, too.
+            Err(_) if self.interrupt.load(Ordering::Relaxed) => return Err(Failure::Interrupted),
             Err(Failure::Interrupted) => return Err(Failure::Interrupted),
             Err(failure) => failure.to_string(),
         };
@@ -319,7 +335,7 @@ impl Suite<'_> {
         let records = self.records(group).to_string();
         let (name, clients) = match step.action {
             Action::Load { clients, .. } => ("load", clients),
-            Action::Run { clients, .. } => ("run", clients),
+            Action::Run { clients, kind, depth, .. } => ("run", spread(kind, clients, depth).0),
             Action::Fio { .. } | Action::Build => unreachable!("no command of this binary"),
         };
         let mut flags: Vec<OsString> = vec![name.into()];
@@ -340,7 +356,7 @@ impl Suite<'_> {
             Action::Run { workload, kind, depth, rate, durable, .. } => {
                 add("--workload", workload.to_owned());
                 add("--client-kind", kind.name().to_owned());
-                add("--depth", depth.to_string());
+                add("--depth", spread(kind, clients, depth).1.to_string());
                 add("--seconds", self.args.seconds.as_secs_f64().to_string());
                 if let Some(rate) = rate {
                     add("--rate", rate.to_string());
@@ -349,13 +365,7 @@ impl Suite<'_> {
                     add("--durability", "durable".to_owned());
                     add("--fresh", records);
                 } else {
-                    add(
-                        "--warm-up",
-                        match self.args.warm_up {
-                            WarmUp::Time(time) => time.as_secs_f64().to_string(),
-                            WarmUp::Steady(time) => format!("steady:{}", time.as_secs_f64()),
-                        },
-                    );
+                    add("--warm-up", warm_up(self.args.warm_up));
                 }
             }
             Action::Fio { .. } | Action::Build => {}
@@ -377,9 +387,9 @@ impl Suite<'_> {
         ((mib as f64 * self.args.scale).max(MIB_MIN) as u64) << 20
     }
 
-    /// Data of the largest groups is not left behind: it is in nobody's way later.
-    fn clean(&self, group: &Group) -> Result<(), Failure> {
-        for contestant in self.contestants.iter().filter(|_| group.records > 0) {
+    /// Removes all data; what is below the mark is this tool's.
+    fn clean(&self) -> Result<(), Failure> {
+        for contestant in Contestant::value_variants() {
             let dir = self.dir(*contestant);
             if dir.exists() {
                 fs::remove_dir_all(&dir)
@@ -387,6 +397,25 @@ impl Suite<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// How many clients, and how deep. A client on an owner has the keys of that owner alone: where
+/// several operations are in flight, there is one on each.
+fn spread(kind: ClientKind, clients: usize, depth: usize) -> (usize, usize) {
+    let in_flight = clients * depth;
+    if kind != ClientKind::Owner || in_flight == 1 {
+        return (clients, depth);
+    }
+    let owners = thread::available_parallelism().map_or(1, usize::from).min(in_flight);
+    (owners, in_flight / owners)
+}
+
+/// As the flag has it.
+fn warm_up(warm_up: WarmUp) -> String {
+    match warm_up {
+        WarmUp::Time(time) => time.as_secs_f64().to_string(),
+        WarmUp::Steady(time) => format!("steady:{}", time.as_secs_f64()),
     }
 }
 

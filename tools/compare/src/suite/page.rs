@@ -13,7 +13,7 @@ const STYLE: &str = include_str!("page.css");
 #[must_use]
 pub fn render(results: &Results) -> String {
     let mut rows = String::new();
-    let mut counts = [0; 3];
+    let mut counts = [0; 4];
     for (row, judged) in results.judged() {
         counts[judged.verdict as usize] += 1;
         rows += &of_row(results, row, &judged);
@@ -26,7 +26,7 @@ pub fn render(results: &Results) -> String {
         true => String::new(),
         false => format!("<h2>What failed</h2>\n<ul>{failed}</ul>\n"),
     };
-    let [met, cannot_tell, missed] = counts;
+    let [met, cannot_tell, missed, _] = counts;
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -68,15 +68,20 @@ fn of_row(results: &Results, row: &Row, judged: &Judged) -> String {
         Verdict::Met => "met",
         Verdict::CannotTell => "unsure",
         Verdict::Missed => "missed",
+        Verdict::NoGoal => return section(row, &bars, ""),
     };
-    format!(
-        "<section>\n<h2>{}</h2>\n<dl>\n{bars}</dl>\n<p><b class=\"{class}\">{}</b> wanted {}; \
-         reached {}</p>\n</section>\n",
-        escaped(row.title),
+    let judged = format!(
+        "<p><b class=\"{class}\">{}</b> wanted {}; reached {}</p>\n",
         judged.verdict.name(),
-        escaped(&judged.goal(row.figure)),
-        escaped(&judged.outcome(row.figure)),
-    )
+        escaped(&judged.goal()),
+        escaped(&judged.outcome()),
+    );
+    section(row, &bars, &judged)
+}
+
+fn section(row: &Row, bars: &str, judged: &str) -> String {
+    let title = escaped(row.title);
+    format!("<section>\n<h2>{title}</h2>\n<dl>\n{bars}</dl>\n{judged}</section>\n")
 }
 
 fn escaped(text: &str) -> String {

@@ -1,9 +1,9 @@
 //! What is measured, and what each figure is to come to.
 //!
 //! Groups are measured one after the other. In each round of a group the steps
-//! follow one another, and in each step the contestants: so what is compared was
-//! measured within seconds. The steps of a group go on with the data that its
-//! first step loaded.
+//! follow one another, and in each step the contestants: what is compared was
+//! measured within minutes. The steps of a group go on with the data that its
+//! first step loaded; of YCSB that is A, B, C, F, D and E, one after the other.
 
 use ouro_bench::cli::{ClientKind, KEY_BYTES, VALUE_BYTES};
 
@@ -276,6 +276,14 @@ pub fn groups() -> Vec<Group> {
             steps: vec![Step { name: "build", action: Action::Build, is_ours: false }],
         },
     ]
+}
+
+/// Whether rows are put into batches in this step.
+#[must_use]
+pub fn is_batched(step: &str) -> bool {
+    let is_it =
+        |of: &Step| of.name == step && matches!(of.action, Action::Load { batches: true, .. });
+    groups().iter().flat_map(|group| &group.steps).any(is_it)
 }
 
 /// The report's rows.

@@ -1,6 +1,7 @@
 //! Figures and goals put together: medians, who is how many times better, and
 //! whether that is what it was to be.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::contestant::Contestant;
 use super::figures::Figures;
-use super::plan::{Figure, Goal, ROWS, Row};
+use super::plan::{Figure, Goal, ROWS, Row, is_batched};
+use super::{build, fio};
 
 /// The format of results.
 const FORMAT: u32 = 1;
@@ -27,6 +29,8 @@ pub struct Results {
     pub ended: Vec<String>,
     /// The commits it was built from.
     pub commits: Vec<String>,
+    /// What was measured, by contestant.
+    pub versions: BTreeMap<String, String>,
     /// Where it was measured, in a few words.
     pub machine: String,
     /// What was asked for.
@@ -39,9 +43,8 @@ pub struct Results {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "as the flags of `all`")]
 pub struct Settings {
-    pub rounds: u32,
     pub seconds: f64,
-    pub warm_up_s: f64,
+    pub warm_up: String,
     pub scale: f64,
     pub contestants: Vec<Contestant>,
 }
@@ -89,6 +92,7 @@ impl Results {
             partial,
             ended: vec![humantime::format_rfc3339_seconds(now).to_string()],
             commits: vec![Versions::THIS.commit.map_or("an unknown commit", short).to_owned()],
+            versions: settings.contestants.iter().filter_map(|of| version(*of)).collect(),
             machine: parts.join(", "),
             settings,
             samples,
@@ -117,9 +121,15 @@ impl Results {
                 continue;
             };
             let is_alike = |a: &Settings, b: &Settings| {
-                (a.seconds, a.warm_up_s, a.scale) == (b.seconds, b.warm_up_s, b.scale)
+                (a.seconds, &a.warm_up, a.scale) == (b.seconds, &b.warm_up, b.scale)
             };
-            if found.machine != all.machine || !is_alike(&found.settings, &all.settings) {
+            let is_other = |(name, version): (&String, &String)| {
+                all.versions.get(name).is_some_and(|known| known != version)
+            };
+            if found.machine != all.machine
+                || !is_alike(&found.settings, &all.settings)
+                || found.versions.iter().any(is_other)
+            {
                 return Err(Failure::Usage(format!(
                     "{name} was measured elsewhere, or otherwise, than {}",
                     files[0].display()
@@ -132,18 +142,33 @@ impl Results {
 
     /// Rounds of the other come after one's own.
     fn add(&mut self, other: Self) {
-        let rounds = self.settings.rounds;
         self.partial |= other.partial;
         self.ended.extend(other.ended);
-        self.commits.extend(other.commits);
-        self.commits.dedup();
-        self.settings.rounds += other.settings.rounds;
+        for commit in other.commits {
+            if !self.commits.contains(&commit) {
+                self.commits.push(commit);
+            }
+        }
+        self.versions.extend(other.versions);
         let known = &mut self.settings.contestants;
         known.extend(other.settings.contestants);
         known.sort();
         known.dedup();
-        let samples = other.samples.into_iter();
-        self.samples.extend(samples.map(|of| Sample { round: of.round + rounds, ..of }));
+        let before = self.rounds_of_steps();
+        self.samples.extend(other.samples.into_iter().map(|of| {
+            let round = of.round + before.get(&of.step).copied().unwrap_or_default();
+            Sample { round, ..of }
+        }));
+    }
+
+    /// How many rounds there are of each step.
+    fn rounds_of_steps(&self) -> BTreeMap<String, u32> {
+        let mut rounds = BTreeMap::new();
+        for sample in &self.samples {
+            let most = rounds.entry(sample.step.clone()).or_default();
+            *most = sample.round.max(*most);
+        }
+        rounds
     }
 
     /// Measurements that failed.
@@ -187,60 +212,48 @@ impl Results {
 
     fn judge(&self, row: &Row) -> Option<Judged> {
         let figure = row.figure;
-        let ours = self.rounds(row.step, Contestant::OuroDb, figure);
-        let value = self.median(row.step, Contestant::OuroDb, figure)?;
-        let (against, wanted, wants_more) = match row.goal {
-            Goal::TimesBest(factor) => (self.best_peer(row)?, factor, true),
-            Goal::AtLeast(bound) => (Against::Bound, bound, true),
-            Goal::AtMost(bound) => (Against::Bound, bound, false),
-            Goal::ShareOfDisk(share, step) => (Against::Disk(step), share, true),
-            Goal::TimesDisk(factor, step) => (Against::Disk(step), factor, false),
-            Goal::DiskPlus(more, step) => (Against::MoreThanDisk(step), more, false),
-        };
+        let is_ours =
+            |sample: &&Sample| sample.step == row.step && sample.contestant == Contestant::OuroDb;
+        let ours: Vec<&Sample> = self.samples.iter().filter(is_ours).collect();
+        let tried = ours.len();
         let of_round = |round: u32, step: &str, contestant: Contestant| {
             let rounds = self.rounds(step, contestant, figure);
             rounds.into_iter().find(|(of, _)| *of == round).map(|(_, value)| value)
         };
-        let compared = ours.iter().filter_map(|&(round, ours)| match against {
-            Against::Bound => Some(ours),
-            Against::Peer(peer) => Some(ours / of_round(round, row.peers, peer)?),
-            Against::Disk(step) => Some(ours / of_round(round, step, Contestant::Fio)?),
-            Against::MoreThanDisk(step) => Some(ours - of_round(round, step, Contestant::Fio)?),
-        });
-        let compared: Vec<f64> = compared.collect();
-        let reached = median(compared.clone())?;
-        let is_met = |value: f64| if wants_more { value >= wanted } else { value <= wanted };
-        let met = compared.iter().filter(|value| is_met(**value)).count();
-        let verdict = match met {
+        let best = |round: u32| {
+            let judges =
+                self.settings.contestants.iter().filter(|contestant| contestant.is_judge());
+            judges.filter_map(|judge| of_round(round, row.peers, *judge)).reduce(f64::max)
+        };
+        let disk = |round: u32, step: &str| of_round(round, step, Contestant::Fio);
+        let compare = |sample: &&Sample| -> Option<f64> {
+            let (round, ours) = (sample.round, sample.figures.get(figure)?);
+            Some(match row.goal {
+                Goal::AtLeast(_) | Goal::AtMost(_) => ours,
+                Goal::TimesBest(_) => ours / best(round)?,
+                Goal::ShareOfDisk(_, step) | Goal::TimesDisk(_, step) => ours / disk(round, step)?,
+                Goal::DiskPlus(_, step) => ours - disk(round, step)?,
+            })
+        };
+        let compared: Vec<f64> = ours.iter().filter_map(compare).collect();
+        let is_met = |value: &&f64| match row.goal {
+            Goal::TimesBest(least) | Goal::AtLeast(least) | Goal::ShareOfDisk(least, _) => {
+                **value >= least
+            }
+            Goal::AtMost(most) | Goal::TimesDisk(most, _) | Goal::DiskPlus(most, _) => {
+                **value <= most
+            }
+        };
+        let failed = ours.iter().filter(|sample| sample.failed.is_some()).count();
+        let verdict = match compared.iter().filter(is_met).count() {
+            // Whoever would set the goal is not there.
+            0 if compared.is_empty() && failed < tried => Verdict::NoGoal,
             0 => Verdict::Missed,
-            all if all == compared.len() => Verdict::Met,
+            met if met == compared.len() && failed == 0 => Verdict::Met,
             _ => Verdict::CannotTell,
         };
-        let low = compared.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = compared.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Some(Judged { value, against, wanted, wants_more, reached, low, high, verdict })
+        (tried > 0).then_some(Judged { goal: row.goal, figure, compared, verdict })
     }
-
-    fn best_peer(&self, row: &Row) -> Option<Against> {
-        let peers = self.settings.contestants.iter().filter(|contestant| contestant.is_judge());
-        let figures =
-            peers.filter_map(|peer| Some((*peer, self.median(row.peers, *peer, row.figure)?)));
-        let best = figures.max_by(|(_, a), (_, b)| a.total_cmp(b));
-        best.map(|(peer, _)| Against::Peer(peer))
-    }
-}
-
-/// What a figure is compared with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Against {
-    /// With what it is to come to.
-    Bound,
-    /// The best LSM tree.
-    Peer(Contestant),
-    /// A multiple of what fio does in this step.
-    Disk(&'static str),
-    /// What is more than fio takes in this step.
-    MoreThanDisk(&'static str),
 }
 
 /// What became of a goal.
@@ -250,8 +263,10 @@ pub enum Verdict {
     Met,
     /// Reached in some rounds.
     CannotTell,
-    /// Reached in none.
+    /// Reached in none, also as OuroDB failed.
     Missed,
+    /// Nobody was there to set it.
+    NoGoal,
 }
 
 impl Verdict {
@@ -262,23 +277,18 @@ impl Verdict {
             Self::Met => "met",
             Self::CannotTell => "cannot tell",
             Self::Missed => "missed",
+            Self::NoGoal => "",
         }
     }
 }
 
-/// A row and what came out.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What came out of a row.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// OuroDB's figure, the median.
-    pub value: f64,
-    /// What it is compared with.
-    pub against: Against,
-    wanted: f64,
-    wants_more: bool,
-    /// What the comparison came to, the median of the rounds, and the extremes.
-    reached: f64,
-    low: f64,
-    high: f64,
+    goal: Goal,
+    figure: Figure,
+    /// OuroDB's figure against the goal's, round by round.
+    compared: Vec<f64>,
     /// What that means.
     pub verdict: Verdict,
 }
@@ -286,29 +296,34 @@ pub struct Judged {
 impl Judged {
     /// The goal, in words.
     #[must_use]
-    pub fn goal(&self, figure: Figure) -> String {
-        let sign = if self.wants_more { "≥" } else { "≤" };
-        match self.against {
-            Against::Bound => format!("{sign} {}", shown(figure, self.wanted)),
-            Against::Peer(_) => format!("{sign} {}x the best LSM tree", self.wanted),
-            Against::Disk(_) => format!("{sign} {:.2}x fio", self.wanted),
-            Against::MoreThanDisk(_) => format!("{sign} fio + {}", shown(figure, self.wanted)),
+    pub fn goal(&self) -> String {
+        match self.goal {
+            Goal::AtLeast(bound) => format!("≥ {}", shown(self.figure, bound)),
+            Goal::AtMost(bound) => format!("≤ {}", shown(self.figure, bound)),
+            Goal::TimesBest(factor) => format!("≥ {factor}x the best LSM tree"),
+            Goal::ShareOfDisk(share, _) => format!("≥ {share:.2}x fio"),
+            Goal::TimesDisk(factor, _) => format!("≤ {factor:.2}x fio"),
+            Goal::DiskPlus(more, _) => format!("≤ fio + {}", shown(self.figure, more)),
         }
     }
 
     /// What it came to, in words: the median, and the extremes of the rounds.
     #[must_use]
-    pub fn outcome(&self, figure: Figure) -> String {
-        let show = |value: f64| match self.against {
-            Against::Bound => shown(figure, value),
-            Against::Peer(_) | Against::Disk(_) => format!("{value:.2}x"),
-            Against::MoreThanDisk(_) => {
-                format!("{}{}", if value < 0.0 { "-" } else { "+" }, shown(figure, value.abs()))
+    pub fn outcome(&self) -> String {
+        let show = |value: f64| match self.goal {
+            Goal::AtLeast(_) | Goal::AtMost(_) => shown(self.figure, value),
+            Goal::TimesBest(_) | Goal::ShareOfDisk(..) | Goal::TimesDisk(..) => {
+                format!("{value:.2}x")
             }
+            Goal::DiskPlus(..) if value < 0.0 => format!("-{}", shown(self.figure, -value)),
+            Goal::DiskPlus(..) => format!("+{}", shown(self.figure, value)),
         };
-        match self.low.total_cmp(&self.high).is_eq() {
-            true => show(self.reached),
-            false => format!("{} ({} to {})", show(self.reached), show(self.low), show(self.high)),
+        let low = self.compared.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = self.compared.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        match median(self.compared.clone()) {
+            None => String::new(),
+            Some(middle) if low == high => show(middle),
+            Some(middle) => format!("{} ({} to {})", show(middle), show(low), show(high)),
         }
     }
 }
@@ -348,20 +363,38 @@ pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
 /// What the report says of how it was measured.
 #[must_use]
 pub fn set_up(results: &Results) -> String {
-    let Settings { rounds, seconds, warm_up_s, scale, .. } = &results.settings;
+    let Settings { seconds, warm_up, scale, .. } = &results.settings;
+    let rounds = results.rounds_of_steps();
+    let (least, most) = (rounds.values().min(), rounds.values().max());
+    let rounds = match (least.copied().unwrap_or_default(), most.copied().unwrap_or_default()) {
+        (1, 1) => "figures of 1 round".to_owned(),
+        (least, most) if least == most => format!("medians of {most} rounds"),
+        (least, most) => format!("medians of {least} to {most} rounds"),
+    };
+    let versions = results.versions.iter().map(|(name, version)| format!("{name} {version}"));
     let scale = match *scale {
         1.0 => String::new(),
         scale => format!(", {scale} of the records and the memory"),
     };
     let partial = if results.partial { "; cut short" } else { "" };
     format!(
-        "{}; {} of {rounds} rounds, runs of {seconds} s after {warm_up_s} s of warming up{scale}; \
-         built from {}; ended {}{partial}",
+        "{}; {}; {rounds}, runs of {seconds} s after {warm_up} s of warming up{scale}; built from \
+         {}; ended {}{partial}",
         results.machine,
-        if *rounds == 1 { "figures" } else { "medians" },
+        versions.collect::<Vec<_>>().join(", "),
         results.commits.join(", "),
         results.ended.join(", "),
     )
+}
+
+/// The name and version of a contestant; OuroDB's is the commit.
+fn version(contestant: Contestant) -> Option<(String, String)> {
+    let version = match contestant {
+        Contestant::OuroDb => return None,
+        Contestant::Fio => fio::version()?.trim_start_matches("fio-").to_owned(),
+        peer => build::version(peer)?.to_owned(),
+    };
+    Some((contestant.title().to_owned(), version))
 }
 
 /// The figure that a row shows of fio, if the row is about that.
@@ -383,8 +416,8 @@ pub fn cell(results: &Results, row: &Row, contestant: Contestant) -> Option<f64>
         Contestant::Fio => disk_step(row)?,
         _ => row.peers,
     };
-    // What is put into batches for the others' sake says nothing of them.
-    let is_batched = contestant.is_loaded_in_batches() && row.step == "load beyond";
+    // What is put into batches says nothing of single writes.
+    let is_batched = contestant.is_loaded_in_batches() && is_batched(row.step);
     results.median(step, contestant, row.figure).filter(|_| !is_batched)
 }
 
@@ -401,11 +434,7 @@ pub fn render(results: &Results) -> String {
         cells.extend(contestants.iter().map(|contestant| {
             cell(results, row, *contestant).map_or(String::new(), |value| shown(row.figure, value))
         }));
-        cells.extend([
-            judged.goal(row.figure),
-            judged.outcome(row.figure),
-            judged.verdict.name().to_owned(),
-        ]);
+        cells.extend([judged.goal(), judged.outcome(), judged.verdict.name().to_owned()]);
         rows.push(cells);
     }
     let mut text = table(&rows);
@@ -451,9 +480,8 @@ pub(super) mod tests {
     /// Results of some steps, with three contestants.
     pub(in super::super) fn results(samples: &[(&str, Contestant, u32, f64)]) -> Results {
         let settings = Settings {
-            rounds: 3,
             seconds: 5.0,
-            warm_up_s: 2.0,
+            warm_up: "2".to_owned(),
             scale: 1.0,
             contestants: vec![
                 Contestant::RocksDb,
@@ -478,30 +506,46 @@ pub(super) mod tests {
     }
 
     fn verdict(results: &Results, title: &str) -> (String, Verdict) {
-        let (row, judged) = results.judged().find(|(row, _)| row.title == title).unwrap();
-        (judged.outcome(row.figure), judged.verdict)
+        let (_, judged) = results.judged().find(|(row, _)| row.title == title).unwrap();
+        (judged.outcome(), judged.verdict)
     }
 
     #[test]
-    fn ours_is_compared_with_the_best_peer_round_by_round() {
+    fn ours_is_compared_with_the_best_of_each_round() {
         use Contestant::{Fjall, OuroDb, Redb, RocksDb};
-        let mut samples = Vec::new();
-        for (round, ours, fjall, rocksdb) in
-            [(1, 200.0, 100.0, 300.0), (2, 300.0, 100.0, 10.0), (3, 500.0, 200.0, 20.0)]
-        {
-            samples.extend([("load 1", OuroDb, round, ours), ("load 1", Fjall, round, fjall)]);
-            samples.extend([("load 1", RocksDb, round, rocksdb), ("load 1", Redb, round, 1e6)]);
-        }
-        let found = results(&samples);
-        let outcome = "2.50x (2.00x to 3.00x)".to_owned();
-        assert_eq!(verdict(&found, "load 1 M, 1 client"), (outcome, Verdict::Met));
-        samples[0].3 = 199.0;
-        let (_, found) = verdict(&results(&samples), "load 1 M, 1 client");
-        assert_eq!(found, Verdict::CannotTell);
-        samples.retain(|(_, contestant, ..)| *contestant != Fjall);
-        assert_eq!(verdict(&results(&samples), "load 1 M, 1 client").1, Verdict::CannotTell);
-        samples.retain(|(_, contestant, ..)| [OuroDb, Redb].contains(contestant));
-        assert!(results(&samples).judged().all(|(row, _)| row.title != "load 1 M, 1 client"));
+        let load = "load 1";
+        let title = "load 1 M, 1 client";
+        let samples = |ours: [f64; 2]| {
+            vec![
+                (load, OuroDb, 1, ours[0]),
+                (load, Fjall, 1, 100.0),
+                (load, RocksDb, 1, 300.0),
+                (load, Redb, 1, 1e6),
+                (load, Fjall, 2, 200.0),
+                (load, RocksDb, 2, 20.0),
+                (load, OuroDb, 2, ours[1]),
+            ]
+        };
+        let judge = |ours| verdict(&results(&samples(ours)), title);
+        assert_eq!(judge([600.0, 600.0]), ("2.50x (2.00x to 3.00x)".to_owned(), Verdict::Met));
+        assert_eq!(judge([599.0, 400.0]).1, Verdict::CannotTell);
+        assert_eq!(judge([200.0, 300.0]).1, Verdict::Missed);
+
+        // Without anybody who sets the goal there is none.
+        let mut alone = samples([1.0, 2.0]);
+        alone.retain(|(_, contestant, ..)| [OuroDb, Redb].contains(contestant));
+        assert_eq!(verdict(&results(&alone), title), (String::new(), Verdict::NoGoal));
+
+        // Who fails has not met it.
+        let failed = |round| {
+            let failure = Failure::Other("wrong reads".to_owned());
+            Sample::failed(load, OuroDb, round, &failure)
+        };
+        let mut once = results(&samples([600.0, 600.0]));
+        once.samples[0] = failed(1);
+        assert_eq!(verdict(&once, title), ("3.00x".to_owned(), Verdict::CannotTell));
+        once.samples[6] = failed(2);
+        assert_eq!(verdict(&once, title), (String::new(), Verdict::Missed));
     }
 
     #[test]
@@ -542,7 +586,8 @@ pub(super) mod tests {
         let two = write("two", &results(&[("absent", OuroDb, 1, 3.0)]));
         let both = Results::read(&[one.clone(), two]).unwrap();
         assert_eq!(both.median("absent", OuroDb, Figure::OpsPerS), Some(2.0));
-        assert_eq!((both.samples[1].round, both.settings.rounds), (4, 6));
+        assert_eq!(both.samples[1].round, 2);
+        assert!(set_up(&both).contains("medians of 2 rounds, runs of 5 s after 2 s"));
         let mut other = results(&[]);
         other.settings.seconds = 1.0;
         let other = write("other", &other);
