@@ -20,7 +20,7 @@
 //! * What a phase is like second by second: [`intervals`] for latencies, [`timeline`] with
 //!   what engine and process do meanwhile, [`steady`] for whether that goes on as it is.
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
-//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`]; [`result_file`] reads it
+//!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`]; `result_file` reads it
 //!   again.
 //! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
 //!   [`find_max`], [`quick`],
