@@ -38,10 +38,10 @@ use report::{Results, Sample, Settings};
 /// Rows that engines which commit row by row put into one commit, where nobody
 /// judges the load.
 const LOAD_BATCH: &str = "1000";
-/// What is written in so little time is a first look.
+/// With less there is nothing to look at.
 const SCALE_MIN: f64 = 0.001;
 
-/// Who has this file made the directory, and may empty it.
+/// A directory with this file in it was made by this command, which may empty it.
 const MARK: &str = "ouro-compare-all";
 /// Where cgroups are mounted, if they are not.
 const CGROUPS: &str = "cgroups";

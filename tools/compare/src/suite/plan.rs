@@ -12,14 +12,14 @@ use super::contestant::Contestant;
 /// Bytes of keys and values of a record.
 pub const RECORD_BYTES: u64 = (KEY_BYTES + VALUE_BYTES) as u64;
 
-/// What clients do, for how long, is the suite's; what remains is here.
+/// What is done in a step; for how long, the command line says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     /// Load the data of the group.
     Load {
         /// Clients that do.
         clients: usize,
-        /// Engines that commit row by row, and only then, put many rows into one.
+        /// Engines that commit each row by itself put many into one commit here.
         batches: bool,
     },
     /// Run a workload.
