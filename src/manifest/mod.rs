@@ -176,16 +176,17 @@ impl Manifest {
         id: FileId,
         snapshot: &[Edit],
     ) -> Result<Self> {
-        Self::write_unnamed(io, dir, db, id, snapshot).await?.give_name(io, dir, id).await
+        let new = Self::write_unnamed(io, dir, db, id, snapshot).await?;
+        new.give_name(io, dir, id).await.map_err(Unnamed::into_error)
     }
 
     /// Puts a new manifest, which starts with `snapshot`, in the place of this
     /// one, and removes the old file.
     ///
     /// # Errors
-    /// Until the new one is written nothing has changed. After that it may
-    /// have its name, and then it counts: edits of the old one would be lost,
-    /// so it is poisoned.
+    /// Until the new one is written nothing has changed, nor where there is no room for
+    /// its name. After that it may have its name, and then it counts: edits of the old
+    /// one would be lost, so it is poisoned.
     pub(crate) async fn replace<I: Io>(
         &mut self,
         io: &I,
@@ -203,7 +204,11 @@ impl Manifest {
         };
         let new = match new.give_name(io, dir, id).await {
             Ok(new) => new,
-            Err(error) => {
+            Err(Unnamed::Certainly(error)) => {
+                remove_stale(io, &unfinished_path(dir, id)).await;
+                return Err(error);
+            }
+            Err(Unnamed::Perhaps(error)) => {
                 tracing::error!(%error, "a new manifest may or may not have its name");
                 self.poisoned = Some(error.clone());
                 return Err(error);
@@ -252,12 +257,17 @@ impl Manifest {
         })
     }
 
-    async fn give_name<I: Io>(mut self, io: &I, dir: &Path, id: FileId) -> Result<Self> {
+    async fn give_name<I: Io>(mut self, io: &I, dir: &Path, id: FileId) -> Result<Self, Unnamed> {
         let path = dir.join(format!("{PREFIX}{id}"));
-        io.rename(&unfinished_path(dir, id), &path).await?;
-        io.sync_dir(dir).await?;
+        let renamed = io.rename(&unfinished_path(dir, id), &path).await;
+        renamed.map_err(|error| match error.kind() {
+            // The directory had no room for the name.
+            ErrorKind::NoSpace => Unnamed::Certainly(error),
+            _ => Unnamed::Perhaps(error),
+        })?;
+        io.sync_dir(dir).await.map_err(Unnamed::Perhaps)?;
         // Opened anew for its path: errors name it.
-        self.file = io.open(&path, OpenMode::ReadWrite).await?;
+        self.file = io.open(&path, OpenMode::ReadWrite).await.map_err(Unnamed::Perhaps)?;
         Ok(self)
     }
 
@@ -364,6 +374,22 @@ impl Manifest {
 
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
+    }
+}
+
+/// Why a new manifest is not known to have its name.
+enum Unnamed {
+    /// It does not.
+    Certainly(Error),
+    /// It may have it, now or after a loss of power.
+    Perhaps(Error),
+}
+
+impl Unnamed {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Certainly(error) | Self::Perhaps(error) => error,
+        }
     }
 }
 

@@ -26,13 +26,15 @@ pub enum FaultKind {
     /// A read or write moves fewer bytes than asked for. The engine never
     /// sees it: its I/O goes on with the rest.
     Short,
-    /// A read or write is refused for now (`EAGAIN`). The engine never sees
-    /// it: its I/O tries again.
+    /// A read or write is refused for now (`EAGAIN`), or interrupted (`EINTR`). The
+    /// engine never sees it: its I/O tries again.
     Again,
     /// The device fails the request (`EIO`).
     Io,
-    /// No space is left for a new file or directory, for a write that extends
-    /// a file, or for mapping one (`ENOSPC`).
+    /// No space is left (`ENOSPC`) for a new file or directory, for a write that
+    /// extends a file, for mapping one, for what a sync is to bring to the disk (a
+    /// file system may find its place only then), or for the blocks of a directory
+    /// that a change or a sync of it takes.
     NoSpace,
 }
 
@@ -139,8 +141,7 @@ impl Faults {
         self
     }
 
-    /// Chance that creating, extending or mapping meets
-    /// [`FaultKind::NoSpace`].
+    /// Chance that what [`FaultKind::NoSpace`] can befall meets it.
     ///
     /// ```
     /// let faults = ourodb::sim::Faults::default().no_space_ppm(100);
@@ -286,7 +287,9 @@ impl FaultKind {
         match self {
             Self::Short | Self::Again => matches!(target, Target::Read | Target::Write { .. }),
             Self::Io => true,
-            Self::NoSpace => matches!(target, Target::Create | Target::Write { extends: true }),
+            Self::NoSpace => {
+                !matches!(target, Target::Read | Target::Look | Target::Write { extends: false })
+            }
         }
     }
 }

@@ -21,8 +21,14 @@ use crate::io::mapping::SimMemory;
 /// happened gets there.
 const POLL_NS: u64 = 200;
 
+/// How often, per million completions, a mapped file is written back.
+const WRITEBACK_PPM: u32 = 100_000;
+
 pub(super) struct Machine {
     pub(super) rng: Rng,
+    /// Draws when the kernel writes back: a stream of its own, as that is nobody's
+    /// request.
+    writeback: Rng,
     pub(super) trace: Trace,
     pub(super) now_ns: u64,
     /// Counts restarts. Files remember the boot they were opened in.
@@ -85,6 +91,7 @@ impl Machine {
         let trace = Trace::new(seed);
         Self {
             rng: Rng::new(seed),
+            writeback: Rng::new(seed ^ 0x77_7269_7465),
             boot_id: trace.id(),
             trace,
             now_ns: 0,
@@ -200,6 +207,7 @@ impl Machine {
     /// Completes one of the requests that are due, unless it needs another
     /// round.
     fn complete(&mut self, choice: usize) -> Option<Delivery> {
+        self.write_back();
         let now_ns = self.now_ns;
         let mut due = (0..self.in_flight.len()).filter(|&i| self.in_flight[i].due_ns <= now_ns);
         let mut index = due.nth(choice)?;
@@ -220,6 +228,18 @@ impl Machine {
         }
         self.trace.fold(&[3, request.id, now_ns, fault.map_or(0, |kind| 1 + kind as u64)]);
         self.attempt(request, fault)
+    }
+
+    /// Now and then the kernel looks at a mapped file, and writes back what was stored
+    /// there so far.
+    fn write_back(&mut self) {
+        if self.mapped.is_empty() || !self.writeback.chance(WRITEBACK_PPM) {
+            return;
+        }
+        let choice = self.writeback.index(self.mapped.len());
+        if let Some(&inode) = self.mapped.keys().nth(choice) {
+            self.take_in(inode);
+        }
     }
 
     pub(super) fn queue_again(&mut self, mut request: Request) {

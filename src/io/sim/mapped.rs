@@ -2,8 +2,8 @@
 //!
 //! The machine does not see stores into a mapping. It compares the memory with
 //! what it last saw of the file, when that matters: before a read of the file,
-//! when a sync of it is asked for, when it is unmapped, and when the process
-//! ends. Pages that differ then count as written just now: completed, visible
+//! when a sync of it is asked for, when it is unmapped, when the process ends, and
+//! now and then, as a kernel does that writes back. Pages that differ then count as written just now: completed, visible
 //! to everybody, and pending. A power cut keeps or loses each of them whole.
 //!
 //! While a file is mapped, writing it in another way is refused with a panic:

@@ -36,7 +36,12 @@ impl Machine {
                 self.leave_behind_failure(&request);
                 Some(fail(request.op, Errno::IO))
             }
-            Some(FaultKind::NoSpace) => Some(fail(request.op, Errno::NOSPC)),
+            Some(FaultKind::NoSpace) => {
+                if matches!(request.op, Op::Change(Change::Sync(_), _)) {
+                    self.leave_behind_failure(&request);
+                }
+                Some(fail(request.op, Errno::NOSPC))
+            }
         }
     }
 

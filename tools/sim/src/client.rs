@@ -220,7 +220,7 @@ impl Client {
                 self.world.poisoned();
                 Ok(())
             }
-            ErrorKind::Poisoned if plan.fails_writes => {
+            ErrorKind::Poisoned if plan.fails_syncs => {
                 self.world.poisoned();
                 Ok(())
             }

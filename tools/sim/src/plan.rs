@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use ourodb::sim::{Faults, Sim};
+use ourodb::sim::{FaultKind, Faults, Sim};
 use ourodb::{Compaction, Compression, Durability, IoBackend, Options};
 
 use crate::manner::Without;
@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) fails_writes: bool,
     /// There is no space for some.
     pub(crate) lacks_space: bool,
+    /// A sync of a log or a manifest may fail.
+    pub(crate) fails_syncs: bool,
     /// Tables and value files may be damaged.
     pub(crate) damages: bool,
     /// Requests take so long that nothing is durable in time for certain.
@@ -94,6 +96,12 @@ pub(crate) struct Plan {
     varies: bool,
     /// Some openings put mappings of the log into a directory of their own choice.
     maps_elsewhere: bool,
+}
+
+/// The request from which on all fail: soon after an opening, or late.
+fn breaking_at(rng: &mut Rng) -> u64 {
+    let most = [30, 300, 3000][rng.usize(..3)];
+    rng.u64(1..=most)
 }
 
 impl Plan {
@@ -151,6 +159,16 @@ impl Plan {
             faults = faults.damage_only(&[".sst", ".val"]);
         }
         let maps_elsewhere = own.u32(..6) == 0;
+        // From some request on all fail: the device is gone, or full.
+        let breaks = own.u32(..8) == 0 && is_in(Without::ReadError) && is_in(Without::WriteError);
+        let fills = own.u32(..12) == 0 && is_in(Without::NoSpace);
+        let (breaks_at, fills_at) = (breaking_at(&mut own), breaking_at(&mut own));
+        if breaks {
+            faults = faults.fail_kth(breaks_at, FaultKind::Io, true);
+        }
+        if fills {
+            faults = faults.fail_kth(fills_at, FaultKind::NoSpace, true);
+        }
         let free = (256 << 10) + rng.u64(..4 << 20);
 
         let acts = ACTS.iter().filter_map(|&(act, weight)| {
@@ -187,9 +205,10 @@ impl Plan {
             keys_per_client: [3, 10, 30][rng.usize(..3)],
             style: [Style::Thread, Style::Future, Style::Both, Style::Both][rng.usize(..4)],
             faults,
-            fails_reads,
-            fails_writes,
-            lacks_space: has_no_space || is_full,
+            fails_reads: fails_reads || breaks,
+            fails_writes: fails_writes || breaks,
+            lacks_space: has_no_space || is_full || fills,
+            fails_syncs: fails_writes || has_no_space || breaks || fills,
             damages,
             is_slow: delays && delay_max > 10_000_000,
             disk_bytes_free: is_full.then_some(free),

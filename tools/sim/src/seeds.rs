@@ -125,10 +125,12 @@ fn try_run(arguments: &Arguments) -> Result<u8, (u8, String)> {
         }
     }
     bar.finish_and_clear();
-    let Outcome { operations, openings, crashes, power_cuts, faults, trace } = total.outcome;
+    let Outcome { operations, openings, crashes, power_cuts, openings_cut, faults, trace, .. } =
+        total.outcome;
     println!(
         "{} seed{}, {} failed: {operations} operations, {openings} openings, {crashes} crashes \
-         ({power_cuts} of them losses of power), {faults} faults; trace {trace:016x}",
+         ({power_cuts} of them losses of power, {openings_cut} while opening), {faults} faults; \
+         trace {trace:016x}",
         total.seeds,
         if total.seeds == 1 { "" } else { "s" },
         total.failed.len()

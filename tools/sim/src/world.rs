@@ -60,6 +60,9 @@ pub(crate) struct Outcome {
     pub(crate) openings: u64,
     pub(crate) crashes: u64,
     pub(crate) power_cuts: u64,
+    /// Crashes during an opening, and losses of power among them.
+    pub(crate) openings_cut: u64,
+    pub(crate) openings_lost_power: u64,
     pub(crate) faults: u64,
     pub(crate) trace: u64,
 }
@@ -70,6 +73,8 @@ impl Outcome {
         self.openings += other.openings;
         self.crashes += other.crashes;
         self.power_cuts += other.power_cuts;
+        self.openings_cut += other.openings_cut;
+        self.openings_lost_power += other.openings_lost_power;
         self.faults += other.faults;
         self.trace ^= other.trace;
     }
@@ -397,7 +402,12 @@ impl Seed {
             let options = self.options();
             self.outcome.openings += 1;
             let before = sim.paths();
-            let opened = self.alive(power_cut, || Db::open(DIR, options))?;
+            let opened = self.alive(power_cut, || Db::open(DIR, options));
+            if opened.is_err() {
+                self.outcome.openings_cut += 1;
+                self.outcome.openings_lost_power += u64::from(power_cut);
+            }
+            let opened = opened?;
             self.set_faults(false);
             let db = match opened {
                 Ok(db) => db,
@@ -600,6 +610,16 @@ mod tests {
             assert_eq!(outcome(seed), first, "seed {seed}");
             assert_ne!(outcome(seed + 1000).trace, first.trace);
         }
+    }
+
+    /// Openings are cut short by kills and losses of power, also those that follow one.
+    #[test]
+    fn openings_crash_too() {
+        let manner = Manner { operations: 300, without: Vec::new() };
+        let mut all = Outcome::default();
+        (0..60).for_each(|seed| all.add(&run(seed, &manner).expect("a sound engine")));
+        assert!(all.openings_lost_power > 0, "{all:?}");
+        assert!(all.openings_cut > all.openings_lost_power, "{all:?}");
     }
 
     #[test]

@@ -94,21 +94,40 @@ fn a_failed_write_may_leave_a_part_behind() {
     assert_eq!(seen, [set([1]), set([2]), set([1, 2])].into());
 }
 
-/// "Sync again until it works" loses data on real devices, and here.
+/// "Sync again until it works" loses data on real devices, and here; so it does where a
+/// file system finds no place for what it was to write.
 #[test]
 fn a_sync_that_failed_is_not_made_good_by_another() {
-    let seen = outcomes(|sim| {
-        let file = create_durably(sim, "f");
-        put(sim, &file, 0, 1, Harden::Now);
-        put(sim, &file, 0, 2, Harden::Later);
-        sim.set_faults(Faults::default().fail_kth(1, FaultKind::Io, false));
-        sim.block_on(sim.sync(&file)).unwrap_err();
-        sync(sim, &file);
-        assert_eq!(bytes_of(sim, "f", 0), set([2]));
-        sim.power_cut();
-        bytes_of(sim, "f", 0)
-    });
-    assert_eq!(seen, [set([1]), set([2])].into());
+    for kind in [FaultKind::Io, FaultKind::NoSpace] {
+        let seen = outcomes(|sim| {
+            let file = create_durably(sim, "f");
+            put(sim, &file, 0, 1, Harden::Now);
+            put(sim, &file, 0, 2, Harden::Later);
+            sim.set_faults(Faults::default().fail_kth(1, kind, false));
+            sim.block_on(sim.sync(&file)).unwrap_err();
+            sync(sim, &file);
+            assert_eq!(bytes_of(sim, "f", 0), set([2]));
+            sim.power_cut();
+            bytes_of(sim, "f", 0)
+        });
+        assert_eq!(seen, [set([1]), set([2])].into(), "{kind:?}");
+    }
+}
+
+#[test]
+fn there_may_be_no_space_for_changes_of_a_directory() {
+    let sim = Sim::new(1);
+    let file = create_durably(&sim, "f");
+    put(&sim, &file, 0, 1, Harden::Now);
+    sim.set_faults(Faults::default().no_space_ppm(1_000_000));
+    assert_eq!(kind(sim.block_on(sim.rename(path("f"), path("g")))), ErrorKind::NoSpace);
+    assert_eq!(kind(sim.block_on(sim.sync_dir(path("")))), ErrorKind::NoSpace);
+    assert_eq!(kind(sim.block_on(sim.sync(&file))), ErrorKind::NoSpace);
+    // What has its place is written and read.
+    put(&sim, &file, 0, 2, Harden::Later);
+    let (_, read) = sim.block_on(sim.read(&file, 0, units(0, 1)));
+    assert_eq!(read.unwrap(), UNIT);
+    assert_eq!(names(&sim), ["f"]);
 }
 
 #[test]

@@ -142,6 +142,27 @@ fn a_page_stored_into_twice_is_one_or_the_other() {
     assert_eq!(seen, [vec![2, 1, 1], vec![3, 1, 1]].into());
 }
 
+/// The kernel writes back when it likes: what a page held in between may be what is left.
+#[test]
+fn a_power_cut_may_keep_what_a_page_held_in_between() {
+    let seen = outcomes(|sim| {
+        let (_file, mut group) = mapped(sim);
+        let other = create_durably(sim, "other");
+        for byte in 2..5 {
+            group.reset();
+            store(&group, byte);
+            // Something else goes on meanwhile.
+            for _ in 0..8 {
+                put(sim, &other, 0, byte, Harden::Now);
+            }
+        }
+        sim.power_cut();
+        pages(sim)
+    });
+    let all: Vec<Vec<u8>> = (1..5).map(|byte| vec![byte, 1, 1]).collect();
+    assert_eq!(seen, all.into_iter().collect());
+}
+
 #[test]
 fn a_failed_sync_may_lose_stores_for_good() {
     let seen = outcomes(|sim| {

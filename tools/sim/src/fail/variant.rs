@@ -127,9 +127,15 @@ impl Befell {
         self.kinds.contains(&kind) && self.had(|fault| fault.kind == kind)
     }
 
-    /// A write or a sync of a log or a manifest failed in the device: what poisons.
+    /// A write of a log or a manifest failed in the device, or a sync of one for
+    /// whatever reason: what poisons.
     pub(crate) fn poisons(&self) -> bool {
         let poisons = |fault: &Injected| {
+            if fault.kind == FaultKind::NoSpace
+                && !matches!(fault.request, "sync" | "sync directory")
+            {
+                return false;
+            }
             let name = fault.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             match fault.request {
                 // With the names of manifests in it.
@@ -138,7 +144,9 @@ impl Befell {
                 _ => name.starts_with("MANIFEST-") && !is_look(fault),
             }
         };
-        self.kind(FaultKind::Io) && self.had(|fault| fault.kind == FaultKind::Io && poisons(fault))
+        let is_fatal = |kind| matches!(kind, FaultKind::Io | FaultKind::NoSpace);
+        self.kinds.iter().any(|&kind| is_fatal(kind))
+            && self.had(|fault| is_fatal(fault.kind) && poisons(fault))
     }
 
     /// Nothing but reads failed.
