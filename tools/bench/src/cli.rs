@@ -227,6 +227,10 @@ pub struct RunArgs {
     /// steady:120 warms up until what happens goes on as it is, for 120 s at most
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub warm_up: Option<WarmUp>,
+    /// Every record is read once before that, so that what fits in memory is there: processes
+    /// begin with empty caches
+    #[arg(long)]
+    pub read_first: bool,
     /// Operations a second of all clients together, due at instants of their own
     /// (open loop); with read-while-writing the readers'. 10000, or a rate that changes:
     /// ramp:1000..50000, steps:1000,5000,20000, sine:10000+-5000/30s (mean, swing, period),
@@ -259,6 +263,7 @@ impl RunArgs {
             seconds: Some(seconds),
             speed: Speed::Times(1.0),
             warm_up: None,
+            read_first: false,
             rate: None,
             find_max: None,
             arrivals: Arrivals::Constant,

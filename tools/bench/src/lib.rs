@@ -63,6 +63,7 @@ pub mod permutation;
 pub mod pipeline;
 pub mod program;
 pub mod quick;
+pub mod read_first;
 pub mod recorder;
 pub mod report;
 mod result_file;

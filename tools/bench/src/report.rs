@@ -151,6 +151,8 @@ pub struct Config {
     pub arrivals: Option<Arrivals>,
     /// How long the run was to be.
     pub seconds: Option<f64>,
+    /// Every record was read once before.
+    pub read_first: bool,
     /// How long the clients worked before, uncounted.
     pub warm_up_s: Option<f64>,
     /// Owner threads of the engine.
@@ -209,6 +211,7 @@ impl Config {
             rate: None,
             arrivals: None,
             seconds: None,
+            read_first: false,
             warm_up_s: None,
             owners: status.owners,
             spin_ns: common.spin.map(|spin| u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX)),

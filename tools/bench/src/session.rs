@@ -16,6 +16,7 @@ use crate::inserts::RecordCounter;
 use crate::keys::KeySizes;
 use crate::output::{Bar, Output, warn};
 use crate::pacing::Pace;
+use crate::read_first::read_all;
 use crate::report::{Config, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
@@ -220,6 +221,9 @@ impl<T: Target> Session<'_, T> {
         } else {
             self.target.settle(interrupt)?;
         }
+        if args.read_first {
+            read_all(&self.target, &self.data, interrupt)?;
+        }
         let Some(warm_up) = args.warm_up else { return Ok(Ok(())) };
         let duration = warm_up.at_most();
         let clients = self.clients(args, !common.seed, duration)?;
@@ -285,6 +289,7 @@ impl<T: Target> Session<'_, T> {
             rate: args.rate.as_ref().map(Rate::to_string),
             arrivals: args.rate.as_ref().map(|_| args.arrivals),
             seconds: Some(args.duration().as_secs_f64()),
+            read_first: args.read_first,
             warm_up_s: self.warm_up_s,
             ..Config::new::<T>(common, self.settings, &self.shape, &status)?
         };

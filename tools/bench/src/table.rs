@@ -300,6 +300,7 @@ pub(crate) mod tests {
                 rate: Some("1000000000".to_owned()),
                 arrivals: Some(Arrivals::Poisson),
                 seconds: Some(60.0),
+                read_first: false,
                 warm_up_s: None,
                 owners: Some(2),
                 spin_ns: Some(20_000),

@@ -409,6 +409,22 @@ fn inserted_records_are_there_for_the_next_run() {
     assert_eq!(records(), 300 + inserted);
 }
 
+/// A run begins with an empty cache, unless everything was read before.
+#[test]
+fn what_is_read_first_is_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    for is_first in [false, true] {
+        let flags =
+            ["--read-first", "--json", "-", "--seconds", "0.2", "--distribution", "uniform"];
+        let output = run(dir.path(), "c", &flags[usize::from(!is_first)..]);
+        let result = json(&done(&output));
+        assert_eq!(result["config"]["read_first"], is_first);
+        let reads = result["result"]["device_reads_per_get"].as_f64().unwrap();
+        assert_eq!(reads == 0.0, is_first, "{reads} reads a get");
+    }
+}
+
 #[test]
 fn every_durability_loads_and_runs() {
     for durability in ["durable", "process-safe", "relaxed:100ms"] {

@@ -366,6 +366,10 @@ impl Suite<'_> {
                     add("--fresh", records);
                 } else {
                     add("--warm-up", warm_up(self.args.warm_up));
+                    if group.limit_mib.is_none() {
+                        // Where all is to be in memory, it is.
+                        flags.push("--read-first".into());
+                    }
                 }
             }
             Action::Fio { .. } | Action::Build => {}

@@ -43,6 +43,11 @@ fn each_engine_is_asked_for_the_same() {
          --workload a --client-kind thread --depth 1 --seconds 1.5 --warm-up 3"
     );
     assert_eq!(
+        flags(1.0, "a 2", Contestant::Fjall),
+        "run --engine fjall --dir d/fjall --json - --clients 2 --memory 2147483648 --workload a \
+         --client-kind thread --depth 1 --seconds 1.5 --warm-up 3 --read-first"
+    );
+    assert_eq!(
         flags(0.001, "durable 16", Contestant::Fjall),
         "run --engine fjall --dir d/fjall --json - --clients 16 --memory 67108864 --workload \
          insert-only --client-kind thread --depth 1 --seconds 1.5 --durability durable --fresh 1"
