@@ -395,3 +395,44 @@ fn a_mapping_elsewhere_is_taken_in_or_lost_with_its_boot() {
     assert!(missing.to_string().contains("directory for mappings"), "{missing}");
     sim.kill();
 }
+
+/// The name of a mapping that was removed elsewhere, on a disk, comes back with the loss of power
+/// as long as its directory is not synced; an opening that forgets the directory does that first.
+/// (Found by `ouro-sim --seed 24`.)
+#[test]
+fn no_name_of_a_mapping_elsewhere_comes_back_for_good() {
+    let mut came_back = 0;
+    for seed in 0..40 {
+        for forgets in [false, true] {
+            let sim = Sim::new(seed);
+            let options = || tiny(&sim).shards(1).owners(1);
+            let mappings = || {
+                let paths = sim.paths().into_iter();
+                paths
+                    .filter(|path| path.parent() == Some("/".as_ref()) && !path.ends_with("db"))
+                    .count()
+            };
+            let elsewhere = options().map_dir("/").durability(Durability::ProcessSafe);
+            let db = Db::open("/db", elsewhere).unwrap();
+            sim.run_for(5 * MS);
+            db.put(b"key", b"value").wait().unwrap();
+            assert_eq!(mappings(), 1);
+            db.close().unwrap();
+            drop(db);
+            assert_eq!(mappings(), 0);
+            if forgets {
+                Db::open("/db", options()).unwrap().close().unwrap();
+            }
+            sim.power_cut();
+            came_back += mappings();
+            for _ in 0..2 {
+                let db = Db::open("/db", options()).unwrap();
+                assert_eq!(db.get(b"key").wait().unwrap().as_deref(), Some(&b"value"[..]));
+                db.close().unwrap();
+            }
+            sim.power_cut();
+            assert_eq!(mappings(), 0, "seed {seed}, {forgets}");
+        }
+    }
+    assert!(came_back > 10, "{came_back} names came back");
+}

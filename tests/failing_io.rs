@@ -8,7 +8,8 @@ use ourodb::sim::{FaultKind, Faults, Sim};
 use ourodb::{Db, Durability, ErrorKind};
 
 /// A close needs room in the log, for its mark. It makes that itself, once there is
-/// space, whatever the last attempt of somebody else's came to.
+/// space, whatever the last attempt of somebody else's came to. (Found by `ouro-sim --seed 139`
+/// and 929.)
 #[test]
 fn a_close_finds_the_space_that_came_back() {
     let mut refused = 0;

@@ -15,7 +15,7 @@ fn count(sim: &Sim, extension: &str) -> usize {
 }
 
 /// What is then written is as durable as if nothing had happened: also the names
-/// of directories that the interrupted creation had made.
+/// of directories that the interrupted creation had made. (Found by `ouro-sim --seed 23`.)
 #[test]
 fn a_creation_may_be_interrupted_anywhere() {
     for (power_cut, seed) in [false, true].into_iter().flat_map(|cut| (0..8).map(move |s| (cut, s)))

@@ -1,6 +1,7 @@
 //! Tells the binary what it runs: the commit, and a fingerprint of the engine's
 //! source, by which long runs of the same engine add up. A commit is for records
-//! only, and left out where there is none.
+//! only, and left out where there is none; it ends in `-dirty` where what is built is
+//! not what was committed.
 
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,20 @@ use std::process::Command;
 
 use siphasher::sip::SipHasher13;
 
+/// What the program is made of: of this directory not the record, which its runs
+/// write to.
+const BUILT: &[&str] = &[
+    "../../src",
+    "../../Cargo.toml",
+    "../../Cargo.lock",
+    "Cargo.toml",
+    "build.rs",
+    "src",
+    ":(top,exclude)*.md",
+];
+
 fn main() {
     let engine = Path::new("../../src");
-    println!("cargo::rerun-if-changed={}", engine.display());
-    println!("cargo::rerun-if-changed=build.rs");
     let mut sources = Vec::new();
     collect(engine, &mut sources);
     sources.sort();
@@ -24,7 +35,12 @@ fn main() {
     }
     println!("cargo::rustc-env=OURO_ENGINE={:016x}", hasher.finish());
     if let Some(commit) = git(&["rev-parse", "HEAD"]) {
-        println!("cargo::rustc-env=OURO_COMMIT={commit}");
+        let changes = git(&[&["status", "--porcelain", "--"], BUILT].concat());
+        let mark = if changes.is_some() { "-dirty" } else { "" };
+        println!("cargo::rustc-env=OURO_COMMIT={commit}{mark}");
+    }
+    for path in BUILT.iter().filter(|path| !path.starts_with(':')) {
+        println!("cargo::rerun-if-changed={path}");
     }
     // The log of HEAD changes with every commit and every checkout.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])

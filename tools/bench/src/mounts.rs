@@ -39,13 +39,16 @@ impl Mount {
     }
 
     /// The file system of this kind that is in a file, on a loop device that does
-    /// not cache it.
-    pub fn disk(kind: &str, disk: &Path, point: &Path) -> Result<Self, String> {
+    /// not cache it. With `discard` the file is told of each place that is no longer
+    /// in use, as of a hole to punch.
+    pub fn disk(kind: &str, disk: &Path, point: &Path, discard: bool) -> Result<Self, String> {
         let disk = disk.to_str().ok_or("a path that is not UTF-8")?;
         let device =
             run(Command::new("losetup").args(["--find", "--show", "--direct-io=on", disk]))?;
         let device = device.trim();
-        let mount = Self::new(point, &["-t", kind, device]);
+        let options = if discard { "discard" } else { "nodiscard" };
+        let passes = if discard { passes_discards(device) } else { Ok(()) };
+        let mount = passes.and_then(|()| Self::new(point, &["-t", kind, "-o", options, device]));
         // While it is in use, it goes away with the mount.
         let detached = run(Command::new("losetup").args(["--detach", device]));
         let mount = mount?;
@@ -57,6 +60,12 @@ impl Mount {
         std::fs::create_dir_all(point).map_err(|error| error.to_string())?;
         run(Command::new("mount").args(arguments).arg(point))?;
         Ok(Self { point: point.to_owned() })
+    }
+
+    /// A directory of another one, at a place of its own.
+    pub fn bind(directory: &Path, point: &Path) -> Result<Self, String> {
+        let directory = directory.to_str().ok_or("a path that is not UTF-8")?;
+        Self::new(point, &["--bind", directory])
     }
 
     /// One that was mounted there by other means.
@@ -92,11 +101,22 @@ impl Drop for Mount {
     }
 }
 
-/// Runs a command of the system, and returns what it says. Ctrl-C is for its
+/// Where it does not, a file system mounted to discard says nothing of it.
+fn passes_discards(device: &str) -> Result<(), String> {
+    let name = device.strip_prefix("/dev/").unwrap_or(device);
+    let limit = format!("/sys/block/{name}/queue/discard_max_bytes");
+    let bytes = std::fs::read_to_string(&limit).map_err(|error| format!("{limit}: {error}"))?;
+    match bytes.trim() {
+        "0" => Err(format!("{device} passes no discards on: {limit} is 0")),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a command of the system, and returns what it says, in English. Ctrl-C is for its
 /// parent only.
 pub fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.process_group(0).output();
+    let output = command.env("LC_ALL", "C").process_group(0).output();
     let output = output.map_err(|error| format!("cannot run {name}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -134,14 +134,14 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             return 7;
         }
     };
-    let (cycles, throttle) = match throttle(arguments, &dir) {
+    let mut counts = Counts::default();
+    let (cycles, throttle) = match throttle(arguments, &dir, &mut counts.throttled_skipped) {
         Ok(throttle) => throttle,
         Err(what) => {
             eprintln!("ouro-crash: {what}");
             return 6;
         }
     };
-    let mut counts = Counts::default();
     let result = Run::new(arguments, &dir, interrupt, throttle, &mut counts).all_cycles(cycles);
     print!("{counts}");
     let failed = match &result {
@@ -202,8 +202,13 @@ fn name(cycle: u64) -> String {
     }
 }
 
-/// How many cycles are on a throttled disk, and what they take.
-fn throttle(arguments: &Arguments, dir: &Path) -> Result<(u64, Option<Throttle>), String> {
+/// How many cycles are on a throttled disk, and what they take; or why there are none
+/// although nobody has asked for none.
+fn throttle(
+    arguments: &Arguments,
+    dir: &Path,
+    skipped: &mut Option<String>,
+) -> Result<(u64, Option<Throttle>), String> {
     let cycles = arguments.throttled.unwrap_or(arguments.cycles / CYCLES_PER_THROTTLED);
     if cycles == 0 {
         return Ok((0, None));
@@ -212,7 +217,7 @@ fn throttle(arguments: &Arguments, dir: &Path) -> Result<(u64, Option<Throttle>)
         (Ok(throttle), _) => Ok((cycles, Some(throttle))),
         (Err(what), Some(_)) => Err(format!("no throttled disk: {what}")),
         (Err(what), None) => {
-            eprintln!("ouro-crash: skipped the cycles on a throttled disk: {what}");
+            *skipped = Some(what);
             Ok((0, None))
         }
     }

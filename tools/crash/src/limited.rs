@@ -2,6 +2,8 @@
 //! line. Its database is `db` in the current directory.
 
 mod mappings;
+mod slow;
+mod slow_shard;
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -20,6 +22,9 @@ use tracing::field::{Field, Visit};
 use tracing::span;
 
 use crate::script::random;
+
+pub(crate) use slow::{BYTES_PER_S, LOADED, READ};
+pub(crate) use slow_shard::{SHARDS as SHARD_DIRS, WRITTEN};
 
 /// What a process says when all went well.
 pub(crate) const DONE: &str = "done";
@@ -75,6 +80,21 @@ enum Role {
     },
     /// Writes into mappings of the log
     Mappings { scarce: mappings::Scarce },
+    /// The disk is held back, and then slow
+    SlowDisk {
+        /// The file to join the cgroup by
+        #[arg(long)]
+        join: PathBuf,
+        /// What acknowledged writes survive: the process
+        #[arg(long)]
+        process_safe: bool,
+    },
+    /// The disk of one shard is held back
+    SlowShard {
+        /// The file to join the cgroup by
+        #[arg(long)]
+        join: PathBuf,
+    },
     /// What was acknowledged is there
     Check { counts: Vec<String> },
     /// 64 KiB, for an ordinary user
@@ -102,6 +122,8 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
             fill(prefix, free.as_deref(), *until_killed, durability(*process_safe))
         }
         Role::Mappings { scarce } => mappings::meet(*scarce),
+        Role::SlowDisk { join, process_safe } => slow::meet(join, durability(*process_safe)),
+        Role::SlowShard { join } => slow_shard::meet(join),
         Role::Check { counts } => check(counts),
         Role::LittleLockedMemory { process_safe } => {
             little_locked_memory(durability(*process_safe))

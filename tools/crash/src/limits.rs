@@ -5,7 +5,7 @@
 //! The engine runs in processes of its own (`limited`), which may hang, and
 //! may be killed; what is mounted here is unmounted whatever happens to them.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
@@ -16,7 +16,10 @@ use clap::Args;
 
 use crate::child::Pipe;
 use crate::interrupt::Interrupt;
-use crate::limited::{ACKNOWLEDGED, DONE, FULL, ORDINARY};
+use crate::limited::{
+    ACKNOWLEDGED, BYTES_PER_S, DONE, FULL, LOADED, ORDINARY, READ, SHARD_DIRS, WRITTEN,
+};
+use crate::throttle::Throttle;
 use ouro_bench::mounts::Mount;
 
 /// A process that says nothing for so long hangs.
@@ -39,7 +42,7 @@ pub(crate) struct Arguments {
 
 type Case = fn(&Path) -> Result<(), String>;
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 14] = [
     ("no-direct-io", no_direct_io),
     ("tmpfs", tmpfs),
     ("read-only", read_only),
@@ -48,6 +51,9 @@ const CASES: [(&str, Case); 11] = [
     ("full-disk-under-a-mapping", |place| disk_and_mapping(place, "disk-afterwards")),
     ("full-disk-without-a-mapping", |place| disk_and_mapping(place, "disk-beforehand")),
     ("short-files", short_files),
+    ("slow-disk", |place| slow_disk(place, &[])),
+    ("slow-disk-process-safe", |place| slow_disk(place, &[PROCESS_SAFE])),
+    ("slow-shard", slow_shard),
     ("little-locked-memory", little_locked_memory),
     ("another-users-files", another_users_files),
     ("files-to-read-only", files_to_read_only),
@@ -149,6 +155,54 @@ fn short_files(place: &Path) -> Result<(), String> {
     check(place, &said, 1)
 }
 
+/// A disk that does next to nothing for a while, and then little at a time.
+fn slow_disk(place: &Path, durability: &[&str]) -> Result<(), String> {
+    let throttle = Throttle::new(place).map_err(|what| format!("no throttled disk: {what}"))?;
+    let join = throttle.join();
+    let join = join.to_str().ok_or("a path that is not UTF-8")?;
+    let role = [&["slow-disk", "--join", join], durability].concat();
+    let mut limited = Limited::start(throttle.disk(), &role)?;
+    limited.read_up_to(LOADED)?;
+    throttle.slow()?;
+    let read = limited.go_on().and_then(|()| limited.read_up_to(READ));
+    // Whatever came of it: a process that is killed waits for what is held back.
+    throttle.slow_to(BYTES_PER_S)?;
+    read?;
+    let said = limited.finish()?;
+    check(throttle.disk(), &said, 2)
+}
+
+/// A disk that does next to nothing, under the tables of one shard.
+fn slow_shard(place: &Path) -> Result<(), String> {
+    let throttle = Throttle::new(place).map_err(|what| format!("no throttled disk: {what}"))?;
+    let join = throttle.join();
+    let join = join.to_str().ok_or("a path that is not UTF-8")?;
+    // Before the process: it uses what is mounted until its end.
+    let mut mount = None;
+    let mut limited = Limited::start(place, &["slow-shard", "--join", join])?;
+    limited.read_up_to(LOADED)?;
+    let shard = place.join(SHARD_DIRS[0]);
+    copy(&shard, throttle.disk()).map_err(|error| format!("{}: {error}", shard.display()))?;
+    mount.replace(Mount::bind(throttle.disk(), &shard)?);
+    limited.go_on()?;
+    limited.read_up_to(READ)?;
+    throttle.slow()?;
+    let written = limited.go_on().and_then(|()| limited.read_up_to(WRITTEN));
+    throttle.lift()?;
+    written?;
+    limited.finish()?;
+    Ok(())
+}
+
+/// Copies the files of a directory into another one.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
 /// What was acknowledged, as so many lines of these say, is there.
 fn check(place: &Path, said: &[String], lines: usize) -> Result<(), String> {
     let counts: Vec<&str> =
@@ -218,6 +272,7 @@ fn give_away(path: &Path) -> Result<(), String> {
 /// A process that meets a limit; killed when dropped.
 struct Limited {
     process: process::Child,
+    orders: process::ChildStdin,
     output: BufReader<Pipe>,
 }
 
@@ -230,13 +285,19 @@ impl Limited {
             .arg("limited")
             .args(role)
             .current_dir(place)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let output = process.stdout.take().expect("it was asked to be a pipe");
+        let taken = process.stdin.take().zip(process.stdout.take());
+        let (orders, output) = taken.expect("both were asked to be pipes");
         let output = BufReader::new(Pipe::new(output, PATIENCE));
-        Ok(Self { process, output })
+        Ok(Self { process, orders, output })
+    }
+
+    /// Lets go on one that waits for that.
+    fn go_on(&mut self) -> Result<(), String> {
+        self.orders.write_all(b"\n").map_err(|error| format!("a process is gone: {error}"))
     }
 
     /// Reads lines up to `last`.

@@ -59,6 +59,9 @@ pub(crate) struct Counts {
     pub(crate) second_openers: u64,
     /// Workers whose lock was still taken right after their death.
     pub(crate) locks_outliving: u64,
+    /// Why there are none of the following ones, although there were to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) throttled_skipped: Option<String>,
     /// Further kills, with a throttled disk, each followed by a check.
     pub(crate) throttled_cycles: u64,
     pub(crate) throttled_cycles_with_writes_in_flight: u64,
@@ -160,6 +163,17 @@ impl Counts {
                 "fewer than half of the kills on a throttled disk left I/O in flight".to_owned(),
             );
         }
+        // One cycle in four has kills during recovery before it, and one in four somebody
+        // who opens what is locked.
+        let never = [
+            ("kills during recovery", self.kills_during_recovery),
+            ("second openers", self.second_openers),
+        ];
+        if self.cycles >= CYCLES_FOR_SELDOM
+            && let Some((what, _)) = never.into_iter().find(|(_, count)| *count == 0)
+        {
+            return Some(format!("there were no {what} in {} cycles", self.cycles));
+        }
         let beside = [
             ("a flush", self.cycles_with_flushes),
             ("a compaction", self.cycles_with_compactions),
@@ -232,6 +246,9 @@ impl fmt::Display for Counts {
         ] {
             writeln!(f, "{name}: {count}")?;
         }
+        if let Some(why) = &self.throttled_skipped {
+            writeln!(f, "cycles with a throttled disk: skipped: {why}")?;
+        }
         if self.throttled_cycles == 0 {
             return Ok(());
         }
@@ -259,6 +276,10 @@ mod tests {
         (0..100).for_each(|_| counts.count_cycle("durable", true));
         (counts.cycles_with_flushes, counts.cycles_with_compactions) = (50, 13);
         counts.gets_judged = 200;
+        assert!(counts.too_little(20).unwrap().contains("no kills during recovery in 100"));
+        counts.kills_during_recovery = 1;
+        assert!(counts.too_little(20).unwrap().contains("no second openers in 100"));
+        counts.second_openers = 1;
         assert_eq!(counts.too_little(20), None);
         counts.cycles_with_compactions = 12;
         assert_eq!(counts.too_little(20).unwrap(), "only 12 of 100 cycles had a compaction");

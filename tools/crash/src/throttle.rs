@@ -56,7 +56,12 @@ impl Throttle {
 
     /// Holds back writes from now on.
     pub(crate) fn slow(&self) -> Result<(), String> {
-        self.limit(Some(SLOW_BYTES_PER_S))
+        self.slow_to(SLOW_BYTES_PER_S)
+    }
+
+    /// Lets so many bytes be written a second, from now on.
+    pub(crate) fn slow_to(&self, bytes_per_s: u64) -> Result<(), String> {
+        self.limit(Some(bytes_per_s))
     }
 
     /// Lets all go that was held back.

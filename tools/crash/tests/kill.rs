@@ -137,7 +137,7 @@ const PLANTS: [(&str, &str, &[&str]); 22] = [
     ("scan-two-moments", "mixed", READ),
     ("ignore-lock", "mixed", &["a second process opened the database"]),
     ("meddle", "mixed", &["found the database locked, and changed"]),
-    // Needs a throttled disk.
+    // Needs a throttled disk, as root has it: `.ci/run` has this one caught.
     ("impatient", "", &[]),
 ];
 

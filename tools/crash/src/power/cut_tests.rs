@@ -15,7 +15,7 @@ fn write(sector: u64, fill: u8, sectors: usize, arrived: usize) -> Kind {
 }
 
 fn discard(sector: u64, sectors: usize, arrived: usize) -> Kind {
-    let change = Change::Zero(sectors * SECTOR_BYTES);
+    let change = Change::Discard(sectors * SECTOR_BYTES);
     Kind::Change { offset: sector * SECTOR_BYTES as u64, change, arrived }
 }
 
@@ -124,6 +124,8 @@ fn discards_are_writes_of_zeroes() {
     let record = record(vec![write(0, 1, 2, 0), flush(1), discard(1, 1, 2), flush(3)]);
     assert_eq!(outcomes(&record, 3, 2), all(&[&[1, 0], &[1, 1]]));
     assert_eq!(outcomes(&record, 4, 2), all(&[&[1, 0]]));
+    let discards: Vec<_> = (0..=4).map(|at| record.next_discard(at)).collect();
+    assert_eq!(discards, [Some(2), Some(2), Some(2), None, None]);
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn what_may_be_lost_is_told() {
     assert_eq!(open, [1, 2, 1, 1, 1]);
     let flushes: Vec<_> = (0..=4).map(|at| record.next_flush(at)).collect();
     assert_eq!(flushes, [Some(1), Some(1), Some(2), None, None]);
+    assert_eq!(record.next_discard(0), None);
 }
 
 #[test]

@@ -285,10 +285,13 @@ impl Filesystem for Server {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        // Else it is to reserve space, of which a disk has all.
-        let zeroes = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) != 0;
-        let change = || self.change(number, offset, Change::Zero(length as usize));
-        answer(reply, if zeroes { change() } else { Ok(()) });
+        let change = match mode {
+            _ if mode & FALLOC_FL_PUNCH_HOLE != 0 => Change::Discard(length as usize),
+            _ if mode & FALLOC_FL_ZERO_RANGE != 0 => Change::Zero(length as usize),
+            // To reserve space, of which a disk has all.
+            _ => return reply.ok(),
+        };
+        answer(reply, self.change(number, offset, change));
     }
 
     /// The end of a process that used the file is none of a disk's business.

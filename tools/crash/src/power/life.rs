@@ -12,7 +12,7 @@ use super::cut;
 use super::disk::Disk;
 use super::fuse::Disks;
 use super::image::Image;
-use super::record::Record;
+use super::record::{Event, Record};
 use crate::child::Child;
 use crate::interrupt::Interrupt;
 use crate::kill::Failure;
@@ -40,8 +40,10 @@ pub(crate) enum Work {
 
 /// How a life is led.
 pub(crate) struct Plan {
-    /// The kind of file system that is on the disk.
+    /// The kind of file system that is on the disk, and whether it discards what it
+    /// frees.
     pub(crate) kind: &'static str,
+    pub(crate) discard: bool,
     pub(crate) point: PathBuf,
     pub(crate) worker: worker::Arguments,
     pub(crate) work: Work,
@@ -80,8 +82,9 @@ pub(crate) struct Cut {
     pub(crate) oracle: Oracle,
     /// Before the database was open.
     pub(crate) while_opening: bool,
-    /// There was something that might be lost.
+    /// There was something that might be lost, and discards among it.
     pub(crate) had_open_changes: bool,
+    pub(crate) had_open_discards: bool,
 }
 
 impl Life {
@@ -101,7 +104,7 @@ impl Life {
         };
         let plugged = disks.plug(image);
         let disk = plugged.disk();
-        let mount = Mount::disk(plan.kind, &plugged.path(), &plan.point)
+        let mount = Mount::disk(plan.kind, &plugged.path(), &plan.point, plan.discard)
             .map_err(|what| Failure::Obstacle { code: 7, what })?;
         let mut child = Child::start(&plan.worker, PATIENCE)?;
         let content = match child.content(plan.worker.clients) {
@@ -169,6 +172,7 @@ impl Life {
             oracle: self.promised(at),
             while_opening: at < self.opened,
             had_open_changes: self.record.open(at).next().is_some(),
+            had_open_discards: self.record.open(at).any(|(_, change)| change.is_discard()),
         }
     }
 
@@ -181,17 +185,20 @@ impl Life {
             oracle: self.promised(at),
             while_opening: at < self.opened,
             had_open_changes: since < at,
+            had_open_discards: self.record.events[since..at].iter().any(Event::is_discard),
         }
     }
 
     /// Any moment; or one at which something had just been acknowledged, which
     /// leaves no time for what was omitted before it to happen after all; or one
-    /// before the end of a flush, when the most may be lost.
+    /// before the end of a flush, when the most may be lost; or one right after a
+    /// discard, which a flush follows soon.
     fn draw_position(&self, random: &mut Rng) -> usize {
         let any = random.usize(..=self.record.events.len());
-        let drawn = match random.u8(..3) {
+        let drawn = match random.u8(..4) {
             0 => self.known.get(random.usize(..self.known.len().max(1))).map(|at| at.position),
             1 => self.record.next_flush(any),
+            2 => self.record.next_discard(any).map(|discard| discard + 1),
             _ => None,
         };
         drawn.unwrap_or(any)
@@ -276,7 +283,7 @@ fn order(child: &mut Child, order: u8) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Event, Kind};
+    use super::super::record::Kind;
     use super::*;
     use crate::durability::{Fault, Mode};
     use crate::protocol::{Record as Said, Rows, Step};

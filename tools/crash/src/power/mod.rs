@@ -2,7 +2,7 @@
 //! left, open the database on it, and check what it holds.
 //!
 //! The disk is a file that `fuse` serves out of memory, behind a loop device. A
-//! `disk` has a `record` of every write and flush; from it a `cut` makes what
+//! `disk` has a `record` of every write, discard and flush; from it a `cut` makes what
 //! may be there after a power failure at any moment: an `image`, which is a disk
 //! itself. A `life` is what happens on one disk: a worker opens the database,
 //! says what it found, which is compared with what the oracle has for that cut,
@@ -134,10 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> u8 {
         Err(Failure::Finding { what, .. }) => Some((1, format!("cut {}: {what}", counts.cuts))),
         Err(Failure::Obstacle { code, what }) => Some((*code, what.clone())),
         Err(Failure::Interrupted(code)) => Some((*code, "interrupted".to_owned())),
-        Ok(()) if counts.is_idle() => {
-            Some((7, "fewer than a quarter of the cuts met unsynced writes".to_owned()))
-        }
-        Ok(()) => None,
+        Ok(()) => counts.too_little().map(|what| (7, what.to_owned())),
     };
     if let Some((_, what)) = &failed {
         eprintln!("ouro-crash: {what}");

@@ -8,16 +8,23 @@ use super::image::Image;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Write(Vec<u8>),
-    /// A discard: so many bytes are zero from then on.
+    /// So many bytes are zero from then on.
     Zero(usize),
+    /// What so many bytes held is needed no more. Once that is durable they are zero:
+    /// a loop device asks in the same way for zeroes that take no space.
+    Discard(usize),
 }
 
 impl Change {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Write(bytes) => bytes.len(),
-            Self::Zero(length) => *length,
+            Self::Zero(length) | Self::Discard(length) => *length,
         }
+    }
+
+    pub(crate) fn is_discard(&self) -> bool {
+        matches!(self, Self::Discard(_))
     }
 
     /// Does so many of its bytes, from `start` on, to the place that it is for.
@@ -25,7 +32,7 @@ impl Change {
         let place = offset + start as u64;
         match self {
             Self::Write(bytes) => image.write(place, &bytes[start..start + length]),
-            Self::Zero(_) => image.zero(place, length),
+            Self::Zero(_) | Self::Discard(_) => image.zero(place, length),
         }
     }
 }
@@ -36,6 +43,12 @@ pub(crate) struct Event {
     /// When it was completed.
     pub(crate) at: Instant,
     pub(crate) kind: Kind,
+}
+
+impl Event {
+    pub(crate) fn is_discard(&self) -> bool {
+        matches!(&self.kind, Kind::Change { change, .. } if change.is_discard())
+    }
 }
 
 #[derive(Debug)]
@@ -98,8 +111,16 @@ impl Record {
 
     /// The first flush from this event on.
     pub(crate) fn next_flush(&self, since: usize) -> Option<usize> {
-        let mut events = self.events.iter().enumerate().skip(since);
-        events
-            .find_map(|(number, event)| matches!(event.kind, Kind::Flush { .. }).then_some(number))
+        self.next(since, |event| matches!(event.kind, Kind::Flush { .. }))
+    }
+
+    /// The first discard from this event on.
+    pub(crate) fn next_discard(&self, since: usize) -> Option<usize> {
+        self.next(since, Event::is_discard)
+    }
+
+    fn next(&self, since: usize, is_it: impl Fn(&Event) -> bool) -> Option<usize> {
+        let offset = self.events.get(since..)?.iter().position(is_it)?;
+        Some(since + offset)
     }
 }

@@ -5,10 +5,14 @@ use std::fmt;
 use serde::Serialize;
 
 use super::life::{Cut, Life};
-use super::record::Kind;
+use super::record::{Change, Kind};
 use crate::Io;
 use crate::oracle::Tally;
 use crate::report::FORMAT;
+
+/// In a run of so many cuts, of a hundred lives or more, it is no chance if none met
+/// a discard.
+const CUTS_FOR_DISCARDS: u64 = 100;
 
 /// Counts of a run.
 #[derive(Debug, Default, Serialize)]
@@ -17,13 +21,21 @@ pub(crate) struct Counts {
     pub(crate) cuts: u64,
     /// Those at which the disk had something that it might lose.
     cuts_with_unsynced_writes: u64,
+    /// Those at which there were discards among that.
+    cuts_with_unsynced_discards: u64,
     /// Those while the database was being opened.
     cuts_while_opening: u64,
     /// Those of a disk whose power had been cut before.
     cuts_after_cuts: u64,
     /// Lives of a disk that began with an empty file system.
     pub(crate) databases: u64,
+    /// Lives of a disk, and those in which the file system discarded what it
+    /// freed.
+    lives: u64,
+    lives_with_discards: u64,
     disk_writes: u64,
+    disk_zeroed_ranges: u64,
+    disk_discards: u64,
     disk_flushes: u64,
     writes_acknowledged: u64,
     /// What was done beside the writes, as far as the workers told.
@@ -43,15 +55,23 @@ impl Counts {
     pub(crate) fn count_cut(&mut self, cut: &Cut, again: bool) {
         self.cuts += 1;
         self.cuts_with_unsynced_writes += u64::from(cut.had_open_changes);
+        self.cuts_with_unsynced_discards += u64::from(cut.had_open_discards);
         self.cuts_while_opening += u64::from(cut.while_opening);
         self.cuts_after_cuts += u64::from(again);
     }
 
     pub(crate) fn count_life(&mut self, life: &Life) {
-        let is_flush = |event: &&super::record::Event| matches!(event.kind, Kind::Flush { .. });
-        let flushes = life.record.events.iter().filter(is_flush).count() as u64;
-        self.disk_flushes += flushes;
-        self.disk_writes += life.record.events.len() as u64 - flushes;
+        self.lives += 1;
+        let discards_before = self.disk_discards;
+        for event in &life.record.events {
+            *match &event.kind {
+                Kind::Change { change: Change::Write(_), .. } => &mut self.disk_writes,
+                Kind::Change { change: Change::Zero(_), .. } => &mut self.disk_zeroed_ranges,
+                Kind::Change { change: Change::Discard(_), .. } => &mut self.disk_discards,
+                Kind::Flush { .. } => &mut self.disk_flushes,
+            } += 1;
+        }
+        self.lives_with_discards += u64::from(self.disk_discards > discards_before);
         self.writes_acknowledged += life.acknowledged;
         let Tally { flushes, compactions, gets, scans } = life.tally();
         self.flushes += flushes;
@@ -64,9 +84,16 @@ impl Counts {
         self.in_flight_without_trace += life.settled.without_trace;
     }
 
-    /// Whether hardly any cut found anything to lose: then they prove little.
-    pub(crate) fn is_idle(&self) -> bool {
-        4 * self.cuts_with_unsynced_writes < self.cuts
+    /// What there was too little of for the cuts to prove much.
+    pub(crate) fn too_little(&self) -> Option<&'static str> {
+        if 4 * self.cuts_with_unsynced_writes < self.cuts {
+            return Some("fewer than a quarter of the cuts met unsynced writes");
+        }
+        let is_long = self.cuts >= CUTS_FOR_DISCARDS;
+        if is_long && (self.disk_discards == 0 || self.cuts_with_unsynced_discards == 0) {
+            return Some("no cut met an unsynced discard");
+        }
+        None
     }
 }
 
@@ -75,10 +102,15 @@ impl fmt::Display for Counts {
         for (name, count) in [
             ("power cuts", self.cuts),
             ("power cuts with unsynced writes", self.cuts_with_unsynced_writes),
+            ("power cuts with unsynced discards", self.cuts_with_unsynced_discards),
             ("power cuts while opening", self.cuts_while_opening),
             ("power cuts after power cuts", self.cuts_after_cuts),
             ("databases", self.databases),
+            ("lives of disks", self.lives),
+            ("lives with discards", self.lives_with_discards),
             ("disk writes recorded", self.disk_writes),
+            ("disk zeroed ranges recorded", self.disk_zeroed_ranges),
+            ("disk discards recorded", self.disk_discards),
             ("disk flushes recorded", self.disk_flushes),
             ("writes acknowledged", self.writes_acknowledged),
             ("flushes", self.flushes),
@@ -134,5 +166,25 @@ impl<'a> Report<'a> {
             counts,
             failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_was_too_little_of_is_said() {
+        let mut counts = Counts { cuts: CUTS_FOR_DISCARDS, ..Counts::default() };
+        assert!(counts.too_little().unwrap().ends_with("unsynced writes"));
+        counts.cuts_with_unsynced_writes = counts.cuts / 4;
+        assert!(counts.too_little().unwrap().ends_with("unsynced discard"));
+        counts.disk_discards = 9;
+        assert!(counts.too_little().unwrap().ends_with("unsynced discard"));
+        counts.cuts_with_unsynced_discards = 1;
+        assert_eq!(counts.too_little(), None);
+        counts.cuts_with_unsynced_discards = 0;
+        counts.cuts -= 1;
+        assert_eq!(counts.too_little(), None);
     }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use fastrand::Rng;
+use rustix::io::Errno;
 
 use super::boot::Boot;
 use super::fuse::Disks;
@@ -15,19 +16,22 @@ use super::report::Counts;
 use super::{Arguments, DISKS, MOUNT, Plant, image_path};
 use crate::durability::{Fault, Mode};
 use crate::interrupt::Interrupt;
-use crate::kill::Failure;
+use crate::kill::{Failure, obstacle};
 use crate::oracle::Oracle;
 use crate::plant;
 use crate::script::random;
 use crate::setup::Setup;
 use crate::worker;
-use ouro_bench::mounts::run as run_command;
+use ouro_bench::mounts::{Mount, run as run_command};
 
 /// After so many cuts there is a new database, whose writes are of the next mode.
 const CUTS_PER_DATABASE: u64 = 25;
 
 /// Of so many lives after a cut, one is cut itself.
 const CUT_AGAIN: u8 = 3;
+
+/// Of so many lives, in one the file system discards nothing.
+const LIVES_PER_KEEPER: u8 = 4;
 
 const EXT4_BYTES: u64 = 256 << 20;
 /// Its tools refuse less than 300 MiB.
@@ -61,8 +65,9 @@ impl<'a> Run<'a> {
             interrupt: Interrupt::install()?,
             progress: io::stderr().is_terminal(),
             // Before there is any other thread, or a mount.
-            boot: Boot::new(dir)?,
-            disks: Disks::mount(&dir.join(DISKS))?,
+            boot: Boot::new(dir).map_err(|error| lacking("have mounts of its own", &error))?,
+            disks: Disks::mount(&dir.join(DISKS))
+                .map_err(|error| lacking("mount a FUSE file system", &error))?,
             number: 0,
             random: random(&[arguments.seed]),
             mode: Mode::Durable,
@@ -90,7 +95,7 @@ impl<'a> Run<'a> {
         let Arguments { cuts, clients, fs, .. } = *self.arguments;
         let kinds = fs.kinds();
         let formatted: Vec<Image> =
-            kinds.iter().map(|kind| format(kind, self.dir)).collect::<Result<_, _>>()?;
+            kinds.iter().map(|kind| self.prepare(kind)).collect::<Result<_, _>>()?;
         while self.counts.cuts < cuts {
             let database = self.counts.databases as usize;
             self.counts.databases += 1;
@@ -109,6 +114,17 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// An empty file system, which can be mounted here.
+    fn prepare(&self, kind: &str) -> Result<Image, Failure> {
+        self.check_interrupt()?;
+        let image = format(kind, self.dir)?;
+        let plugged = self.disks.plug(image.clone());
+        match Mount::disk(kind, &plugged.path(), &self.dir.join(MOUNT), true) {
+            Ok(_) => Ok(image),
+            Err(what) => Err(lacking_tool(&what)),
+        }
     }
 
     /// Cuts the power of a disk, and sees how it goes on with what is left.
@@ -156,7 +172,8 @@ impl<'a> Run<'a> {
             lock_wait_ms: None,
             join: None,
         };
-        let plan = Plan { kind: self.kind, point, worker, work, fresh };
+        let discard = self.random.u8(..LIVES_PER_KEEPER) > 0;
+        let plan = Plan { kind: self.kind, discard, point, worker, work, fresh };
         self.boot.next()?;
         let life = Life::lead(&self.disks, image, oracle, &plan, &self.interrupt)?;
         self.counts.count_life(&life);
@@ -194,6 +211,43 @@ fn sector_bytes(kind: &str) -> usize {
     if kind == "xfs" { 4096 } else { 512 }
 }
 
+/// What to do about a machine on which not even root may do what this takes.
+const NEEDS: &str = "power needs CAP_SYS_ADMIN, /dev/fuse (`modprobe fuse`), loop devices, and a \
+                     kernel with the file system; in a container, `--privileged` gives all of it";
+
+/// Nothing was cut yet: the machine does not have what it takes, or refuses it.
+fn lacking(what: &str, error: &io::Error) -> Failure {
+    let is_refused = matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::PERM
+                | Errno::ACCESS
+                | Errno::NOENT
+                | Errno::NODEV
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::INVAL
+        )
+    );
+    let (code, said) = obstacle(error);
+    match is_refused {
+        true => Failure::Obstacle { code: 6, what: format!("cannot {what}: {said}; {NEEDS}") },
+        false => Failure::Obstacle { code, what: format!("cannot {what}: {said}") },
+    }
+}
+
+/// The same of what a program has said: that it worked nowhere yet is all there is to
+/// go by, but for a full disk.
+fn lacking_tool(said: &str) -> Failure {
+    match said.contains(NO_SPACE) {
+        true => Failure::Obstacle { code: 5, what: said.to_owned() },
+        false => Failure::Obstacle { code: 6, what: format!("{said}; {NEEDS}") },
+    }
+}
+
+/// How the C library calls a full disk.
+const NO_SPACE: &str = "No space left on device";
+
 /// A disk with an empty file system.
 fn format(kind: &str, dir: &Path) -> Result<Image, Failure> {
     let path = dir.join("empty.image");
@@ -203,9 +257,30 @@ fn format(kind: &str, dir: &Path) -> Result<Image, Failure> {
         _ => ("mkfs.xfs", &["-q", "-f"][..], XFS_BYTES),
     };
     std::fs::File::create(&path)?.set_len(bytes)?;
-    run_command(Command::new(tool).args(flags).arg(&path))
-        .map_err(|what| Failure::Obstacle { code: 7, what })?;
+    run_command(Command::new(tool).args(flags).arg(&path)).map_err(|what| lacking_tool(&what))?;
     let image = Image::load(&path)?;
     std::fs::remove_file(&path)?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_lacks_something_is_told_from_one_that_fails() {
+        let code = |failure| match failure {
+            Failure::Obstacle { code, what } => (code, what.contains("CAP_SYS_ADMIN")),
+            other => panic!("{other:?}"),
+        };
+        let of = |errno: Errno| code(lacking("mount", &errno.into()));
+        for errno in [Errno::PERM, Errno::ACCESS, Errno::NODEV, Errno::NOSYS, Errno::NOENT] {
+            assert_eq!(of(errno), (6, true), "{errno}");
+        }
+        assert_eq!(of(Errno::IO), (7, false));
+        assert_eq!(of(Errno::NOSPC), (5, false));
+        let says = |said: &str| code(lacking_tool(said));
+        assert_eq!(says("losetup: cannot find an unused loop device"), (6, true));
+        assert_eq!(says("mkfs.ext4: No space left on device"), (5, false));
+    }
 }

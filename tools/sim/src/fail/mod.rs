@@ -282,7 +282,8 @@ mod tests {
     }
 
     /// What a shard's manifest said last was not durable yet when an opening had the root
-    /// manifest state it; the loss of power took the one and not the other.
+    /// manifest state it; the loss of power took the one and not the other. (Pair 12238 of the
+    /// script `batches`; the same as `ouro-sim --seed 10616`.)
     #[test]
     fn a_pair_that_found_something() {
         let scripts = [script("batches")];
