@@ -16,13 +16,12 @@
 
 mod deletions;
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::base::error::Result;
-use crate::base::keys::KeyBounds;
+use crate::base::keys::{KeyBounds, head};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
@@ -218,13 +217,13 @@ pub(crate) struct Cursor {
     /// The sources that have an entry, the one whose turn it is **last**. The
     /// mutable one, at index 0, is among them only while its buffer is not
     /// empty; one that is to move is not.
-    order: Vec<usize>,
+    order: Vec<Turn>,
     /// Where the row is that it is at.
     row: RowPlace,
     /// What takes reading, and is to be done before the next step.
     owed: Option<Owed>,
-    /// The key whose versions are being passed over, or collected (backward);
-    /// before the first one that where the walk begins.
+    /// The key whose versions are being passed over, or collected (backward), which
+    /// forward is that of the row; before the first one that where the walk begins.
     key: Vec<u8>,
     has_key: bool,
     /// Backward only: the newest visible version so far of that key, unless it is
@@ -233,6 +232,14 @@ pub(crate) struct Cursor {
     value: Vec<u8>,
     /// Backward only: the row.
     collected: Collected,
+}
+
+/// A source that has an entry.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Of the entry's key: most comparisons end with it.
+    head: u64,
+    source: usize,
 }
 
 /// What a cursor owes.
@@ -263,6 +270,8 @@ enum RowPlace {
 struct Collected {
     key: Vec<u8>,
     value: Vec<u8>,
+    /// There was one.
+    is_row: bool,
 }
 
 /// The kind of a version that has a value.
@@ -382,43 +391,46 @@ impl Cursor {
         self.enqueue(0);
     }
 
-    /// The order in which sources take their turns.
-    fn compare(&self, a: (&[u8], Tag), b: (&[u8], Tag)) -> Ordering {
-        match self.direction {
-            Direction::Forward => compare_internal(a, b),
-            Direction::Backward => compare_internal(b, a),
-        }
-    }
-
     /// Puts a source that has an entry in its place.
     fn enqueue(&mut self, source: usize) {
-        let Some(current) = self.sources[source].current() else {
+        let Some((key, tag)) = self.sources[source].current() else {
             return;
         };
-        // From the end: a source that was just advanced tends to stay near it.
-        let mut at = self.order.len();
-        while at > 0 {
-            let other = self.sources[self.order[at - 1]].current().expect("it has an entry");
-            if self.compare(current, other).is_lt() {
-                break;
+        let head = head(key);
+        let is_before = |turn: &Turn| {
+            let order = head.cmp(&turn.head).then_with(|| {
+                let other = self.sources[turn.source].current().expect("it has an entry");
+                compare_internal((key, tag), other)
+            });
+            match self.direction {
+                Direction::Forward => order.is_lt(),
+                Direction::Backward => order.is_gt(),
             }
-            at -= 1;
-        }
-        self.order.insert(at, source);
+        };
+        // From the end: a source that was just advanced tends to stay near it.
+        let at = self.order.iter().rposition(is_before).map_or(0, |at| at + 1);
+        self.order.insert(at, Turn { head, source });
     }
 
     /// The key of the row that it is at.
     ///
     /// # Panics
     /// Unless [`Cursor::step`] just came to a row; as the two below.
+    #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         match self.row {
-            RowPlace::Source(source, _) => {
-                let (key, _) = self.sources[source].current().expect("it stays at the row");
-                key
-            }
+            RowPlace::Source(..) => &self.key,
             RowPlace::Collected(_) => &self.collected.key,
             RowPlace::Nowhere => panic!("the cursor is at no row"),
+        }
+    }
+
+    /// Behind which key the walk has no more rows to show: that of its last row, or one
+    /// that has none; `None` before the first.
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        match self.direction {
+            Direction::Forward => self.has_key.then_some(&self.key[..]),
+            Direction::Backward => self.collected.is_row.then_some(&self.collected.key[..]),
         }
     }
 
@@ -479,21 +491,17 @@ impl Cursor {
         if self.owed.is_some() {
             return Ok(Step::Read);
         }
-        if let RowPlace::Source(source, _) = std::mem::replace(&mut self.row, RowPlace::Nowhere) {
-            let (key, _) = self.sources[source].current().expect("it stays at the row");
-            self.key.clear();
-            self.key.extend_from_slice(key);
-            self.has_key = true;
-            if !self.move_on(source)? {
-                return Ok(Step::Read);
-            }
+        if let RowPlace::Source(source, _) = std::mem::replace(&mut self.row, RowPlace::Nowhere)
+            && !self.move_on(source)?
+        {
+            return Ok(Step::Read);
         }
         loop {
             let mutable = self.mutable();
             if mutable.entries.is_empty() && !mutable.end {
                 return Ok(Step::Refill);
             }
-            let Some(source) = self.order.pop() else {
+            let Some(Turn { source, .. }) = self.order.pop() else {
                 self.has_key = false;
                 self.collect();
                 let is_row = self.row != RowPlace::Nowhere;
@@ -509,13 +517,13 @@ impl Cursor {
             self.passed[source] = if is_older { self.passed[source] + 1 } else { 0 };
             match self.direction {
                 Direction::Forward if is_visible && !is_same_key => {
+                    self.key.clear();
+                    self.key.extend_from_slice(key);
+                    self.has_key = true;
                     if let Some(kind) = kind {
                         self.row = RowPlace::Source(source, kind);
                         return Ok(Step::Row);
                     }
-                    self.key.clear();
-                    self.key.extend_from_slice(key);
-                    self.has_key = true;
                 }
                 Direction::Forward => {}
                 Direction::Backward => {
@@ -559,6 +567,7 @@ impl Cursor {
         if let Some(kind) = self.found.take() {
             std::mem::swap(&mut self.collected.key, &mut self.key);
             std::mem::swap(&mut self.collected.value, &mut self.value);
+            self.collected.is_row = true;
             self.row = RowPlace::Collected(kind);
         }
     }

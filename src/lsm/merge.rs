@@ -2,6 +2,7 @@
 //! version of every key.
 
 use crate::base::error::Result;
+use crate::base::keys::head;
 use crate::base::seq::{Tag, compare_internal};
 use crate::io::Io;
 use crate::lsm::run::RunIter;
@@ -18,19 +19,6 @@ struct Turn {
     /// The first bytes of the key: most comparisons end with them.
     head: u64,
     run: usize,
-}
-
-/// The first eight bytes of a key, zeroes behind a shorter one: numbers in the
-/// order of their keys, but for keys with equal ones.
-fn head(key: &[u8]) -> u64 {
-    match key.first_chunk::<8>() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(bytes)
-        }
-    }
 }
 
 impl Merge {
@@ -76,18 +64,5 @@ impl Merge {
         };
         let at = self.order.partition_point(is_later);
         self.order.insert(at, Turn { head, run });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_in_the_order_of_their_keys() {
-        let keys: [&[u8]; 8] =
-            [b"", b"\0", b"a", b"a\0", b"ab", b"abcdefgh", b"abcdefghi", b"\xff\xff"];
-        assert!(keys.windows(2).all(|pair| head(pair[0]) <= head(pair[1])));
-        assert!(head(b"a") < head(b"b"));
     }
 }

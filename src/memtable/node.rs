@@ -17,6 +17,7 @@
 
 use std::cmp::Ordering;
 
+use crate::base::keys::head;
 use crate::base::seq::{Tag, compare_internal};
 
 use super::arena::{Address, Arena};
@@ -102,7 +103,7 @@ impl<const N: usize> Keys<N> {
     pub(super) fn address_of(&self, slot: usize, key: &[u8]) -> Option<Address> {
         let prefix_len = usize::from(self.prefix_len);
         let slot = &self.slots[slot];
-        let same = key.len() >= prefix_len && head(key, prefix_len) == slot.head();
+        let same = key.len() >= prefix_len && head(&key[prefix_len..]) == slot.head();
         same.then_some(slot.address)
     }
 
@@ -115,7 +116,7 @@ impl<const N: usize> Keys<N> {
             Ordering::Equal => {}
         }
         let prefix_len = usize::from(self.prefix_len);
-        let head = head(key, prefix_len);
+        let head = head(&key[prefix_len..]);
         let slot = self.count_heads_below(head);
         if slot >= self.len() || self.slots[slot].head() != head {
             return slot;
@@ -192,7 +193,7 @@ impl<const N: usize> Keys<N> {
             self.set_prefix(arena, self.best_prefix_len(shared_len));
         }
         self.slots.copy_within(slot..len, slot + 1);
-        self.slots[slot] = Slot::new(head(key, usize::from(self.prefix_len)), address);
+        self.slots[slot] = Slot::new(head(&key[usize::from(self.prefix_len)..]), address);
         self.len += 1;
     }
 
@@ -261,7 +262,7 @@ impl<const N: usize> Keys<N> {
         let len = self.len();
         for slot in &mut self.slots[..len] {
             let key = arena.key(slot.address);
-            *slot = Slot::new(head(key, usize::from(prefix_len)), slot.address);
+            *slot = Slot::new(head(&key[usize::from(prefix_len)..]), slot.address);
         }
     }
 }
@@ -343,21 +344,6 @@ impl Inner {
         right.children[..moved].copy_from_slice(&self.children[at + 1..][..moved]);
         self.separators.truncate(at);
         (separator, right)
-    }
-}
-
-/// The eight bytes of the key after `prefix_len`, padded with zeros, as a
-/// number that orders like them.
-#[inline]
-fn head(key: &[u8], prefix_len: usize) -> u64 {
-    let rest = &key[prefix_len..];
-    match rest.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut padded = [0; 8];
-            padded[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(padded)
-        }
     }
 }
 

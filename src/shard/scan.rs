@@ -104,7 +104,7 @@ struct ShardScan {
     cursor: Option<Cursor>,
     /// Keeps the long values that the cursor comes by, as long as it is there.
     values: Option<Arc<Pin>>,
-    /// The key of the last row, if there was one.
+    /// Behind which key a new cursor goes on, where one was dropped.
     last: Option<Vec<u8>>,
     /// The last entry copied out of the mutable memtable.
     copied: Option<(Box<[u8]>, Tag)>,
@@ -334,12 +334,7 @@ impl ShardScan {
             };
             match cursor.step()? {
                 Step::Read => return Ok(None),
-                Step::Row if !range.is_past(cursor.key()) => {
-                    let last = self.last.get_or_insert_default();
-                    last.clear();
-                    last.extend_from_slice(cursor.key());
-                    return Ok(Some(true));
-                }
+                Step::Row if !range.is_past(cursor.key()) => return Ok(Some(true)),
                 Step::Refill => self.refill(engine, range)?,
                 Step::Row | Step::End => {
                     self.cursor = None;
@@ -406,6 +401,10 @@ impl ShardScan {
             return Err(Error::closed());
         }
         if state.generation != self.generation {
+            drop(state);
+            if let Some(last) = cursor.last_key() {
+                self.last = Some(last.to_vec());
+            }
             return Ok(());
         }
         self.copies = (self.copies * 2).min(COPIES_MAX);

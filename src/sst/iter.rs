@@ -17,7 +17,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 use crate::base::seq::Tag;
 use crate::format::block::{BLOCK_BYTES_MAX, Block, BlockCursor, BlockShape};
@@ -240,10 +240,14 @@ impl TableIter {
     /// has moved, if it is not.
     #[inline]
     pub(crate) fn next_in_block(&mut self) -> Result<bool> {
-        if self.cursor.is_last(self.loaded.block()) {
+        let block = self.loaded.block();
+        if self.cursor.is_last(block) {
             return Ok(false);
         }
-        self.place(BlockCursor::next).map(|()| true)
+        match self.cursor.next(block) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(self.damaged(&error)),
+        }
     }
 
     /// The same for the entry before.
@@ -307,11 +311,15 @@ impl TableIter {
         &mut self,
         step: impl FnOnce(&mut BlockCursor, Block<'_>) -> Result<(), DecodeError>,
     ) -> Result<()> {
-        let Self { table, loaded, cursor, .. } = self;
-        step(cursor, loaded.block()).map_err(|error| {
-            let offset = loaded.current.as_ref().map_or(0, |current| current.block.offset);
-            table.damage(offset, &error)
-        })
+        let stepped = step(&mut self.cursor, self.loaded.block());
+        stepped.map_err(|error| self.damaged(&error))
+    }
+
+    /// The current block is damaged.
+    #[cold]
+    fn damaged(&self, error: &DecodeError) -> Error {
+        let offset = self.loaded.current.as_ref().map_or(0, |current| current.block.offset);
+        self.table.damage(offset, error)
     }
 
     fn start_over(&mut self, direction: Direction) {

@@ -14,6 +14,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::base::keys::head;
 use crate::base::limits::{KEY_BYTES_MAX, UNIT, UNIT_U64};
 use crate::base::seq::{Tag, compare_internal};
 use crate::format::block::BLOCK_BYTES_MAX;
@@ -136,15 +137,6 @@ pub(crate) struct Index {
     tags: Box<[Tag]>,
     /// Where each block starts, in units of the file; and where the last ends.
     units: Box<[u32]>,
-}
-
-/// The first eight bytes of a key as a number that sorts alike; what is
-/// missing counts as zero, so that equal numbers say nothing.
-fn head(key: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let len = key.len().min(8);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(bytes)
 }
 
 impl Index {
