@@ -16,7 +16,7 @@ use crate::script::random;
 pub(crate) const ALLOWANCE: Duration = Duration::from_millis(200);
 
 /// The same for power cuts, where the device is slow, and what is late may be
-/// lost.
+/// lost; a machine that is busy with something else has more (`power/life.rs`).
 const POWER_ALLOWANCE: Duration = Duration::from_secs(1);
 
 /// Within this time the engine makes durable what need not survive power cuts.

@@ -69,6 +69,10 @@ pub(crate) struct Life {
     pub(crate) acknowledged: u64,
 }
 
+/// What is to be durable within a time is what a disk that keeps up makes so: it may be later by
+/// so many times the longest that this one, which always has something to do, completed nothing.
+const SILENCES: u32 = 16;
+
 /// What the worker had said when the disk's record was so long.
 #[derive(Clone, Copy)]
 struct Known {
@@ -213,6 +217,9 @@ impl Life {
         let records = known.checked_sub(1).map_or(0, |last| self.known[last].records);
         let last = at.checked_sub(1).map(|last| self.record.events[last].at);
         let lived = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(self.began));
+        // On a machine that has no time for the disk everything comes later.
+        let silence = self.record.longest_silence(self.opened..at);
+        let lived = lived.saturating_sub(SILENCES * silence);
         let mut promised = self.after.at_cut(records, lived);
         if self.closed.is_some_and(|closed| closed <= at) {
             promised.closed();
@@ -291,6 +298,11 @@ mod tests {
 
     /// Ten operations, of which the parent knew after three of five flushes.
     fn life(mode: Mode, closed: Option<usize>) -> Life {
+        slow_life(mode, closed, Duration::ZERO)
+    }
+
+    /// The same, with so much time between flushes.
+    fn slow_life(mode: Mode, closed: Option<usize>, gap: Duration) -> Life {
         let script = Script::new(1, 0, mode, vec![vec![0; KEYS_PER_CLIENT]]);
         let before = Oracle::new(1, Fault::PowerCut);
         let mut after = before.clone();
@@ -301,8 +313,8 @@ mod tests {
             }
         }
         let began = Instant::now();
-        let flush = || Event { at: began, kind: Kind::Flush { covers: 0 } };
-        let record = Record { base: Image::new(0), events: (0..5).map(|_| flush()).collect() };
+        let flush = |at| Event { at: began + gap * at, kind: Kind::Flush { covers: 0 } };
+        let record = Record { base: Image::new(0), events: (0..5).map(flush).collect() };
         let known = vec![Known { records: after.records(), position: 3 }];
         let (settled, acknowledged) = (Settled::default(), 10);
         Life { record, before, opened: 1, after, began, known, closed, settled, acknowledged }
@@ -325,5 +337,21 @@ mod tests {
         assert_eq!(may_be_empty(&life(Mode::ProcessSafe, None)), never);
         let closed = [true, true, true, true, false, false];
         assert_eq!(may_be_empty(&life(Mode::ProcessSafe, Some(4))), closed);
+    }
+
+    #[test]
+    fn what_is_late_because_all_is_late_is_not_promised() {
+        let relaxed = Mode::Relaxed { within: Duration::from_millis(1) };
+        let mut life = slow_life(relaxed, None, Duration::from_secs(2));
+        // The last cut comes eight seconds after the acknowledgements, and six after the first
+        // that was known.
+        assert_eq!(may_be_empty(&life), [true; 6]);
+        // On a disk that went on all the time meanwhile.
+        let (first, last) = (life.began, life.record.events[4].at);
+        let many = (0..=800).map(|i| first + (last - first) * i / 800);
+        let flush = |at| Event { at, kind: Kind::Flush { covers: 0 } };
+        life.record.events = many.map(flush).collect();
+        assert!(life.promised(801).check(&Rows::new()).is_err());
+        assert!(life.promised(50).check(&Rows::new()).is_ok());
     }
 }

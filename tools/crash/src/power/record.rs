@@ -1,6 +1,7 @@
 //! What happened on a disk, in the order in which it was completed.
 
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::image::Image;
 
@@ -80,6 +81,13 @@ impl Record {
             Kind::Change { .. } => None,
         });
         flushes.max().unwrap_or(0)
+    }
+
+    /// How long nothing was completed, at most, between these events.
+    pub(crate) fn longest_silence(&self, events: Range<usize>) -> Duration {
+        let pairs = self.events[events].windows(2);
+        let silences = pairs.map(|pair| pair[1].at.saturating_duration_since(pair[0].at));
+        silences.max().unwrap_or_default()
     }
 
     /// The changes of which anything may be there when the first `at` events have
