@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
 use crate::format::record::{Record, RecordKind, Unusable};
@@ -112,7 +113,15 @@ impl<I: Io> Recovery<'_, I> {
         // All that the root manifest does not name, once those of streams are out.
         let mut maps = found.maps;
         for mut stream in found.streams {
-            match known.remove(&stream.key) {
+            let mut found_known = known.remove(&stream.key);
+            if planted(Bug::OldEpochReplayed)
+                && stream.key.epoch < last_epoch
+                && found_known.as_ref().is_none_or(KnownStream::is_freed)
+            {
+                let start = stream.segments.first().map_or(0, |first| first.start);
+                found_known = Some(KnownStream { start, ..KnownStream::default() });
+            }
+            match found_known {
                 Some(known) if known.is_freed() => orphans.extend(stream.paths()),
                 Some(known) => {
                     let mut map_lock = None;
