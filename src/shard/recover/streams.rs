@@ -181,12 +181,22 @@ impl<I: Io> Recovery<'_, I> {
         }
         let pool = &self.opening.pool;
         if key.epoch == last_epoch && stream.has_records(self.io, pool, self.identity.db).await? {
-            let reason = "the root manifest does not know this log, which has records in it: its \
-                          last edits are missing; restore the manifest from a copy";
-            return Err(Error::corruption(&path, 0, reason));
+            return Err(self.not_known(&path));
         }
         orphans.extend(stream.paths());
         Ok(())
+    }
+
+    /// The root manifest lacks what must have been in it: a segment or mapping, in which are
+    /// records.
+    pub(super) fn not_known(&self, file: &Path) -> Error {
+        let (root, end) = &self.root_end;
+        let reason = format!(
+            "the root manifest does not know {}, which has records in it: its last edits are \
+             missing; restore the manifest from a copy",
+            file.display()
+        );
+        Error::corruption(root, *end, reason)
     }
 
     /// Follows every stream to its end, and makes durable what it holds. From then on
