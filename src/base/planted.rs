@@ -20,11 +20,17 @@ pub enum Bug {
     AcknowledgedBeforeSync,
     /// A group that makes itself durable takes the one before it for durable, too.
     HardenedOverUnsynced,
+    /// A buffer of the mapping takes other records before its group was written.
+    MappedBufferReusedEarly,
     /// A group is acknowledged before the one ahead of it is written.
     GroupsOutOfOrder,
     /// An opening syncs what it found of a log, and does not write it again.
     FoundLogOnlySynced,
-    /// A short write counts as a whole one.
+    /// Log of an old epoch, which a loss of power brought back, is replayed although it was
+    /// freed.
+    OldEpochReplayed,
+    /// A short write counts as a whole one. It is the simulated machine that asks: each way to
+    /// do I/O goes on with what is left by itself, and the simulator runs none of the others.
     #[cfg_attr(
         not(feature = "sim"),
         allow(dead_code, reason = "the simulated machine asks for it")
@@ -81,7 +87,7 @@ mod chosen {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 23] = [
+        pub const ALL: [Self; 25] = [
             Self::SegmentNameUnsynced,
             Self::TableNameUnsynced,
             Self::TableUnsynced,
@@ -89,8 +95,10 @@ mod chosen {
             Self::EditUnsynced,
             Self::AcknowledgedBeforeSync,
             Self::HardenedOverUnsynced,
+            Self::MappedBufferReusedEarly,
             Self::GroupsOutOfOrder,
             Self::FoundLogOnlySynced,
+            Self::OldEpochReplayed,
             Self::ShortWriteIgnored,
             Self::SyncRetried,
             Self::FileIdReused,

@@ -77,6 +77,8 @@ pub(crate) struct Loaded {
     pub(crate) path: PathBuf,
     /// Snapshot and edits, in order.
     pub(crate) edits: Vec<Edit>,
+    /// Where in the file the next record would be: what is missing at its end begins there.
+    pub(crate) end: u64,
 }
 
 /// The manifests in a directory.
@@ -145,14 +147,16 @@ pub(crate) async fn load<I: Io>(io: &I, db: DbId, id: FileId, path: &Path) -> Re
     fed.map_err(|unusable| unusable.into_error(path, at))?;
     let found = chain.finish();
     let durable = found.mark_max.max(snapshot_end);
+    // Records are in whole units.
+    let end = round_up_u64(found.end).min(len);
     if found.end < durable {
         let reason = format!(
             "a manifest record is missing or damaged; the manifest was durable up to offset \
              {durable}"
         );
-        return Err(Error::corruption(path, found.end, reason));
+        return Err(Error::corruption(path, end, reason));
     }
-    Ok(Loaded { path: path.to_owned(), edits })
+    Ok(Loaded { path: path.to_owned(), edits, end })
 }
 
 /// What the header of a manifest says: where its snapshot ends.

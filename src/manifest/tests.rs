@@ -99,3 +99,26 @@ fn an_edit_with_a_witness_is_not_appended_without_it() {
         }
     }
 }
+
+/// What is said to be missing is where it was, and not what fills up the record before.
+#[test]
+fn a_damaged_record_is_named() {
+    let sim = Sim::new(1);
+    let path = sim.block_on(async {
+        sim.create_dir(dir()).await.expect("a directory");
+        let id = FileId::new(1, 1);
+        let mut manifest = Manifest::create(&sim, dir(), DB, id, &[flushed(1)]).await.expect("one");
+        for seq in 2..5 {
+            manifest.append(&sim, &[flushed(seq)]).await.expect("an edit");
+        }
+        manifest.path().to_owned()
+    });
+    let bytes = sim.file_bytes(&path).expect("a file");
+    for at in [2 * UNIT, 3 * UNIT] {
+        sim.overwrite(&path, at as u64, &[bytes[at] ^ 1]);
+        let loaded = sim.block_on(load(&sim, DB, FileId::new(1, 1), &path));
+        let error = loaded.err().expect("a record is missing");
+        assert_eq!(error.place().map(|place| place.offset), Some(at as u64), "{error}");
+        sim.overwrite(&path, at as u64, &[bytes[at]]);
+    }
+}

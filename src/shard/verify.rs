@@ -201,7 +201,8 @@ impl<I: Io> Database<'_, '_, I> {
                 let db = self.identity.db;
                 let found = verify_manifest(self.inspection, db, *id, path).await?;
                 self.may_lack_edits |= found.has_tail;
-                tail = Some((path.clone(), found.end, found.has_tail));
+                let end = found.end;
+                tail = Some((path.clone(), end, found.has_tail));
                 for (offset, edit) in found.edits {
                     if let Err(reason) = stated.apply(edit) {
                         self.inspection.fault(path, offset, reason)?;
@@ -209,7 +210,7 @@ impl<I: Io> Database<'_, '_, I> {
                 }
                 log.flushed = stated.flushed;
                 log.is_lost = self.inspection.counts.faults > faults;
-                self.levels(shard, path, &stated, &log, root)?;
+                self.levels(shard, (path, end), &stated, &log, root)?;
                 if is_new && !stated.tables.is_empty() {
                     self.inspection.error(no_root_manifest(self.dir, path))?;
                 }
@@ -276,11 +277,12 @@ impl<I: Io> Database<'_, '_, I> {
         Ok(log)
     }
 
-    /// Verifies what a shard's manifest says as a whole.
+    /// Verifies what a shard's manifest says as a whole, in which the next record would be at
+    /// `end`.
     fn levels(
         &mut self,
         shard: ShardId,
-        path: &Path,
+        (path, end): (&Path, u64),
         stated: &Stated,
         log: &ShardLog,
         root: &RootState,
@@ -289,10 +291,11 @@ impl<I: Io> Database<'_, '_, I> {
         let (flushed, tables) = (log.flushed, &stated.tables);
         let in_tables = root.flushed.get(&shard).copied().unwrap_or(0);
         if flushed < in_tables {
-            faults.push(format!(
+            let reason = format!(
                 "the manifest's last edits are missing: it knows writes up to {flushed}, and \
                  tables were written up to {in_tables}"
-            ));
+            );
+            self.inspection.fault(path, end, reason)?;
         }
         for (level, meta) in tables.values() {
             let id = meta.id;
@@ -339,6 +342,8 @@ impl<I: Io> Database<'_, '_, I> {
         let mut known = state.streams.clone();
         let mut maps = log.maps;
         let faults = self.inspection.counts.faults;
+        // Segments are not there: they may have been freed, and used again.
+        let mut lacks_segments = false;
         self.unneeded.extend(log.needless);
         for dir in state.map_dirs.iter().filter(|dir| Some(dir.place) == self.place) {
             match wal::list_elsewhere(self.inspection.io, self.identity.db, dir).await {
@@ -372,6 +377,7 @@ impl<I: Io> Database<'_, '_, I> {
                         None => (None, false),
                     };
                     let KnownStream { start, cut, .. } = known;
+                    lacks_segments |= wal::has_gap(&segments, start);
                     let (db, segments) = (self.identity.db, &segments[..]);
                     let map = map.as_ref();
                     let check = StreamCheck { db, key, segments, start, cut, map, is_same_boot };
@@ -397,8 +403,12 @@ impl<I: Io> Database<'_, '_, I> {
             let (stream, epoch) = (key.stream, key.epoch);
             let reason = format!("the segments of stream {stream} of opening {epoch} are missing");
             self.inspection.fault(&wal_dir, 0, reason)?;
+            lacks_segments = true;
         }
-        if root.has_tail && root.is_sound && self.inspection.counts.faults > faults {
+        if (root.has_tail || lacks_segments)
+            && root.is_sound
+            && self.inspection.counts.faults > faults
+        {
             let reason = "the manifest's last edits may be missing, or damaged: then the log that \
                           is missing was not needed any more";
             self.inspection.fault(&root.path, root.end, reason)?;

@@ -95,6 +95,20 @@ impl Buffers {
         self.returning.len() < before
     }
 
+    /// Gives back a mapped buffer whose group is still to be written, in place of which a copy
+    /// is: a bug that can be planted.
+    pub(super) fn give_back_early(&mut self, buf: &mut Arc<GroupBuf>) {
+        let copy = GroupBuf::new(self.heap_bytes);
+        let len = buf.claimed();
+        let filled =
+            copy.fill(len, |_, bytes| bytes.copy_from_slice(&buf.filled_bytes(len)[..len]));
+        filled.expect("what fits into the mapping fits into memory of the process");
+        copy.seal();
+        self.heap_out += 1;
+        let early = std::mem::replace(buf, Arc::new(copy));
+        self.give_back(early);
+    }
+
     /// The group in the buffer was written, or never will be.
     pub(super) fn give_back(&mut self, mut buf: Arc<GroupBuf>) {
         let Some(exclusive) = Arc::get_mut(&mut buf) else {

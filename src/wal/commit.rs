@@ -618,9 +618,12 @@ impl Drop for Wait<'_> {
 impl Lead<'_> {
     /// Writes the group, and ends the lead. Returns what is to be published.
     pub(crate) async fn write<I: Io>(mut self, io: &I) -> Option<Publication> {
-        let group = self.group.as_ref().expect("a lead has its group");
+        let group = self.group.as_mut().expect("a lead has its group");
         let begun_ns = io.now_ns();
         let written = if poll_fn(|cx| group.buf.poll_filled(cx)).await {
+            if planted(Bug::MappedBufferReusedEarly) && group.buf.is_mapped() {
+                self.stream.state.lock().buffers.give_back_early(&mut group.buf);
+            }
             let offset = group.segment.offset(group.position);
             let buf = WriteBuf::Group(Arc::clone(&group.buf), group.written_bytes());
             io.write(&group.segment.file, offset, buf, self.harden).await.1

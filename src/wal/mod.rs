@@ -38,6 +38,6 @@ pub(crate) use segment::SegmentUse;
 pub(crate) use segment::{SEGMENT_BYTES_MAX, Segment, SegmentMaker, SegmentSizes, discard};
 pub(crate) use stream::{Append, Appended, Calls, NoRoom, Stream, StreamCounts, Unfilled};
 pub(crate) use verify::{
-    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, place_segment, stream_of_map,
-    verify_files, verify_map, verify_stream,
+    Follow, Log, MapContent, RecordPlace, SegmentFile, StreamCheck, has_gap, place_segment,
+    stream_of_map, verify_files, verify_map, verify_stream,
 };

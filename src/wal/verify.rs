@@ -38,6 +38,13 @@ impl SegmentFile {
     }
 }
 
+/// Whether a segment of a stream, whose others are these, is missing from `start` on.
+pub(crate) fn has_gap(segments: &[SegmentFile], start: u64) -> bool {
+    let mut end = start;
+    let needed = segments.iter().filter(|segment| segment.end() > start);
+    needed.into_iter().any(|segment| segment.start > std::mem::replace(&mut end, segment.end()))
+}
+
 /// What there is in the log's directory.
 #[derive(Default)]
 pub(crate) struct Log {
@@ -315,7 +322,9 @@ pub(crate) async fn verify_stream<I: Io>(
         }
     }
     match cut_from {
-        _ if reached.end < durable => check.missing(inspection, &walk.missing(), durable)?,
+        _ if reached.end < durable => {
+            check.missing(inspection, &walk.missing_below(durable), durable)?;
+        }
         from if cut.is_none() => {
             let sound = from.map_or(0, |from| reached.end - from);
             inspection.counts.torn_bytes += sound + walk.torn_bytes();

@@ -8,7 +8,7 @@ use ourodb::sim::Sim;
 use ourodb::{Db, DumpDetail, Dumped, Durability, Fault};
 
 use super::common::{Model, assert_same};
-use super::damage::{found_or_harmless, mix};
+use super::damage::{Starts, found_or_harmless, mix};
 use super::{DIR, History, assert_clean, is_kind, key, options, verify};
 
 const UNIT: usize = 4096;
@@ -65,7 +65,8 @@ fn value_files(sim: &Sim) -> Vec<PathBuf> {
 
 /// The fault is in the file, in the chunk or unit that holds the byte.
 fn names(fault: &Fault, path: &Path, at: usize) -> bool {
-    let extent = fault.offset()..fault.offset() + CHUNK as u64;
+    let len = if fault.offset() == 0 { UNIT } else { CHUNK };
+    let extent = fault.offset()..fault.offset() + len as u64;
     fault.file() == path && extent.contains(&(at as u64))
 }
 
@@ -116,14 +117,14 @@ fn a_flipped_bit_in_each_unit_of_a_value_file() {
 #[test]
 fn a_flipped_bit_in_each_unit_of_what_refers_to_them() {
     let (sim, history) = sample();
-    let image = sim.snapshot();
+    let (image, starts) = (sim.snapshot(), Starts::of(&sim));
     let (mut found, mut harmless) = (0, 0);
     for path in sim.paths().into_iter().filter(|path| !is_kind(path, "val")) {
         let bytes = sim.file_bytes(&path).expect("a file");
         for unit in (0..bytes.len() / UNIT).filter(|unit| bytes[unit * UNIT] != 0) {
             let at = unit * UNIT + mix(unit) % 36;
             sim.overwrite(&path, at as u64, &[bytes[at] ^ 1 << (mix(at) % 8)]);
-            match found_or_harmless(&sim, &history, &path, at, "a flip in") {
+            match found_or_harmless(&sim, (&history, &starts), &path, at, "a flip in") {
                 true => found += 1,
                 false => harmless += 1,
             }

@@ -87,8 +87,9 @@ impl Walk {
             self.look_for_suspects(&piece);
             match next {
                 None => return Ok(()),
-                Some((_, Ok(record))) => {
-                    visit(Step::Missing(self.missing()))?;
+                Some((at, Ok(record))) => {
+                    let end = at.saturating_sub(u64::from(record.header.gap));
+                    visit(Step::Missing(self.missing_below(end)))?;
                     self.advance(&record);
                     visit(Step::Record(record))?;
                 }
@@ -150,6 +151,20 @@ impl Walk {
         Missing { from, suspect, unlike: self.suspect.map(|(unlike, _)| unlike) }
     }
 
+    /// What is missing, of which something lies below `end`: a later record, or what is known
+    /// to have been durable, says so. What is at the next unit or further on cannot be it, if
+    /// `end` comes first: the record was in the same group.
+    pub(crate) fn missing_below(&self, end: u64) -> Missing {
+        let missing = self.missing();
+        match missing.suspect < end || end <= missing.from {
+            true => missing,
+            false if round_up_u64(missing.from) < end => {
+                Missing { suspect: round_up_u64(missing.from), unlike: None, ..missing }
+            }
+            false => Missing { suspect: missing.from, unlike: None, ..missing },
+        }
+    }
+
     /// The end of the last sound record, and the highest mark, so far.
     pub(crate) fn reached(&self) -> End {
         End { end: self.chain.end, mark_max: self.chain.mark_max }
@@ -158,5 +173,56 @@ impl Walk {
     /// Bytes of a record that begins behind the last one and is not whole.
     pub(crate) fn torn_bytes(&self) -> u64 {
         self.torn_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::DbId;
+    use crate::base::limits::UNIT;
+    use crate::format::record::{Header, RecordKind, seal, stream_seed};
+
+    /// The places that are missing in two pieces of a unit each, in which records of these
+    /// places and lengths are, but for `lost`, of which nothing is left.
+    fn missing(records: &[(u64, u64)], lost: usize) -> Vec<(u64, u64)> {
+        let seed = stream_seed(DbId([5; 16]), 2, 0);
+        let mut bytes = vec![0; 2 * UNIT];
+        let mut end = 0;
+        for (number, &(position, len)) in records.iter().enumerate() {
+            let gap = (position - end) as u32;
+            let kind = RecordKind::Mark;
+            let header = Header { kind, epoch: 2, sections: 0, position, mark: end, gap };
+            end = position + len;
+            if number != lost {
+                seal(&mut bytes[position as usize..end as usize], seed, &header);
+            }
+        }
+        let mut walk = Walk::new(seed, 2, 0, u64::MAX);
+        let mut missing = Vec::new();
+        for (number, piece) in bytes.chunks(UNIT).enumerate() {
+            let fed = walk.feed((number * UNIT) as u64, piece, |step| {
+                if let Step::Missing(place) = step {
+                    missing.push((place.from, place.suspect));
+                }
+                Ok::<_, Unusable>(())
+            });
+            fed.unwrap_or_else(|_| panic!("all can be used"));
+        }
+        let last = walk.missing_below(end);
+        missing.extend((last.from < end).then_some((last.from, last.suspect)));
+        missing
+    }
+
+    #[test]
+    fn what_is_missing_lies_before_what_follows_it() {
+        let unit = UNIT as u64;
+        // In the group of the one before, with another group behind it, and at the end.
+        let one_group = [(0, 100), (100, 60), (unit, 80), (unit + 80, 90)];
+        assert_eq!(missing(&one_group, 1), [(100, 100)]);
+        assert_eq!(missing(&one_group, 3), [(unit + 80, unit + 80)]);
+        // In a group of its own.
+        let own_group = [(0, 100), (unit, 80), (unit + 80, 90)];
+        assert_eq!(missing(&own_group, 1), [(100, unit)]);
     }
 }

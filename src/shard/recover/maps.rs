@@ -162,8 +162,6 @@ impl<I: Io> Recovery<'_, I> {
         if !FoundMap::was_used(io, pool, db, id, path, last_epoch).await? {
             return Ok(());
         }
-        let reason = "the root manifest does not know this mapping of the log, which has records \
-                      in it: its last edits are missing; restore the manifest from a copy";
-        Err(Error::corruption(path, 0, reason))
+        Err(self.not_known(path))
     }
 }

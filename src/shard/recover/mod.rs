@@ -95,14 +95,14 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let mut found = found.map_err(|e| missing(e, &wal_dir, "the log's directory"))?;
     let mut orphans = std::mem::take(&mut found.needless);
 
-    let (last_epoch, root_state) = match &root_files.current {
+    let (last_epoch, root_state, root_end) = match &root_files.current {
         Some((id, path)) => {
             let loaded = manifest::load(io, identity.db, *id, path).await?;
-            (id.epoch(), RootState::new(&loaded.edits, path)?)
+            (id.epoch(), RootState::new(&loaded.edits, path)?, (loaded.path, loaded.end))
         }
         // Creating was interrupted, unless there is what only comes later.
         None => match found.streams.iter().flat_map(|stream| &stream.segments).next() {
-            None => (0, RootState::default()),
+            None => (0, RootState::default(), (dir.clone(), 0)),
             Some(segment) => return Err(no_root_manifest(dir, segment.file.path())),
         },
     };
@@ -119,6 +119,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         io,
         opening: &opening,
         identity: &identity,
+        root_end,
         epoch,
         limits,
         caches: &caches,
@@ -383,6 +384,8 @@ struct Recovery<'a, I> {
     io: &'a I,
     opening: &'a Opening,
     identity: &'a Identity,
+    /// The last opening's root manifest, and where in it the next record would be.
+    root_end: (PathBuf, u64),
     epoch: Epoch,
     limits: Limits,
     /// Of each owner.

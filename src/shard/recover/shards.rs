@@ -72,6 +72,7 @@ impl<I: Io> Recovery<'_, I> {
             None if is_new => {}
             Some((manifest_id, path)) => {
                 let loaded = manifest::load(io, self.identity.db, manifest_id, &path).await?;
+                let end = loaded.end;
                 let unsound = |reason| Error::corruption(&loaded.path, 0, reason);
                 let stated = Stated::of(loaded.edits).map_err(unsound)?;
                 flushed = stated.flushed;
@@ -91,7 +92,7 @@ impl<I: Io> Recovery<'_, I> {
                         "the manifest's last edits are missing: it knows writes up to {flushed}, \
                          and tables were written up to {stated}; restore it from a copy"
                     );
-                    return Err(Error::corruption(&path, 0, reason));
+                    return Err(Error::corruption(&path, end, reason));
                 }
                 stale.push(path);
             }

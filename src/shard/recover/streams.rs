@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
 use crate::base::ids::{Epoch, FileId, KEYSPACE_DEFAULT, ShardId};
+use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
 use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
 use crate::format::record::{Record, RecordKind, Unusable};
@@ -112,7 +113,15 @@ impl<I: Io> Recovery<'_, I> {
         // All that the root manifest does not name, once those of streams are out.
         let mut maps = found.maps;
         for mut stream in found.streams {
-            match known.remove(&stream.key) {
+            let mut found_known = known.remove(&stream.key);
+            if planted(Bug::OldEpochReplayed)
+                && stream.key.epoch < last_epoch
+                && found_known.as_ref().is_none_or(KnownStream::is_freed)
+            {
+                let start = stream.segments.first().map_or(0, |first| first.start);
+                found_known = Some(KnownStream { start, ..KnownStream::default() });
+            }
+            match found_known {
                 Some(known) if known.is_freed() => orphans.extend(stream.paths()),
                 Some(known) => {
                     let mut map_lock = None;
@@ -172,12 +181,22 @@ impl<I: Io> Recovery<'_, I> {
         }
         let pool = &self.opening.pool;
         if key.epoch == last_epoch && stream.has_records(self.io, pool, self.identity.db).await? {
-            let reason = "the root manifest does not know this log, which has records in it: its \
-                          last edits are missing; restore the manifest from a copy";
-            return Err(Error::corruption(&path, 0, reason));
+            return Err(self.not_known(&path));
         }
         orphans.extend(stream.paths());
         Ok(())
+    }
+
+    /// The root manifest lacks what must have been in it: a segment or mapping, in which are
+    /// records.
+    pub(super) fn not_known(&self, file: &Path) -> Error {
+        let (root, end) = &self.root_end;
+        let reason = format!(
+            "the root manifest does not know {}, which has records in it: its last edits are \
+             missing; restore the manifest from a copy",
+            file.display()
+        );
+        Error::corruption(root, *end, reason)
     }
 
     /// Follows every stream to its end, and makes durable what it holds. From then on

@@ -17,9 +17,9 @@ pub(crate) struct Planted {
     /// This bug alone
     #[arg(long, value_name = "NAME", value_parser = parse_bug)]
     bug: Option<Bug>,
-    /// Within so many seeds
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u64).range(1..))]
-    within: u64,
+    /// Each within so many seeds [default: those stated for it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    within: Option<u64>,
 }
 
 fn parse_bug(text: &str) -> Result<Bug, String> {
@@ -30,26 +30,58 @@ fn parse_bug(text: &str) -> Result<Bug, String> {
     })
 }
 
+/// The seeds within which a bug must be caught: some four times what it took when that was
+/// last measured, as each change to engine or simulator makes of every seed another run.
+fn seeds(bug: Bug) -> u64 {
+    match bug {
+        Bug::SegmentNameUnsynced
+        | Bug::TableNameUnsynced
+        | Bug::TableUnsynced
+        | Bug::EditUnsynced
+        | Bug::OldEpochReplayed
+        | Bug::ShortWriteIgnored
+        | Bug::FileIdReused
+        | Bug::LogFreedEarly
+        | Bug::TombstoneDropped
+        | Bug::RangeTombstoneDropped
+        | Bug::StalledForgotten
+        | Bug::TableLeft
+        | Bug::SnapshotLeft => 10,
+        Bug::ValueUnsynced
+        | Bug::HardenedOverUnsynced
+        | Bug::SnapshotOffByOne
+        | Bug::SnapshotNotRetained
+        | Bug::ReadAhead
+        | Bug::ValueLeft => 20,
+        Bug::AcknowledgedBeforeSync | Bug::GroupsOutOfOrder | Bug::FlushedBeforeLog => 60,
+        Bug::MappedBufferReusedEarly => 500,
+        Bug::SyncRetried => 800,
+        Bug::FoundLogOnlySynced => 1500,
+    }
+}
+
 pub(crate) fn run(planted: &Planted) -> ExitCode {
     let bugs = planted.bug.map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
-    let missed = missed(&bugs, planted.within);
+    let within = |bug| planted.within.unwrap_or_else(|| seeds(bug));
+    let missed = missed(&bugs, within);
     println!("{} bugs planted, {} not caught", bugs.len(), missed.len());
     for bug in &missed {
-        eprintln!("ouro-sim: {bug:?} was not caught within {} seeds", planted.within);
+        eprintln!("ouro-sim: {bug:?} was not caught within {} seeds", within(*bug));
     }
     ExitCode::from(u8::from(!missed.is_empty()))
 }
 
 /// Plants each of these, and says by which seed it was caught. Those that were not.
-fn missed(bugs: &[Bug], within: u64) -> Vec<Bug> {
+fn missed(bugs: &[Bug], within: impl Fn(Bug) -> u64) -> Vec<Bug> {
     let manner = Manner { operations: 2000, without: Vec::new() };
     let mut missed = Vec::new();
     for bug in bugs {
         plant(Some(*bug));
+        let within = within(*bug);
         match caught(&manner, within) {
             Some((seed, wrong)) => {
                 let short: String = wrong.chars().take(100).collect();
-                println!("{bug:?}: seed {seed}: {short}");
+                println!("{bug:?}: seed {seed} of {within}: {short}");
             }
             None => missed.push(*bug),
         }

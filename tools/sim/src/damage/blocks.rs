@@ -21,7 +21,7 @@ pub(crate) struct Blocks {
     tables: BTreeMap<PathBuf, Vec<Block>>,
     /// Those with range tombstones.
     has_ranges: BTreeSet<PathBuf>,
-    /// Of keys whose values are in value files: the file, and the place there.
+    /// Of keys whose values are in value files: the file, and the value's bytes there.
     values: Vec<(Vec<u8>, String, Range<usize>)>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn blocks<'a>(
     paths: impl Iterator<Item = &'a PathBuf>,
 ) -> Result<Blocks, String> {
     let (mut tables, mut has_ranges, mut values) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-    for path in paths.filter(|path| matches!(super::layouts::kind(path), "sst" | "wal")) {
+    for path in paths.filter(|path| matches!(super::layouts::kind(path), "sst" | "wal" | "map")) {
         let (mut blocks, mut data_end): (Vec<Block>, usize) = (Vec::new(), 0);
         let dumped = ourodb::dump(path, options, DumpDetail::Entries, |part| {
             match part {
@@ -57,7 +57,7 @@ pub(crate) fn blocks<'a>(
             ControlFlow::Continue(())
         });
         dumped.map_err(|error| format!("{} cannot be dumped: {error}", path.display()))?;
-        if super::layouts::kind(path) == "wal" {
+        if super::layouts::kind(path) != "sst" {
             continue;
         }
         let mut end = data_end;
@@ -72,7 +72,7 @@ pub(crate) fn blocks<'a>(
     Ok(Blocks { tables, has_ranges, values })
 }
 
-fn number_behind(text: &str, words: &str) -> usize {
+pub(crate) fn number_behind(text: &str, words: &str) -> usize {
     let behind = text.split_once(words).map_or("", |(_, behind)| behind);
     let digits = behind.split(|c: char| !c.is_ascii_digit()).next();
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
@@ -82,14 +82,22 @@ fn number_behind(text: &str, words: &str) -> usize {
 fn value_place(key: &[u8], words: &str) -> Option<(Vec<u8>, String, Range<usize>)> {
     let (file, _) = words.split_once(' ')?;
     let (start, len) = (number_behind(words, " offset "), number_behind(words, ", "));
-    Some((key.to_vec(), file.to_owned(), start..(start + len).next_multiple_of(UNIT)))
+    Some((key.to_vec(), file.to_owned(), start..start + len))
 }
 
 impl Blocks {
+    /// The values in a value file, each once: where they begin, and how long they are.
+    pub(crate) fn values_in(&self, file: &Path) -> impl Iterator<Item = (usize, usize)> {
+        let own = self.values.iter().filter(|(_, name, _)| file.ends_with(name));
+        let places: BTreeSet<_> = own.map(|(.., place)| (place.start, place.len())).collect();
+        places.into_iter()
+    }
+
     /// Whether these bytes of a value file may be those of the key's value, or its header.
     pub(crate) fn may_hold(&self, file: &Path, bytes: &Range<usize>, key: &[u8]) -> bool {
         self.values.iter().any(|(own, name, place)| {
-            let is_there = place.start < bytes.end && bytes.start < place.end;
+            let end = place.end.next_multiple_of(UNIT);
+            let is_there = place.start < bytes.end && bytes.start < end;
             own == key && file.ends_with(name) && (bytes.start < UNIT || is_there)
         })
     }

@@ -1,5 +1,6 @@
 //! Ways to damage a file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -137,17 +138,24 @@ pub(crate) fn mix(seed: usize) -> usize {
     (x >> 32) as usize
 }
 
-/// Every way to damage a file, but for its single bytes.
-pub(crate) fn coarse(image: &Image, path: &Path) -> Vec<Harm> {
+/// What can become of a file from a length on.
+pub(crate) fn truncations(at: usize) -> [Harm; 3] {
+    [Harm::Cut { len: at }, Harm::Zero { from: at }, Harm::Stale { from: at }]
+}
+
+/// The lengths that are tried in any case: where a device may tear, and where what is under
+/// one checksum begins and ends, with those next to it.
+pub(crate) fn lengths(image: &Image, path: &Path) -> BTreeSet<usize> {
     let len = image.bytes(path).map_or(0, <[u8]>::len);
+    let around = |bound: usize| bound.saturating_sub(1)..bound + 2;
+    let bounds = image.extents.bounds(path).flat_map(around);
+    (0..len).step_by(SECTOR).chain(bounds).filter(|&at| at < len).collect()
+}
+
+/// The ways to put whole units where they do not belong.
+pub(crate) fn swaps(image: &Image, path: &Path) -> Vec<Harm> {
+    let units = image.bytes(path).map_or(0, <[u8]>::len) / UNIT;
     let mut harms = Vec::new();
-    let sectors = (0..len).step_by(SECTOR);
-    // Lengths that no device leaves, but a copy might.
-    let odd = sectors.clone().step_by(3).map(|at| at + 1 + mix(at) % (SECTOR - 1));
-    for at in sectors.chain(odd).chain([len.saturating_sub(1)]).filter(|&at| at < len) {
-        harms.extend([Harm::Cut { len: at }, Harm::Zero { from: at }, Harm::Stale { from: at }]);
-    }
-    let units = len / UNIT;
     let alike = image.alike(path);
     for unit in 0..units {
         let other = mix(unit) % units;

@@ -23,6 +23,9 @@
 //! may name tables that are gone: they are `Corruption` then, as if they had been
 //! damaged.
 //!
+//! What verification and openings name must be where the damage is, as `extents` has it, with
+//! the few exceptions that are stated here where they are made.
+//!
 //! Of tables and the identity every byte counts. Where verification does find
 //! something, tables and value files are opened nevertheless, and only what depends on
 //! the damage is refused; with all else the opening is refused, or nothing is missed:
@@ -38,9 +41,6 @@ use ourodb::{Db, Error, ErrorKind, Fault, Finding};
 use super::harm::{self, Harm, UNIT};
 use super::layouts::{Image, Rows, kind};
 use crate::fail::DIR;
-
-/// What is under one checksum is no longer than this.
-const EXTENT: u64 = 33 * UNIT as u64;
 
 /// A value of this length, and longer, is in a value file.
 const LONG: usize = 64 << 10;
@@ -106,7 +106,7 @@ impl Damaged<'_> {
             return Err("verify finds nothing".to_owned());
         }
         let is_named = |fault: &Fault| self.is_here(fault.file(), fault.offset());
-        if !faults.is_empty() && !faults.iter().any(is_named) && !self.may_show_elsewhere() {
+        if !faults.is_empty() && !faults.iter().any(is_named) {
             return Err(format!("verify does not name the place, but {}", faults[0]));
         }
         let options = self.image.options_on(self.sim);
@@ -155,23 +155,45 @@ impl Damaged<'_> {
         let is_covered = match self.kind() {
             "sst" | "IDENTITY" => true,
             "LOCK" | "tmp" => false,
-            "wal" if *self.harm == (Harm::Stale { from: 0 }) => false,
+            "wal" if *self.bytes == self.image.stale(self.path)[..] => false,
             _ => self.changed.start < UNIT,
         };
         !is_covered || self.image.unneeded.contains(self.path)
     }
 
-    /// Whether that is where the damage is: what begins there may reach it.
+    /// Whether that is where the damage is: something has changed of what is under the same
+    /// checksum as the byte there; or of a record that is looked for there, which a mapping
+    /// may hold in place of a segment.
     fn is_here(&self, file: &Path, offset: u64) -> bool {
-        let Range { start, end } = &self.changed;
-        let reaches = offset + EXTENT > *start as u64;
-        file == self.path && (offset < *end as u64 && reaches || !self.harm.is_byte())
+        let has_changed = |place: Range<usize>| {
+            let part = |bytes: &[u8]| {
+                let end = place.end.min(bytes.len());
+                bytes.get(place.start..end).map(<[u8]>::to_vec)
+            };
+            part(self.bytes) != self.image.bytes(self.path).and_then(part)
+        };
+        let (extents, at) = (&self.image.extents, offset as usize);
+        (file == self.path && has_changed(extents.around(file, at)))
+            || extents.sought_at(self.path, file, at).any(has_changed)
+            || (self.claims_more() && extents.are_of_one_stream(self.path, file))
     }
 
-    /// What a log lacks may be looked for in another segment of its stream; and what a
-    /// manifest lacks shows in what it does not name.
-    fn may_show_elsewhere(&self) -> bool {
-        !self.harm.is_byte() && matches!(self.kind(), "wal" | "map" | "MANIFEST")
+    /// The watermark of a mapping, which has no checksum, says that more was acknowledged than
+    /// there ever was: it looks as if the log had lost its end.
+    fn claims_more(&self) -> bool {
+        let watermark = |bytes: &[u8]| {
+            let word = bytes.get(UNIT..UNIT + 8).and_then(|word| word.try_into().ok());
+            word.map_or(0, u64::from_le_bytes)
+        };
+        let sound = self.image.bytes(self.path).map_or(0, watermark);
+        self.kind() == "map" && watermark(self.bytes) > sound
+    }
+
+    /// The root manifest has lost that log was freed: an opening, which names one place, finds
+    /// that the log is missing.
+    fn is_forgotten(&self, file: &Path) -> bool {
+        let is_root = self.path.parent() == Some(Path::new(DIR));
+        self.kind() == "MANIFEST" && is_root && kind(file) == "wal"
     }
 
     fn refused(&self, error: &Error, faults: &[Fault]) -> Result<Verdict, String> {
@@ -185,12 +207,8 @@ impl Damaged<'_> {
             return Err(format!("verify finds nothing, and the opening fails: {error}"));
         }
         let (file, offset) = place(error).ok_or_else(|| format!("no place is named: {error}"))?;
-        // Where a log ends may be in a segment before the one, or the mapping, that lacks the
-        // next record; and what the root manifest has forgotten that it freed looks missing.
-        let is_log =
-            matches!(self.kind(), "wal" | "map" | "MANIFEST") && kind(Path::new(&file)) == "wal";
-        let is_named = self.is_here(Path::new(&file), offset) || is_log;
-        if !is_named && !self.may_show_elsewhere() {
+        let file = Path::new(&file);
+        if !self.is_here(file, offset) && !self.is_forgotten(file) {
             return Err(format!("the opening does not name the place, but: {error}"));
         }
         Ok(Verdict::Refused)
@@ -317,7 +335,8 @@ impl Damaged<'_> {
     /// The error is of the kind, and names the place.
     fn is_told(&self, error: &Error) -> Result<(), String> {
         let is_here = |(file, offset): (String, u64)| {
-            self.is_here(Path::new(&file), offset) || self.kind() == "MANIFEST"
+            let path = Path::new(&file);
+            self.is_here(path, offset) || self.kind() == "MANIFEST" && kind(path) == "sst"
         };
         match error.kind() == ErrorKind::Corruption && place(error).is_some_and(is_here) {
             true => Ok(()),
@@ -395,7 +414,9 @@ mod tests {
         let image = image("killed");
         let mut verdicts = BTreeMap::new();
         for path in image.paths() {
-            let coarse = harm::coarse(&image, path).into_iter().step_by(7);
+            let lengths = harm::lengths(&image, path).into_iter().step_by(7);
+            let swaps = harm::swaps(&image, path).into_iter().step_by(7);
+            let coarse = lengths.flat_map(harm::truncations).chain(swaps);
             let len = image.bytes(path).expect("a file").len();
             let bytes = (0..len).step_by(509).map(|at| Harm::Byte { at, to: 0x5a });
             for harm in coarse.chain(bytes) {
@@ -407,6 +428,19 @@ mod tests {
             }
         }
         assert!(verdicts.len() == 4 && verdicts.values().all(|&n| n > 5), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_root_manifest_that_has_forgotten_what_was_freed_is_named() {
+        let image = image("closed");
+        let is_root = |path: &&PathBuf| path.to_string_lossy().starts_with("/db/MANIFEST");
+        let root = image.paths().find(is_root).expect("a root manifest");
+        let len = image.bytes(root).expect("a file").len();
+        for at in (UNIT..len).step_by(UNIT) {
+            for harm in harm::truncations(at) {
+                judge(&image, root, &harm, false).unwrap_or_else(|wrong| panic!("{harm}: {wrong}"));
+            }
+        }
     }
 
     #[test]
@@ -432,16 +466,28 @@ mod tests {
         bytes[UNIT + 9] ^= 1;
         let sim = image.machine();
         harm::put(&sim, &table, &bytes, sound);
-        // What is judged claims that it was another byte, far away, or another file.
-        let far = sound.len() - 1;
-        let harm = Harm::Byte { at: far, to: 0 };
-        for (path, changed) in [(&table, 0..9), (&path(&image, "wal"), 0..1)] {
+        // What is judged claims that it was another byte: right behind what is under the same
+        // checksum, or of another file; and much that is not so near, too.
+        let next = image.extents.around(&table, UNIT).end;
+        let last = sound.len() - 1;
+        let log = path(&image, "wal");
+        let claims = [
+            (&table, Harm::Byte { at: next, to: sound[next] ^ 1 }),
+            (&table, Harm::Cut { len: next }),
+            (&table, Harm::Swap { a: last / UNIT, b: last / UNIT - 1 }),
+            (&log, Harm::Byte { at: 0, to: 0 }),
+            (&log, Harm::Zero { from: UNIT }),
+        ];
+        for (path, harm) in claims {
+            let sound = image.bytes(path).expect("a file");
+            let bytes = harm.apply(&image, path).expect("it is possible");
+            let changed = changed(sound, &bytes);
             let damaged =
-                Damaged { image: &image, path, harm: &harm, bytes: &[], changed, sim: &sim };
+                Damaged { image: &image, path, harm: &harm, bytes: &bytes, changed, sim: &sim };
             let judged = damaged.judge(false);
             assert!(
                 judged.as_ref().is_err_and(|wrong| wrong.contains("name the place")),
-                "{judged:?}"
+                "{harm}: {judged:?}"
             );
         }
         sim.kill();

@@ -8,6 +8,7 @@ use ourodb::sim::{DiskImage, Sim};
 use ourodb::{Compaction, Compression, Db, Durability, Finding, IoBackend, Options};
 
 use super::blocks::{Blocks, blocks};
+use super::extents::{Extents, extents};
 use crate::fail::{DIR, Play, Played, Stop, Variant};
 
 /// The seed of the machines that make images, and of those they are put into.
@@ -80,6 +81,7 @@ fn shards() -> Options {
 fn sessions(play: &mut Play) -> Played {
     tables(play)?;
     play.put(8, 200)?;
+    play.put(13, LONG)?;
     play.close()?;
     play.open(2)?;
     play.put(9, 150)?;
@@ -172,6 +174,7 @@ pub(crate) struct Image {
     /// Files that nothing needs.
     pub(crate) unneeded: BTreeSet<PathBuf>,
     pub(crate) blocks: Blocks,
+    pub(crate) extents: Extents,
 }
 
 impl Image {
@@ -223,6 +226,7 @@ impl Image {
             without_mapping,
             unneeded: BTreeSet::new(),
             blocks: Blocks::default(),
+            extents: Extents::default(),
         };
         drop(play);
         sim.kill();
@@ -248,6 +252,7 @@ impl Image {
             return Err(format!("it is not sound: {fault}"));
         }
         self.blocks = blocks(&options, self.files.keys())?;
+        self.extents = extents(&options, &self.files, &self.blocks)?;
         sim.kill();
         Ok(())
     }

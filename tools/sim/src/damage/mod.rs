@@ -1,9 +1,11 @@
 //! `ouro-sim damage`: every byte of a small database is damaged, and much else.
 //!
 //! `layouts` makes the databases, `harm` damages them, `judge` looks what becomes of
-//! them, and `blocks` knows which keys depend on what.
+//! them, `blocks` knows which keys depend on what, and `extents` what is
+//! under one checksum.
 
 mod blocks;
+mod extents;
 mod harm;
 mod judge;
 mod layouts;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use self::harm::{Harm, coarse, patterns};
+use self::harm::{Harm, lengths, patterns, swaps, truncations};
 use self::judge::{Verdict, judge};
 use self::layouts::{Image, LAYOUTS, Layout};
 use crate::interrupt::Interrupt;
@@ -27,7 +29,7 @@ const GOES_ON_EACH: usize = 16;
 /// Damages every byte of small databases, cuts their files, swaps their blocks
 ///
 /// Each byte gets three other values; each file is cut, zeroed, and filled with what it
-/// held once, from each sector on; blocks change places. Verification must name the
+/// held once, from each byte on; blocks change places. Verification must name the
 /// damage, and whatever the database answers then must be right or refused.
 ///
 /// Exit codes: 0 nothing is wrong; 1 a run failed, with a `replay:` line; 2 usage.
@@ -42,6 +44,10 @@ pub(crate) struct Damage {
     /// Damage so many single bytes of each database, evenly chosen: 64KiB [default: all]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     bytes: Option<usize>,
+    /// Cut each database at so many lengths, evenly chosen, besides those at sectors and where
+    /// anything begins or ends [default: an eighth of --bytes; all]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    lengths: Option<usize>,
     /// Damage this file alone
     #[arg(long, value_name = "PATH", requires = "layout")]
     file: Option<PathBuf>,
@@ -161,6 +167,9 @@ pub(crate) fn run(args: &Damage) -> ExitCode {
 fn add(runs: &mut Vec<Run>, layout: usize, image: &Image, args: &Damage) {
     let total: usize = image.paths().filter_map(|path| image.bytes(path)).map(<[u8]>::len).sum();
     let wanted = args.bytes.unwrap_or(total).clamp(1, total);
+    let cuts = args.lengths.or(args.bytes.map(|bytes| bytes / 8)).unwrap_or(total).clamp(1, total);
+    // Whether this byte of all is one of so many that are evenly chosen.
+    let is_one = |of: usize, at: usize| (at + 1) * of / total > at * of / total;
     // The bytes before those of this file.
     let mut before = 0;
     for path in image.paths() {
@@ -170,11 +179,13 @@ fn add(runs: &mut Vec<Run>, layout: usize, image: &Image, args: &Damage) {
             match &args.harm {
                 Some(harm) => push(harm.clone()),
                 None => {
-                    coarse(image, path).into_iter().for_each(&mut push);
+                    swaps(image, path).into_iter().for_each(&mut push);
+                    let always = lengths(image, path);
                     for (at, &byte) in bytes.iter().enumerate() {
-                        // As many of them as are wanted fall below it.
-                        let is_wanted = |n: usize| n * wanted / total;
-                        if is_wanted(before + at + 1) > is_wanted(before + at) {
+                        if always.contains(&at) || is_one(cuts, before + at) {
+                            truncations(at).into_iter().for_each(&mut push);
+                        }
+                        if is_one(wanted, before + at) {
                             let harms = patterns(at, byte).map(|to| Harm::Byte { at, to });
                             harms.into_iter().for_each(&mut push);
                         }
@@ -183,5 +194,53 @@ fn add(runs: &mut Vec<Run>, layout: usize, image: &Image, args: &Damage) {
             }
         }
         before += bytes.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lengths at which a file of the first database is cut, and how often.
+    fn cuts(bytes: Option<usize>) -> (Vec<usize>, usize) {
+        let image = Image::make(&LAYOUTS[0]).expect("a sound engine");
+        let path = image.paths().find(|path| path.ends_with("IDENTITY")).expect("one").clone();
+        let args = Damage {
+            layouts: 1,
+            layout: None,
+            bytes,
+            lengths: None,
+            file: Some(path.clone()),
+            harm: None,
+            keep_going: false,
+            jobs: None,
+        };
+        let mut runs = Vec::new();
+        add(&mut runs, 0, &image, &args);
+        let cut = |run: &Run| match run.harm {
+            Harm::Cut { len } => Some(len),
+            _ => None,
+        };
+        (runs.iter().filter_map(cut).collect(), image.bytes(&path).expect("a file").len())
+    }
+
+    #[test]
+    fn files_are_cut_at_every_length() {
+        let (all, len) = cuts(None);
+        assert_eq!(all, (0..len).collect::<Vec<_>>());
+        let (some, _) = cuts(Some(8 << 10));
+        for at in [0, 1, 512, harm::UNIT - 1, harm::UNIT, harm::UNIT + 1, len - 1] {
+            assert!(some.contains(&at), "{at}");
+        }
+        assert!(some.len() < len / 20, "{}", some.len());
+    }
+
+    /// Value files are damaged in the first database, too.
+    #[test]
+    fn the_first_database_has_a_file_of_each_kind() {
+        let image = Image::make(&LAYOUTS[0]).expect("a sound engine");
+        for kind in ["IDENTITY", "MANIFEST", "sst", "val", "wal", "map"] {
+            assert!(image.paths().any(|path| layouts::kind(path) == kind), "{kind}");
+        }
     }
 }
