@@ -32,7 +32,8 @@ pub enum ErrorKind {
     Io,
     /// The file system is full, a quota used up, or files may not grow (the
     /// message says which). Nothing acknowledged is lost; writes resume once
-    /// there is space. A process under a limit on the size of files
+    /// there is space, unless it was a sync that found none, and later ones say
+    /// [`ErrorKind::Poisoned`]. A process under a limit on the size of files
     /// (`ulimit -f`) gets this only if it ignores or handles `SIGXFSZ`, which
     /// otherwise ends it.
     NoSpace,

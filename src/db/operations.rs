@@ -297,7 +297,7 @@ impl Flush<'_> {
     ///
     /// # Errors
     /// `NoSpace`, `Io` when a table could not be written (it will be tried
-    /// again); `Poisoned`; `Closed`.
+    /// again, but for what a failed sync poisons); `Poisoned`; `Closed`.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -330,7 +330,7 @@ impl Compact<'_> {
     ///
     /// # Errors
     /// `NoSpace`, `Io` when a table could not be written (it will be tried
-    /// again); `Corruption` when one that is to be merged is damaged;
+    /// again, but for what a failed sync poisons); `Corruption` when one that is to be merged is damaged;
     /// `Poisoned`; `Closed`.
     ///
     /// ```

@@ -278,7 +278,8 @@ impl Manifest {
     /// Appends the edits as one record, durably.
     ///
     /// # Errors
-    /// `NoSpace` for want of room changes nothing; any other one poisons the manifest.
+    /// `NoSpace` where the file finds no room to grow changes nothing; any other one, of a
+    /// sync too, poisons the manifest.
     pub(crate) async fn append<I: Io>(&mut self, io: &I, edits: &[Edit]) -> Result<()> {
         self.append_edits(io, edits, 0).await
     }

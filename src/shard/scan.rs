@@ -3,7 +3,7 @@
 //! A scan holds a snapshot for as long as it lives. For each shard it holds a
 //! cursor over a view of immutable things, and copies a few entries of the
 //! mutable memtable at a time. When that memtable was rotated meanwhile, the
-//! cursor is made anew behind the last key returned: the snapshot sees to it
+//! cursor is made anew behind the last key returned, or one that has no row: the snapshot sees to it
 //! that everything it may see is still there.
 //!
 //! Each cursor stays at its next row until the row after it is asked for: the scan
@@ -364,7 +364,7 @@ impl ShardScan {
         }
     }
 
-    /// Makes a cursor behind the last row, on the shard's present view.
+    /// Makes a cursor behind what was passed, on the shard's present view.
     fn open(&mut self, engine: &Engine, range: &ScanRange, at: u64) -> Result<()> {
         let last = self.last.clone();
         let from = match &last {

@@ -35,7 +35,8 @@ fn main() {
     }
     println!("cargo::rustc-env=OURO_ENGINE={:016x}", hasher.finish());
     if let Some(commit) = git(&["rev-parse", "HEAD"]) {
-        let changes = git(&[&["status", "--porcelain", "--"], BUILT].concat());
+        let changes =
+            git(&[&["--no-optional-locks", "status", "--porcelain", "--"], BUILT].concat());
         let mark = if changes.is_some() { "-dirty" } else { "" };
         println!("cargo::rustc-env=OURO_COMMIT={commit}{mark}");
     }

@@ -82,7 +82,7 @@ impl Sim {
         self.shared.machine.lock().faults.seen().to_vec()
     }
 
-    /// The first sixteen faults that were injected since [`Sim::set_faults`].
+    /// The first thousand faults that were injected since [`Sim::set_faults`].
     ///
     /// ```
     /// assert!(ourodb::sim::Sim::new(1).injected().is_empty());

@@ -12,7 +12,7 @@ use super::rng::Rng;
 const REFUSALS_MAX: u32 = 8;
 
 /// So many of the faults of a run are remembered.
-const REMEMBERED_MAX: usize = 16;
+const REMEMBERED_MAX: usize = 1000;
 
 /// A way in which a request of the simulated machine goes wrong.
 ///
@@ -32,10 +32,13 @@ pub enum FaultKind {
     /// The device fails the request (`EIO`).
     Io,
     /// No space is left (`ENOSPC`) for a new file or directory, for a write that
-    /// extends a file, for mapping one, for what a sync is to bring to the disk (a
-    /// file system may find its place only then), or for the blocks of a directory
-    /// that a change or a sync of it takes.
+    /// extends a file, for mapping one, or for what another change of a directory
+    /// takes.
     NoSpace,
+    /// A sync finds no space (`ENOSPC`) for what it is to bring to the disk, whose
+    /// place some file systems choose only then. What becomes of that nobody knows,
+    /// as with [`FaultKind::Io`].
+    SyncNoSpace,
 }
 
 /// What may go wrong from now on; by default, nothing.
@@ -57,6 +60,7 @@ pub struct Faults {
     read_error_ppm: u32,
     write_error_ppm: u32,
     no_space_ppm: u32,
+    sync_no_space_ppm: u32,
     disk_bytes_max: Option<u64>,
     fail_kth: Vec<FailKth>,
     rot_ppm: u32,
@@ -149,6 +153,17 @@ impl Faults {
     #[must_use]
     pub fn no_space_ppm(mut self, per_million: u32) -> Self {
         self.no_space_ppm = per_million;
+        self
+    }
+
+    /// Chance that a sync meets [`FaultKind::SyncNoSpace`].
+    ///
+    /// ```
+    /// let faults = ourodb::sim::Faults::default().sync_no_space_ppm(100);
+    /// ```
+    #[must_use]
+    pub fn sync_no_space_ppm(mut self, per_million: u32) -> Self {
+        self.sync_no_space_ppm = per_million;
         self
     }
 
@@ -272,12 +287,12 @@ pub(super) enum Target {
     Write {
         extends: bool,
     },
-    /// A sync of a file.
     Sync,
     /// A new file or directory, or a new mapping.
     Create,
-    /// Another change of a directory, or its sync.
+    /// Another change of a directory.
     Change,
+    SyncDir,
     /// Opening, listing, measuring what is there.
     Look,
 }
@@ -288,8 +303,9 @@ impl FaultKind {
             Self::Short | Self::Again => matches!(target, Target::Read | Target::Write { .. }),
             Self::Io => true,
             Self::NoSpace => {
-                !matches!(target, Target::Read | Target::Look | Target::Write { extends: false })
+                matches!(target, Target::Create | Target::Change | Target::Write { extends: true })
             }
+            Self::SyncNoSpace => matches!(target, Target::Sync | Target::SyncDir),
         }
     }
 }
@@ -404,6 +420,7 @@ impl FaultPlan {
             (FaultKind::Short, faults.short_ppm),
             (FaultKind::Again, faults.again_ppm),
             (FaultKind::NoSpace, faults.no_space_ppm),
+            (FaultKind::SyncNoSpace, faults.sync_no_space_ppm),
             (FaultKind::Io, error_ppm),
         ];
         chances

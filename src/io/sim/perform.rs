@@ -36,10 +36,9 @@ impl Machine {
                 self.leave_behind_failure(&request);
                 Some(fail(request.op, Errno::IO))
             }
-            Some(FaultKind::NoSpace) => {
-                if matches!(request.op, Op::Change(Change::Sync(_), _)) {
-                    self.leave_behind_failure(&request);
-                }
+            Some(FaultKind::NoSpace) => Some(fail(request.op, Errno::NOSPC)),
+            Some(FaultKind::SyncNoSpace) => {
+                self.leave_behind_failure(&request);
                 Some(fail(request.op, Errno::NOSPC))
             }
         }
@@ -57,6 +56,7 @@ impl Machine {
                 Target::Write { extends: offset + data.len() as u64 > len }
             }
             Op::Change(Change::Sync(_), _) => Target::Sync,
+            Op::Change(Change::SyncDir(_), _) => Target::SyncDir,
             Op::Change(Change::CreateDir(path), _) | Op::TryLock(path, true, _) => {
                 create_if_missing(path)
             }

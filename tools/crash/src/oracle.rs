@@ -215,6 +215,13 @@ impl Oracle {
         cut
     }
 
+    /// Whether writes must be there only because their time has come.
+    pub(crate) fn owes_late_writes(&self) -> bool {
+        let promises = Promises { lived: self.lived, ..Promises::default() };
+        let mut writes = self.clients.iter().flat_map(|client| &client.writes);
+        writes.any(|write| !write.due.is_zero() && write.is_promised(&promises))
+    }
+
     /// The worker closed the database, and ended: all it acknowledged is in the
     /// log, whatever it was to survive.
     pub(crate) fn closed(&mut self) {

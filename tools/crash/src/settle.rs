@@ -124,7 +124,7 @@ fn overtaken(chains: &[Chain<'_>]) -> Option<(usize, usize, String)> {
 
 impl Write {
     /// Whether it must be there, whatever else is.
-    fn is_promised(&self, promises: &Promises) -> bool {
+    pub(crate) fn is_promised(&self, promises: &Promises) -> bool {
         self.acknowledged.is_some_and(|Acknowledged { record, at }| {
             // The clock says nothing of a write that is safe from the start.
             let is_due = self.due.is_zero() || promises.lived.saturating_sub(at) > self.due;

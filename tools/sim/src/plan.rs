@@ -169,6 +169,10 @@ impl Plan {
         if fills {
             faults = faults.fail_kth(fills_at, FaultKind::NoSpace, true);
         }
+        let syncs_find_no_space = own.u32(..8) == 0 && is_in(Without::NoSpace);
+        if syncs_find_no_space {
+            faults = faults.sync_no_space_ppm(ppm(&mut own, 20_000));
+        }
         let free = (256 << 10) + rng.u64(..4 << 20);
 
         let acts = ACTS.iter().filter_map(|&(act, weight)| {
@@ -207,8 +211,8 @@ impl Plan {
             faults,
             fails_reads: fails_reads || breaks,
             fails_writes: fails_writes || breaks,
-            lacks_space: has_no_space || is_full || fills,
-            fails_syncs: fails_writes || has_no_space || breaks || fills,
+            lacks_space: has_no_space || is_full || fills || syncs_find_no_space,
+            fails_syncs: fails_writes || breaks || syncs_find_no_space,
             damages,
             is_slow: delays && delay_max > 10_000_000,
             disk_bytes_free: is_full.then_some(free),

@@ -98,7 +98,7 @@ fn a_failed_write_may_leave_a_part_behind() {
 /// file system finds no place for what it was to write.
 #[test]
 fn a_sync_that_failed_is_not_made_good_by_another() {
-    for kind in [FaultKind::Io, FaultKind::NoSpace] {
+    for kind in [FaultKind::Io, FaultKind::SyncNoSpace] {
         let seen = outcomes(|sim| {
             let file = create_durably(sim, "f");
             put(sim, &file, 0, 1, Harden::Now);
@@ -115,12 +115,16 @@ fn a_sync_that_failed_is_not_made_good_by_another() {
 }
 
 #[test]
-fn there_may_be_no_space_for_changes_of_a_directory() {
+fn there_may_be_no_space_for_names_or_for_what_is_synced() {
     let sim = Sim::new(1);
     let file = create_durably(&sim, "f");
     put(&sim, &file, 0, 1, Harden::Now);
+    let rename = || kind(sim.block_on(sim.rename(path("f"), path("g"))));
     sim.set_faults(Faults::default().no_space_ppm(1_000_000));
-    assert_eq!(kind(sim.block_on(sim.rename(path("f"), path("g")))), ErrorKind::NoSpace);
+    assert_eq!(rename(), ErrorKind::NoSpace);
+    sync_dir(&sim, "");
+    sync(&sim, &file);
+    sim.set_faults(Faults::default().sync_no_space_ppm(1_000_000));
     assert_eq!(kind(sim.block_on(sim.sync_dir(path("")))), ErrorKind::NoSpace);
     assert_eq!(kind(sim.block_on(sim.sync(&file))), ErrorKind::NoSpace);
     // What has its place is written and read.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ourodb::{Batch, Db, Durability};
 
@@ -32,8 +32,10 @@ const VALUE_BYTES: u64 = 4050;
 const BATCH_RECORDS: usize = 16;
 const _: () = assert!(CLIENTS as u64 * RECORDS * VALUE_BYTES > RESIDENT_BYTES_MAX);
 
-/// Writers wait for the disk when none comes on while all is read so often.
+/// Writers wait for the disk when none comes on while all is read so often, and for so long:
+/// one that is slowed down comes on within a second.
 const ROUNDS: u32 = 100;
+const STILL: Duration = Duration::from_secs(2);
 
 /// Meets it, in the cgroup that is joined by this file.
 pub(super) fn meet(join: &Path, durability: Durability) -> Outcome {
@@ -126,12 +128,14 @@ fn read_meanwhile(
     writing: &AtomicUsize,
 ) -> Outcome<Slow> {
     let sum = || written.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
-    let (mut last, mut rounds) = (0, 0);
-    while rounds < ROUNDS {
+    let (mut last, mut rounds, mut since) = (0, 0, Instant::now());
+    while rounds < ROUNDS || since.elapsed() < STILL {
         check_counts(db, "loaded", loaded)?;
         let now = sum();
-        rounds = if now == last { rounds + 1 } else { 0 };
-        last = now;
+        rounds += 1;
+        if now != last {
+            (last, rounds, since) = (now, 0, Instant::now());
+        }
     }
     if writing.load(Ordering::Relaxed) < CLIENTS {
         return Err("clients came to their end although the disk was held back".to_owned());

@@ -84,6 +84,8 @@ struct Known {
 pub(crate) struct Cut {
     pub(crate) image: Image,
     pub(crate) oracle: Oracle,
+    /// Among what must be on it are writes that were to be durable within a time.
+    pub(crate) owes_late_writes: bool,
     /// Before the database was open.
     pub(crate) while_opening: bool,
     /// There was something that might be lost, and discards among it.
@@ -171,9 +173,11 @@ impl Life {
     /// Cuts the power at a moment that is drawn, on a disk with such sectors.
     pub(crate) fn cut(&self, sector_bytes: usize, random: &mut Rng) -> Cut {
         let at = self.draw_position(random);
+        let oracle = self.promised(at);
         Cut {
             image: cut::cut(&self.record, at, (sector_bytes, cut::SUPERBLOCK_END), random),
-            oracle: self.promised(at),
+            owes_late_writes: oracle.owes_late_writes(),
+            oracle,
             while_opening: at < self.opened,
             had_open_changes: self.record.open(at).next().is_some(),
             had_open_discards: self.record.open(at).any(|(_, change)| change.is_discard()),
@@ -184,9 +188,11 @@ impl Life {
     pub(crate) fn cut_and_forget(&self, random: &mut Rng) -> Cut {
         let at = self.draw_position(random);
         let since = random.usize(..=at);
+        let oracle = self.promised(at);
         Cut {
             image: self.record.image(since),
-            oracle: self.promised(at),
+            owes_late_writes: oracle.owes_late_writes(),
+            oracle,
             while_opening: at < self.opened,
             had_open_changes: since < at,
             had_open_discards: self.record.events[since..at].iter().any(Event::is_discard),
@@ -218,7 +224,8 @@ impl Life {
         let last = at.checked_sub(1).map(|last| self.record.events[last].at);
         let lived = last.map_or(Duration::ZERO, |last| last.saturating_duration_since(self.began));
         // On a machine that has no time for the disk everything comes later.
-        let silence = self.record.longest_silence(self.opened..at);
+        let began = self.record.events.partition_point(|event| event.at < self.began);
+        let silence = self.record.longest_silence(began.min(at)..at);
         let lived = lived.saturating_sub(SILENCES * silence);
         let mut promised = self.after.at_cut(records, lived);
         if self.closed.is_some_and(|closed| closed <= at) {

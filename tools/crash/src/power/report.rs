@@ -23,6 +23,8 @@ pub(crate) struct Counts {
     cuts_with_unsynced_writes: u64,
     /// Those at which there were discards among that.
     cuts_with_unsynced_discards: u64,
+    /// Those after which writes had to be there because their time had come.
+    cuts_that_owe_late_writes: u64,
     /// Those while the database was being opened.
     cuts_while_opening: u64,
     /// Those of a disk whose power had been cut before.
@@ -56,6 +58,7 @@ impl Counts {
         self.cuts += 1;
         self.cuts_with_unsynced_writes += u64::from(cut.had_open_changes);
         self.cuts_with_unsynced_discards += u64::from(cut.had_open_discards);
+        self.cuts_that_owe_late_writes += u64::from(cut.owes_late_writes);
         self.cuts_while_opening += u64::from(cut.while_opening);
         self.cuts_after_cuts += u64::from(again);
     }
@@ -103,6 +106,7 @@ impl fmt::Display for Counts {
             ("power cuts", self.cuts),
             ("power cuts with unsynced writes", self.cuts_with_unsynced_writes),
             ("power cuts with unsynced discards", self.cuts_with_unsynced_discards),
+            ("power cuts that owe late writes", self.cuts_that_owe_late_writes),
             ("power cuts while opening", self.cuts_while_opening),
             ("power cuts after power cuts", self.cuts_after_cuts),
             ("databases", self.databases),

@@ -166,10 +166,17 @@ impl Extents {
         }
     }
 
-    /// Whether the files are of the same stream of the log.
-    pub(crate) fn are_of_one_stream(&self, a: &Path, b: &Path) -> bool {
-        let stream = |path| self.files.get(path).and_then(|file| file.stream.as_ref());
-        stream(a).is_some() && stream(a) == stream(b)
+    /// Whether `offset` of the segment `file` is behind all records of the stream that the
+    /// mapping `of` is of.
+    pub(crate) fn is_behind_all(&self, of: &Path, file: &Path, offset: usize) -> bool {
+        let files = (self.files.get(of), self.files.get(file));
+        let (Some(File { stream: Some(stream), .. }), Some(segment)) = files else { return false };
+        let own = self.files.values().filter(|file| file.stream.as_ref() == Some(stream));
+        // Headers are no records.
+        let records = own.flat_map(|file| &file.extents).filter(|extent| extent.place.start > 0);
+        let end = records.map(|record| record.sought.end).max().unwrap_or(0);
+        let at = segment.positions.start + offset.saturating_sub(UNIT) as u64;
+        segment.stream.as_ref() == Some(stream) && at >= end
     }
 
     /// What is checked together with the byte at `offset`.

@@ -175,7 +175,7 @@ impl Damaged<'_> {
         let (extents, at) = (&self.image.extents, offset as usize);
         (file == self.path && has_changed(extents.around(file, at)))
             || extents.sought_at(self.path, file, at).any(has_changed)
-            || (self.claims_more() && extents.are_of_one_stream(self.path, file))
+            || (self.claims_more() && extents.is_behind_all(self.path, file, at))
     }
 
     /// The watermark of a mapping, which has no checksum, says that more was acknowledged than

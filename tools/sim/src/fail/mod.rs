@@ -26,6 +26,9 @@ use crate::sweep;
 /// The seed of machines whose every request fails once.
 const SEED: u64 = 1;
 
+/// How many requests of a script can fail, in each way of [`Kind::ALL`].
+type Requests = [u64; Kind::ALL.len()];
+
 /// Fails the k-th request of scripts, for every k, in every way
 ///
 /// Each request of a script fails in a run of its own: in the device, for want of
@@ -169,8 +172,8 @@ pub(crate) fn run(args: &Fail) -> ExitCode {
 }
 
 /// How many there are, in words.
-fn counts(scripts: &[&'static Script], requests: &[[u64; 4]]) -> String {
-    let of = |(script, counts): (&&Script, &[u64; 4])| {
+fn counts(scripts: &[&'static Script], requests: &[Requests]) -> String {
+    let of = |(script, counts): (&&Script, &Requests)| {
         let kinds = Kind::ALL.iter().zip(counts).map(|(kind, count)| format!("{count} {kind}"));
         format!("{} has {}", script.name, kinds.collect::<Vec<_>>().join(", "))
     };
@@ -178,7 +181,7 @@ fn counts(scripts: &[&'static Script], requests: &[[u64; 4]]) -> String {
 }
 
 /// How many requests of a script can fail in each way. Nothing fails.
-fn count(script: &'static Script) -> Result<[u64; 4], String> {
+fn count(script: &'static Script) -> Result<Requests, String> {
     let never = |faults: Faults, kind: Kind| faults.fail_kth(u64::MAX, kind.fault(), false);
     let sim = Sim::new(SEED);
     sim.set_faults(Kind::ALL.into_iter().fold(Faults::default(), never));
@@ -192,11 +195,11 @@ fn count(script: &'static Script) -> Result<[u64; 4], String> {
         Ok(()) => after::judge(&mut play, false).map(drop),
     };
     sim.kill();
-    judged.map(|()| [counted[0], counted[1], counted[2], counted[3]])
+    judged.map(|()| std::array::from_fn(|kind| counted[kind]))
 }
 
 /// Each request of the scripts, in each way, alone and with all behind it.
-fn every(args: &Fail, scripts: &[&'static Script], requests: &[[u64; 4]]) -> Vec<Run> {
+fn every(args: &Fail, scripts: &[&'static Script], requests: &[Requests]) -> Vec<Run> {
     let mut runs = Vec::new();
     for (script, counts) in scripts.iter().zip(requests) {
         for (kind, count) in Kind::ALL.into_iter().zip(counts) {
@@ -225,7 +228,7 @@ fn every(args: &Fail, scripts: &[&'static Script], requests: &[[u64; 4]]) -> Vec
 }
 
 /// Two requests of one script fail, on a machine with this seed.
-fn pair(scripts: &[&'static Script], requests: &[[u64; 4]], seed: u64) -> Run {
+fn pair(scripts: &[&'static Script], requests: &[Requests], seed: u64) -> Run {
     let mut rng = Rng::with_seed(seed ^ 0x7061_6972);
     let at = (rng.u64(..) % scripts.len() as u64) as usize;
     let mut draw = || {

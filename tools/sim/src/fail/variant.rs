@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Io,
     /// There is no space left
     NoSpace,
+    /// A sync finds no space for what it is to write
+    SyncNoSpace,
     /// It moves fewer bytes than asked for
     Short,
     /// It is refused for now
@@ -22,12 +24,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Io, Self::NoSpace, Self::Short, Self::Again];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Io, Self::NoSpace, Self::Short, Self::Again, Self::SyncNoSpace];
 
     pub(crate) fn fault(self) -> FaultKind {
         match self {
             Self::Io => FaultKind::Io,
             Self::NoSpace => FaultKind::NoSpace,
+            Self::SyncNoSpace => FaultKind::SyncNoSpace,
             Self::Short => FaultKind::Short,
             Self::Again => FaultKind::Again,
         }
@@ -89,7 +93,11 @@ impl Variant {
         let befell = Befell::of(sim, self);
         match error {
             // What is full can be read.
-            ErrorKind::NoSpace => call != Call::Read && befell.kind(FaultKind::NoSpace),
+            ErrorKind::NoSpace => {
+                let is_full = |kind| befell.kind(kind);
+                call != Call::Read
+                    && [FaultKind::NoSpace, FaultKind::SyncNoSpace].into_iter().any(is_full)
+            }
             // A read of a table or a value is tried once more; so it takes two.
             ErrorKind::Io if call == Call::Read => befell.can_fail_reads(),
             // Whoever writes may have to open a file, but does not depend on a read.
@@ -131,11 +139,6 @@ impl Befell {
     /// whatever reason: what poisons.
     pub(crate) fn poisons(&self) -> bool {
         let poisons = |fault: &Injected| {
-            if fault.kind == FaultKind::NoSpace
-                && !matches!(fault.request, "sync" | "sync directory")
-            {
-                return false;
-            }
             let name = fault.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             match fault.request {
                 // With the names of manifests in it.
@@ -144,7 +147,7 @@ impl Befell {
                 _ => name.starts_with("MANIFEST-") && !is_look(fault),
             }
         };
-        let is_fatal = |kind| matches!(kind, FaultKind::Io | FaultKind::NoSpace);
+        let is_fatal = |kind| matches!(kind, FaultKind::Io | FaultKind::SyncNoSpace);
         self.kinds.iter().any(|&kind| is_fatal(kind))
             && self.had(|fault| is_fatal(fault.kind) && poisons(fault))
     }
