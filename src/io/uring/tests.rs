@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-use super::{TURNS_PER_RELEASE, start};
+use super::{TURNS_PER_RELEASE, retry, start};
 use crate::base::limits::UNIT;
 use crate::io::blocking::Blocking;
 use crate::io::{BufferPool, Driver, Harden, Io, IoBuf, OpenMode};
@@ -38,4 +39,17 @@ fn closed_files_are_let_go_without_sleep() {
         driver.turn(false, &|| ()).unwrap();
     }
     assert!(is_let_go());
+}
+
+#[test]
+fn what_was_interrupted_or_refused_for_now_is_sent_again() {
+    let answer = |errno: Errno| retry(-errno.raw_os_error());
+    for errno in [Errno::INTR, Errno::AGAIN] {
+        assert!(matches!(answer(errno), Ok(None)), "{errno}");
+    }
+    assert!(matches!(retry(0), Ok(Some(0))));
+    assert!(matches!(retry(4096), Ok(Some(4096))));
+    for errno in [Errno::IO, Errno::NOSPC] {
+        assert_eq!(answer(errno).unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
+    }
 }
