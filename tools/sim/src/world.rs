@@ -328,10 +328,9 @@ impl Seed {
         // With faults for as long as there is something to do; then everything must end.
         let faulty = self.rng.u64(..4) * SECOND_NS;
         if self.rng.bool() {
-            if world.sim.run_for(faulty) {
-                self.crashed(power_cut);
-                return Err(Crashed);
-            }
+            // Not until nothing is in flight: what fails is tried again for as long as there are
+            // faults.
+            self.alive(power_cut, || world.sim.block_on(world.sim.sleep(faulty)))?;
             self.set_faults(false);
         }
         let ended = self.alive(power_cut, || world.sim.block_on(world.all_ended()))?;
@@ -599,6 +598,23 @@ mod tests {
         ];
         let manner = Manner { operations: 1244, without: leave_out.to_vec() };
         run(484, &manner).expect("it goes on");
+    }
+
+    /// Seed 2619: there is no space from some request on, and the disk is slow, so that one of
+    /// two compactions is always trying again.
+    #[test]
+    fn faults_end_although_something_is_tried_again_all_the_time() {
+        let leave_out = [
+            Without::Reorder,
+            Without::Short,
+            Without::Again,
+            Without::ReadError,
+            Without::WriteError,
+            Without::FullDisk,
+            Without::Damage,
+        ];
+        let manner = Manner { operations: 571, without: leave_out.to_vec() };
+        run(2619, &manner).expect("it goes on");
     }
 
     #[test]
