@@ -22,7 +22,7 @@
 //! * The result: [`report`] (as JSON), [`table`] (in a terminal), [`hlog`] (for tools of
 //!   HdrHistogram), [`page`] (in a browser), [`output`], [`machine`]; `result_file` reads it
 //!   again.
-//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`],
+//! * The commands: [`cli`], [`clients`], [`directory`], [`commands`], [`session`], [`read_first`],
 //!   [`find_max`], [`quick`],
 //!   [`compare`], [`soak`], [`failure`], [`program`].
 //! * What the disk can do without the engine: [`device`]; and how much of that the engine does:
