@@ -66,6 +66,18 @@ impl Output {
     /// Prints a result: as `text` for people, and as JSON if that was asked for.
     pub fn result(&self, text: &str, result: &impl Serialize) -> Result<(), Failure> {
         self.say(text)?;
+        self.json(result)
+    }
+
+    /// Keeps a result that is not complete, if there is a file for it.
+    pub fn so_far(&self, result: &impl Serialize) -> Result<(), Failure> {
+        match self.json_file() {
+            Some(_) => self.json(result),
+            None => Ok(()),
+        }
+    }
+
+    fn json(&self, result: &impl Serialize) -> Result<(), Failure> {
         let Some(json) = &self.json else {
             return Ok(());
         };

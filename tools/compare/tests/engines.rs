@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -300,4 +302,41 @@ fn everything_is_one_report() {
         assert_eq!(compare(dir.path(), line).0, Some(2), "{line}");
     }
     assert_eq!(compare(dir.path(), "report missing.json").0, Some(7));
+}
+
+/// Each round is kept as it ends.
+#[test]
+fn what_was_measured_before_a_kill_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = "all --dir d --rounds 1000 --seconds 0.05 --scale 0.001 --contestants ourodb \
+               --groups durable --json killed.json";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ouro-compare"));
+    command.args(all.split_whitespace()).current_dir(dir.path()).stderr(Stdio::null());
+    // With the process that measures.
+    command.process_group(0);
+    let mut child = command.spawn().unwrap();
+    let read = || -> Option<Value> {
+        let text = std::fs::read_to_string(dir.path().join("killed.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    let first = loop {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        if let Some(result) = read() {
+            break result;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let group = child.id();
+    let signal = |signal: &str| {
+        let line = format!("kill -{signal} -{group} 2>/dev/null");
+        Command::new("sh").args(["-c", &line]).status().unwrap().success()
+    };
+    assert!(signal("KILL"));
+    child.wait().unwrap();
+    while signal("0") {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(first["partial"], true);
+    // Three steps a round.
+    assert_eq!(first["samples"].as_array().unwrap().len() % 3, 0);
 }

@@ -158,6 +158,9 @@ pub fn run(args: &AllArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
         contestants: contestants.clone(),
     };
     let machine = Machine::look(&args.dir);
+    let results = |samples: &[Sample], partial| {
+        Results::new(settings.clone(), &machine, samples.to_vec(), partial)
+    };
     let mut suite = Suite { args, interrupt, contestants, samples: Vec::new() };
     // Of a run that was killed.
     suite.clean()?;
@@ -165,13 +168,15 @@ pub fn run(args: &AllArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
     let cgroups: Vec<Option<Cgroup>> =
         groups.iter().map(|group| suite.cgroup(group)).collect::<Result<_, _>>()?;
     let measured = groups.iter().zip(&cgroups).try_for_each(|(group, cgroup)| {
-        let measured = suite.measure(group, cgroup.as_ref());
+        // Hours of measuring may be killed.
+        let keep = |samples: &[Sample]| output.so_far(&results(samples, true));
+        let measured = suite.measure(group, cgroup.as_ref(), keep);
         suite.clean().and(measured)
     });
     drop(cgroups);
     // It is there only if cgroups had to be mounted.
     let _ = fs::remove_dir(args.dir.join(CGROUPS));
-    let results = Results::new(settings, &machine, suite.samples, measured.is_err());
+    let results = results(&suite.samples, measured.is_err());
     args.output.write(&output, &results)?;
     measured?;
     match results.failures() {
@@ -248,7 +253,13 @@ impl Suite<'_> {
         )
     }
 
-    fn measure(&mut self, group: &Group, cgroup: Option<&Cgroup>) -> Result<(), Failure> {
+    /// Measures all rounds of a group; `keep` is told after each of all that there is.
+    fn measure(
+        &mut self,
+        group: &Group,
+        cgroup: Option<&Cgroup>,
+        keep: impl Fn(&[Sample]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         eprintln!("{}", group.about);
         for round in 1..=self.rounds(group) {
             for step in &group.steps {
@@ -268,6 +279,7 @@ impl Suite<'_> {
                     self.take_turn(group, round, step, contestant, procs.as_deref())?;
                 }
             }
+            keep(&self.samples)?;
         }
         Ok(())
     }
