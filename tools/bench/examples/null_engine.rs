@@ -154,7 +154,7 @@ fn run(
     let interrupt = AtomicBool::new(false);
     let (mix, name) = (workload.mix(), Workload::from(workload).name);
     let counter = Arc::new(RecordCounter::new(RECORDS, data.keys.capacity()));
-    let chooser = RecordChooser::new(mix.choice(), RECORDS, data.keys.capacity(), 1)
+    let chooser = RecordChooser::new(mix.choice(), RECORDS, false, data.keys.capacity(), 1)
         .ok_or("there are no absent keys")?;
     let phase = |pace: &Pace| {
         let inserts = Inserts::Shared(Arc::clone(&counter));
@@ -167,6 +167,7 @@ fn run(
             seed: 1,
             own: None,
             trace: None,
+            last_keys: Arc::default(),
         };
         Phase {
             clients: vec![(task, pace.clone())],

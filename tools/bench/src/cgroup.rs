@@ -18,6 +18,8 @@ struct Files {
     /// Of memory and swap in v1, of swap in v2; not there where there is no
     /// swap.
     swap_limit: &'static str,
+    /// Written to, it lets go of the page cache, if there are no processes.
+    empty: &'static str,
     /// The most there ever was; from Linux 5.19 on in v2.
     peak: &'static str,
     events: &'static str,
@@ -26,6 +28,7 @@ struct Files {
 const V1: Files = Files {
     limit: "memory.limit_in_bytes",
     swap_limit: "memory.memsw.limit_in_bytes",
+    empty: "memory.force_empty",
     peak: "memory.max_usage_in_bytes",
     events: "memory.oom_control",
 };
@@ -33,6 +36,7 @@ const V1: Files = Files {
 const V2: Files = Files {
     limit: "memory.max",
     swap_limit: "memory.swap.max",
+    empty: "memory.reclaim",
     peak: "memory.peak",
     events: "memory.events",
 };
@@ -97,6 +101,7 @@ impl Group {
 pub struct Cgroup {
     group: Group,
     files: &'static Files,
+    limit_bytes: u64,
 }
 
 impl Cgroup {
@@ -110,12 +115,26 @@ impl Cgroup {
             let swap = if group.version == Version::V2 { 0 } else { limit_bytes };
             group.write(files.swap_limit, &swap.to_string())?;
         }
-        Ok(Self { group, files })
+        Ok(Self { group, files, limit_bytes })
     }
 
     /// Who writes "0" into this file is in the cgroup.
     pub fn join(&self) -> PathBuf {
         self.group.join()
+    }
+
+    /// Takes from it what its processes left in the page cache, so that those to come begin
+    /// without. Pages that are to be written stay: sync before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn empty(&self) -> Result<(), String> {
+        let wrote = self.group.write(self.files.empty, &self.limit_bytes.to_string());
+        match self.group.version {
+            // It fails when there is less to be had than was asked for.
+            Version::V2 => Ok(()),
+            Version::V1 => wrote,
+        }
     }
 
     /// The most bytes that were ever in use, what the kernel has for its

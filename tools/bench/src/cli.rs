@@ -210,7 +210,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "W", value_parser = WorkloadParser)]
     pub workload: Workload,
     /// Which records that is done to, in place of what the workload says: uniform, zipfian:0.99
-    /// (the popular ones scattered), ranked:0.99 (the first ones popular), latest,
+    /// (the popular ones scattered), scrambled:0.99 (the same as YCSB draws it, less skewed),
+    /// ranked:0.99 (the first ones popular), latest,
     /// hotspot:0.2,0.8 (of the records, of the operations), exponential:0.95,0.857 (of the
     /// operations, of the newest records), sequential, absent
     #[arg(long, value_name = "D")]

@@ -27,6 +27,7 @@ enum Lie {
     SkipFirstRow,
     Reverse,
     TooManyRows,
+    SkipLastRow,
 }
 
 struct MapStore {
@@ -71,7 +72,11 @@ impl Handle for &MapStore {
     fn scan(&mut self, from: &[u8], rows: usize, found: &mut Rows) -> Result<(), Failure> {
         let map = self.map.lock().unwrap();
         let skip = usize::from(self.lie == Lie::SkipFirstRow);
-        let rows = if self.lie == Lie::TooManyRows { rows + 1 } else { rows };
+        let rows = match self.lie {
+            Lie::TooManyRows => rows + 1,
+            Lie::SkipLastRow => rows - 1,
+            _ => rows,
+        };
         let range = map.range(from.to_vec()..).skip(skip).take(rows);
         let mut range: Vec<_> = range.map(|(key, value)| (key.clone(), value.clone())).collect();
         match self.lie {
@@ -104,6 +109,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         seed: 1,
         own: None,
         trace: None,
+        last_keys: Arc::default(),
     };
     let mut client = Client::new(&store, Arc::clone(&data), load);
     while client.prepare().is_some() {
@@ -119,7 +125,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
     let choice = workload.mix().choice();
     let task = Task {
         mix: workload.mix(),
-        chooser: RecordChooser::new(choice, RECORDS, data.keys.capacity(), 3).unwrap(),
+        chooser: RecordChooser::new(choice, RECORDS, false, data.keys.capacity(), 3).unwrap(),
         presence: match choice {
             crate::distribution::KeyChoice::Absent => Presence::Never,
             _ if workload.mix().kinds().any(OpKind::deletes) => Presence::Maybe,
@@ -129,6 +135,7 @@ fn faults(workload: BuiltIn, lie: Lie, operations: u32) -> (Faults, MapStore, u6
         seed: 2,
         own: None,
         trace: None,
+        last_keys: data.last_keys(workload.mix().scan_rows_max()).into(),
     };
     let mut client = Client::new(&store, Arc::clone(&data), task);
     for _ in 0..operations {
@@ -181,6 +188,7 @@ fn every_wrong_scan_is_counted() {
         (Lie::FlipLastByte, "wrong row"),
         (Lie::Reverse, "order"),
         (Lie::TooManyRows, "more than"),
+        (Lie::SkipLastRow, "rows of"),
     ] {
         let (faults, ..) = faults(BuiltIn::Scan, lie, 200);
         // A scan of one row cannot be out of order, nor one at the end too long.

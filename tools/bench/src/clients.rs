@@ -89,6 +89,7 @@ impl Places {
                 seed: client_seed(common.seed, number),
                 own: self.0[place].clone(),
                 trace: None,
+                last_keys: Arc::default(),
             };
             (task, Pace::Closed)
         };
@@ -116,6 +117,11 @@ impl Places {
         let workload = args.chosen_workload();
         let Shape { records, seed: data_seed, has_gaps, .. } = data.shape;
         let deletes = has_gaps || workload.trace.is_some() || workload.has(OpKind::deletes);
+        let scans = |kind| kind == OpKind::Scan;
+        let last_keys: Arc<[Vec<u8>]> = match !deletes && workload.has(scans) {
+            true => data.last_keys(workload.scan_rows_max()).into(),
+            false => Arc::default(),
+        };
         let part = |number: usize| {
             let place = number % places;
             let on_place = (clients - place).div_ceil(places);
@@ -125,7 +131,8 @@ impl Places {
         };
         let task = |mix: Mix, number: usize, place: usize| {
             let capacity = data.keys.capacity();
-            let chooser = RecordChooser::new(mix.choice(), records, capacity, data_seed);
+            let inserts = mix.kinds().any(|kind| kind == OpKind::Insert);
+            let chooser = RecordChooser::new(mix.choice(), records, inserts, capacity, data_seed);
             let chooser = chooser.ok_or_else(|| {
                 Failure::Usage(format!(
                     "there are no absent keys: all {records} keys of {} bytes are taken",
@@ -144,6 +151,7 @@ impl Places {
                 seed: client_seed(seed, number),
                 own: self.0[place].clone(),
                 trace: None,
+                last_keys: Arc::clone(&last_keys),
             })
         };
         let pace = |client: usize| match &args.rate {

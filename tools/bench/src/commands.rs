@@ -154,19 +154,23 @@ pub(crate) fn end(
     Ok(())
 }
 
-/// Prints the result, unless there is none, and says what was wrong with it.
+/// Prints the result, as far as it goes, and says what was wrong with it.
 pub(crate) fn conclude(
     mut report: Report,
     calibration: Option<&Calibration>,
     output: &Output,
     outcome: Outcome,
 ) -> Result<Report, Failure> {
-    if let Some(failure) = outcome.failure {
-        return Err(failure);
+    if let Some(failure) = &outcome.failure {
+        report.partial = true;
+        report.failure = Some(failure.to_string());
     }
     report.result.device_share =
         calibration.map(|device| device.share(&report.config, &report.result));
     output.report(&report)?;
+    if let Some(failure) = outcome.failure {
+        return Err(failure);
+    }
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(
             "{} reads returned something else than what was written; first: {}",
@@ -175,4 +179,39 @@ pub(crate) fn conclude(
         )));
     }
     if outcome.interrupted { Err(Failure::Interrupted) } else { Ok(report) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::OutputArgs;
+    use crate::recorder::Recorder;
+    use crate::script::Faults;
+
+    /// What was measured until then is not thrown away.
+    #[test]
+    fn a_failed_operation_ends_with_a_partial_result() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = dir.path().join("result.json");
+        let to = OutputArgs { json: Some(json.clone()), ..OutputArgs::default() };
+        let output = Output::new(&to);
+        let report = Report { partial: false, ..crate::table::tests::large("load", None) };
+        let outcome = Outcome {
+            recorder: Recorder::new([], &crate::pacing::Pace::Closed),
+            elapsed: Duration::from_secs(1),
+            unsent: 0,
+            put_bytes: 0,
+            faults: Faults::default(),
+            acknowledged: 0,
+            interrupted: false,
+            exhausted: false,
+            failure: Some(Failure::Other("the disk is full".to_owned())),
+        };
+        let ended = conclude(report, None, &output.unwrap(), outcome);
+        assert_eq!(ended.err().unwrap().to_string(), "the disk is full");
+        let text = std::fs::read_to_string(json).unwrap();
+        let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(result["partial"], true);
+        assert_eq!(result["failure"], "the disk is full");
+    }
 }

@@ -212,8 +212,17 @@ fn store(depth: usize, opens_after: u64) -> NullStore {
 }
 
 fn task(mix: Mix, inserts: Inserts, own: Option<OwnKeys>) -> Task {
-    let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Never, inserts, seed: 1, own, trace: None }
+    let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, false, 1 << 40, 1).unwrap();
+    Task {
+        mix,
+        chooser,
+        presence: Presence::Never,
+        inserts,
+        seed: 1,
+        own,
+        trace: None,
+        last_keys: Arc::default(),
+    }
 }
 
 /// Clients of one kind, dealt out to the owners.
@@ -281,7 +290,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
     let mix = BuiltIn::C.mix();
     let clients = clients(&store, true, 2, |number, own| {
-        let chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
+        let chooser = RecordChooser::new(mix.choice(), RECORDS, false, 1 << 40, 7).unwrap();
         let inserts = Inserts::Shared(Arc::clone(&counter));
         let seed = number as u64;
         (Task { chooser, seed, ..task(mix, inserts, own) }, Pace::Closed)
@@ -302,7 +311,7 @@ fn owner_clients_keep_to_the_keys_of_their_owner() {
     assert_ne!(threads[0], threads[1]);
     // The shares within each owner, as drawn by a client of another kind.
     let data = Data::new(Shape::new(RECORDS, KeySizes::fixed(24), Sizes::Fixed(16), 1).unwrap());
-    let mut chooser = RecordChooser::new(mix.choice(), RECORDS, 1 << 40, 7).unwrap();
+    let mut chooser = RecordChooser::new(mix.choice(), RECORDS, false, 1 << 40, 7).unwrap();
     let (mut rng, mut key) = (fastrand::Rng::with_seed(99), Vec::new());
     let (mut all, mut own) = (std::collections::BTreeMap::new(), [0_u64; OWNERS]);
     for _ in 0..400_000 {

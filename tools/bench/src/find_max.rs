@@ -108,10 +108,20 @@ impl Promise {
         of.map(|(_, of)| self.statistic.of(&of.latency_ns)).max()
     }
 
-    /// Whether a run kept it, and could send all that was due.
+    /// Whether a run of such a length kept it, could send all that was due, and had no
+    /// backlog in the end: at a rate that is too high by little, operations wait ever longer,
+    /// and a short run is over before the promise is broken.
     #[must_use]
-    pub fn is_kept(&self, result: &Measured) -> bool {
-        result.unsent_ops == 0 && self.worst_ns(result).is_some_and(|ns| ns < self.below_ns)
+    pub fn is_kept(&self, result: &Measured, length: Duration) -> bool {
+        result.unsent_ops == 0
+            && !has_backlog(result.elapsed_s, length.as_secs_f64())
+            && self.worst_ns(result).is_some_and(|ns| self.allows(ns))
+    }
+
+    /// Whether a latency is as promised.
+    #[must_use]
+    pub fn allows(&self, latency_ns: u64) -> bool {
+        latency_ns < self.below_ns
     }
 
     /// The kind it is of, if it is of one alone.
@@ -121,12 +131,21 @@ impl Promise {
     }
 }
 
+/// How much longer than it should a run may take for its last operations: the larger of so
+/// many seconds, and such a share of it.
+const BACKLOG_MAX: f64 = 0.02;
+const BACKLOG_SHARE_MAX: f64 = 0.01;
+
+fn has_backlog(elapsed_s: f64, length_s: f64) -> bool {
+    elapsed_s - length_s > BACKLOG_MAX.max(length_s * BACKLOG_SHARE_MAX)
+}
+
 /// What a search came to, for the report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Found {
     /// What was to be kept.
     pub promise: String,
-    /// The highest rate that kept it, twice.
+    /// The highest rate that kept it, twice; of a search that was cut short, until then.
     pub rate_ops_per_s: u64,
     /// All runs.
     pub steps: Vec<Step>,
@@ -183,6 +202,12 @@ impl Search {
     #[must_use]
     pub fn new(rate: u64) -> Self {
         Self { kept: None, broken: None, next: (rate as f64).max(1.0), factor: FACTOR, runs: 0 }
+    }
+
+    /// The highest rate that kept the promise until now; 0 if none did.
+    #[must_use]
+    pub fn best(&self) -> u64 {
+        self.kept.map_or(0, |(kept, _)| kept.round() as u64)
     }
 
     /// What to do next.
@@ -260,6 +285,23 @@ mod tests {
                 assert!(runs <= RUNS_MAX, "{runs}");
             }
         }
+    }
+
+    /// 5 % too much for ten seconds are half a second of work.
+    #[test]
+    fn what_is_not_done_in_time_is_a_backlog() {
+        for (elapsed_s, length_s, expected) in
+            [(10.0, 10.0, false), (10.09, 10.0, false), (10.5, 10.0, true), (0.019, 0.01, false)]
+        {
+            assert_eq!(has_backlog(elapsed_s, length_s), expected, "{elapsed_s} of {length_s}");
+        }
+        let mut result = crate::table::tests::large("run", None).result;
+        (result.unsent_ops, result.elapsed_s) = (0, 10.0);
+        let promise: Promise = "max<1h".parse().unwrap();
+        assert!(promise.is_kept(&result, Duration::from_secs(10)));
+        assert!(!promise.is_kept(&result, Duration::from_secs(9)));
+        result.unsent_ops = 1;
+        assert!(!promise.is_kept(&result, Duration::from_secs(10)));
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Has the kernel write all that waits for it, of all files, so that whoever is measured next
+/// does not share the disk with it.
+pub fn sync() {
+    rustix::fs::sync();
+}
+
 /// Bytes that are free for this user's files below `dir`; `None` where the file system does
 /// not say, as some in memory.
 pub fn free_bytes(dir: &Path) -> io::Result<Option<u64>> {

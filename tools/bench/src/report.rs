@@ -40,6 +40,9 @@ pub struct Report<C = Config, M = Measured> {
     pub command: &'static str,
     /// Whether it was cut short; then `result` covers what was done.
     pub partial: bool,
+    /// The failure that cut it short, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// When it began, in UTC.
     pub started: String,
     /// The same, in seconds since 1970.
@@ -69,6 +72,7 @@ impl<C, M> Report<C, M> {
             format: RESULT_FORMAT,
             command,
             partial,
+            failure: None,
             started: humantime::format_rfc3339_seconds(started).to_string(),
             started_unix_s: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             versions: Versions::THIS,

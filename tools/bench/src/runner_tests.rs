@@ -59,8 +59,17 @@ fn data() -> Arc<Data> {
 }
 
 fn task(mix: Mix, inserts: Inserts) -> Task {
-    let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, 1 << 40, 1).unwrap();
-    Task { mix, chooser, presence: Presence::Always, inserts, seed: 1, own: None, trace: None }
+    let chooser = RecordChooser::new(KeyChoice::Uniform, RECORDS, false, 1 << 40, 1).unwrap();
+    Task {
+        mix,
+        chooser,
+        presence: Presence::Always,
+        inserts,
+        seed: 1,
+        own: None,
+        trace: None,
+        last_keys: Arc::default(),
+    }
 }
 
 fn loaders(clients: u64) -> Vec<(Task, Pace)> {

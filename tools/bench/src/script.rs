@@ -64,6 +64,9 @@ pub struct Task {
     pub own: Option<OwnKeys>,
     /// What is to be done again; without, operations are drawn.
     pub trace: Option<Part>,
+    /// For scans, where nobody deletes: the last keys of the load, in their order, as many as
+    /// a scan may return rows. Any other scan has as many rows as it asks for.
+    pub last_keys: Arc<[Vec<u8>]>,
 }
 
 /// The keys that belong to one owner.
@@ -341,7 +344,8 @@ impl Script {
     }
 
     /// The first row is the record that the scan began with, if it is there; each further one
-    /// has a higher key, and every value is that of its key.
+    /// has a higher key, every value is that of its key, and rows are fewer than asked for only at
+    /// the end of all.
     fn verify_rows<B>(&mut self, op: &mut Operation<B>) {
         let mut fault = None;
         let is_there = self.task.presence == Presence::Always;
@@ -350,6 +354,13 @@ impl Script {
         }
         if op.rows.len() > op.rows_wanted {
             fault = Some(format!("returned more than {} rows", op.rows_wanted));
+        }
+        if is_there && op.rows.len() < op.rows_wanted {
+            let before = self.task.last_keys.partition_point(|key| *key < op.key);
+            let least = op.rows_wanted.min(self.task.last_keys.len() - before);
+            if op.rows.len() < least {
+                fault = Some(format!("returned {} rows of {least}", op.rows.len()));
+            }
         }
         if op.rows.iter().next().is_some_and(|(key, _)| key < &op.key[..]) {
             fault = Some("begins before that key".to_owned());

@@ -138,6 +138,11 @@ fn check_trace(args: &RunArgs, shape: &Shape) -> Result<(), Failure> {
         Some(_) if args.warm_up.is_some() || args.distribution.is_some() => {
             "a trace is replayed once, as it is: without --warm-up and --distribution".to_owned()
         }
+        Some(_) if args.common.depth > 1 => {
+            "what a trace does to one key stays in its order, with one operation of each client in \
+             flight: more --clients in place of --depth"
+                .to_owned()
+        }
         Some(trace) if trace.value_bytes_max() as u64 > args.common.memory / VALUE_SHARE => {
             let bytes = trace.value_bytes_max();
             format!("the trace has a value of {bytes} bytes, and a quarter of --memory is less")
@@ -147,8 +152,9 @@ fn check_trace(args: &RunArgs, shape: &Shape) -> Result<(), Failure> {
     Err(Failure::Usage(refused))
 }
 
-/// Refuses a workload about longer values than there are.
+/// Refuses a workload about records or values that are not there.
 fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
+    workload.check().map_err(Failure::Usage)?;
     let (wanted, bytes) = (workload.value_bytes_min, shape.values().min());
     if bytes >= wanted {
         return Ok(());
@@ -317,6 +323,9 @@ impl<T: Target> Session<'_, T> {
         output.say(&format!("Looking for the highest rate of {workload} with {promise}:\n"))?;
         let mut search = Search::new(begin);
         let mut steps: Vec<Step> = Vec::new();
+        let found = |rate_ops_per_s, steps| {
+            Some(Found { promise: promise.to_string(), rate_ops_per_s, steps })
+        };
         let (mut best, mut last) = (None, None);
         let rate_ops_per_s = loop {
             let rate = match search.next() {
@@ -329,21 +338,26 @@ impl<T: Target> Session<'_, T> {
             // What the last run left to do is not this one's.
             self.target.settle(self.interrupt)?;
             let clients = self.clients(&args, seed, args.duration())?;
-            let (report, outcome) = self.measure(&args, clients)?;
+            let (mut report, outcome) = self.measure(&args, clients)?;
             if outcome.ended_early() || outcome.exhausted {
+                // As far as the search had come.
+                report.result.find_max = found(search.best(), steps);
                 return Ok((report, outcome));
             }
-            let (latency_ns, is_kept) =
-                (promise.worst_ns(&report.result), promise.is_kept(&report.result));
+            let latency_ns = promise.worst_ns(&report.result);
+            let is_kept = promise.is_kept(&report.result, args.duration());
             let unsent_ops = report.result.unsent_ops;
             steps.push(Step { rate_ops_per_s: rate, latency_ns, unsent_ops, is_kept });
-            let found = latency_ns.map_or("nothing done".to_owned(), |ns| duration(ns as f64));
+            let latency = latency_ns.map_or("nothing done".to_owned(), |ns| duration(ns as f64));
             let verdict = match (is_kept, unsent_ops) {
                 (true, _) => "kept".to_owned(),
+                (false, 0) if latency_ns.is_some_and(|ns| promise.allows(ns)) => {
+                    "broken: operations ended ever later".to_owned()
+                }
                 (false, 0) => "broken".to_owned(),
                 (false, unsent) => format!("broken, {} never sent", grouped(unsent)),
             };
-            output.say(&format!("{:>14}/s  {found:>7}  {verdict}\n", grouped(rate)))?;
+            output.say(&format!("{:>14}/s  {latency:>7}  {verdict}\n", grouped(rate)))?;
             search.tell(is_kept);
             // Wrong reads are told in any case.
             let is_wrong = outcome.faults.count > 0;
@@ -359,8 +373,7 @@ impl<T: Target> Session<'_, T> {
         // Later runs may have inserted more.
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         report.result.records = outcome.acknowledged;
-        report.result.find_max =
-            Some(Found { promise: promise.to_string(), rate_ops_per_s, steps });
+        report.result.find_max = found(rate_ops_per_s, steps);
         if rate_ops_per_s > 0 {
             output.say(&format!("At {}/s {promise} is kept:\n\n", grouped(rate_ops_per_s)))?;
         }

@@ -2,6 +2,9 @@
 //! `ouro-bench.json` and `run` reads, and the keys and values that follow from
 //! it.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use ourodb::Compression;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -163,9 +166,43 @@ impl Data {
     }
 }
 
+impl Data {
+    /// The highest keys of what was loaded, in their order, so many if there are as many.
+    #[must_use]
+    pub fn last_keys(&self, count: usize) -> Vec<Vec<u8>> {
+        let mut last = BinaryHeap::new();
+        let mut key = Vec::new();
+        for record in 0..self.shape.records {
+            self.keys.write(record, &mut key);
+            if last.len() < count {
+                last.push(Reverse(key.clone()));
+            } else if let Some(mut least) = last.peek_mut()
+                && least.0 < key
+            {
+                least.0.clone_from(&key);
+            }
+        }
+        let mut last: Vec<Vec<u8>> = last.into_iter().map(|Reverse(key)| key).collect();
+        last.sort_unstable();
+        last
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_keys_are_the_highest_of_all() {
+        let shape = Shape::new(300, KeySizes { min: 20, max: 40 }, Sizes::Fixed(0), 9).unwrap();
+        let data = Data::new(shape);
+        let mut all = vec![Vec::new(); 300];
+        all.iter_mut().zip(0..).for_each(|(key, record)| data.keys.write(record, key));
+        all.sort_unstable();
+        for count in [0, 1, 100, 300, 301] {
+            assert_eq!(data.last_keys(count), all[300_usize.saturating_sub(count)..]);
+        }
+    }
 
     #[test]
     fn impossible_shapes_are_refused() {

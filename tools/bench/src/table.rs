@@ -29,7 +29,11 @@ fn headline(report: &Report) -> String {
         (Some(workload), Some(words)) => format!("run {workload}: {words}"),
         _ => format!("load: {} records", grouped(config.records)),
     };
-    let partial = if report.partial { " (PARTIAL: it was cut short)" } else { "" };
+    let partial = match (report.partial, &report.failure) {
+        (_, Some(_)) => " (PARTIAL: an operation failed)",
+        (true, None) => " (PARTIAL: it was cut short)",
+        (false, None) => "",
+    };
     wrapped(&format!("{what}, {:.1} s{partial}", result.elapsed_s), " ")
 }
 
@@ -273,6 +277,7 @@ pub(crate) mod tests {
             format: 1,
             command,
             partial: true,
+            failure: None,
             started: "2026-11-20T12:00:00Z".to_owned(),
             started_unix_s: 1_795_176_000,
             versions: Versions::THIS,

@@ -196,6 +196,13 @@ impl Workload {
         std::iter::once(&self.mix).chain(&self.background).any(|mix| mix.kinds().any(&wanted))
     }
 
+    /// The most rows that a scan of it may return.
+    #[must_use]
+    pub fn scan_rows_max(&self) -> usize {
+        let mixes = std::iter::once(&self.mix).chain(&self.background);
+        mixes.map(Mix::scan_rows_max).max().unwrap_or_default()
+    }
+
     /// The same, with records chosen in another way.
     #[must_use]
     pub fn with_choice(mut self, choice: Option<KeyChoice>) -> Self {
@@ -203,6 +210,22 @@ impl Workload {
             self.mix.choice = choice;
         }
         self
+    }
+
+    /// Refuses writes to records that are to be absent.
+    ///
+    /// # Errors
+    /// What cannot be, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let writes = |kind: OpKind| (kind.puts() && kind != OpKind::Insert) || kind.deletes();
+        match self.mix.choice {
+            KeyChoice::Absent if self.mix.kinds().any(writes) => Err(format!(
+                "the workload {} writes to the records that it chooses, and with the distribution \
+                 absent there are none",
+                self.name
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// What a trace says.
@@ -238,17 +261,17 @@ impl Workload {
 /// cloud serving systems with YCSB*, SoCC 2010), and single operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BuiltIn {
-    /// YCSB A: 50 % reads, 50 % updates, zipfian
+    /// YCSB A: 50 % reads, 50 % updates, scrambled zipfian
     A,
-    /// YCSB B: 95 % reads, 5 % updates, zipfian
+    /// YCSB B: 95 % reads, 5 % updates, scrambled zipfian
     B,
-    /// YCSB C: reads only, zipfian
+    /// YCSB C: reads only, scrambled zipfian
     C,
     /// YCSB D: 95 % reads of the latest records, 5 % inserts
     D,
-    /// YCSB E: 95 % scans of 1 to 100 rows, zipfian, 5 % inserts
+    /// YCSB E: 95 % scans of 1 to 100 rows, scrambled zipfian, 5 % inserts
     E,
-    /// YCSB F: 50 % reads, 50 % read-modify-writes, zipfian
+    /// YCSB F: 50 % reads, 50 % read-modify-writes, scrambled zipfian
     F,
     /// Gets of records, uniform
     GetUniform,
@@ -283,13 +306,15 @@ impl BuiltIn {
         use KeyChoice::{Absent, Latest, Uniform};
         use OpKind::{Delete, DeleteRange, Insert, MultiGet, Read, ReadModifyWrite, Scan, Update};
         let zipfian = KeyChoice::Zipfian { theta: THETA };
+        let scrambled = KeyChoice::Scrambled { theta: THETA };
         match self {
-            Self::A => Mix::new(&[(Read, 50), (Update, 50)], zipfian),
-            Self::B => Mix::new(&[(Read, 95), (Update, 5)], zipfian),
-            Self::C | Self::GetZipfian => Mix::new(&[(Read, 100)], zipfian),
+            Self::A => Mix::new(&[(Read, 50), (Update, 50)], scrambled),
+            Self::B => Mix::new(&[(Read, 95), (Update, 5)], scrambled),
+            Self::C => Mix::new(&[(Read, 100)], scrambled),
             Self::D => Mix::new(&[(Read, 95), (Insert, 5)], Latest),
-            Self::E => Mix::new(&[(Scan, 95), (Insert, 5)], zipfian),
-            Self::F => Mix::new(&[(Read, 50), (ReadModifyWrite, 50)], zipfian),
+            Self::E => Mix::new(&[(Scan, 95), (Insert, 5)], scrambled),
+            Self::F => Mix::new(&[(Read, 50), (ReadModifyWrite, 50)], scrambled),
+            Self::GetZipfian => Mix::new(&[(Read, 100)], zipfian),
             Self::GetUniform | Self::ReadWhileWriting => Mix::new(&[(Read, 100)], Uniform),
             Self::GetAbsent => Mix::new(&[(Read, 100)], Absent),
             Self::MultiGet => Mix::new(&[(MultiGet, 100)], Uniform),
@@ -413,6 +438,9 @@ impl Percent {
             return Err(format!("an operation cannot be {wrong} % of all"));
         }
         let shares = percent.map(|one| (one * f64::from(WHOLE) / 100.0).round() as u32);
+        if percent.iter().zip(shares).any(|(one, share)| *one > 0.0 && share == 0) {
+            return Err("an operation is a hundredth of a percent at least".to_owned());
+        }
         let sum: u32 = shares.iter().sum();
         if sum != WHOLE {
             let sum: f64 = percent.iter().sum();
@@ -472,7 +500,7 @@ mod tests {
     fn ycsb_mixes_have_their_proportions() {
         use BuiltIn::{A, B, C, D, E, F};
         use OpKind::{Insert, Read, ReadModifyWrite, Scan, Update};
-        let zipfian = KeyChoice::Zipfian { theta: 0.99 };
+        let zipfian = KeyChoice::Scrambled { theta: 0.99 };
         let table: [(BuiltIn, &[(OpKind, f64)], KeyChoice); 6] = [
             (A, &[(Read, 0.5), (Update, 0.5)], zipfian),
             (B, &[(Read, 0.95), (Update, 0.05)], zipfian),
@@ -531,6 +559,7 @@ mod tests {
             ("[operations]\nread = 50", "50 % together"),
             ("[operations]\nread = 101", "101 %"),
             ("[operations]\nread = 150\nscan = -50", "150 %"),
+            ("[operations]\nread = 99.999\nscan = 0.001", "a hundredth"),
             ("distribution = \"gauss\"\n[operations]\nread = 100", "zipfian"),
             ("scan_rows_max = 0\n[operations]\nscan = 100", "scan_rows_max"),
         ];

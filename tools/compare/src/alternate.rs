@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use ouro_bench::cli::ClientKind;
 use ouro_bench::directory::read_shape;
 use ouro_bench::failure::Failure;
+use ouro_bench::machine::sync;
 use ouro_bench::output::Output;
 use ouro_bench::shape::Shape;
 use ouro_bench::table::{aligned, duration, grouped};
@@ -24,6 +25,7 @@ use serde_json::Value;
 use crate::child::{Telling, this_binary};
 use crate::cli::{AlternateArgs, Engine, command};
 use crate::suite::report::median;
+use crate::turns::order;
 
 /// The format of the result.
 const FORMAT: u32 = 1;
@@ -36,6 +38,8 @@ const OWN_FLAGS: [&str; 9] =
 struct Comparison {
     format: u32,
     rounds: u32,
+    /// Whether it was cut short, or a run failed.
+    partial: bool,
     medians: Vec<Medians>,
     runs: Vec<Run>,
 }
@@ -84,12 +88,29 @@ pub fn run(
     }
     let output = Output::new(&args.load.common.output)?;
     let mut runs = Vec::new();
+    let measured = measure(args, given, interrupt, &mut runs);
+    if measured.is_ok() || !runs.is_empty() {
+        let medians = medians(&runs);
+        let partial = measured.is_err();
+        let text = render(args, partial, &medians);
+        let comparison = Comparison { format: FORMAT, rounds: args.rounds, partial, medians, runs };
+        output.result(&text, &comparison)?;
+    }
+    measured
+}
+
+/// Runs all rounds, until one fails.
+fn measure(
+    args: &AlternateArgs,
+    given: &ArgMatches,
+    interrupt: &AtomicBool,
+    runs: &mut Vec<Run>,
+) -> Result<(), Failure> {
     for round in 1..=args.rounds {
-        let mut engines = args.engines.clone();
-        // No engine always has the turn after the same other.
-        let first = (round - 1) as usize % engines.len();
-        engines.rotate_left(first);
-        for engine in engines {
+        for turn in order(args.engines.len(), round) {
+            let engine = args.engines[turn];
+            // What the one before left to be written is not this one's.
+            sync();
             let mut measure = |name: &str, flags: Vec<OsString>| {
                 if interrupt.load(Ordering::Relaxed) {
                     return Err(Failure::Interrupted);
@@ -108,10 +129,7 @@ pub fn run(
             }
         }
     }
-    let medians = medians(&runs);
-    let text = render(args, &medians);
-    let comparison = Comparison { format: FORMAT, rounds: args.rounds, medians, runs };
-    output.result(&text, &comparison)
+    Ok(())
 }
 
 fn directory(args: &AlternateArgs, engine: Engine) -> PathBuf {
@@ -240,7 +258,7 @@ fn medians(runs: &[Run]) -> Vec<Medians> {
     medians.collect()
 }
 
-fn render(args: &AlternateArgs, medians: &[Medians]) -> String {
+fn render(args: &AlternateArgs, partial: bool, medians: &[Medians]) -> String {
     let workload = args.workload.as_ref().map_or_else(|| "load".to_owned(), |of| of.name.clone());
     let clients = args.load.common.clients;
     let columns = ["engine", "command", "operation", "runs", "ops/s", "CPU/op", "p50", "p99"];
@@ -258,7 +276,8 @@ fn render(args: &AlternateArgs, medians: &[Medians]) -> String {
             duration(of.p99_9_ns),
         ]
     }));
-    format!("{workload}, clients: {clients}; medians\n{}\n", aligned::<9>(&rows))
+    let partial = if partial { " (PARTIAL: it was cut short)" } else { "" };
+    format!("{workload}, clients: {clients}; medians{partial}\n{}\n", aligned::<9>(&rows))
 }
 
 #[cfg(test)]

@@ -13,3 +13,4 @@ pub mod child;
 pub mod cli;
 pub mod engines;
 pub mod suite;
+mod turns;

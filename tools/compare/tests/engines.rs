@@ -45,6 +45,12 @@ fn read_back(target: &impl Target) {
     for (number, (key, value)) in (1..).zip(rows.iter()) {
         assert_eq!((key, value), (record(number).0.as_bytes(), record(number).1.as_bytes()));
     }
+    let keys: Vec<Vec<u8>> = [7, 0, 3].map(|number| record(number).0.into_bytes()).into();
+    let mut several = Vec::new();
+    handle.multi_get(&keys, &mut several).unwrap();
+    let several = several.iter().map(|found| found.as_ref().map(AsRef::as_ref));
+    let (three, seven) = (record(3).1, record(7).1);
+    assert!(several.eq([Some(seven.as_bytes()), None, Some(three.as_bytes())]));
     rows.clear();
     handle.scan(record(500).0.as_bytes(), 3, &mut rows).unwrap();
     let keys: Vec<_> = rows.iter().map(|(key, _)| key).collect();
@@ -94,6 +100,19 @@ fn keeps_what_it_is_given<T: Target>(durability: Durability, settings: &T::Setti
     target.close().unwrap();
     let empty = tempfile::tempdir().unwrap();
     assert!(T::open(empty.path(), &options, settings).is_err());
+}
+
+/// What is read after it is checked.
+#[cfg(feature = "rocksdb")]
+#[test]
+fn rocksdb_deletes_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = "load --dir d --engine rocksdb --records 1000";
+    assert_eq!(compare(dir.path(), load).0, Some(0));
+    for workload in ["range-delete", "multi-get", "scan"] {
+        let run = format!("run --dir d --engine rocksdb --workload {workload} --seconds 0.3");
+        assert_eq!(compare(dir.path(), &run).0, Some(0), "{workload}");
+    }
 }
 
 #[test]

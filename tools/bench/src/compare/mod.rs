@@ -3,7 +3,9 @@
 //! Figures are given with the interval that they are in with the confidence that was asked
 //! for, as far as the run itself says (`resample`); what machine and disk do from hour to
 //! hour is not in it. A figure is better or worse if the interval of its ratio does not have 1
-//! in it.
+//! in it. That interval is wider than the one shown, as many figures are looked at and any of them
+//! may be called so by chance: of so many figures each has so much less of what the confidence
+//! leaves for mistakes (C. E. Bonferroni).
 
 mod file;
 mod resample;
@@ -104,8 +106,13 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     output.result(&text, &comparison)?;
     let verdicts = comparison.others.iter().flat_map(|other| &other.figures);
     let is_worse = verdicts.map(|row| row.verdict).any(|verdict| verdict == Verdict::Worse);
+    let (before, of_others) = (&first.content.result, others.iter());
+    // Whatever its figures say.
+    let is_broken = of_others
+        .map(|other| &other.content.result)
+        .any(|of| of.wrong_reads > before.wrong_reads || of.unsent_ops > before.unsent_ops);
     match args.fail_if {
-        Some(FailIf::Worse) if is_worse => Err(Failure::Worse),
+        Some(FailIf::Worse) if is_worse || is_broken => Err(Failure::Worse),
         _ => Ok(()),
     }
 }
@@ -123,44 +130,49 @@ fn rows(
     let wider = [first, other].map(|file| file.run.widening(confidence));
     let [of_one, of_two] = wider;
     let both = one.iter().filter_map(|(figure, value)| Some((figure, *value, *two.get(figure)?)));
-    both.map(|(figure, first, other)| {
-        let series = |of: &[BTreeMap<Figure, f64>]| -> Vec<Option<f64>> {
-            of.iter().map(|figures| figures.get(figure).copied()).collect()
-        };
-        let (ones, others) = (series(of_first), series(&of_other));
-        let ratios = ones.iter().zip(&others).filter_map(|(one, other)| Some((*other)? / (*one)?));
-        let interval = |value, values, wider| interval(value, values, confidence, wider);
-        let ratio_interval = interval(other / first, ratios.collect(), of_one.max(of_two));
-        let is_rate = *figure == Figure::Throughput;
-        let verdict = match ratio_interval {
-            (low, _) if is_long && low > 1.0 => {
-                if is_rate {
-                    Verdict::Better
-                } else {
-                    Verdict::Worse
+    let both: Vec<_> = both.collect();
+    let surely = 1.0 - (1.0 - confidence) / both.len().max(1) as f64;
+    both.into_iter()
+        .map(|(figure, first, other)| {
+            let series = |of: &[BTreeMap<Figure, f64>]| -> Vec<Option<f64>> {
+                of.iter().map(|figures| figures.get(figure).copied()).collect()
+            };
+            let (ones, others) = (series(of_first), series(&of_other));
+            let ratios =
+                ones.iter().zip(&others).filter_map(|(one, other)| Some((*other)? / (*one)?));
+            let ratios: Vec<f64> = ratios.collect();
+            let wider = of_one.max(of_two);
+            let is_rate = *figure == Figure::Throughput;
+            let verdict = match interval(other / first, ratios.clone(), surely, wider) {
+                (low, _) if is_long && low > 1.0 => {
+                    if is_rate {
+                        Verdict::Better
+                    } else {
+                        Verdict::Worse
+                    }
                 }
-            }
-            (_, high) if is_long && high < 1.0 => {
-                if is_rate {
-                    Verdict::Worse
-                } else {
-                    Verdict::Better
+                (_, high) if is_long && high < 1.0 => {
+                    if is_rate {
+                        Verdict::Worse
+                    } else {
+                        Verdict::Better
+                    }
                 }
+                _ => Verdict::CannotTell,
+            };
+            let interval = |value, values, wider| interval(value, values, confidence, wider);
+            Row {
+                figure: name(figure),
+                first,
+                first_interval: interval(first, ones.into_iter().flatten().collect(), of_one),
+                other,
+                other_interval: interval(other, others.into_iter().flatten().collect(), of_two),
+                ratio: other / first,
+                ratio_interval: interval(other / first, ratios, wider),
+                verdict,
             }
-            _ => Verdict::CannotTell,
-        };
-        Row {
-            figure: name(figure),
-            first,
-            first_interval: interval(first, ones.into_iter().flatten().collect(), of_one),
-            other,
-            other_interval: interval(other, others.into_iter().flatten().collect(), of_two),
-            ratio: other / first,
-            ratio_interval,
-            verdict,
-        }
-    })
-    .collect()
+        })
+        .collect()
 }
 
 /// The interval around `value` that holds this share of the values, with as many on either
@@ -278,7 +290,8 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
         format!("Nothing can be told from {steps} seconds: measure for {STEPS_MIN} at least.")
     } else {
         format!(
-            "From, to: where the change is with {} % confidence, by what varies within the runs.",
+            "From, to: where the change is with {} % confidence, by what varies within the runs;\n\
+             better, worse: so much confidence that it is right of all figures together.",
             confidence * 100.0
         )
     });

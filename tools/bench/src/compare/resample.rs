@@ -4,8 +4,9 @@
 //! The run is put together again from blocks of its own seconds, many times, and the figures are
 //! taken of each: the circular block bootstrap (D. N. Politis, J. P. Romano, *A circular
 //! block-resampling procedure for stationary data*, 1992). Blocks are twice as long as seconds
-//! are seen to depend on each other, by the rule of D. N. Politis, H. White, *Automatic
-//! block-length selection for the dependent bootstrap*, Econometric Reviews 23.1 (2004).
+//! are seen to depend on each other. How long that is follows the rule for it in D. N. Politis,
+//! H. White, *Automatic block-length selection for the dependent bootstrap*, Econometric Reviews
+//! 23.1 (2004), whose own blocks are shorter.
 //!
 //! Few blocks know little of how much blocks vary: intervals are made longer by what Student's
 //! distribution is wider than the normal one, and by what is lost at the ends of blocks.

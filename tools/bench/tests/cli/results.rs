@@ -174,6 +174,15 @@ fn results_are_put_side_by_side() {
     let better = compare(&["slow.json", "fast.json", "--fail-if", "worse"]);
     done(&better);
     assert!(words(&better).contains("+100.0% better"), "{}", stdout(&better));
+    // As fast as before, but not all of it, or wrong.
+    for (name, count) in [("unsent_ops", 3), ("wrong_reads", 1)] {
+        let mut broken = read("fast.json");
+        broken["result"][name] = count.into();
+        write("spoilt.json", &broken);
+        let spoilt = compare(&["fast.json", "spoilt.json", "--fail-if", "worse"]);
+        assert_eq!(spoilt.status.code(), Some(1), "{name}: {}", stderr(&spoilt));
+        done(&compare(&["spoilt.json", "spoilt.json", "--fail-if", "worse"]));
+    }
     let short = compare(&["short.json", "short.json"]);
     assert!(stdout(&short).contains("Nothing can be told from"), "{}", stdout(&short));
 

@@ -61,6 +61,7 @@ fn a_file_says_what_a_workload_is() {
     for distribution in [
         "uniform",
         "zipfian:0.5",
+        "scrambled:0.99",
         "ranked",
         "latest",
         "hotspot:0.1,0.9",
@@ -74,6 +75,7 @@ fn a_file_says_what_a_workload_is() {
         assert!(found.starts_with(distribution), "{found}");
     }
     refused(&run(dir.path(), "c", &["--distribution", "normal"]), 2, "zipfian");
+    refused(&run(dir.path(), "a", &["--distribution", "absent"]), 2, "there are none");
     refused(&run(dir.path(), "absent.toml", &[]), 2, "cannot read it");
     write("[operations]\nread = 70");
     refused(&run(dir.path(), "mine.toml", &[]), 2, "70 % together");
@@ -112,6 +114,8 @@ fn a_trace_is_done_again() {
     refused(&run(dir.path(), "c", &[]), 2, "a trace was replayed");
     refused(&run(dir.path(), "t.csv", &["--rate", "5"]), 2, "--speed in place");
     refused(&run(dir.path(), "t.csv", &["--speed", "0"]), 2, "or max");
+    let deep = ["--client-kind", "task", "--depth", "2"];
+    refused(&run(dir.path(), "t.csv", &deep), 2, "stays in its order");
     load(dir.path());
     refused(&run(dir.path(), "c", &["--speed", "2"]), 2, "for traces");
     fs::write(dir.path().join("t.csv"), "0,put,a,1\n1,frob,a,1\n").unwrap();

@@ -10,8 +10,9 @@ use ouro_bench::failure::Failure;
 use ouro_bench::target::{Handle, OpenOptions, Rows, Status, Target};
 use ourodb::Durability;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBPinnableSlice, Options, ReadOptions,
-    WaitForCompactOptions, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions, WaitForCompactOptions,
+    WriteOptions,
 };
 use serde::Serialize;
 
@@ -57,7 +58,10 @@ impl Target for RocksDb {
     fn open(dir: &Path, options: &OpenOptions, settings: &Settings) -> Result<Self, Failure> {
         let lock = directory::lock(dir, options.lock_wait)?;
         let files = files(dir, Self::NAME, options.create)?;
-        let db = DB::open(&database_options(options, settings), files)
+        let chosen = database_options(options, settings);
+        // By its name, so that it can be named.
+        let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, chosen.clone());
+        let db = DB::open_cf_descriptors(&chosen, files, [family])
             .map_err(failed("cannot open RocksDB"))?;
         Ok(Self { db, settings: *settings, durability: options.durability, _lock: lock })
     }
@@ -121,6 +125,11 @@ fn database_options(options: &OpenOptions, settings: &Settings) -> Options {
     chosen
 }
 
+/// The one that all is in.
+fn family(db: &DB) -> &ColumnFamily {
+    db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("it was opened by its name")
+}
+
 /// A client of RocksDB, with its options made once.
 pub struct RocksHandle<'a> {
     db: &'a DB,
@@ -141,6 +150,24 @@ impl<'a> Handle for RocksHandle<'a> {
 
     fn delete(&mut self, key: &[u8]) -> Result<(), Failure> {
         self.db.delete_opt(key, &self.write).map_err(failed("a delete failed"))
+    }
+
+    fn delete_range(&mut self, from: &[u8], end: &[u8]) -> Result<(), Failure> {
+        self.db
+            .delete_range_cf_opt(family(self.db), from, end, &self.write)
+            .map_err(failed("a delete of a range failed"))
+    }
+
+    fn multi_get(
+        &mut self,
+        keys: &[Vec<u8>],
+        found: &mut Vec<Option<Self::Bytes>>,
+    ) -> Result<(), Failure> {
+        let all = self.db.batched_multi_get_cf_opt(family(self.db), keys, false, &self.read);
+        for value in all {
+            found.push(value.map_err(failed("a get of several keys failed"))?);
+        }
+        Ok(())
     }
 
     fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {

@@ -25,6 +25,9 @@ pub struct Figures {
     pub writes_per_group: Option<f64>,
     pub flushes_per_group: Option<f64>,
     pub seconds: Option<f64>,
+    /// Operations that were due and never sent: latencies are longer than they look.
+    #[serde(default)]
+    pub unsent_ops: u64,
 }
 
 impl Figures {
@@ -59,6 +62,7 @@ impl Figures {
             writes_per_group: per_group("writes"),
             flushes_per_group: per_group("syncs"),
             seconds: result["elapsed_s"].as_f64(),
+            unsent_ops: result["unsent_ops"].as_u64().unwrap_or_default(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Figures {
             Figure::OpsPerS => self.ops_per_s,
             Figure::CpuNsPerOp => self.cpu_ns_per_op,
             Figure::MeanNs => self.mean_ns,
+            Figure::P999Ns if self.unsent_ops > 0 => Some(f64::INFINITY),
             Figure::P999Ns => self.p99_9_ns,
             Figure::WritesPerS => self.writes_per_s,
             Figure::BytesWrittenPerByte => self.bytes_written_per_byte,
@@ -133,6 +138,7 @@ mod tests {
             writes_per_group: Some(1.5),
             flushes_per_group: Some(0.5),
             seconds: Some(3.0),
+            unsent_ops: 0,
         };
         assert_eq!(figures, expected);
         report["config"]["workload"] = "d".into();

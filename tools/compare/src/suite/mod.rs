@@ -15,6 +15,7 @@ pub mod report;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -24,11 +25,12 @@ use clap::{Args, ValueEnum};
 use ouro_bench::cgroup::Cgroup;
 use ouro_bench::cli::{ClientKind, WarmUp, parse_seconds};
 use ouro_bench::failure::Failure;
-use ouro_bench::machine::Machine;
+use ouro_bench::machine::{Machine, free_bytes, sync};
 use ouro_bench::output::{Output, warn};
 use ouro_bench::table::{duration, grouped};
 
 use crate::child::{Telling, this_binary};
+use crate::turns::order;
 use contestant::Contestant;
 use figures::{Figures, bytes_on_disk};
 use fio::Fio;
@@ -157,6 +159,7 @@ pub fn run(args: &AllArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
         scale: args.scale,
         contestants: contestants.clone(),
     };
+    check_space(args, &groups, &contestants)?;
     let machine = Machine::look(&args.dir);
     let results = |samples: &[Sample], partial| {
         Results::new(settings.clone(), &machine, samples.to_vec(), partial)
@@ -197,6 +200,37 @@ fn make_dir(dir: &Path) -> Result<(), Failure> {
         return Err(Failure::Usage(reason));
     }
     fs::write(&mark, "").map_err(Failure::os(format!("cannot write {}", mark.display())))
+}
+
+/// Refuses a disk that has no room for what is there at a time: a group's data, of everybody,
+/// and what waits for compaction beside it.
+fn check_space(
+    args: &AllArgs,
+    groups: &[Group],
+    contestants: &[Contestant],
+) -> Result<(), Failure> {
+    const TIMES: f64 = 1.5;
+    let bytes = groups.iter().map(|group| {
+        let step = group.steps.first();
+        let takes = |of: &&Contestant| step.is_some_and(|step| group.has(step, **of));
+        let data = group.records as f64 * RECORD_BYTES as f64 * args.scale;
+        data * TIMES * contestants.iter().filter(takes).count() as f64
+    });
+    let bytes = bytes.fold(0.0, f64::max);
+    let dir = args.dir.display();
+    // What cannot be found out, the loads find out.
+    let Ok(Some(free)) = free_bytes(&args.dir) else { return Ok(()) };
+    if bytes <= free as f64 {
+        return Ok(());
+    }
+    let gib = |bytes: f64| format!("{:.1} GiB", bytes / (1_u64 << 30) as f64);
+    let what = format!(
+        "this takes about {} in {dir}, and {} are free: name another --dir, fewer --groups or \
+         --contestants, or a --scale",
+        gib(bytes),
+        gib(free as f64)
+    );
+    Err(Failure::os(what)(io::ErrorKind::StorageFull.into()))
 }
 
 /// Who takes part: OuroDB in any case, and first.
@@ -268,10 +302,11 @@ impl Suite<'_> {
                 if contestants.is_empty() {
                     continue;
                 }
-                // No contestant always has the turn after the same other.
-                let first = (round - 1) as usize % contestants.len();
-                contestants.rotate_left(first);
-                for contestant in contestants {
+                for turn in order(contestants.len(), round) {
+                    let contestant = contestants[turn];
+                    // What the one before left to be written, and in memory, is not this one's.
+                    sync();
+                    cgroup.map_or(Ok(()), Cgroup::empty).map_err(Failure::Other)?;
                     if self.interrupt.load(Ordering::Relaxed) {
                         return Err(Failure::Interrupted);
                     }

@@ -225,9 +225,22 @@ impl Results {
                 self.settings.contestants.iter().filter(|contestant| contestant.is_judge());
             judges.filter_map(|judge| of_round(round, row.peers, *judge)).reduce(f64::max)
         };
+        // Who was not there in the end cannot be beaten.
+        let is_spoilt = |round: u32| {
+            let has_failed = |sample: &Sample| {
+                sample.round == round
+                    && sample.step == row.peers
+                    && sample.contestant.is_judge()
+                    && sample.failed.is_some()
+            };
+            matches!(row.goal, Goal::TimesBest(_)) && self.samples.iter().any(has_failed)
+        };
         let disk = |round: u32, step: &str| of_round(round, step, Contestant::Fio);
         let compare = |sample: &&Sample| -> Option<f64> {
             let (round, ours) = (sample.round, sample.figures.get(figure)?);
+            if is_spoilt(round) {
+                return None;
+            }
             Some(match row.goal {
                 Goal::AtLeast(_) | Goal::AtMost(_) => ours,
                 Goal::TimesBest(_) => ours / best(round)?,
@@ -245,11 +258,12 @@ impl Results {
             }
         };
         let failed = ours.iter().filter(|sample| sample.failed.is_some()).count();
+        let spoilt = ours.iter().filter(|sample| is_spoilt(sample.round)).count();
         let verdict = match compared.iter().filter(is_met).count() {
             // Whoever would set the goal is not there.
             0 if compared.is_empty() && failed < tried => Verdict::NoGoal,
             0 => Verdict::Missed,
-            met if met == compared.len() && failed == 0 => Verdict::Met,
+            met if met == compared.len() && failed == 0 && spoilt == 0 => Verdict::Met,
             _ => Verdict::CannotTell,
         };
         (tried > 0).then_some(Judged { goal: row.goal, figure, compared, verdict })
@@ -332,6 +346,7 @@ impl Judged {
 #[must_use]
 pub fn shown(figure: Figure, value: f64) -> String {
     match figure {
+        _ if value.is_infinite() => "not all sent".to_owned(),
         Figure::OpsPerS | Figure::WritesPerS => match value {
             large if large >= 1e6 => format!("{:.2} M/s", large / 1e6),
             large if large >= 1e5 => format!("{:.0} k/s", large / 1e3),
@@ -546,6 +561,14 @@ pub(super) mod tests {
         assert_eq!(verdict(&once, title), ("3.00x".to_owned(), Verdict::CannotTell));
         once.samples[6] = failed(2);
         assert_eq!(verdict(&once, title), (String::new(), Verdict::Missed));
+
+        // The better one of the first round failed: nobody has beaten it.
+        let mut spoilt = results(&samples([600.0, 600.0]));
+        let failure = Failure::Other("killed".to_owned());
+        spoilt.samples[2] = Sample::failed(load, RocksDb, 1, &failure);
+        assert_eq!(verdict(&spoilt, title), ("3.00x".to_owned(), Verdict::CannotTell));
+        spoilt.samples[5] = Sample::failed(load, RocksDb, 2, &failure);
+        assert_eq!(verdict(&spoilt, title), (String::new(), Verdict::NoGoal));
     }
 
     #[test]
@@ -571,6 +594,17 @@ pub(super) mod tests {
         assert_eq!(outcome, ("2.40 M/s".to_owned(), Verdict::Missed));
         let outcome = verdict(&found, "load 1 M, 1 client: CPU");
         assert_eq!(outcome, ("1.00us".to_owned(), Verdict::Met));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_late() {
+        let step = "reads at 4000/s";
+        let mut found = results(&[(step, Contestant::OuroDb, 1, 4000.0)]);
+        found.samples[0].figures.p99_9_ns = Some(1e6);
+        let title = "reads at 4,000/s beside a writer: p99.9";
+        assert_eq!(verdict(&found, title), ("1.00ms".to_owned(), Verdict::Met));
+        found.samples[0].figures.unsent_ops = 1;
+        assert_eq!(verdict(&found, title), ("not all sent".to_owned(), Verdict::Missed));
     }
 
     #[test]
