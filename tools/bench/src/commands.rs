@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli::{CommonArgs, LoadArgs};
@@ -10,10 +11,11 @@ use crate::device_share::Calibration;
 use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
-use crate::output::{Bar, Output, warn};
+use crate::output::{Bar, Output, Spinner, warn};
 use crate::report::{Config, Measured, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
+use crate::table::counted;
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
 
@@ -44,12 +46,11 @@ pub fn load<T: Target>(
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
-    // One that ends with its time takes what it gets.
-    if budget.is_none() {
-        check_space::<T>(&common.dir, &shape)?;
-    }
-    let room = make_room::<T>(&common.dir, &shape, args.overwrite, common.lock_wait)?;
-    let target = open_in::<T>(Some(&room), common, &options, settings)?;
+    check_space::<T>(&common.dir, &shape, common.memory)?;
+    let room = patiently(common, interrupt, || {
+        make_room::<T>(&common.dir, &shape, args.overwrite, Duration::ZERO)
+    })?;
+    let target = open_in::<T>(Some(&room), common, &options, settings, interrupt)?;
 
     let data = Arc::new(Data::new(shape));
     let clients = Places::new(&target, common)?.load(common, &shape);
@@ -81,8 +82,11 @@ pub(crate) fn open_in<T: Target>(
     common: &CommonArgs,
     options: &OpenOptions,
     settings: &T::Settings,
+    interrupt: &AtomicBool,
 ) -> Result<T, Failure> {
-    T::open(&common.dir, options, settings).inspect_err(|failure| {
+    let options = OpenOptions { lock_wait: Duration::ZERO, ..options.clone() };
+    let open = || T::open(&common.dir, &options, settings);
+    patiently(common, interrupt, open).inspect_err(|failure| {
         // Whoever came between has it now.
         if let Some(room) = room.filter(|_| failure.exit_code() != LOCKED) {
             room.give_back::<T>();
@@ -92,6 +96,38 @@ pub(crate) fn open_in<T: Target>(
 
 /// The exit code when another process has the database open.
 const LOCKED: u8 = 4;
+/// How soon it is tried again then.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// Who waits for longer is told what for.
+const LOCK_TOLD: Duration = Duration::from_millis(500);
+
+/// Tries it until no other process has the database open, for as long as `--lock-wait` says.
+pub(crate) fn patiently<R>(
+    common: &CommonArgs,
+    interrupt: &AtomicBool,
+    mut attempt: impl FnMut() -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    let (began, mut is_told) = (Instant::now(), false);
+    loop {
+        let tried = attempt();
+        let is_locked = matches!(&tried, Err(failure) if failure.exit_code() == LOCKED);
+        if !is_locked || began.elapsed() >= common.lock_wait {
+            return tried;
+        }
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(Failure::Interrupted);
+        }
+        if !is_told && began.elapsed() >= LOCK_TOLD {
+            is_told = true;
+            eprintln!(
+                "another process has the database in {} open: waiting for it for {} at most",
+                common.dir.display(),
+                humantime::format_duration(common.lock_wait)
+            );
+        }
+        thread::sleep(LOCK_RETRY);
+    }
+}
 
 /// Records below this are in the database after a phase. Owners without clients
 /// count too.
@@ -116,6 +152,9 @@ pub(crate) fn options(common: &CommonArgs, shape: &Shape) -> OpenOptions {
     }
 }
 
+/// What is done meanwhile.
+pub(crate) const SETTLING: &str = "settling: flushes and compactions";
+
 /// Waits until everything loaded is in tables. Nothing to wait for where the
 /// load failed or was interrupted.
 fn settle(target: &impl Target, outcome: &mut Outcome, interrupt: &AtomicBool) -> Option<Duration> {
@@ -123,10 +162,13 @@ fn settle(target: &impl Target, outcome: &mut Outcome, interrupt: &AtomicBool) -
         return None;
     }
     let begin = Instant::now();
-    match target.settle(interrupt) {
+    let spinner = Spinner::new(SETTLING);
+    let settled = target.settle(interrupt);
+    drop(spinner);
+    match settled {
         Ok(()) => {
             outcome.interrupted = interrupt.load(Ordering::Relaxed);
-            Some(begin.elapsed())
+            Some(begin.elapsed()).filter(|_| !outcome.interrupted)
         }
         Err(failure) => {
             outcome.failure = Some(failure);
@@ -173,8 +215,8 @@ pub(crate) fn conclude(
     }
     if outcome.faults.count > 0 {
         return Err(Failure::Other(format!(
-            "{} reads returned something else than what was written; first: {}",
-            outcome.faults.count,
+            "{} wrong: {}",
+            counted(outcome.faults.count, "read"),
             outcome.faults.first.unwrap_or_default()
         )));
     }

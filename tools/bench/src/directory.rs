@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::machine::free_bytes;
 use crate::shape::{FORMAT, Shape};
 use crate::size::format_size;
-use crate::table::grouped;
+use crate::table::counted;
 use crate::target::Target;
 
 const MARKER: &str = "ouro-bench.json";
@@ -25,6 +25,8 @@ const MARKER_NEW: &str = "ouro-bench.json.new";
 /// What `ouro-bench` without a command leaves beside the database.
 pub const PAGE: &str = "ouro-bench-report.html";
 const LOCK: &str = "LOCK";
+/// What the log takes beside what it holds.
+const LOG_BYTES: f64 = (16 << 20) as f64;
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// What is in a directory, as far as a load cares.
@@ -169,7 +171,7 @@ pub fn make_room<T: Target>(
 }
 
 /// Refuses a load that the disk has no room for, once the files of an earlier one are gone.
-pub fn check_space<T: Target>(dir: &Path, shape: &Shape) -> Result<(), Failure> {
+pub fn check_space<T: Target>(dir: &Path, shape: &Shape, memory: u64) -> Result<(), Failure> {
     let replaced = match look::<T>(dir)? {
         Contents::Ours(files, _) => files,
         Contents::Nothing | Contents::Foreign(_) => Vec::new(),
@@ -187,15 +189,17 @@ pub fn check_space<T: Target>(dir: &Path, shape: &Shape) -> Result<(), Failure> 
         _ => 1.0 - shape.compressible * 0.9,
     };
     let bytes = shape.records as f64 * shape.record_bytes() as f64 * share;
-    // Tables, and the log and what waits for compaction beside them.
-    let wanted = (bytes * 1.2) as u64;
+    // Tables, and what waits for compaction beside them; the log of all that is not flushed, and
+    // segments that are written ahead.
+    let log = bytes.min(memory as f64 / 2.0) + LOG_BYTES;
+    let wanted = (bytes * 1.2 + log) as u64;
     if wanted <= free {
         return Ok(());
     }
     let (wanted, free) = (format_size(wanted), format_size(free));
     let what = format!(
-        "{} records take about {wanted} in {}, and {free} are free: load fewer, or elsewhere",
-        grouped(shape.records),
+        "{} take about {wanted} in {}, and {free} are free: load fewer, or elsewhere",
+        counted(shape.records, "record"),
         dir.display()
     );
     Err(Failure::os(what)(io::ErrorKind::StorageFull.into()))

@@ -231,9 +231,9 @@ fn a_load_that_does_not_fit_is_refused_before_anything_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let huge = shape(1 << 50);
-    let error = check_space::<OuroDb>(&path, &huge).unwrap_err();
+    let error = check_space::<OuroDb>(&path, &huge, 64 << 20).unwrap_err();
     assert_eq!(error.exit_code(), 5, "{error}");
     assert!(error.to_string().contains("free"), "{error}");
     assert!(!path.exists());
-    check_space::<OuroDb>(&path, &shape(10)).unwrap();
+    check_space::<OuroDb>(&path, &shape(10), 64 << 20).unwrap();
 }

@@ -72,7 +72,11 @@ impl FromStr for Promise {
         let (kind, name) = match left.trim().rsplit_once(' ') {
             Some((kind, name)) => {
                 let named = |one: &OpKind| one.name() == kind.trim();
-                (Some(OpKind::ALL.into_iter().find(named).ok_or_else(wrong)?), name)
+                let unknown = || {
+                    let all = OpKind::ALL.map(OpKind::name).join(", ");
+                    format!("{} is no operation: there are {all}", kind.trim())
+                };
+                (Some(OpKind::ALL.into_iter().find(named).ok_or_else(unknown)?), name)
             }
             None => (None, left.trim()),
         };

@@ -30,6 +30,13 @@ impl Output {
         let OutputArgs { json, hlog, html } = args.clone();
         let output = Self { json, hlog, html };
         let files = [output.json_file(), output.hlog.as_deref(), output.html.as_deref()];
+        let [json, hlog, html] = files;
+        for (one, other) in [(json, hlog), (json, html), (hlog, html)] {
+            if let Some(path) = one.filter(|_| one == other) {
+                let reason = format!("{} cannot be two kinds of results at once", path.display());
+                return Err(Failure::Usage(reason));
+            }
+        }
         for path in files.into_iter().flatten() {
             File::options()
                 .append(true)
@@ -113,6 +120,29 @@ fn print(mut stream: impl Write, text: &str) -> Result<(), Failure> {
             Err(Failure::os("cannot print the result")(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// What is waited for without knowing how long, on a terminal.
+pub struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// Turns until it is dropped.
+    #[must_use]
+    pub fn new(what: &'static str) -> Self {
+        const TURN: Duration = Duration::from_millis(100);
+        let spinner = ProgressBar::new_spinner().with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {spinner} {elapsed}") {
+            spinner.set_style(style);
+        }
+        spinner.enable_steady_tick(TURN);
+        Self(spinner)
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -22,8 +22,9 @@ use crate::workload::OpKind;
 /// machine was seen to wake 16 to 47 us late (10th and 90th percentile).
 pub(crate) const SPIN_NS: u64 = 40_000;
 /// How long after its end an open loop still sends what was due before; no longer than it
-/// lasted itself.
+/// lasted itself, unless that was next to nothing.
 const DRAIN_NS: u64 = 1_000_000_000;
+const DRAIN_NS_MIN: u64 = 100_000_000;
 /// The longest sleep between two looks at the stop flag.
 pub(crate) const SLEEP_NS_MAX: u64 = 50_000_000;
 
@@ -107,7 +108,8 @@ impl Queue {
         match self.0 {
             None => window.end_ns,
             Some(_) => {
-                let drain_ns = DRAIN_NS.min(window.end_ns - window.start_ns);
+                let lasts_ns = window.end_ns - window.start_ns;
+                let drain_ns = lasts_ns.clamp(DRAIN_NS_MIN, DRAIN_NS);
                 window.end_ns.saturating_add(drain_ns)
             }
         }

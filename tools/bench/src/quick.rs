@@ -8,12 +8,13 @@ use crate::cli::{
     ClientKind, CommonArgs, Io, KEY_BYTES, LoadArgs, OutputArgs, RunArgs, VALUE_BYTES,
 };
 use crate::commands;
-use crate::directory::{Contents, PAGE, look};
+use crate::directory::{Contents, PAGE, check_space, look};
 use crate::engine::OuroDb;
 use crate::failure::Failure;
 use crate::keys::KeySizes;
 use crate::output::Output;
 use crate::session;
+use crate::shape::Shape;
 use crate::sizes::Sizes;
 use crate::table::grouped;
 use crate::values::COMPRESSIBLE;
@@ -52,6 +53,22 @@ impl Plan {
     }
 }
 
+/// As many of the records as the disk has room for, by halves.
+fn fitting(plan: &Plan, memory: u64) -> Result<u64, Failure> {
+    let mut records = plan.records;
+    loop {
+        let (keys, values) = (KeySizes::fixed(KEY_BYTES), Sizes::Fixed(VALUE_BYTES));
+        let shape = Shape::new(records, keys, values, 0).map_err(Failure::Usage)?;
+        match check_space::<OuroDb>(&plan.dir, &shape, memory) {
+            Err(_) if records / 2 >= RECORDS_MIN => records /= 2,
+            checked => return checked.map(|()| records),
+        }
+    }
+}
+
+/// With fewer there is nothing to see.
+const RECORDS_MIN: u64 = 10_000;
+
 /// Loads, runs YCSB B, and says what it does.
 pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     let output = Output::new(&OutputArgs::default())?;
@@ -76,15 +93,20 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
         Contents::Ours(..) => " in place of an earlier load",
         Contents::Nothing | Contents::Foreign(_) => "",
     };
-    let records = grouped(plan.records);
+    let fitting = fitting(plan, common.memory)?;
+    let records = grouped(fitting);
     let clients = if plan.clients == 1 { "one client" } else { "several clients" };
     output.say(&format!(
         "OuroDB: loading {records} records into {dir}{replacing}.\nKeys of 24 bytes, values of \
          400 (half of them random), {clients}.\nWhat is acknowledged survives the death of the \
          process, and after a second\na power failure.\n\n"
     ))?;
+    if fitting < plan.records {
+        let wanted = grouped(plan.records);
+        output.say(&format!("The disk has no room for {wanted} records, hence no more.\n\n"))?;
+    }
     let load = LoadArgs {
-        records: plan.records,
+        records: fitting,
         key_bytes: KeySizes::fixed(KEY_BYTES),
         value_bytes: Sizes::Fixed(VALUE_BYTES),
         compressible: COMPRESSIBLE,

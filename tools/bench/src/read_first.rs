@@ -40,7 +40,7 @@ pub fn read_all<T: Target>(target: &T, data: &Data, interrupt: &AtomicBool) -> R
         }
         Ok(())
     };
-    let bar = Bar::new("reading everything once".to_owned(), Some(records), 0);
+    let bar = Bar::new("reading all".to_owned(), Some(records), 0);
     let began = Instant::now();
     let result = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(read)).collect();

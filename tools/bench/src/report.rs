@@ -43,6 +43,9 @@ pub struct Report<C = Config, M = Measured> {
     /// The failure that cut it short, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// In which phase before the measurement it was cut short, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_short_in: Option<&'static str>,
     /// When it began, in UTC.
     pub started: String,
     /// The same, in seconds since 1970.
@@ -73,6 +76,7 @@ impl<C, M> Report<C, M> {
             command,
             partial,
             failure: None,
+            cut_short_in: None,
             started: humantime::format_rfc3339_seconds(started).to_string(),
             started_unix_s: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             versions: Versions::THIS,
@@ -121,6 +125,14 @@ pub struct Config {
     pub description: Option<String>,
     /// By how many percent each kind of operation occurs.
     pub percent: BTreeMap<OpKind, f64>,
+    /// The same of what one more client does beside them.
+    pub background: Option<BTreeMap<OpKind, f64>>,
+    /// The most rows that a scan asks for, if there are any.
+    pub scan_rows_max: Option<usize>,
+    /// Keys that are read at once, if some are.
+    pub multi_get_keys: Option<usize>,
+    /// The most records of a range that is deleted, if some are.
+    pub delete_range_rows: Option<u64>,
     /// Which records they go to.
     pub distribution: Option<String>,
     /// Records asked for by a load, or there before a run.
@@ -198,6 +210,10 @@ impl Config {
             workload: None,
             description: None,
             percent: BTreeMap::new(),
+            background: None,
+            scan_rows_max: None,
+            multi_get_keys: None,
+            delete_range_rows: None,
             distribution: None,
             records: shape.records,
             key_bytes: shape.key_bytes,
@@ -276,6 +292,8 @@ pub struct Measured {
     pub engine: BTreeMap<&'static str, EngineOperation>,
     /// Whether a run was in a steady state; absent where it was too short to tell.
     pub steady: Option<Steady>,
+    /// The same of a warm-up that was to last until then.
+    pub warm_up_steady: Option<Steady>,
     /// What a search for the highest rate came to; everything else is then of its run at that
     /// rate.
     pub find_max: Option<Found>,
@@ -470,6 +488,7 @@ impl Meter {
             operations,
             engine: BTreeMap::new(),
             steady: None,
+            warm_up_steady: None,
             find_max: None,
             intervals,
         }

@@ -70,7 +70,7 @@ pub enum Arrivals {
     Poisson,
 }
 
-const FORMS: &str = "a rate is 10000, ramp:1000..50000, steps:1000,5000,20000, \
+const FORMS: &str = "a rate is a whole number such as 10000, ramp:1000..50000, steps:1000,5000,20000, \
                      sine:10000+-5000/30s (mean, swing, period) or \
                      bursts:1000..20000/2s/30s (base, burst, its length, period)";
 

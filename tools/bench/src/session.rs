@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use crate::cli::{KEY_BYTES, RunArgs, Speed, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
-use crate::commands::{VALUE_SHARE, acknowledged, conclude, end, open_in, options};
+use crate::commands::{
+    SETTLING, VALUE_SHARE, acknowledged, conclude, end, open_in, options, patiently,
+};
 use crate::device_share::Calibration;
 use crate::directory::{check_space, make_room, read_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
 use crate::keys::KeySizes;
-use crate::output::{Bar, Output, warn};
+use crate::output::{Bar, Output, Spinner, warn};
 use crate::pacing::Pace;
 use crate::read_first::read_all;
 use crate::report::{Config, Meter, Report, engine_operations};
@@ -27,7 +29,7 @@ use crate::steady::{self, Steady, UntilSteady};
 use crate::table::{duration, grouped};
 use crate::target::{OpenOptions, Target};
 use crate::timeline::Timeline;
-use crate::workload::{OpKind, Workload};
+use crate::workload::{Mix, OpKind, Workload};
 
 /// How long the clients of a search work as fast as they can, to see where it begins.
 const PROBE: Duration = Duration::from_secs(2);
@@ -59,15 +61,23 @@ pub fn run<T: Target>(
     T::check(&options, settings)?;
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
+    if args.workload.trace.is_some() && !shape.is_traced {
+        warn(
+            "a trace has keys and values of its own: no other workload can be run on this database \
+             afterwards",
+        );
+    }
     let room = match args.fresh {
         Some(_) => {
-            check_space::<T>(&common.dir, &shape)?;
-            Some(make_room::<T>(&common.dir, &shape, true, common.lock_wait)?)
+            check_space::<T>(&common.dir, &shape, common.memory)?;
+            Some(patiently(common, interrupt, || {
+                make_room::<T>(&common.dir, &shape, true, Duration::ZERO)
+            })?)
         }
         None => None,
     };
     let data = Arc::new(Data::new(shape));
-    let target = open_in::<T>(room.as_ref(), common, &options, settings)?;
+    let target = open_in::<T>(room.as_ref(), common, &options, settings, interrupt)?;
     let places = Places::new(&target, common)?;
     let counters = places.counters(&data);
     let mut session = Session {
@@ -80,7 +90,9 @@ pub fn run<T: Target>(
         places,
         counters,
         warm_up_s: None,
-        is_half_loaded: false,
+        warm_up_steady: None,
+        half_loaded: None,
+        cut_short_in: None,
     };
     // Before anything takes long: whether there are such clients at all.
     let clients = session.clients(args, common.seed, args.duration())?;
@@ -91,6 +103,8 @@ pub fn run<T: Target>(
         return Err(outcome.failure.unwrap_or(Failure::Interrupted));
     }
     let (report, outcome) = match &args.find_max {
+        // Nobody begins any more.
+        _ if session.cut_short_in.is_some() => session.measure(args, Vec::new())?,
         None => session.measure(args, clients)?,
         Some(promise) => {
             drop(clients);
@@ -99,7 +113,7 @@ pub fn run<T: Target>(
     };
     let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
     let is_traced = shape.is_traced || args.workload.trace.is_some();
-    let records = if session.is_half_loaded { 0 } else { outcome.acknowledged };
+    let records = if session.half_loaded.is_some() { 0 } else { outcome.acknowledged };
     let after = Shape { records, has_gaps, is_traced, ..shape };
     let capacity = session.data.keys.capacity();
     end(session.target, common, &after, &outcome)?;
@@ -161,7 +175,7 @@ fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
     }
     Err(Failure::Usage(format!(
         "the workload {} is about values of {wanted} bytes or more, and these have {bytes}: load with \
-         --value-bytes 128KiB, say",
+         --value-bytes 128KiB, say, and run it without --fresh",
         workload.name
     )))
 }
@@ -193,8 +207,11 @@ struct Session<'a, T: Target> {
     places: Places,
     counters: Vec<Arc<RecordCounter>>,
     warm_up_s: Option<f64>,
-    /// Its load was interrupted: nothing can be run on it later.
-    is_half_loaded: bool,
+    warm_up_steady: Option<Steady>,
+    /// Its load was interrupted, with so many records: nothing can be run on it later.
+    half_loaded: Option<u64>,
+    /// In which phase before the measurement that was.
+    cut_short_in: Option<&'static str>,
 }
 
 impl<T: Target> Session<'_, T> {
@@ -207,12 +224,12 @@ impl<T: Target> Session<'_, T> {
         self.places.run(args, seed, &self.data, &self.counters, duration)
     }
 
-    /// Loads or settles, and warms up. What is interrupted goes on with a run that ends at
-    /// once, as a partial one. The inner error is what ended it early, and the
-    /// records that are there then.
+    /// Loads or settles, and warms up, until it is interrupted. The inner error is what ended it
+    /// early, and the records that are there then.
     fn prepare(&mut self) -> Result<Result<(), (Outcome, u64)>, Failure> {
         let (args, interrupt) = (self.args, self.interrupt);
         let common = &args.common;
+        let is_cut = || interrupt.load(Ordering::Relaxed);
         if args.fresh.is_some() {
             let clients = self.places.load(common, &self.shape);
             let phase = Phase { clients, duration: None, interrupt, enough: &NEVER };
@@ -223,12 +240,23 @@ impl<T: Target> Session<'_, T> {
             if loaded.failure.is_some() {
                 return Ok(Err((loaded, 0)));
             }
-            self.is_half_loaded = loaded.interrupted;
+            if loaded.interrupted {
+                self.half_loaded = Some(loaded.acknowledged);
+            }
         } else {
+            let _spinner = Spinner::new(SETTLING);
             self.target.settle(interrupt)?;
+        }
+        if is_cut() {
+            self.cut_short_in = Some(if args.fresh.is_some() { "loading" } else { "settling" });
+            return Ok(Ok(()));
         }
         if args.read_first {
             read_all(&self.target, &self.data, interrupt)?;
+            if is_cut() {
+                self.cut_short_in = Some("reading everything once");
+                return Ok(Ok(()));
+            }
         }
         let Some(warm_up) = args.warm_up else { return Ok(Ok(())) };
         let duration = warm_up.at_most();
@@ -245,10 +273,16 @@ impl<T: Target> Session<'_, T> {
             let records = acknowledged(&warmed, &self.counters);
             return Ok(Err((warmed, records)));
         }
-        let is_short = wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed));
-        if is_short && !warmed.interrupted {
-            let last = watch.last().map_or("it is too short to tell".to_owned(), Steady::to_string);
-            warn(&format!("no steady state in {} s of warming up: {last}", duration.as_secs_f64()));
+        if warmed.interrupted {
+            self.cut_short_in = Some("warming up");
+            return Ok(Ok(()));
+        }
+        if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) {
+            let last = watch.last().and_then(|last| last.reason.clone());
+            let reason = last.unwrap_or_else(|| "it was too short to tell".to_owned());
+            let seconds = duration.as_secs_f64();
+            warn(&format!("no steady state in {seconds} s of warming up: {reason}"));
+            self.warm_up_steady = Some(Steady { is_steady: false, reason: Some(reason) });
         }
         self.warm_up_s = Some(warmed.elapsed.as_secs_f64());
         Ok(Ok(()))
@@ -273,19 +307,33 @@ impl<T: Target> Session<'_, T> {
         let intervals = timeline.finish(outcome.elapsed);
         bar.finish();
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
+        outcome.interrupted |= self.cut_short_in.is_some();
         let status = self.target.status();
         let mut result = meter.finish(&outcome, &status, None, intervals);
         let measured = self.target.latencies().zip(before);
         result.engine = measured
             .map(|(after, before)| engine_operations(&after.since(&before)))
             .unwrap_or_default();
-        result.steady = steady::judge(&result.intervals, args.is_open());
+        // What is to change is not steady, and need not be.
+        let is_even = matches!(args.rate, None | Some(Rate::Constant(_)));
+        if is_even && args.workload.trace.is_none() {
+            result.steady = steady::judge(&result.intervals, args.is_open());
+        }
+        result.warm_up_steady.clone_from(&self.warm_up_steady);
+        if let Some(records) = self.half_loaded {
+            result.records = records;
+        }
         let workload = args.chosen_workload();
         let partial = outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none());
+        let has = |kind| workload.has(|one| one == kind);
         let config = Config {
-            workload: Some(workload.name),
-            description: Some(workload.description),
+            workload: Some(workload.name.clone()),
+            description: Some(workload.description.clone()),
             percent: workload.mix.percent(),
+            background: workload.background.as_ref().map(Mix::percent),
+            scan_rows_max: has(OpKind::Scan).then(|| workload.scan_rows_max()),
+            multi_get_keys: has(OpKind::MultiGet).then(|| workload.mix.multi_get_keys()),
+            delete_range_rows: has(OpKind::DeleteRange).then(|| workload.mix.delete_range_rows()),
             distribution: Some(workload.mix.choice().to_string()),
             r#loop: if args.is_open() { "open" } else { "closed" },
             rate_ops_per_s: match args.rate {
@@ -299,7 +347,8 @@ impl<T: Target> Session<'_, T> {
             warm_up_s: self.warm_up_s,
             ..Config::new::<T>(common, self.settings, &self.shape, &status)?
         };
-        let report = Report::new("run", partial, meter.began(), &common.dir, config, result);
+        let mut report = Report::new("run", partial, meter.began(), &common.dir, config, result);
+        report.cut_short_in = self.cut_short_in;
         Ok((report, outcome))
     }
 

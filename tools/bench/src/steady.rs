@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::recorder::Recorder;
 use crate::runner::{Progress, Watch};
 use crate::size::format_size;
-use crate::table::duration;
+use crate::table::{duration, grouped};
 use crate::timeline::{Interval, Look, Timeline};
 
 /// Seconds below which nothing is said.
@@ -59,7 +59,7 @@ pub fn judge(intervals: &[Interval], is_open: bool) -> Option<Steady> {
     if let Some(change) = throughput.filter(|_| !is_open)
         && differs(change, THROUGHPUT)
     {
-        tell("throughput", change, &|value| format!("{value:.0}/s"));
+        tell("throughput", change, &|value| format!("{}/s", grouped(value.round() as u64)));
     }
     let median = |one: &Interval| {
         let (mut ops, mut sum) = (0, 0.0);

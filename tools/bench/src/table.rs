@@ -16,7 +16,7 @@ const LINE_CHARS_MAX: usize = 80;
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let lines = [headline(report), setting(report), String::new(), table(&report.result)];
-    for line in lines.into_iter().chain(summary(&report.result)) {
+    for line in lines.into_iter().chain(summary(report)) {
         // Writing into a string cannot fail.
         let _infallible = writeln!(text, "{line}");
     }
@@ -27,12 +27,19 @@ fn headline(report: &Report) -> String {
     let (config, result) = (&report.config, &report.result);
     let what = match (&config.workload, &config.description) {
         (Some(workload), Some(words)) => format!("run {workload}: {words}"),
-        _ => format!("load: {} records", grouped(config.records)),
+        _ if result.records < config.records => {
+            let all = counted(config.records, "record");
+            format!("load: {} of {all}", grouped(result.records))
+        }
+        _ => format!("load: {}", counted(config.records, "record")),
     };
-    let partial = match (report.partial, &report.failure) {
-        (_, Some(_)) => " (PARTIAL: an operation failed)",
-        (true, None) => " (PARTIAL: it was cut short)",
-        (false, None) => "",
+    let partial = match (report.partial, &report.failure, &report.cut_short_in) {
+        (_, Some(_), _) => " (PARTIAL: an operation failed)".to_owned(),
+        (_, None, Some(phase)) => {
+            format!(" (PARTIAL: it was cut short while {phase}, and nothing was measured)")
+        }
+        (true, None, None) => " (PARTIAL: it was cut short)".to_owned(),
+        (false, None, None) => String::new(),
     };
     wrapped(&format!("{what}, {:.1} s{partial}", result.elapsed_s), " ")
 }
@@ -43,14 +50,13 @@ fn setting(report: &Report) -> String {
     let pace = match (config.rate_ops_per_s, &config.rate) {
         (Some(rate), _) => format!("open loop at {}/s{poisson}", grouped(rate)),
         (None, Some(rate)) => format!("open loop at {rate}{poisson}"),
+        (None, None) if config.r#loop == "open" => "at the times of the trace".to_owned(),
         (None, None) => "closed loop".to_owned(),
     };
-    let plural = if config.clients == 1 { "" } else { "s" };
+    let of_kind = |kind: &str| counted(config.clients as u64, &format!("{kind}client"));
     let clients = match config.client_kind {
-        ClientKind::Thread => format!("{} client{plural}", config.clients),
-        kind => {
-            format!("{} {} client{plural} of depth {}", config.clients, kind.name(), config.depth)
-        }
+        ClientKind::Thread => of_kind(""),
+        kind => format!("{} of depth {}", of_kind(&format!("{} ", kind.name())), config.depth),
     };
     let compression = match config.compression {
         ourodb::Compression::None => String::new(),
@@ -58,9 +64,9 @@ fn setting(report: &Report) -> String {
     };
     let unknown = || "unknown".to_owned();
     let facts = format!(
-        "{clients}, {pace}; {}; {} records of {} + {} bytes{compression}; memory {}; {} on {}",
+        "{clients}, {pace}; {}; {} of {} + {} bytes{compression}; memory {}; {} on {}",
         config.durability,
-        grouped(report.result.records),
+        counted(report.result.records, "record"),
         config.key_sizes,
         config.value_sizes,
         format_size(config.memory_bytes),
@@ -127,7 +133,8 @@ fn row(
     ]
 }
 
-fn summary(result: &Measured) -> impl Iterator<Item = String> {
+fn summary(report: &Report) -> impl Iterator<Item = String> {
+    let result = &report.result;
     let mut facts = vec![format!("{} ops/s", grouped(result.ops_per_s.round() as u64))];
     let mut fact = |value: Option<f64>, words: fn(f64) -> String| facts.extend(value.map(words));
     fact(result.cpu_ns_per_op, |ns| format!("{} of CPU per operation", duration(ns)));
@@ -137,27 +144,43 @@ fn summary(result: &Measured) -> impl Iterator<Item = String> {
     fact(result.settle_s, |s| format!("settled in {}", duration(s * 1e9)));
     let share = result.device_share.as_ref().map(|share| wrapped(&share.words(), ", "));
     let unsent = (result.unsent_ops > 0).then(|| {
+        let unsent = counted(result.unsent_ops, "operation");
+        match report.partial {
+            false => format!(
+                "OVERLOAD: {unsent} due and never sent; the percentiles are those of the others"
+            ),
+            true => format!("{unsent} due and not yet sent when it was cut short"),
+        }
+    });
+    let inserted = result.operations.get(&OpKind::Insert).map_or(0, |of| of.ops);
+    let beyond = (report.command == "load" && inserted > result.records).then(|| {
         format!(
-            "OVERLOAD: {} operations were due and never sent; the percentiles are those of the \
-             others",
-            grouped(result.unsent_ops)
+            "{} more were loaded behind one that is missing, and do not count",
+            counted(inserted - result.records, "record")
         )
     });
     let saturated = (result.saturated_ops > 0)
         .then(|| format!("{} operations took longer than an hour", grouped(result.saturated_ops)));
     let wrong = (result.wrong_reads > 0).then(|| {
         format!(
-            "WRONG: {} reads returned something else than what was written; first: {}",
-            grouped(result.wrong_reads),
+            "WRONG: {} returned something else than what was written; first: {}",
+            counted(result.wrong_reads, "read"),
             result.first_wrong_read.as_deref().unwrap_or("unknown")
         )
     });
     let changing = result.steady.as_ref().filter(|steady| !steady.is_steady);
     let changing = changing
         .map(|steady| format!("NOT STEADY: {}", steady.reason.as_deref().unwrap_or_default()));
+    let warm_up = result.warm_up_steady.as_ref().filter(|steady| !steady.is_steady);
+    let warm_up = warm_up.map(|steady| {
+        let reason = steady.reason.as_deref().unwrap_or_default();
+        format!("NOT STEADY when the warm-up ended: {reason}")
+    });
     let notes = unsent
         .into_iter()
+        .chain(beyond)
         .chain(saturated)
+        .chain(warm_up)
         .chain(changing)
         .chain(wrong)
         .map(|note| wrapped(&note, " "));
@@ -197,6 +220,12 @@ pub fn duration(ns: f64) -> String {
         _ => 0,
     };
     format!("{value:.decimals$}{unit}")
+}
+
+/// So many of something that a plain s makes several of.
+#[must_use]
+pub fn counted(number: u64, of: &str) -> String {
+    format!("{} {of}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 /// A number with commas between thousands.
@@ -278,6 +307,7 @@ pub(crate) mod tests {
             command,
             partial: true,
             failure: None,
+            cut_short_in: None,
             started: "2026-11-20T12:00:00Z".to_owned(),
             started_unix_s: 1_795_176_000,
             versions: Versions::THIS,
@@ -288,6 +318,10 @@ pub(crate) mod tests {
                 workload: workload.as_ref().map(|of| of.name.clone()),
                 description: workload.as_ref().map(|of| of.description.clone()),
                 percent: workload.as_ref().map(|of| of.mix.percent()).unwrap_or_default(),
+                background: None,
+                scan_rows_max: None,
+                multi_get_keys: None,
+                delete_range_rows: None,
                 distribution: workload.map(|of| of.mix.choice().to_string()),
                 records: 999_999_999,
                 key_bytes: 24,
@@ -354,6 +388,10 @@ pub(crate) mod tests {
                     is_steady: false,
                     reason: Some("throughput went from 999999/s to 9999/s".to_owned()),
                 }),
+                warm_up_steady: Some(Steady {
+                    is_steady: false,
+                    reason: Some("the cache's hit rate went from 10 % to 99 %".to_owned()),
+                }),
                 find_max: None,
                 intervals: Vec::new(),
             },
@@ -372,12 +410,12 @@ pub(crate) mod tests {
             // Nothing is lost at a line's end.
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             for part in [
-                "4096 clients, open loop at 1,000,000,000/s, Poisson; relaxed:99999ms;",
+                "4,096 clients, open loop at 1,000,000,000/s, Poisson; relaxed:99999ms;",
                 "records of 24 + 65536 bytes",
                 "59.9ms of CPU per operation; 12.34 bytes written per byte put; 12.34 device",
                 "99,999,999 9,999,999 9.99us 99.9us 999us 9.99ms 99.9ms 59.9s",
                 "9990 % of its write bandwidth, 9990 % of its durable writes/s at depth 4096",
-                "999,999,999 operations were due and never sent; the percentiles",
+                "999,999,999 operations due and not yet sent when it was cut short",
             ] {
                 assert!(words.contains(part), "{text}");
             }

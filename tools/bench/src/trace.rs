@@ -1,7 +1,8 @@
 //! Traces: what a service did, as a CSV file, to be done again.
 //!
 //! A line is a time in seconds, an operation, a key, and a size: bytes of a value that is put,
-//! rows of a scan. A first line with names is passed over.
+//! rows of a scan. Times count from that of the first line. A first line with names is passed
+//! over.
 //!
 //! ```csv
 //! time,operation,key,size
@@ -60,14 +61,16 @@ impl Trace {
         let mut lines = csv::ReaderBuilder::new();
         let lines = lines.has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(from);
         let mut trace = Self { ops: Vec::new(), keys: Vec::new() };
+        let mut first = None;
         for (number, line) in lines.into_byte_records().enumerate() {
             let line = line.map_err(|error| error.to_string())?;
             let at = line.position().map_or(number as u64 + 1, csv::Position::line);
             let time =
                 line.get(0).and_then(|time| std::str::from_utf8(time).ok()?.parse::<f64>().ok());
-            if time.is_none() && number == 0 {
+            if time.is_none() && number == 0 && line.get(1).and_then(kind).is_none() {
                 continue;
             }
+            let time = time.map(|time| time - *first.get_or_insert(time));
             trace.add(time, &line).map_err(|why| format!("line {at}: {why}"))?;
         }
         match trace.ops.is_empty() {
@@ -77,19 +80,18 @@ impl Trace {
     }
 
     fn add(&mut self, time: Option<f64>, line: &csv::ByteRecord) -> Result<(), String> {
-        let time = time.filter(|time| (0.0..=SECONDS_MAX).contains(time));
-        let at_ns = time.ok_or("the time is a number of seconds up to a day")? * 1e9;
-        let at_ns = at_ns.round() as u64;
-        if self.ops.last().is_some_and(|last| last.at_ns > at_ns) {
+        let time = time.filter(|time| time.is_finite());
+        let time = time.ok_or("the time is a number of seconds")?;
+        let last_ns = self.last_ns();
+        if time < 0.0 || (time * 1e9).round() < last_ns as f64 {
             return Err("the time is before that of the line before".to_owned());
         }
-        let kind = match line.get(1).unwrap_or_default().to_ascii_lowercase().as_slice() {
-            b"get" | b"read" => OpKind::Read,
-            b"put" | b"set" | b"update" | b"insert" | b"write" => OpKind::Update,
-            b"delete" | b"remove" => OpKind::Delete,
-            b"scan" => OpKind::Scan,
-            _ => return Err("the operation is get, put, delete or scan".to_owned()),
-        };
+        if time > SECONDS_MAX {
+            return Err("the time is more than a day after that of the first line".to_owned());
+        }
+        let at_ns = (time * 1e9).round() as u64;
+        let kind = line.get(1).and_then(kind);
+        let kind = kind.ok_or("the operation is get, put, delete or scan")?;
         let key = line.get(2).ok_or("there is no key")?;
         if key.len() > ourodb::KEY_BYTES_MAX {
             return Err(format!("the key has more than {} bytes", ourodb::KEY_BYTES_MAX));
@@ -135,6 +137,17 @@ impl Trace {
         let puts = self.ops.iter().filter(|op| op.kind.puts());
         puts.map(|op| op.size as usize).max().unwrap_or(0)
     }
+}
+
+/// The operation with this name.
+fn kind(name: &[u8]) -> Option<OpKind> {
+    Some(match name.to_ascii_lowercase().as_slice() {
+        b"get" | b"read" => OpKind::Read,
+        b"put" | b"set" | b"update" | b"insert" | b"write" => OpKind::Update,
+        b"delete" | b"remove" => OpKind::Delete,
+        b"scan" => OpKind::Scan,
+        _ => return None,
+    })
 }
 
 /// What one of several clients does of a trace: all that is done to its keys, so that each key
@@ -219,6 +232,15 @@ mod tests {
         assert!(found.iter().map(|(kind, key, size)| (*kind, &key[..], *size)).eq(expected));
     }
 
+    /// As a service writes them: seconds since 1970.
+    #[test]
+    fn times_count_from_the_first_line() {
+        let trace = Trace::parse("1796083200.5,get,a\n1796083202,get,a\n".as_bytes()).unwrap();
+        assert_eq!(trace.last_ns(), 1_500_000_000);
+        let trace = Trace::parse("-3,get,a\n-2,get,a\n".as_bytes()).unwrap();
+        assert_eq!(trace.last_ns(), 1_000_000_000);
+    }
+
     #[test]
     fn every_operation_is_one_clients_and_keys_keep_their_order() {
         let lines: String = (0..1000).map(|i| format!("{i},put,key{},{i}\n", i % 37)).collect();
@@ -248,7 +270,9 @@ mod tests {
             ("0,put,a,1\n1,frob,a,1\n", "line 2: the operation"),
             ("1,get,a\n0.5,get,a\n", "line 2: the time is before"),
             ("0,get,a\nsoon,get,a\n", "line 2: the time is a number"),
-            ("-1,get,a\n", "line 1: the time is a number"),
+            ("inf,get,a\n", "line 1: the time is a number"),
+            ("soon,put,a,10\n", "line 1: the time is a number"),
+            ("5,get,a\n86406,get,a\n", "line 2: the time is more than a day"),
             ("0,put,a,\n", "line 1: the size"),
             ("0,put,a,much\n", "line 1: the size"),
             ("0,get\n", "line 1: there is no key"),

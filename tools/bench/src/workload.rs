@@ -11,7 +11,7 @@ use clap::{Arg, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::distribution::{KeyChoice, THETA};
-use crate::table::grouped;
+use crate::table::counted;
 use crate::trace::Trace;
 
 /// A kind of operation. Each has its own row in the report.
@@ -208,6 +208,7 @@ impl Workload {
     pub fn with_choice(mut self, choice: Option<KeyChoice>) -> Self {
         if let Some(choice) = choice {
             self.mix.choice = choice;
+            self.description += &format!(" (--distribution {choice})");
         }
         self
     }
@@ -236,10 +237,10 @@ impl Workload {
         let ops = trace.ops() as u64;
         // Rounded up, so that what occurs does.
         let shares = counts.map(|count| (count * u64::from(WHOLE)).div_ceil(ops) as u32);
-        let (ops, seconds) = (grouped(ops), trace.last_ns() as f64 / 1e9);
+        let seconds = trace.last_ns() as f64 / 1e9;
         Ok(Self {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            description: format!("a trace of {ops} operations in {seconds:.1} s"),
+            description: format!("a trace of {} in {seconds:.1} s", counted(ops, "operation")),
             mix: Mix { shares, ..Mix::LOAD },
             background: None,
             value_bytes_min: 0,
@@ -295,7 +296,7 @@ pub enum BuiltIn {
     RangeDelete,
     /// 50 % reads, 50 % updates of values above 64 KiB (load --value-bytes), uniform
     LargeValue,
-    /// Gets, uniform, by --clients clients, beside one more that updates as fast as it can
+    /// Gets, uniform, beside one more client that updates as fast as it can
     ReadWhileWriting,
 }
 
@@ -443,7 +444,8 @@ impl Percent {
         }
         let sum: u32 = shares.iter().sum();
         if sum != WHOLE {
-            let sum: f64 = percent.iter().sum();
+            // As near as it counts.
+            let sum = (percent.iter().sum::<f64>() * 100.0).round() / 100.0;
             return Err(format!("its operations are {sum} % together, and must be 100 %"));
         }
         Ok(shares)

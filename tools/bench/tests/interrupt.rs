@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails should panic")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -115,5 +116,49 @@ fn what_an_interrupted_load_has_can_be_used() {
     let marker: serde_json::Value = serde_json::from_str(&marker).unwrap();
     assert!((1..20_000_000).contains(&marker["records"].as_u64().unwrap()), "{marker}");
     let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "0.1", "--memory", "64MiB"];
+    assert!(bench(dir.path(), &run).output().unwrap().status.success());
+}
+
+/// A database for runs.
+fn loaded(dir: &Path) {
+    let load = ["load", "--dir", "db", "--records", "300", "--memory", "64MiB"];
+    assert!(bench(dir, &load).output().unwrap().status.success());
+}
+
+#[test]
+fn who_waits_for_another_process_says_so_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    loaded(dir.path());
+    let lock = fs::File::options().write(true).open(dir.path().join("db/LOCK")).unwrap();
+    lock.lock().unwrap();
+    let run = ["run", "--dir", "db", "--workload", "c", "--lock-wait", "1h"];
+    let load = ["load", "--dir", "db", "--records", "9", "--overwrite", "--lock-wait", "1h"];
+    for command in [&run[..], &load] {
+        let mut child = bench(dir.path(), command).spawn().unwrap();
+        let (mut told, mut stderr) = (String::new(), BufReader::new(child.stderr.take().unwrap()));
+        stderr.read_line(&mut told).unwrap();
+        assert!(told.contains("waiting for it for 1h"), "{told}");
+        assert_eq!(interrupt(child).status.code(), Some(130), "{command:?}");
+    }
+}
+
+#[test]
+fn a_run_that_never_began_says_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    loaded(dir.path());
+    let run = ["run", "--dir", "db", "--workload", "a", "--warm-up", "3600", "--json", "run.json"];
+    let child = bench(dir.path(), &run).spawn().unwrap();
+    wait_for(|| client_ticks(child.id()) >= 5);
+    let output = interrupt(child);
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("cut short while warming up, and nothing was measured"), "{text}");
+    let json = fs::read_to_string(dir.path().join("run.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["partial"], &json["result"]["ops"]), (&true.into(), &0.into()));
+    assert_eq!(json["result"]["records"], 300);
+    // The database is sound, and as it was.
+    let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "0.1"];
     assert!(bench(dir.path(), &run).output().unwrap().status.success());
 }

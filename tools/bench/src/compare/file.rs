@@ -31,6 +31,7 @@ pub(super) struct Content {
 
 #[derive(Deserialize)]
 pub(super) struct Measured {
+    pub(super) ops_per_s: f64,
     pub(super) unsent_ops: u64,
     pub(super) wrong_reads: u64,
     pub(super) cpu_ns_per_op: Option<f64>,
@@ -52,6 +53,11 @@ struct IntervalOf {
 }
 
 impl ResultFile {
+    /// Whether operations came at instants of their own: then its throughput is what was asked for.
+    pub(super) fn is_open(&self) -> bool {
+        self.content.config.get("loop").and_then(Value::as_str) == Some("open")
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let shown = path.display();
         let content: Content =

@@ -108,11 +108,15 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let is_worse = verdicts.map(|row| row.verdict).any(|verdict| verdict == Verdict::Worse);
     let (before, of_others) = (&first.content.result, others.iter());
     // Whatever its figures say.
+    let is_short = files.iter().any(|file| file.run.steps() < STEPS_MIN);
     let is_broken = of_others
         .map(|other| &other.content.result)
         .any(|of| of.wrong_reads > before.wrong_reads || of.unsent_ops > before.unsent_ops);
     match args.fail_if {
         Some(FailIf::Worse) if is_worse || is_broken => Err(Failure::Worse),
+        Some(FailIf::Worse) if is_short => Err(Failure::Usage(format!(
+            "--fail-if worse: nothing can be told from less than {STEPS_MIN} whole seconds"
+        ))),
         _ => Ok(()),
     }
 }
@@ -126,53 +130,60 @@ fn rows(
 ) -> Vec<Row> {
     let of_other = other.run.resampled(seed);
     let (one, two) = (first.run.figures(), other.run.figures());
-    let is_long = first.run.steps().min(other.run.steps()) >= STEPS_MIN;
-    let wider = [first, other].map(|file| file.run.widening(confidence));
-    let [of_one, of_two] = wider;
-    let both = one.iter().filter_map(|(figure, value)| Some((figure, *value, *two.get(figure)?)));
-    let both: Vec<_> = both.collect();
+    let both: Vec<&Figure> = one.keys().filter(|figure| two.contains_key(figure)).collect();
+    let can_tell = first.run.steps().min(other.run.steps()) >= STEPS_MIN;
+    // Then it is what was asked for.
+    let is_throughput_given = first.is_open() || other.is_open();
     let surely = 1.0 - (1.0 - confidence) / both.len().max(1) as f64;
-    both.into_iter()
-        .map(|(figure, first, other)| {
-            let series = |of: &[BTreeMap<Figure, f64>]| -> Vec<Option<f64>> {
-                of.iter().map(|figures| figures.get(figure).copied()).collect()
-            };
-            let (ones, others) = (series(of_first), series(&of_other));
-            let ratios =
-                ones.iter().zip(&others).filter_map(|(one, other)| Some((*other)? / (*one)?));
-            let ratios: Vec<f64> = ratios.collect();
-            let wider = of_one.max(of_two);
-            let is_rate = *figure == Figure::Throughput;
-            let verdict = match interval(other / first, ratios.clone(), surely, wider) {
-                (low, _) if is_long && low > 1.0 => {
-                    if is_rate {
-                        Verdict::Better
-                    } else {
-                        Verdict::Worse
-                    }
-                }
-                (_, high) if is_long && high < 1.0 => {
-                    if is_rate {
-                        Verdict::Worse
-                    } else {
-                        Verdict::Better
-                    }
-                }
-                _ => Verdict::CannotTell,
-            };
-            let interval = |value, values, wider| interval(value, values, confidence, wider);
-            Row {
-                figure: name(figure),
-                first,
-                first_interval: interval(first, ones.into_iter().flatten().collect(), of_one),
-                other,
-                other_interval: interval(other, others.into_iter().flatten().collect(), of_two),
-                ratio: other / first,
-                ratio_interval: interval(other / first, ratios, wider),
-                verdict,
-            }
-        })
-        .collect()
+    let [of_one, of_two] = [first, other].map(|file| file.run.widening(confidence));
+    let row = |figure: &Figure| {
+        let (value, values) = figure_of(first, figure, one[figure], of_first);
+        let (other_value, other_values) = figure_of(other, figure, two[figure], &of_other);
+        let pairs = values.iter().zip(&other_values);
+        let ratios: Vec<f64> = pairs.filter_map(|(one, other)| Some((*other)? / (*one)?)).collect();
+        let (ratio, wider) = (other_value / value, of_one.max(of_two));
+        let is_rate = *figure == Figure::Throughput;
+        let verdict = match interval(ratio, ratios.clone(), surely, wider) {
+            _ if !can_tell || is_rate && is_throughput_given => Verdict::CannotTell,
+            (low, _) if low > 1.0 && is_rate => Verdict::Better,
+            (low, _) if low > 1.0 => Verdict::Worse,
+            (_, high) if high < 1.0 && is_rate => Verdict::Worse,
+            (_, high) if high < 1.0 => Verdict::Better,
+            _ => Verdict::CannotTell,
+        };
+        let interval = |value, values, wider| interval(value, values, confidence, wider);
+        Row {
+            figure: name(figure),
+            first: value,
+            first_interval: interval(value, values.into_iter().flatten().collect(), of_one),
+            other: other_value,
+            other_interval: interval(
+                other_value,
+                other_values.into_iter().flatten().collect(),
+                of_two,
+            ),
+            ratio,
+            ratio_interval: interval(ratio, ratios, wider),
+            verdict,
+        }
+    };
+    both.into_iter().map(row).collect()
+}
+
+/// A figure of a run, and of those that were put together from its steps. Throughput is as the
+/// report has it, where the last moments of the run count, too.
+fn figure_of(
+    file: &ResultFile,
+    figure: &Figure,
+    value: f64,
+    resampled: &[BTreeMap<Figure, f64>],
+) -> (f64, Vec<Option<f64>>) {
+    let by = match figure {
+        Figure::Throughput if value > 0.0 => file.content.result.ops_per_s / value,
+        _ => 1.0,
+    };
+    let values = resampled.iter().map(|figures| Some(figures.get(figure)? * by));
+    (value * by, values.collect())
 }
 
 /// The interval around `value` that holds this share of the values, with as many on either
@@ -257,6 +268,8 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
         10.0..1e4 => format!("{ratio:.0} times"),
         _ => "any".to_owned(),
     };
+    let steps = first.run.steps().min(other.run.steps());
+    let can_tell = steps >= STEPS_MIN;
     let mut rows = vec![["", "1", "2", "change", "from", "to", ""].map(str::to_owned)];
     rows.extend(compared.figures.iter().map(|row| {
         let value = |value: f64| match row.figure == "throughput" {
@@ -264,9 +277,10 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
             false => duration(value),
         };
         let (low, high) = row.ratio_interval;
-        let numbers = [value(row.first), value(row.other), percent(row.ratio), percent(low)];
-        let [one, two, change, low] = numbers;
-        [row.figure.clone(), one, two, change, low, percent(high), row.verdict.name().to_owned()]
+        let told = |text: String| if can_tell { text } else { String::new() };
+        let [low, high] = [low, high].map(|end| told(percent(end)));
+        let [one, two, change] = [value(row.first), value(row.other), percent(row.ratio)];
+        [row.figure.clone(), one, two, change, low, high, told(row.verdict.name().to_owned())]
     }));
     let counts: [(&str, fn(&file::Measured) -> Option<f64>); 3] = [
         ("CPU per operation", |of| of.cpu_ns_per_op),
@@ -284,9 +298,8 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
         }
     }
     lines.extend(aligned(&rows).lines().map(|line| line.trim_end().to_owned()));
-    let steps = first.run.steps().min(other.run.steps());
     lines.push(String::new());
-    lines.push(if steps < STEPS_MIN {
+    lines.push(if !can_tell {
         format!("Nothing can be told from {steps} seconds: measure for {STEPS_MIN} at least.")
     } else {
         format!(

@@ -108,12 +108,9 @@ function axes(frame, horizontal, vertical, label) {
   }
   svg('line', { class: 'axis', x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }, root);
 }
-// A line over time, from edge to edge: each value stands for all of its step.
-function overTime(frame, points, color, options) {
-  const present = points.filter(([, value]) => value !== null);
-  if (present.length === points.length && points.length > 0) {
-    points = [[0, points[0][1]], ...points, [1, points.at(-1)[1]]];
-  }
+// A line over time: each value stands for all of its step.
+function overTime(frame, values, color, options) {
+  const points = steps.flatMap((s, i) => [[s.start_s / end, values[i]], [Math.min((s.start_s + s.seconds) / end, 1), values[i]]]);
   line(frame, points, color, options);
 }
 function line(frame, points, color, options = {}) {
@@ -171,22 +168,41 @@ function point(frame, find) {
 // ---- Headline, notes, tiles
 
 const operations = Object.entries(result.operations);
-const busiest = operations.reduce((a, b) => (b[1].ops > a[1].ops ? b : a), operations[0]);
+// What somebody beside the clients does is not what it is about.
+const foreground = operations.filter(([name]) => name in config.percent);
+const busiest = (foreground.length > 0 ? foreground : operations).reduce((a, b) => (b[1].ops > a[1].ops ? b : a), (foreground[0] || operations[0]));
 const isOpen = config.loop === 'open';
 const engine = { ourodb: 'OuroDB' }[config.engine] || config.engine;
 by('headline').textContent = `${engine}: ${data.title}`;
-const pace = isOpen ? `open loop at ${config.rate_ops_per_s ? grouped(config.rate_ops_per_s) : config.rate}/s${config.arrivals === 'poisson' ? ', Poisson arrivals' : ''}` : 'closed loop';
+const rateWords = config.rate_ops_per_s ? `open loop at ${grouped(config.rate_ops_per_s)}/s` : config.rate ? `open loop at ${config.rate}` : 'at the times of the trace';
+const pace = isOpen ? `${rateWords}${config.arrivals === 'poisson' ? ', Poisson arrivals' : ''}` : 'closed loop';
 const kind = config.client_kind === 'thread' ? '' : ` ${config.client_kind}`;
 by('subtitle').textContent = `${grouped(config.clients)}${kind} client${config.clients === 1 ? '' : 's'}${config.depth > 1 ? ` of depth ${config.depth}` : ''}, ${pace}; `
   + `${grouped(result.records)} records of ${config.key_sizes} + ${config.value_sizes} bytes; ${config.durability}; ${time(result.elapsed_s)}; ${data.started.replace('T', ' ').replace('Z', ' UTC')}`;
 
 const note = (text, bad) => by('notes').append(el('p', { className: bad ? 'note bad' : 'note', textContent: text }));
-if (data.partial) note('Partial: it was cut short; the figures are those of what was done.');
+if (data.failure) note(`Partial: an operation failed (${data.failure}); the figures are those of what was done until then.`, true);
+else if (data.cut_short_in) note(`Partial: it was cut short while ${data.cut_short_in}, and nothing was measured.`);
+else if (data.partial) note('Partial: it was cut short; the figures are those of what was done.');
 if (versions.debug_build) note('A debug build: its figures say little.', true);
-if (result.unsent_ops > 0) note(`Overload: ${grouped(result.unsent_ops)} operations were due and never sent; the percentiles are those of the others.`, true);
+if (result.unsent_ops > 0 && data.partial) note(`${grouped(result.unsent_ops)} operations were due and not yet sent when it was cut short.`);
+else if (result.unsent_ops > 0) note(`Overload: ${grouped(result.unsent_ops)} operations were due and never sent; the percentiles are those of the others.`, true);
 if (result.wrong_reads > 0) note(`Wrong: ${grouped(result.wrong_reads)} reads returned something else than what was written; first: ${result.first_wrong_read}`, true);
 if (result.saturated_ops > 0) note(`${grouped(result.saturated_ops)} operations took longer than an hour, and count as an hour.`, true);
-if (result.steady && !result.steady.is_steady) note(`Steady state was not reached: ${result.steady.reason}.`);
+const microseconds = (text) => text.replace(/(\d)us\b/g, '$1 µs');
+if (result.warm_up_steady && !result.warm_up_steady.is_steady) note(`Steady state was not reached in the warm-up: ${microseconds(result.warm_up_steady.reason)}.`);
+if (result.steady && !result.steady.is_steady) note(`Steady state was not reached: ${microseconds(result.steady.reason)}.`);
+const search = result.find_max;
+if (search) {
+  const found = search.rate_ops_per_s > 0 ? `the highest rate that keeps ${search.promise} is ${grouped(search.rate_ops_per_s)}/s` : `no rate keeps ${search.promise}`;
+  const tried = search.steps.map((s) => `${grouped(s.rate_ops_per_s)}/s ${s.is_kept ? 'kept' : 'broken'}`).join(', ');
+  note(`Of ${search.steps.length} runs, ${found}; all else is of the run at that rate. Tried: ${tried}.`);
+}
+const SHARES = [['reads_per_s', 'reads a second'], ['bytes_read_per_s', 'read bandwidth'], ['bytes_written_per_s', 'write bandwidth'], ['durable_writes_per_s', 'durable writes a second']];
+if (result.device_share) {
+  const shares = SHARES.filter(([key]) => result.device_share[key]?.share >= 0.001).map(([key, name]) => `${percent(result.device_share[key].share)} of its ${name}`);
+  if (shares.length > 0) note(`Of what the disk can do: ${shares.join(', ')}.`);
+}
 
 const tile = (value, what) => by('tiles').append(el('div', { className: 'tile' }, el('b', { textContent: value }), el('span', { textContent: what })));
 tile(grouped(result.ops_per_s), 'operations a second');
@@ -214,7 +230,7 @@ function legend(id, entries) {
   }));
 }
 const curves = operations.filter(([, of]) => of.ops > 0).flatMap(([name, of], i) => {
-  const both = [{ name: isOpen ? `${words(name)}, from when it was due` : words(name), color: color(i), points: of.quantiles, ops: of.ops }];
+  const both = [{ name: of.service_quantiles ? `${words(name)}, from when it was due` : words(name), color: color(i), points: of.quantiles, ops: of.ops }];
   if (of.service_quantiles) both.push({ name: `${words(name)}, from when it was sent`, color: color(i), dashed: true, points: of.service_quantiles, ops: of.ops });
   return both;
 });
@@ -229,7 +245,7 @@ chart('curve', 320, 28, (frame) => {
   const values = curves.flatMap((c) => c.points.map((p) => p[1])).filter((v) => v > 0);
   const vertical = logarithmic(Math.min(...values, 1e9), Math.max(...values, 1));
   const marks = [];
-  const each = frame.width / most < 58 ? 2 : 1;
+  const each = frame.width / most < 66 ? 2 : 1;
   for (let n = 0; n <= most; n += each) marks.push(n);
   const horizontal = {
     ticks: marks, at: (n) => n / most,
@@ -282,7 +298,7 @@ if (operations.length > 1) {
 timeChart('throughput', 150, 22, (frame, horizontal) => {
   const vertical = linear(Math.max(...steps.map((s) => s.ops_per_s)), 3);
   axes(frame, horizontal, vertical, amount);
-  overTime(frame, steps.map((s) => [middle(s), vertical.at(s.ops_per_s)]), 'var(--c1)', { area: true });
+  overTime(frame, steps.map((s) => vertical.at(s.ops_per_s)), 'var(--c1)', { area: true });
 }, (step) => [['all operations', `${grouped(step.ops_per_s)}/s`],
   ...Object.entries(step.operations).map(([name, of]) => [words(name), `${grouped(of.ops / step.seconds)}/s`])]);
 
@@ -294,7 +310,7 @@ timeChart('latency', 220, 22, (frame, horizontal) => {
   const vertical = logarithmic(Math.min(...all.map((l) => l.p50), 1e9), Math.max(...all.map((l) => l.max), 1));
   axes(frame, horizontal, vertical, duration);
   for (const [key, , stroke] of LINES) {
-    overTime(frame, steps.map((s) => [middle(s), latencyOf(s) ? vertical.at(latencyOf(s)[key]) : null]), stroke, { thin: key === 'max' });
+    overTime(frame, steps.map((s) => (latencyOf(s) ? vertical.at(latencyOf(s)[key]) : null)), stroke, { thin: key === 'max' });
   }
 }, (step) => (latencyOf(step) ? LINES.map(([key, name]) => [name, duration(latencyOf(step)[key])]) : [['no operation ended', '']]));
 
@@ -305,7 +321,7 @@ const STRIPS = [
   ['Flushes', (s) => rate(s, activity(s)?.flushed_bytes ?? 0), (v) => `${bytes(v)}/s`, 'var(--c3)'],
   ['Compactions', (s) => rate(s, activity(s)?.compaction_written_bytes ?? 0), (v) => `${bytes(v)}/s`, 'var(--c4)'],
   ['Writes held back', (s) => rate(s, activity(s)?.write_delay_ns ?? 0), (v) => `${duration(v)} of waiting a second`, 'var(--c2)'],
-  ['Stalls', (s) => activity(s)?.write_stalls ?? 0, (v) => `${grouped(v)}`, 'var(--c5)'],
+  ['Stalls', (s) => rate(s, activity(s)?.write_stalls ?? 0), (v) => `${amount(v)} a second`, 'var(--c5)'],
 ];
 if (steps.some(activity)) {
   const none = STRIPS.filter(([, value]) => steps.every((s) => value(s) === 0)).map(([name]) => name.toLowerCase());
@@ -371,8 +387,11 @@ const SYSTEM = [
   ['Bytes that wait for compaction', (s) => activity(s)?.compaction_debt_bytes, bytes],
   ['Memtables waiting for a flush', (s) => activity(s)?.immutable_memtables, amount],
 ];
-const present = SYSTEM.filter(([, value]) => steps.some((s) => value(s) != null));
-by('system-section').hidden = present.length === 0;
+const known = SYSTEM.filter(([, value]) => steps.some((s) => value(s) != null));
+const present = known.filter(([, value]) => steps.some((s) => value(s)));
+by('system-section').hidden = known.length === 0;
+const zero = known.filter((one) => !present.includes(one)).map(([name]) => name.toLowerCase());
+by('system-hint').textContent = zero.length > 0 ? `Always zero: ${zero.join(', ')}.` : '';
 for (const [name, value, label] of present) {
   const host = el('div', { className: 'chart' });
   by('system').append(el('div', {}, el('h3', { textContent: name }), host));
@@ -380,7 +399,7 @@ for (const [name, value, label] of present) {
     const most = Math.max(...steps.map((s) => value(s) ?? 0));
     const vertical = label === percent ? { ticks: [0, 0.5, 1], at: (v) => v } : label === bytes ? binary(most) : linear(most, 2);
     axes(frame, horizontal, vertical, (v) => (label === percent ? `${v * 100} %` : label(v)));
-    overTime(frame, steps.map((s) => [middle(s), value(s) == null ? null : vertical.at(value(s))]), 'var(--c1)', { area: steps.every((s) => value(s) != null) });
+    overTime(frame, steps.map((s) => (value(s) == null ? null : vertical.at(value(s)))), 'var(--c1)', { area: steps.every((s) => value(s) != null) });
   }, (step) => [[name, value(step) == null ? 'not known' : label(value(step))]]);
 }
 // An axis of bytes has round numbers of KiB, MiB or GiB.
@@ -417,8 +436,10 @@ by('engine').replaceChildren(
 function setup(title, object) {
   const list = el('dl', {});
   for (const [key, value] of Object.entries(object)) {
+    // What another entry says better.
+    if (['key_bytes', 'value_bytes', 'rate_ops_per_s'].includes(key)) continue;
     if (value === null || value === undefined || (typeof value === 'object' && Object.keys(value).length === 0)) continue;
-    let text = typeof value === 'object' ? JSON.stringify(value) : String(value);
+    let text = typeof value === 'object' ? Object.entries(value).map(([name, part]) => (['percent', 'background'].includes(key) ? `${part} % ${words(name)}` : `${words(name)} ${part}`)).join(', ') : String(value);
     if (typeof value === 'number' && key.endsWith('_bytes')) text = value >= 4096 ? bytes(value) : `${value} B`;
     else if (typeof value === 'number' && key.endsWith('_ns')) text = duration(value);
     else if (typeof value === 'number' && Number.isInteger(value) && !key.includes('seed')) text = grouped(value);

@@ -107,7 +107,10 @@ fn wrong_flags_exit_with_2_and_say_why() {
         (&["load", "--dir", "db", "--clients", "-1"], "1 to 4096"),
         (&["load", "--dir", "db", "--shards", "-1"], "at least 1"),
         (&["run", "--dir", "db", "--workload", "a", "--seconds", "-1"], "number of seconds"),
-        (&["run", "--dir", "db", "--workload", "a", "--rate", "-1"], "a rate is 10000"),
+        (
+            &["run", "--dir", "db", "--workload", "a", "--rate", "-1"],
+            "a whole number such as 10000",
+        ),
         (&["run", "--dir", "db", "--workload", "a", "--rate", "ramp:1"], "ramp:1000..50000"),
         (&["run", "--dir", "db", "--workload", "a", "--arrivals", "poisson"], "--rate"),
         (&["load", "--dir", "db", "--records", "10001", "--key-bytes", "8"], "10000"),
@@ -212,6 +215,7 @@ fn a_result_that_cannot_be_written_is_found_out_first() {
     let dir = tempfile::tempdir().unwrap();
     load(dir.path());
     refused(&run(dir.path(), "c", &["--json", "none/x.json"]), 7, "none/x.json");
+    refused(&run(dir.path(), "c", &["--json", "x", "--html", "x"]), 2, "two kinds of results");
     let mut arguments = LOAD.to_vec();
     arguments.extend(["--json", "none/x.json"]);
     refused(&bench(dir.path(), &arguments), 7, "none/x.json");

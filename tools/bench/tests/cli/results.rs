@@ -150,6 +150,7 @@ fn results_are_put_side_by_side() {
         second["seconds"] = seconds.into();
         result["result"]["intervals"] = vec![second.clone(); 10].into();
         result["config"]["memory_bytes"] = (seconds as u64).into();
+        result["result"]["ops_per_s"] = (1000.0 / seconds).into();
         write(name, &result);
     }
     let compare = |arguments: &[&str]| bench(dir.path(), &[&["compare"], arguments].concat());
@@ -183,6 +184,15 @@ fn results_are_put_side_by_side() {
         assert_eq!(spoilt.status.code(), Some(1), "{name}: {}", stderr(&spoilt));
         done(&compare(&["spoilt.json", "spoilt.json", "--fail-if", "worse"]));
     }
+    // A rate that was asked for is neither better nor worse.
+    let mut open = read("slow.json");
+    open["config"]["loop"] = "open".into();
+    write("open.json", &open);
+    let open = compare(&["fast.json", "open.json", "--fail-if", "worse"]);
+    done(&open);
+    assert!(words(&open).contains("throughput 1,000/s 500/s -50.0%"), "{}", stdout(&open));
+    let nothing = compare(&["short.json", "fast.json", "--fail-if", "worse"]);
+    assert_eq!(nothing.status.code(), Some(2), "{}", stderr(&nothing));
     let short = compare(&["short.json", "short.json"]);
     assert!(stdout(&short).contains("Nothing can be told from"), "{}", stdout(&short));
 

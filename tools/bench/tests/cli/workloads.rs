@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{LOAD, bench, done, json, load, refused, run};
+use super::{LOAD, bench, done, json, load, refused, run, stderr};
 
 #[test]
 fn every_workload_runs_on_a_loaded_database() {
@@ -77,6 +77,17 @@ fn a_file_says_what_a_workload_is() {
     refused(&run(dir.path(), "c", &["--distribution", "normal"]), 2, "zipfian");
     refused(&run(dir.path(), "a", &["--distribution", "absent"]), 2, "there are none");
     refused(&run(dir.path(), "absent.toml", &[]), 2, "cannot read it");
+    write(
+        "scan_rows_max = 7\nmulti_get_keys = 3\n[operations]\nscan = 50\nmulti_get = 50\n\
+         [background]\nupdate = 100\n",
+    );
+    done(&run(dir.path(), "mine.toml", &["--json", "mine.json"]));
+    let config = &json(&fs::read_to_string(dir.path().join("mine.json")).unwrap())["config"];
+    assert_eq!((&config["scan_rows_max"], &config["multi_get_keys"]), (&7.into(), &3.into()));
+    assert_eq!(config["background"]["update"], 100.0);
+    assert_eq!(config["delete_range_rows"], serde_json::Value::Null);
+    let other = done(&run(dir.path(), "c", &["--distribution", "uniform"]));
+    assert!(other.contains("(--distribution uniform)"), "{other}");
     write("[operations]\nread = 70");
     refused(&run(dir.path(), "mine.toml", &[]), 2, "70 % together");
     write("reads = 70");
@@ -116,6 +127,14 @@ fn a_trace_is_done_again() {
     refused(&run(dir.path(), "t.csv", &["--speed", "0"]), 2, "or max");
     let deep = ["--client-kind", "task", "--depth", "2"];
     refused(&run(dir.path(), "t.csv", &deep), 2, "stays in its order");
+    // All at once, at a time as services write it.
+    fs::write(dir.path().join("t.csv"), "1796083200,put,a,10\n1796083200,get,a,\n").unwrap();
+    let at_once = bench(dir.path(), &["run", "--dir", "db", "--workload", "t.csv", "--json", "-"]);
+    assert_eq!(json(&done(&at_once))["result"]["ops"], 2);
+    assert!(stderr(&at_once).contains("at the times of the trace"), "{}", stderr(&at_once));
+    load(dir.path());
+    let spoils = bench(dir.path(), &["run", "--dir", "db", "--workload", "t.csv"]);
+    assert!(stderr(&spoils).contains("no other workload"), "{}", stderr(&spoils));
     load(dir.path());
     refused(&run(dir.path(), "c", &["--speed", "2"]), 2, "for traces");
     fs::write(dir.path().join("t.csv"), "0,put,a,1\n1,frob,a,1\n").unwrap();
