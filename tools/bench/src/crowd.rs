@@ -15,10 +15,15 @@ use crate::alarm::AlarmThread;
 use crate::asynchronous::{AsyncClient, Asynchronous, Running, Stage};
 use crate::failure::Failure;
 use crate::intervals::{Journal, Ledger};
+use crate::pacing::Pace;
 use crate::pipeline::Timer;
 use crate::runner::{Outcome, Phase, Progress, WATCH_INTERVAL, Watch, add_up};
 use crate::script::{OwnKeys, Script};
 use crate::shape::Data;
+
+/// What it takes to start clients, and each of them.
+const LEAD_NS: u64 = 2_000_000;
+const LEAD_NS_EACH: u64 = 50_000;
 
 /// Runs a phase to its end, each client with at most `depth` operations in
 /// flight. A client that keeps to the keys of an owner runs there; all others
@@ -46,7 +51,10 @@ pub fn run(
     let alarm_thread = AlarmThread::start().map_err(cannot_start())?;
     let runtime = runtime().map_err(cannot_start())?;
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
-    let start_ns = alarm_thread.alarms().now_ns();
+    // Where operations are due, the first of them is when all clients are there.
+    let is_open = scripts.iter().any(|(_, pace)| matches!(pace, Pace::Open(_)));
+    let lead_ns = if is_open { LEAD_NS + scripts.len() as u64 * LEAD_NS_EACH } else { 0 };
+    let start_ns = alarm_thread.alarms().now_ns() + lead_ns;
     let stage = Arc::new(Stage {
         alarms: Arc::clone(alarm_thread.alarms()),
         start_ns,
@@ -88,7 +96,7 @@ pub fn run(
             false
         });
         watch.progress(Progress {
-            elapsed: Duration::from_nanos(stage.alarms.now_ns() - start_ns),
+            elapsed: Duration::from_nanos(stage.alarms.now_ns().saturating_sub(start_ns)),
             ops: stage.progress.iter().map(|client| client.0.load(Ordering::Relaxed)).sum(),
         });
         ledger.collect(|number, latencies| watch.interval(number, latencies));

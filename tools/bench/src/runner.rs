@@ -266,7 +266,8 @@ pub(crate) fn add_up(
         outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());
         match report.finish {
             Ok(finish) => {
-                elapsed_ns = elapsed_ns.max(finish.at_ns - start_ns);
+                // Who was stopped before the start did nothing.
+                elapsed_ns = elapsed_ns.max(finish.at_ns.saturating_sub(start_ns));
                 outcome.unsent += finish.unsent;
                 outcome.exhausted |= finish.exhausted;
             }
