@@ -103,7 +103,7 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     ))?;
     if fitting < plan.records {
         let wanted = grouped(plan.records);
-        output.say(&format!("The disk has no room for {wanted} records, hence no more.\n\n"))?;
+        output.say(&format!("There is no room on the disk for {wanted} records.\n\n"))?;
     }
     let load = LoadArgs {
         records: fitting,
