@@ -47,9 +47,8 @@ pub fn load<T: Target>(
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
     check_space::<T>(&common.dir, &shape, common.memory)?;
-    let room = patiently(common, interrupt, || {
-        make_room::<T>(&common.dir, &shape, args.overwrite, Duration::ZERO)
-    })?;
+    let room =
+        patiently(common, interrupt, || make_room::<T>(&common.dir, &shape, args.overwrite))?;
     let target = open_in::<T>(Some(&room), common, &options, settings, interrupt)?;
 
     let data = Arc::new(Data::new(shape));

@@ -8,8 +8,6 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use ourodb::Compression;
 
@@ -27,7 +25,6 @@ pub const PAGE: &str = "ouro-bench-report.html";
 const LOCK: &str = "LOCK";
 /// What the log takes beside what it holds.
 const LOG_BYTES: f64 = (16 << 20) as f64;
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// What is in a directory, as far as a load cares.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +103,7 @@ impl Room {
             return;
         }
         // Nobody else has it open, or is about to.
-        let Ok(_lock) = lock(&self.dir, Duration::ZERO) else { return };
+        let Ok(_lock) = lock(&self.dir) else { return };
         let Ok(Contents::Ours(files, dirs)) = look::<T>(&self.dir) else { return };
         for name in [MARKER, LOCK] {
             let _ = fs::remove_file(self.dir.join(name));
@@ -124,14 +121,8 @@ impl Room {
 /// an earlier load left in it, if `overwrite` says so. Marks it as this tool's,
 /// with `shape` and as a load that has not ended, before anything else.
 ///
-/// Whoever has that database open keeps it: this waits for `lock_wait`, then
-/// gives up.
-pub fn make_room<T: Target>(
-    dir: &Path,
-    shape: &Shape,
-    overwrite: bool,
-    lock_wait: Duration,
-) -> Result<Room, Failure> {
+/// Whoever has that database open keeps it.
+pub fn make_room<T: Target>(dir: &Path, shape: &Shape, overwrite: bool) -> Result<Room, Failure> {
     let shown = dir.display();
     let mut room = Room { is_new: false, dir: dir.to_owned(), made: Vec::new() };
     let unfinished = Shape { records: 0, ..*shape };
@@ -153,7 +144,7 @@ pub fn make_room<T: Target>(
              directory"
         ))),
         Contents::Ours(files, dirs) => {
-            let _lock = lock(dir, lock_wait)?;
+            let _lock = lock(dir)?;
             // First, so that a removal cut short can be taken up again, and nobody
             // runs a workload on what it left.
             write_shape(dir, &unfinished)?;
@@ -206,25 +197,19 @@ pub fn check_space<T: Target>(dir: &Path, shape: &Shape, memory: u64) -> Result<
 }
 
 /// Takes the lock on a database's directory: the one that OuroDB takes. It is
-/// held until the file is closed.
-pub fn lock(dir: &Path, wait: Duration) -> Result<File, Failure> {
+/// held until the file is closed. Nobody waits for it here: who wants to tries again.
+pub fn lock(dir: &Path) -> Result<File, Failure> {
     let path = dir.join(LOCK);
     let fail = || Failure::os(format!("cannot lock {}", path.display()));
     let file = File::options().write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(fail())?;
-    let begin = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(fail()(error)),
-            Err(TryLockError::WouldBlock) if begin.elapsed() < wait => thread::sleep(LOCK_RETRY),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::Locked(format!(
-                    "another process has the database in {} open",
-                    dir.display()
-                )));
-            }
-        }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(fail()(error)),
+        Err(TryLockError::WouldBlock) => Err(Failure::Locked(format!(
+            "another process has the database in {} open",
+            dir.display()
+        ))),
     }
 }
 

@@ -3,8 +3,6 @@
 use super::*;
 use crate::engine::OuroDb;
 
-const NO_WAIT: Duration = Duration::ZERO;
-
 fn shape(records: u64) -> Shape {
     let compression = ourodb::Compression::Lz4;
     Shape {
@@ -60,16 +58,16 @@ fn names(dir: &Path) -> Vec<String> {
 fn an_earlier_load_is_replaced_only_when_told() {
     let dir = loaded();
     let before = names(dir.path());
-    let refused = make_room::<OuroDb>(dir.path(), &shape(7), false, NO_WAIT).unwrap_err();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), false).unwrap_err();
     assert_eq!(refused.exit_code(), 2);
     assert!(refused.to_string().contains("--overwrite"));
     assert_eq!(names(dir.path()), before);
 
-    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap();
     assert_eq!(names(dir.path()), ["LOCK", "ouro-bench.json"]);
     assert!(read_shape(dir.path()).unwrap_err().to_string().contains("did not end"));
     // As after a removal that was cut short.
-    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap();
 }
 
 #[test]
@@ -91,8 +89,7 @@ fn foreign_files_are_never_removed() {
         let path = dir.path().join(foreign);
         fs::write(&path, "precious").unwrap();
         for overwrite in [false, true] {
-            let refused =
-                make_room::<OuroDb>(dir.path(), &shape(7), overwrite, NO_WAIT).unwrap_err();
+            let refused = make_room::<OuroDb>(dir.path(), &shape(7), overwrite).unwrap_err();
             assert_eq!(refused.exit_code(), 2, "{foreign}");
             assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
         }
@@ -103,7 +100,7 @@ fn foreign_files_are_never_removed() {
         let dir = loaded();
         fs::create_dir(dir.path().join(foreign)).unwrap();
         assert_eq!(
-            make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
+            make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap_err().exit_code(),
             2,
             "{foreign}"
         );
@@ -117,10 +114,7 @@ fn links_are_not_followed() {
     fs::write(target.path().join("1.wal"), "precious").unwrap();
     let dir = loaded();
     std::os::unix::fs::symlink(target.path(), dir.path().join("shard-002")).unwrap();
-    assert_eq!(
-        make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err().exit_code(),
-        2
-    );
+    assert_eq!(make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap_err().exit_code(), 2);
     assert!(target.path().join("1.wal").exists());
 }
 
@@ -128,7 +122,7 @@ fn links_are_not_followed() {
 fn a_database_without_marker_is_somebody_elses() {
     let dir = loaded();
     fs::remove_file(dir.path().join(MARKER)).unwrap();
-    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap_err();
     assert_eq!(refused.exit_code(), 2);
     assert!(refused.to_string().contains(MARKER));
     assert!(dir.path().join("IDENTITY").exists());
@@ -137,37 +131,37 @@ fn a_database_without_marker_is_somebody_elses() {
 #[test]
 fn an_open_database_is_not_removed() {
     let dir = loaded();
-    let holder = lock(dir.path(), NO_WAIT).unwrap();
-    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap_err();
+    let holder = lock(dir.path()).unwrap();
+    let refused = make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap_err();
     assert_eq!(refused.exit_code(), 4);
     assert!(dir.path().join("IDENTITY").exists());
     drop(holder);
-    make_room::<OuroDb>(dir.path(), &shape(7), true, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap();
 }
 
 #[test]
 fn room_that_was_not_used_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("a/b");
-    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap().give_back::<OuroDb>();
+    make_room::<OuroDb>(&deep, &shape(7), false).unwrap().give_back::<OuroDb>();
     assert_eq!(names(dir.path()), [""; 0]);
     // What was there stays, and what somebody put there; not what the engine did.
     fs::create_dir_all(&deep).unwrap();
-    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap().give_back::<OuroDb>();
+    make_room::<OuroDb>(&deep, &shape(7), false).unwrap().give_back::<OuroDb>();
     assert_eq!(names(&deep), [""; 0]);
-    let room = make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
+    let room = make_room::<OuroDb>(&deep, &shape(7), false).unwrap();
     fs::create_dir(deep.join("wal")).unwrap();
     for file in ["IDENTITY", "LOCK", "wal/000000000001.wal"] {
         fs::write(deep.join(file), "x").unwrap();
     }
     room.give_back::<OuroDb>();
     assert_eq!(names(&deep), [""; 0]);
-    let room = make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
+    let room = make_room::<OuroDb>(&deep, &shape(7), false).unwrap();
     fs::write(deep.join("note"), "precious").unwrap();
     room.give_back::<OuroDb>();
     assert_eq!(names(&deep), ["LOCK", "note", MARKER]);
     let loaded = loaded();
-    make_room::<OuroDb>(loaded.path(), &shape(7), true, NO_WAIT).unwrap().give_back::<OuroDb>();
+    make_room::<OuroDb>(loaded.path(), &shape(7), true).unwrap().give_back::<OuroDb>();
     assert_eq!(names(loaded.path()), ["LOCK", MARKER]);
 }
 
@@ -175,18 +169,15 @@ fn room_that_was_not_used_is_given_back() {
 fn room_is_made_where_there_is_nothing() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("lost+found")).unwrap();
-    make_room::<OuroDb>(dir.path(), &shape(7), false, NO_WAIT).unwrap();
+    make_room::<OuroDb>(dir.path(), &shape(7), false).unwrap();
     assert_eq!(names(dir.path()), ["lost+found", MARKER]);
     let deep = dir.path().join("a/b");
-    make_room::<OuroDb>(&deep, &shape(7), false, NO_WAIT).unwrap();
+    make_room::<OuroDb>(&deep, &shape(7), false).unwrap();
     assert!(deep.is_dir());
     let file = dir.path().join("file");
     fs::write(&file, "precious").unwrap();
     for overwrite in [false, true] {
-        assert_eq!(
-            make_room::<OuroDb>(&file, &shape(7), overwrite, NO_WAIT).unwrap_err().exit_code(),
-            2
-        );
+        assert_eq!(make_room::<OuroDb>(&file, &shape(7), overwrite).unwrap_err().exit_code(), 2);
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
 }

@@ -70,9 +70,7 @@ pub fn run<T: Target>(
     let room = match args.fresh {
         Some(_) => {
             check_space::<T>(&common.dir, &shape, common.memory)?;
-            Some(patiently(common, interrupt, || {
-                make_room::<T>(&common.dir, &shape, true, Duration::ZERO)
-            })?)
+            Some(patiently(common, interrupt, || make_room::<T>(&common.dir, &shape, true))?)
         }
         None => None,
     };

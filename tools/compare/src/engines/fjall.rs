@@ -55,7 +55,7 @@ impl Target for Fjall {
     }
 
     fn open(dir: &Path, options: &OpenOptions, settings: &Settings) -> Result<Self, Failure> {
-        let lock = directory::lock(dir, options.lock_wait)?;
+        let lock = directory::lock(dir)?;
         let files = files(dir, Self::NAME, options.create)?;
         let memory = Memory::divide(options.memory_bytes);
         let database = Database::builder(files)

@@ -52,7 +52,7 @@ impl Target for Lmdb {
     }
 
     fn open(dir: &Path, options: &OpenOptions, settings: &Settings) -> Result<Self, Failure> {
-        let lock = directory::lock(dir, options.lock_wait)?;
+        let lock = directory::lock(dir)?;
         let files = files(dir, Self::NAME, options.create)?;
         if options.create {
             fs::create_dir_all(&files).map_err(failed("cannot create LMDB's directory"))?;

@@ -53,7 +53,7 @@ impl Target for Redb {
     }
 
     fn open(dir: &Path, options: &OpenOptions, settings: &Settings) -> Result<Self, Failure> {
-        let lock = directory::lock(dir, options.lock_wait)?;
+        let lock = directory::lock(dir)?;
         let files = files(dir, Self::NAME, options.create)?;
         let file = open_file(&files, options.create).map_err(failed("cannot open redb's file"))?;
         let database = open_database(&file, options).map_err(failed("cannot open redb"))?;

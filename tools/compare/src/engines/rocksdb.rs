@@ -56,7 +56,7 @@ impl Target for RocksDb {
     }
 
     fn open(dir: &Path, options: &OpenOptions, settings: &Settings) -> Result<Self, Failure> {
-        let lock = directory::lock(dir, options.lock_wait)?;
+        let lock = directory::lock(dir)?;
         let files = files(dir, Self::NAME, options.create)?;
         let chosen = database_options(options, settings);
         // By its name, so that it can be named.
