@@ -215,7 +215,7 @@ fn print_hit_ratios() {
     for (name, trace) in &traces {
         for share in [1, 10, 50] {
             let frames = (BLOCKS * share / 100) as u32;
-            let s3fifo = hit_ratio(ByPolicy::new(S3Fifo::new(frames), frames), trace);
+            let s3fifo = hit_ratio(ByPolicy::new(S3Fifo::new(frames, frames), frames), trace);
             let lru = Lru {
                 frames: frames as usize,
                 now: 0,

@@ -89,7 +89,7 @@ impl CacheBench {
     /// When there is no memory for it.
     #[must_use]
     pub fn new(memory_bytes: usize, blocks: u32) -> Self {
-        let cache = Cache::new(&Epochs::new(), memory_bytes).expect("there is memory");
+        let cache = Cache::new(&Epochs::new(), memory_bytes, 0).expect("there is memory");
         Self { table: cache.register(1, blocks), scratch: Vec::new() }
     }
 

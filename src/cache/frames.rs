@@ -7,6 +7,8 @@
 //! A frame is in one of these states, and the types keep it there:
 //!
 //! * *free*: its number is in the pool.
+//! * *parked*: as free, but it is not given out: the pool keeps it with the others of
+//!   its *region*, see [`super::regions`].
 //! * *owned*: it belongs to a [`FrameBuf`], or to an [`IoBuf`] that was made of
 //!   one so that a read lands in it; the holder alone reads and writes it.
 //!   Dropped, it is free again.
@@ -41,9 +43,10 @@ use std::sync::Arc;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::epoch::{Epochs, Guard, Retired};
+use super::regions::Regions;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, MutexGuard};
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::base::sync::tally;
 use crate::io::{IoBuf, Lender};
@@ -83,6 +86,8 @@ pub(crate) struct Frames {
     mapping: (NonNull<u8>, usize),
     /// Of each frame, by its number less one.
     notes: Box<[Note]>,
+    /// Those with higher numbers are in regions.
+    lasting: u32,
     pool: Mutex<Pool>,
     epochs: Arc<Epochs>,
     /// See [`Frames::grow`].
@@ -106,8 +111,9 @@ struct Note {
     table: tally::AtomicU64,
 }
 
-struct Pool {
-    free: Vec<u32>,
+pub(super) struct Pool {
+    pub(super) free: Vec<u32>,
+    pub(super) regions: Regions,
     /// The first frames of chains.
     retired: Retired,
     retired_frames: usize,
@@ -131,9 +137,12 @@ impl Frames {
     pub(crate) const OVERHEAD_BYTES: usize =
         size_of::<Note>() + size_of::<u32>() + size_of::<(u64, u32)>();
 
-    /// Maps so many frames; pages are the process's once they are used.
-    pub(crate) fn new(count: u32, epochs: &Arc<Epochs>) -> Result<Arc<Self>> {
-        assert!(count > 0 && count < u32::MAX, "{count} frames");
+    /// Maps so many frames that are there to stay, and behind them those of regions,
+    /// which have no memory yet; pages are the process's once they are used.
+    pub(crate) fn new(lasting: u32, regions: Regions, epochs: &Arc<Epochs>) -> Result<Arc<Self>> {
+        let count = lasting.checked_add(regions.frames()).filter(|&count| count < u32::MAX);
+        let count = count.expect("frames are numbered");
+        assert!(lasting > 0, "no frames");
         let bytes = count as usize * UNIT;
         let is_huge = bytes >= HUGE_PAGES_MIN * HUGE_PAGE_BYTES;
         let mapped_bytes = if is_huge { bytes + HUGE_PAGE_BYTES } else { bytes };
@@ -167,8 +176,11 @@ impl Frames {
         }
         // Room for all of them, and full. Low numbers are given out first, so
         // that a cache that is not full touches no more pages than it needs.
+        let mut free = Vec::with_capacity(count as usize);
+        free.extend((1..=lasting).rev());
         let pool = Pool {
-            free: (1..=count).rev().collect(),
+            free,
+            regions,
             retired: Retired::with_capacity(count as usize),
             retired_frames: 0,
             highest: 0,
@@ -179,15 +191,20 @@ impl Frames {
             base,
             mapping: (mapped, mapped_bytes),
             notes: (0..count).map(|_| Note::default()).collect(),
+            lasting,
             pool: Mutex::new(pool),
             epochs: Arc::clone(epochs),
             growth: Event::default(),
         }))
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.notes.len()
+    /// How many there are to stay.
+    pub(crate) fn lasting(&self) -> usize {
+        self.lasting as usize
+    }
+
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock()
     }
 
     pub(crate) fn epochs(&self) -> &Arc<Epochs> {
@@ -237,7 +254,7 @@ impl Frames {
 
     /// Whether frames that have no memory yet will soon be given out.
     fn wants_growth(&self, pool: &Pool) -> bool {
-        pool.highest + GROWTH_AHEAD > pool.grown && (pool.grown as usize) < self.count()
+        pool.highest + GROWTH_AHEAD > pool.grown && pool.grown < self.lasting
     }
 
     /// Set when [`Frames::grow`] has something to do.
@@ -257,37 +274,77 @@ impl Frames {
             }
             pool.grown as usize
         };
-        let count = (HUGE_PAGE_BYTES / UNIT).min(self.count() - grown);
-        let start = self.address(grown as u32 + 1).as_ptr().cast();
-        let (bytes, advice) = (count * UNIT, Advice::LinuxPopulateWrite);
-        // SAFETY: the range is within the mapping, and what it holds stays.
-        let populated = unsafe { rustix::mm::madvise(start, bytes, advice) };
-        if let Err(errno) = populated {
-            // They get it when they are used.
-            tracing::debug!(%errno, "the block cache does not grow ahead of its use");
-        }
+        let count = (HUGE_PAGE_BYTES / UNIT).min(self.lasting() - grown);
+        self.populate(grown as u32 + 1, count);
         self.pool.lock().grown += count as u32;
         true
     }
 
+    /// Gives memory to so many frames from `first` on.
+    pub(super) fn populate(&self, first: u32, count: usize) {
+        let (start, bytes) = self.range(first, count);
+        // SAFETY: the range is within the mapping, and what it holds stays.
+        let populated =
+            unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite) };
+        if let Err(errno) = populated {
+            // They get it when they are used.
+            tracing::debug!(%errno, "the block cache does not grow ahead of its use");
+        }
+    }
+
+    /// Takes the memory of so many frames from `first` on, which are all parked:
+    /// they have none, or zeroes, from then on.
+    pub(super) fn strip(&self, first: u32, count: usize) -> std::io::Result<()> {
+        let (start, bytes) = self.range(first, count);
+        // SAFETY: the range is within the mapping. Nobody has a parked frame, and
+        // whoever calls this is the only one to give it out. What it holds is
+        // plain bytes, and so are the zeroes that come in their place.
+        let stripped =
+            unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxDontNeed) };
+        stripped.map_err(std::io::Error::from)
+    }
+
+    /// Where so many frames from `first` on lie, and their bytes.
+    fn range(&self, first: u32, count: usize) -> (NonNull<u8>, usize) {
+        assert!(first as usize - 1 + count <= self.notes.len(), "{count} frames from {first} on");
+        (self.address(first), count * UNIT)
+    }
+
     /// Makes free what nobody looks at any more.
     fn reclaim(&self, pool: &mut Pool) {
-        let Pool { free, retired, retired_frames, .. } = pool;
+        let Pool { free, regions, retired, retired_frames, .. } = pool;
         retired.take_free(&self.epochs, |first| {
             *retired_frames -= self.units(first) as usize;
             // Acquire: the reads of holds that have ended. Once there is the
             // bit, whoever holds the block may free it at any moment.
             if self.note(first).holds.fetch_or(UNSEEN, Ordering::AcqRel) == 0 {
-                free.extend(self.chain(first));
+                regions.sort_out(self.chain(first), free);
             }
         });
+    }
+
+    /// The same, now.
+    pub(super) fn reclaim_now(&self) {
+        self.reclaim(&mut self.pool.lock());
     }
 
     /// Makes a chain free that belongs to the caller alone.
     fn free(&self, first: u32) {
         // Called by `drop`, perhaps while a panic unwinds.
         let mut pool = self.pool.lock_though_broken();
-        pool.free.extend(self.chain(first));
+        let Pool { free, regions, .. } = &mut *pool;
+        regions.sort_out(self.chain(first), free);
+    }
+
+    /// Whether a frame is one of the block that begins with `first`, which is
+    /// published.
+    pub(super) fn is_of(&self, number: u32, first: u32) -> bool {
+        self.chain(first).any(|each| each == number)
+    }
+
+    /// The frames of the block that begins with `first`, which is owned or published.
+    pub(super) fn numbers(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
+        self.chain(first)
     }
 
     /// These frames as what lends them.
@@ -384,7 +441,7 @@ impl Drop for Frames {
 // the kernel gives it filled with zeroes.
 unsafe impl Lender for Frames {
     fn memory(&self) -> (NonNull<u8>, usize) {
-        (self.base, self.notes.len() * UNIT)
+        (self.base, self.lasting() * UNIT)
     }
 
     fn take_back(&self, number: u32) {
@@ -519,6 +576,14 @@ impl Links {
     /// Whether there is a link at this moment.
     pub(crate) fn is_linked(&self, block: u32) -> bool {
         self.firsts[block as usize].load(Ordering::Relaxed) != NONE
+    }
+
+    /// The first frame of a block, if there is such a block, and it is there. For who
+    /// keeps others from unlinking it.
+    pub(super) fn first(&self, block: u32) -> Option<u32> {
+        // Acquire: the notes of the chain.
+        let first = self.firsts.get(block as usize)?.load(Ordering::Acquire);
+        Some(first).filter(|&first| first != NONE)
     }
 
     /// Has the processor fetch the block, if it is there: somebody looks at it soon.

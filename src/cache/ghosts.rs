@@ -30,8 +30,9 @@ impl Ghosts {
     /// Bytes of memory for each ghost, at most.
     pub(super) const OVERHEAD_BYTES_MAX: usize = 3 * size_of::<Ghost>();
 
-    /// Remembers the last `count`, which is positive.
+    /// Remembers the last `count`.
     pub(super) fn new(count: u32) -> Self {
+        let count = count.max(1);
         // Half as much room again at least: buckets are not filled evenly.
         let buckets = (count as usize * 3 / 2).div_ceil(BUCKET).next_power_of_two();
         Self {
@@ -39,6 +40,11 @@ impl Ghosts {
             time: 0,
             life: count,
         }
+    }
+
+    /// Remembers the last `count` from now on, not more than it was made for.
+    pub(super) fn remember(&mut self, count: u32) {
+        self.life = count.max(1);
     }
 
     /// What is kept of a fingerprint.

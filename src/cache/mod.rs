@@ -1,7 +1,8 @@
 //! Floor 4: the block cache, which takes the place of the operating system's
 //! page cache for tables; and a cache for what leads to their blocks.
 //!
-//! * [`Cache`]: one for each owner. All its memory is allotted when it is made.
+//! * [`Cache`]: one for each owner. Most of its memory is allotted when it is made;
+//!   some may be lent to it for a while ([`Cache::borrow`]).
 //! * [`CachedTable`]: an open table's share in it, with a link for each block:
 //!   a hit follows the link, without a search and without a lock. Dropping it
 //!   takes the table's blocks out of the cache.
@@ -28,6 +29,7 @@ mod frames;
 mod ghosts;
 mod partitions;
 pub(crate) mod policy;
+mod regions;
 pub(crate) mod s3fifo;
 #[cfg(all(test, feature = "shuttle"))]
 mod shuttle_tests;
@@ -42,14 +44,17 @@ pub(crate) use frames::{Held, Hit};
 pub(crate) use partitions::{PartitionCache, PartitionCacheStats, PartitionShare};
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::frames::{BLOCK_FRAMES_MAX, FrameBuf, Frames, Links};
 use self::policy::{Frequencies, Policy};
+use self::regions::Regions;
 use self::s3fifo::S3Fifo;
 use crate::base::error::{Error, Result};
 use crate::base::limits::UNIT;
 use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{self, AtomicBool};
 use crate::base::sync::tally::{AtomicU64, Ordering};
 use crate::io::{IoBuf, Lender};
 use crate::runtime::Event;
@@ -62,6 +67,10 @@ pub(crate) const BLOCK_BYTES_MAX: usize = BLOCK_FRAMES_MAX * UNIT;
 const HEADROOM_SHARE: usize = 32;
 const HEADROOM_FRAMES_MAX: usize = 64;
 
+/// Of the memory of a cache, one part in so many may be for what frames take that are
+/// lent to it, beside their own memory.
+const EXTRA_SHARE: usize = 8;
+
 /// Links a table gives up at a time, under the lock.
 const FORGET_STEP: u32 = 64;
 
@@ -71,6 +80,10 @@ pub(crate) struct Cache {
     state: Mutex<State>,
     /// Frames to keep idle.
     headroom: usize,
+    /// There is memory that may be lent to it.
+    may_borrow: bool,
+    /// Blocks have left to make room since [`Cache::take_pressure`].
+    is_pressed: AtomicBool,
     misses: AtomicU64,
     refused: AtomicU64,
 }
@@ -81,8 +94,8 @@ struct State {
     /// Whose blocks there may be; `None` where a table was dropped.
     tables: Vec<Option<Arc<Links>>>,
     vacant: Vec<u32>,
-    /// Whose block begins in a frame, by its number less one; only that of
-    /// resident blocks' first frames counts.
+    /// Whose block is in a frame, by its number less one; only that of resident
+    /// blocks' frames counts.
     residents: Box<[Resident]>,
     blocks: u64,
     frames: u64,
@@ -116,7 +129,7 @@ pub(crate) struct CacheStats {
     pub(crate) blocks: u64,
     /// Bytes of the frames that they take.
     pub(crate) bytes: u64,
-    /// Bytes of all frames.
+    /// Bytes of all frames, those included that are lent to it now.
     pub(crate) capacity_bytes: u64,
 }
 
@@ -145,20 +158,31 @@ impl Frequencies for Frames {
 }
 
 impl Cache {
+    /// Bytes of memory that each frame takes beside its own.
+    const EXTRA_BYTES: usize =
+        Frames::OVERHEAD_BYTES + S3Fifo::OVERHEAD_BYTES + size_of::<Resident>();
+
     /// Bytes of memory that each frame takes, all told.
-    pub(crate) const FRAME_BYTES: usize =
-        UNIT + Frames::OVERHEAD_BYTES + S3Fifo::OVERHEAD_BYTES + size_of::<Resident>();
+    pub(crate) const FRAME_BYTES: usize = UNIT + Self::EXTRA_BYTES;
 
     /// A cache that takes `memory_bytes` at most, beside a link of four bytes
-    /// for each block of each open table.
+    /// for each block of each open table; and blocks of `lendable_bytes`, or somewhat
+    /// less, in memory that may be lent to it.
     ///
     /// # Errors
     /// `InvalidArgument` when the memory is less than one frame takes, more than
     /// frames can be numbered in, or not to be had.
-    pub(crate) fn new(epochs: &Arc<Epochs>, memory_bytes: usize) -> Result<Arc<Self>> {
-        let count = memory_bytes / Self::FRAME_BYTES;
-        let numbered = u32::try_from(count).ok().filter(|count| (1..u32::MAX).contains(count));
-        let Some(count) = numbered else {
+    pub(crate) fn new(
+        epochs: &Arc<Epochs>,
+        memory_bytes: usize,
+        lendable_bytes: usize,
+    ) -> Result<Arc<Self>> {
+        // What frames take beside their pages is there all the time.
+        let lendable = (lendable_bytes / UNIT).min(memory_bytes / EXTRA_SHARE / Self::EXTRA_BYTES);
+        let own_bytes = memory_bytes - lendable * Self::EXTRA_BYTES;
+        let own = own_bytes / Self::FRAME_BYTES;
+        let numbered = u32::try_from(own + lendable).ok().filter(|&all| all < u32::MAX);
+        let Some(_) = numbered.filter(|_| own > 0) else {
             let message = format!(
                 "the memory budget comes to block caches of {memory_bytes} bytes, and one takes \
                  between {} bytes and {} GiB; give another budget (Options::memory, --memory), or \
@@ -168,20 +192,28 @@ impl Cache {
             );
             return Err(Error::invalid(message));
         };
+        let lasting = match lendable {
+            0 => own as u32,
+            _ => Regions::lasting(own as u32),
+        };
+        let regions = Regions::new(lasting, lendable as u32);
+        let all = lasting + regions.frames();
         let state = State {
-            policy: S3Fifo::new(count),
+            policy: S3Fifo::new(lasting, all),
             tables: Vec::new(),
             vacant: Vec::new(),
-            residents: vec![Resident::default(); count as usize].into_boxed_slice(),
+            residents: vec![Resident::default(); all as usize].into_boxed_slice(),
             blocks: 0,
             frames: 0,
             inserted: 0,
             evicted: 0,
         };
         Ok(Arc::new(Self {
-            frames: Frames::new(count, epochs)?,
+            frames: Frames::new(lasting, regions, epochs)?,
             state: Mutex::new(state),
-            headroom: (count as usize / HEADROOM_SHARE).min(HEADROOM_FRAMES_MAX),
+            headroom: (lasting as usize / HEADROOM_SHARE).min(HEADROOM_FRAMES_MAX),
+            may_borrow: all > lasting,
+            is_pressed: AtomicBool::new(false),
             misses: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }))
@@ -192,7 +224,8 @@ impl Cache {
         self.frames.epochs()
     }
 
-    /// Set when [`Cache::grow`] has something to do.
+    /// Set when [`Cache::grow`] has something to do, and when it [is
+    /// pressed](Cache::has_pressure).
     pub(crate) fn growth(&self) -> &Event {
         self.frames.growth()
     }
@@ -207,9 +240,73 @@ impl Cache {
         self.frames.lender()
     }
 
-    /// Bytes of blocks it can hold.
+    /// Bytes of blocks it can hold for good.
+    pub(crate) fn lasting_bytes(&self) -> u64 {
+        self.frames.lasting() as u64 * UNIT as u64
+    }
+
+    /// Bytes of blocks it can hold now.
     pub(crate) fn capacity_bytes(&self) -> u64 {
-        self.frames.count() as u64 * UNIT as u64
+        u64::from(self.frames.limit()) * UNIT as u64
+    }
+
+    /// Bytes of blocks that may be lent to it.
+    pub(crate) fn lendable_bytes(&self) -> usize {
+        self.frames.regions_frames() as usize * UNIT
+    }
+
+    /// Bytes that are lent to it now, those included that it is about to give back.
+    pub(crate) fn lent_bytes(&self) -> usize {
+        self.frames.lent() as usize * UNIT
+    }
+
+    /// Bytes that are lent at a time.
+    pub(crate) fn region_bytes(&self) -> usize {
+        self.frames.region_frames() as usize * UNIT
+    }
+
+    /// Bytes of blocks that it has room for, beyond those that it has room for for good.
+    pub(crate) fn borrowed_bytes(&self) -> usize {
+        (self.capacity_bytes() - self.lasting_bytes()) as usize
+    }
+
+    /// Whether blocks have left to make room since [`Cache::take_pressure`]; never, if
+    /// no memory may be lent to it.
+    pub(crate) fn has_pressure(&self) -> bool {
+        self.is_pressed.load(atomic::Ordering::Relaxed)
+    }
+
+    /// The same, since this was asked last.
+    pub(crate) fn take_pressure(&self) -> bool {
+        self.is_pressed.swap(false, atomic::Ordering::Relaxed)
+    }
+
+    /// Borrows one region more; nothing, if all are there. For one caller at a time,
+    /// as are the two functions that follow.
+    pub(crate) fn borrow(&self) -> bool {
+        let is_more = self.frames.raise();
+        self.state.lock().policy.resize(self.frames.limit());
+        is_more
+    }
+
+    /// Begins to give one region back; nothing, if none is borrowed.
+    pub(crate) fn recall(&self) -> bool {
+        let is_less = self.frames.lower();
+        self.state.lock().policy.resize(self.frames.limit());
+        is_less
+    }
+
+    /// Goes on giving back what was recalled: blocks in it leave, and what is free
+    /// goes back to the kernel. Whether some is still in use, by those who read it
+    /// from the device or hold blocks.
+    pub(crate) fn give_back(&self) -> bool {
+        for region in self.frames.leaving() {
+            for numbers in chunks(region, FORGET_STEP) {
+                let mut state = self.state.lock();
+                numbers.for_each(|number| state.vacate(&self.frames, number));
+            }
+        }
+        self.frames.give_back()
     }
 
     /// Gives a table that was opened a share in the cache. `table` tells it from
@@ -243,7 +340,7 @@ impl Cache {
     /// Frames for a block, from others that leave if need be.
     fn reserve(&self, bytes: usize) -> Option<FrameBuf> {
         let units = bytes.div_ceil(UNIT);
-        if units == 0 || units > BLOCK_FRAMES_MAX || units > self.frames.count() {
+        if units == 0 || units > BLOCK_FRAMES_MAX || units > self.frames.lasting() {
             return None;
         }
         // Twice: the first time, retired blocks that are held turn out not to be
@@ -253,6 +350,7 @@ impl Cache {
 
     fn take(&self, units: usize, bytes: usize) -> Option<FrameBuf> {
         let mut state = self.state.lock();
+        let evicted = state.evicted;
         while self.frames.idle() < units + self.headroom {
             let Some(first) = state.policy.victim(&*self.frames) else {
                 break;
@@ -264,7 +362,12 @@ impl Cache {
             state.left(units);
             state.evicted += 1;
         }
+        let is_pressed = state.evicted > evicted && self.may_borrow;
         drop(state);
+        if is_pressed && !self.has_pressure() {
+            self.is_pressed.store(true, atomic::Ordering::Relaxed);
+            self.growth().set();
+        }
         self.frames.take(bytes)
     }
 }
@@ -275,11 +378,31 @@ impl State {
         self.blocks -= 1;
         self.frames -= u64::from(units);
     }
+
+    /// The block that is in a frame leaves, if there is one.
+    fn vacate(&mut self, frames: &Frames, number: u32) {
+        let Resident { table, block } = self.residents[number as usize - 1];
+        let Some(links) = self.tables.get(table as usize).and_then(Option::as_ref) else {
+            return;
+        };
+        // Another block of that name may be elsewhere by now.
+        let first = links.first(block).filter(|&first| frames.is_of(number, first));
+        let Some((first, units)) = first.and_then(|_| links.unlink(block)) else { return };
+        self.policy.remove(first);
+        self.left(units);
+        self.evicted += 1;
+    }
+}
+
+/// Parts of a range, of so many numbers at most.
+fn chunks(range: Range<u32>, numbers: u32) -> impl Iterator<Item = Range<u32>> {
+    let end = range.end;
+    range.step_by(numbers as usize).map(move |start| start..end.min(start + numbers))
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cache({} frames)", self.frames.count())
+        write!(f, "Cache({} frames)", self.frames.limit())
     }
 }
 
@@ -390,7 +513,9 @@ impl CachedTable {
         let (first, held) = self.links.publish(block, buf);
         if let Some(first) = first {
             let units = self.cache.frames.units(first);
-            state.residents[first as usize - 1] = Resident { table: self.place, block };
+            for number in self.cache.frames.numbers(first) {
+                state.residents[number as usize - 1] = Resident { table: self.place, block };
+            }
             state.policy.insert(first, units, fingerprint(self.links.table(), block));
             state.blocks += 1;
             state.frames += u64::from(units);

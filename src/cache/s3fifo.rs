@@ -75,16 +75,24 @@ impl S3Fifo {
     /// Bytes of memory for each frame.
     pub const OVERHEAD_BYTES: usize = size_of::<Node>() + Ghosts::OVERHEAD_BYTES_MAX;
 
-    /// For so many frames, numbered from 1 on.
-    pub fn new(frames: u32) -> Self {
-        let small_frames_max = (frames / SMALL_SHARE).max(1);
-        Self {
-            nodes: vec![Node::default(); frames as usize + 1].into_boxed_slice(),
+    /// For so many frames, numbered from 1 on, and for up to `frames_max` once it is
+    /// resized.
+    pub fn new(frames: u32, frames_max: u32) -> Self {
+        let mut policy = Self {
+            nodes: vec![Node::default(); frames_max as usize + 1].into_boxed_slice(),
             small: Queue::default(),
             main: Queue::default(),
-            small_frames_max,
-            ghosts: Ghosts::new(frames.saturating_sub(small_frames_max).max(1)),
-        }
+            small_frames_max: 0,
+            ghosts: Ghosts::new(frames_max - small_frames_max(frames_max)),
+        };
+        policy.resize(frames);
+        policy
+    }
+
+    /// From now on the cache has so many frames.
+    pub fn resize(&mut self, frames: u32) {
+        self.small_frames_max = small_frames_max(frames);
+        self.ghosts.remember(frames - self.small_frames_max);
     }
 
     fn queue(&mut self, place: Place) -> (&mut Queue, &mut [Node]) {
@@ -124,6 +132,11 @@ impl S3Fifo {
         nodes[frame as usize].place = Place::Nowhere;
         node
     }
+}
+
+/// Frames of the small queue, where the cache has so many.
+fn small_frames_max(frames: u32) -> u32 {
+    (frames / SMALL_SHARE).clamp(1, frames)
 }
 
 impl Policy for S3Fifo {
@@ -193,7 +206,7 @@ mod tests {
     impl Sim {
         fn new(frames: u32) -> Self {
             Self {
-                policy: S3Fifo::new(frames),
+                policy: S3Fifo::new(frames, frames),
                 uses: RefCell::default(),
                 resident: BTreeMap::new(),
                 free: (1..=frames).rev().collect(),
@@ -283,7 +296,7 @@ mod tests {
 
     #[test]
     fn blocks_leave_from_anywhere_in_a_queue() {
-        let mut policy = S3Fifo::new(10);
+        let mut policy = S3Fifo::new(10, 10);
         let none = RefCell::new((1..=10).map(|frame| (frame, 0)).collect::<BTreeMap<_, _>>());
         for (frame, units) in [(1, 2), (3, 1), (4, 4), (8, 1)] {
             policy.insert(frame, units, u64::from(frame) << 32);

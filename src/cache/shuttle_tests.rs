@@ -125,7 +125,7 @@ fn readers_see_their_block_while_others_evict_it() {
 #[test]
 fn a_block_is_published_and_retired_once() {
     explore(1000, || {
-        let frames = Frames::new(2, &Epochs::new()).expect("there is memory");
+        let frames = Frames::new(2, Regions::new(2, 0), &Epochs::new()).expect("there is memory");
         let links = Arc::new(Links::new(&frames, 1, 1));
         let threads: Vec<_> = (0..2)
             .map(|_| {
@@ -153,7 +153,7 @@ fn a_block_is_published_and_retired_once() {
 #[test]
 fn a_block_that_is_held_is_free_once_pins_and_holds_have_ended() {
     explore(3000, || {
-        let frames = Frames::new(2, &Epochs::new()).expect("there is memory");
+        let frames = Frames::new(2, Regions::new(2, 0), &Epochs::new()).expect("there is memory");
         let links = Arc::new(Links::new(&frames, 1, 1));
         let mut buf = frames.take(UNIT).expect("free");
         buf.fill(&content(1, 0, UNIT));

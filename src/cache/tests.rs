@@ -1,6 +1,7 @@
 //! The cache as a whole, and what many threads see of it; and flights.
 
 mod flights;
+mod lent;
 mod many_threads;
 mod partitions;
 
@@ -21,7 +22,7 @@ pub(super) fn content(table: u64, block: u32, bytes: usize) -> Vec<u8> {
 
 /// A cache of so many frames.
 pub(super) fn cache(frames: usize) -> Arc<Cache> {
-    let cache = Cache::new(&Epochs::new(), frames * Cache::FRAME_BYTES).expect("there is memory");
+    let cache = Cache::new(&Epochs::new(), frames * Cache::FRAME_BYTES, 0).expect("there is memory");
     assert_eq!(cache.capacity_bytes(), (frames * UNIT) as u64);
     cache
 }
@@ -66,9 +67,9 @@ fn what_cannot_be_cached_is_refused() {
     assert!(table.insert(3, &vec![7; 12 * UNIT]));
     assert_eq!(cache.stats().refused, 3);
 
-    let none = Cache::new(&Epochs::new(), UNIT).expect_err("too little");
+    let none = Cache::new(&Epochs::new(), UNIT, 0).expect_err("too little");
     assert_eq!(none.kind(), ErrorKind::InvalidArgument);
-    let much = Cache::new(&Epochs::new(), usize::MAX / 2).expect_err("too much");
+    let much = Cache::new(&Epochs::new(), usize::MAX / 2, 0).expect_err("too much");
     assert_eq!(much.kind(), ErrorKind::InvalidArgument);
     assert!(much.to_string().contains("GiB"), "{much}");
 }
@@ -145,7 +146,7 @@ fn a_guard_of_other_epochs_is_refused() {
 #[test]
 fn frames_that_were_not_published_are_free_again() {
     let epochs = Epochs::new();
-    let frames = Frames::new(20, &epochs).expect("there is memory");
+    let frames = Frames::new(20, Regions::new(20, 0), &epochs).expect("there is memory");
     let buf = frames.take(16 * UNIT).expect("they are free");
     assert_eq!(frames.idle(), 4);
     assert!(frames.take(5 * UNIT).is_none());

@@ -123,6 +123,7 @@ struct Chosen {
     memtable_bytes: Option<usize>,
     immutable_memtables_max: Option<usize>,
     cache_bytes: Option<u64>,
+    cache_bytes_max: Option<u64>,
     pinned_bytes: Option<u64>,
     pinned_bytes_free: Option<u64>,
     pinned_bytes_oldest: Option<u64>,
@@ -166,7 +167,8 @@ impl Default for Options {
 impl Options {
     /// The memory budget in bytes; 256 MiB by default, at least 4 MiB: 40 % for
     /// memtables, 25 % for the caches of blocks of tables, which take it as they
-    /// fill up, 12 % for filters and indexes of tables (about 2 % of the data),
+    /// fill up, and borrow most of what memtables do not use
+    /// ([`Options::cache_bytes_max`]), 12 % for filters and indexes of tables (about 2 % of the data),
     /// the rest for mappings of the log, and buffers. Filters and indexes that
     /// need more take it from memtables, up to 30 % of the budget. With more data
     /// than some 10 times the budget not all of them stay in memory (see
@@ -301,6 +303,25 @@ impl Options {
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.chosen.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// Bytes that the caches of blocks may come to, all together, by what is lent to
+    /// them: while little is written, up to three quarters of the memory of memtables,
+    /// which are then flushed sooner, and while filters and indexes take less than their
+    /// share, most of the rest of it. It is called back within a fraction of a
+    /// second when more is written. By default that is all they can be lent, 67 % of the
+    /// memory budget; and nothing, if [`Options::cache_bytes`] or
+    /// [`Options::memtable_bytes`] was given. Opening fails with `InvalidArgument` where
+    /// it is less than what the caches have anyway.
+    ///
+    /// ```
+    /// // They have a quarter of the budget, and never more.
+    /// let options = ourodb::Options::default().memory(4 << 30).cache_bytes_max(1 << 30);
+    /// ```
+    #[must_use]
+    pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
+        self.chosen.cache_bytes_max = Some(bytes);
         self
     }
 

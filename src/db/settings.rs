@@ -41,6 +41,8 @@ pub struct Settings {
     pub immutable_memtables_max: usize,
     /// Block caches of all owners.
     pub cache_bytes: usize,
+    /// The same with all that may be lent to them.
+    pub cache_bytes_max: usize,
     /// What filters and indexes may take for good.
     pub pinned_bytes: u64,
     /// What they may take before memtables get smaller; `None` when the length of
@@ -97,6 +99,7 @@ impl Settings {
             memtable_bytes: limits.memtable_bytes,
             immutable_memtables_max: limits.frozen_max,
             cache_bytes: limits.cache_bytes * owners,
+            cache_bytes_max: (limits.cache_bytes + limits.cache_lent_bytes) * owners,
             pinned_bytes: limits.pins.bytes_max,
             pinned_bytes_free: limits.pinned_bytes_free,
             pinned_bytes_oldest: limits.pins.oldest_bytes_max,
@@ -135,6 +138,7 @@ impl fmt::Display for Settings {
         writeln!(f, "memtable_bytes: {}", self.memtable_bytes)?;
         writeln!(f, "immutable_memtables_max: {}", self.immutable_memtables_max)?;
         writeln!(f, "cache_bytes: {}", self.cache_bytes)?;
+        writeln!(f, "cache_bytes_max: {}", self.cache_bytes_max)?;
         writeln!(f, "pinned_bytes: {}", self.pinned_bytes)?;
         match self.pinned_bytes_free {
             Some(bytes) => writeln!(f, "pinned_bytes_free: {bytes}")?,

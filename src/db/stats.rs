@@ -96,7 +96,8 @@ pub struct Stats {
     /// Bytes of memory that memtables hold, mutable and immutable ones.
     pub memtable_bytes: u64,
     /// Bytes at which a shard's memtable is flushed now; fewer than at first
-    /// while filters and indexes need more than their share of the memory.
+    /// while filters and indexes need more than their share of the memory, and while
+    /// some of it is lent to the block caches. Of several owners', the least.
     pub memtable_bytes_max: u64,
     /// Bytes of memory kept for memtables to come.
     pub recycled_bytes: u64,
@@ -204,7 +205,8 @@ pub struct Stats {
     pub cache_blocks: u64,
     /// Bytes of cached blocks.
     pub cache_bytes: u64,
-    /// Bytes of blocks that the caches have room for.
+    /// Bytes of blocks that the caches have room for now: more than at first while
+    /// memtables and filters leave memory to them.
     pub cache_capacity_bytes: u64,
     /// Partitions (parts of filters and indexes that do not stay in memory) that
     /// lookups and scans found in the caches for them.

@@ -82,9 +82,10 @@ enum Backing {
 ///
 /// # Safety
 /// [`Lender::memory`] is always the same, and stays mapped and initialised as
-/// long as the lender lives.
+/// long as the lender lives; so do its pages.
 pub(crate) unsafe trait Lender: Send + Sync {
-    /// All the memory that it lends parts of: where it starts, and its bytes.
+    /// The memory that it lends parts of: where it starts, and its bytes. It may
+    /// lend other memory beside, whose pages come and go.
     fn memory(&self) -> (NonNull<u8>, usize);
 
     /// The buffer over the memory with this number was dropped: nobody touches

@@ -59,7 +59,7 @@ impl Maker {
         sim.block_on(async { sim.create_dir(Path::new("/db")).await }).expect("a directory");
         let random = Random(seed + 1);
         // With every other seed a cache that is too small for all blocks.
-        let cache = (seed % 2 == 1).then(|| Cache::new(&Epochs::new(), 24 << 10));
+        let cache = (seed % 2 == 1).then(|| Cache::new(&Epochs::new(), 24 << 10, 0));
         let cache = cache.map(|cache| cache.expect("there is memory"));
         // With every third seed no partitions stay in memory, with another some.
         let partitions = PartitionCache::new(2 << 10);

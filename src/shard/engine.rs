@@ -11,7 +11,7 @@ use crate::base::latency::Recorder;
 use crate::base::limits::UNIT;
 use crate::base::planted::{Bug, planted};
 use crate::base::seq::SeqNo;
-use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, CacheStats, PartitionCache, PartitionCacheStats};
 use crate::format::edit::{Edit, MapDir, MapPlace, StreamKey};
@@ -66,6 +66,9 @@ pub(crate) struct Limits {
     pub(crate) durability: Durability,
     /// Memory for the block cache of each owner; 0 for none.
     pub(crate) cache_bytes: usize,
+    /// Bytes of blocks for which it may borrow memory from memtables, and from the
+    /// share of filters and indexes.
+    pub(crate) cache_lent_bytes: usize,
     /// How the tables of each shard are arranged.
     pub(crate) hierarchy: Hierarchy,
     /// With so many tables on level 0, compaction is behind; with so many,
@@ -99,8 +102,8 @@ pub(crate) struct Engine {
     pub(crate) slow_writes: SlowWrites,
     /// How long operations take.
     pub(crate) latencies: Recorder,
-    /// See [`Engine::share_memory`].
-    pub(crate) memtable_bytes: AtomicUsize,
+    /// What filters and indexes take, as of the last [`Engine::share_memory`].
+    pub(crate) pinned_bytes: AtomicU64,
 }
 
 /// The root manifest, and what only its holder changes.
@@ -129,6 +132,10 @@ pub(crate) struct Owner {
     pub(crate) maker: SegmentMaker,
     /// Blocks of its shards' tables.
     pub(crate) cache: Option<Arc<Cache>>,
+    /// What each of its shards' memtables may have now, see [`Engine::share_memory`].
+    pub(crate) memtable_bytes: AtomicUsize,
+    /// A memtable was full since the job that lends looked last.
+    pub(crate) was_full: AtomicBool,
     /// Their partitions, as far as they do not stay in memory.
     pub(crate) partitions: Arc<PartitionCache<Partition>>,
     /// The stream's mapping, once it has one.
@@ -148,7 +155,19 @@ pub(crate) struct Owner {
     pub(crate) stopping: AtomicBool,
 }
 
+impl Limits {
+    /// What a memtable is left with in any case.
+    fn memtable_bytes_min(&self) -> usize {
+        (self.memtable_bytes / 4).max(UNIT)
+    }
+}
+
 impl Owner {
+    /// Memtables that its shards may have.
+    fn memtables(&self, limits: &Limits) -> usize {
+        self.shards.len() * (1 + limits.frozen_max)
+    }
+
     /// From now on what is read of the table, which is one of its shards', is
     /// cached.
     pub(crate) fn cache(&self, table: &Table) {
@@ -192,9 +211,6 @@ impl Engine {
     /// Takes from memtables what filters and indexes need beyond their share,
     /// up to three quarters. To be called when tables have come or gone.
     pub(crate) fn share_memory(&self) {
-        let Some(free) = self.limits.pinned_bytes_free else {
-            return;
-        };
         let pinned = |shard: &Shard| {
             let view = Arc::clone(&shard.lock().view);
             let sound = view.levels.tables().filter_map(|(_, member)| match member {
@@ -205,22 +221,68 @@ impl Engine {
         };
         let cached = |owner: &Owner| owner.partitions.stats().bytes;
         let all = self.shards.iter().map(pinned).chain(self.owners.iter().map(cached));
-        let beyond = all.sum::<u64>().saturating_sub(free);
+        self.pinned_bytes.store(all.sum(), Ordering::Relaxed);
+        for owner in &self.owners {
+            self.bound_memtables(owner);
+            if let Some(cache) = &owner.cache
+                && cache.lent_bytes() > 0
+            {
+                // Perhaps it has to give some back.
+                cache.growth().set();
+            }
+        }
+    }
+
+    /// Says how large memtables of the owner's shards may be, as it is now: less what
+    /// filters and indexes need beyond their share, and what is lent to the cache.
+    pub(crate) fn bound_memtables(&self, owner: &Owner) {
+        let lent = owner.cache.as_ref().map_or(0, |cache| cache.lent_bytes());
+        let bytes = self.memtable_bytes_beside(owner, lent);
+        owner.memtable_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What each memtable of the owner's shards may have while so many bytes are lent
+    /// to its cache.
+    pub(crate) fn memtable_bytes_beside(&self, owner: &Owner, lent: usize) -> usize {
+        let limits = &self.limits;
+        let lent = lent.saturating_sub(self.pinned_bytes_spare());
+        let taken = self.memtable_bytes_taken() + lent / owner.memtables(limits);
+        limits.memtable_bytes.saturating_sub(taken).max(limits.memtable_bytes_min())
+    }
+
+    /// What each memtable of the engine gives to filters and indexes.
+    fn memtable_bytes_taken(&self) -> usize {
+        let Some(free) = self.limits.pinned_bytes_free else { return 0 };
+        let beyond = self.pinned_bytes.load(Ordering::Relaxed).saturating_sub(free);
         let memtables = (self.shards.len() * (1 + self.limits.frozen_max)) as u64;
-        let full = self.limits.memtable_bytes;
-        let taken = usize::try_from(beyond / memtables).unwrap_or(usize::MAX);
-        let left = full.saturating_sub(taken).max(full / 4).max(UNIT);
-        self.memtable_bytes.store(left, Ordering::Relaxed);
+        usize::try_from(beyond / memtables).unwrap_or(usize::MAX)
+    }
+
+    /// Of the share of filters and indexes, what each owner may lend: not all that
+    /// they leave, as they may need it again.
+    fn pinned_bytes_spare(&self) -> usize {
+        let Some(free) = self.limits.pinned_bytes_free else { return 0 };
+        let left = free.saturating_sub(self.pinned_bytes.load(Ordering::Relaxed));
+        (left / 4 * 3) as usize / self.owners.len()
+    }
+
+    /// What may be lent to the owner's cache while each memtable of its shards is to
+    /// have `memtable_bytes`.
+    pub(crate) fn lendable_beside(&self, owner: &Owner, memtable_bytes: usize) -> usize {
+        let least = memtable_bytes.max(self.limits.memtable_bytes_min());
+        let taken = self.memtable_bytes_taken().saturating_add(least);
+        let spare = self.limits.memtable_bytes.saturating_sub(taken);
+        spare * owner.memtables(&self.limits) + self.pinned_bytes_spare()
     }
 
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
         shard_dir(&self.dir, shard)
     }
 
-    /// Bytes of blocks that all caches have room for.
+    /// Bytes of blocks that all caches have room for, for good.
     pub(crate) fn cache_bytes(&self) -> usize {
         let caches = self.owners.iter().filter_map(|owner| owner.cache.as_ref());
-        caches.map(|cache| cache.capacity_bytes() as usize).sum()
+        caches.map(|cache| cache.lasting_bytes() as usize).sum()
     }
 
     /// Takes no more operations.
@@ -300,7 +362,8 @@ impl Engine {
                 }
             }
         }
-        stats.memtable_bytes_max = self.memtable_bytes.load(Ordering::Relaxed) as u64;
+        let bounds = self.owners.iter().map(|owner| owner.memtable_bytes.load(Ordering::Relaxed));
+        stats.memtable_bytes_max = bounds.min().unwrap_or(0) as u64;
         stats.recycled_bytes = self.arenas.kept_bytes() as u64;
         for owner in &self.owners {
             let (segments, bytes) = owner.stream.segment_counts();

@@ -38,6 +38,7 @@ fn engine(disk: &Disk, durability: Durability) -> Engine {
         map: MapSizes { slot_bytes: 8 << 10, slots: 2 },
         durability,
         cache_bytes: 0,
+        cache_lent_bytes: 0,
         hierarchy: Hierarchy::leveled(1 << 20),
         newest_tables_behind: 24,
         newest_tables_max: 48,

@@ -341,6 +341,7 @@ mod tests {
             memtable_pool_bytes: 0,
             value_pool_bytes: 0,
             cache_bytes: 0,
+            cache_lent_bytes: 0,
             value_bytes_max: 1 << 20,
         }
     }

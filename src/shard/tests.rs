@@ -43,6 +43,7 @@ fn opening(dir: &Path, shards: usize, segment_bytes: u64) -> Opening {
         map: MapSizes { slot_bytes: 8192.min(segment_bytes as u32 - 4096), slots: 3 },
         durability: Durability::Durable,
         cache_bytes: 128 << 10,
+        cache_lent_bytes: 0,
         hierarchy: Hierarchy::leveled(4096),
         newest_tables_behind: 24,
         newest_tables_max: 48,

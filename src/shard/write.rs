@@ -482,16 +482,9 @@ impl Engine {
             let (mut state, lock_ns) = self.shard(shard).lock_timed(&now_ns);
             waited.add(Wait::Lock, lock_ns);
             let needed = memtable_bytes(section.ops);
-            let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
-            let is_paced = &mut section.is_paced;
-            match state.admit(
-                needed,
-                memtable_bytes,
-                &self.limits,
-                &self.arenas,
-                &now_ns,
-                is_paced,
-            )? {
+            let memtable_bytes = owner.memtable_bytes.load(Ordering::Relaxed);
+            let (limits, arenas, is_paced) = (&self.limits, &self.arenas, &mut section.is_paced);
+            match state.admit(needed, memtable_bytes, limits, arenas, &now_ns, is_paced)? {
                 Admission::Granted => {}
                 Admission::Flush => wakes.flush = true,
                 Admission::Paced(ns) => {

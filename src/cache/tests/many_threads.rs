@@ -96,5 +96,5 @@ fn readers_see_the_block_they_asked_for() {
     drop(places);
     let stats = cache.stats();
     assert_eq!((stats.blocks, stats.bytes), (0, 0));
-    assert_eq!(cache.frames.idle(), cache.frames.count());
+    assert_eq!(cache.frames.idle(), cache.frames.lasting());
 }

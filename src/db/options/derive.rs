@@ -373,6 +373,7 @@ impl Derived {
             map: self.map(owners),
             durability: self.durability,
             cache_bytes: self.cache_bytes(owners),
+            cache_lent_bytes: 0,
             idle_ns: IDLE.as_nanos() as u64,
             retry_ns: RETRY.as_nanos() as u64,
             hierarchy: self.hierarchy(shards, memtable_bytes_each),
@@ -390,6 +391,7 @@ impl Derived {
             value_pool_bytes: self.value_pool_bytes(),
         };
         limits.pins = self.pins(&limits, shards, owners)?;
+        limits.cache_lent_bytes = self.cache_lent_bytes(&limits, shards, owners)?;
         let Strategy::Fifo { bytes_max: Some(bytes), .. } = limits.hierarchy.strategy else {
             return Ok(limits);
         };
@@ -512,6 +514,26 @@ impl Derived {
             None => self.percent(CACHE_PERCENT) / owners,
         };
         usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// What may be lent to the cache of each of so many owners.
+    fn cache_lent_bytes(&self, limits: &Limits, shards: usize, owners: usize) -> Result<usize> {
+        let Chosen { memtable_bytes, cache_bytes, cache_bytes_max, .. } = self.chosen;
+        let memtables = limits.memtable_bytes * shards * (1 + limits.frozen_max) / owners;
+        let pinned = limits.pinned_bytes_free.map_or(0, |bytes| bytes as usize / owners);
+        let lendable = memtables / 4 * 3 + pinned;
+        let Some(bytes_max) = cache_bytes_max else {
+            let is_chosen = memtable_bytes.is_some() || cache_bytes.is_some();
+            return Ok(if is_chosen { 0 } else { lendable });
+        };
+        let caches = limits.cache_bytes as u64 * owners as u64;
+        let Some(more) = bytes_max.checked_sub(caches) else {
+            return Err(Error::invalid(format!(
+                "Options::cache_bytes_max is {bytes_max}, less than the {caches} that block \
+                 caches have for good"
+            )));
+        };
+        Ok(lendable.min(usize::try_from(more).unwrap_or(usize::MAX) / owners))
     }
 
     /// The same for filters and indexes.

@@ -33,6 +33,7 @@ impl Engine {
     pub(super) async fn flush_job<I: Io>(&self, number: usize, io: &I, background: &Background) {
         let owner = &self.owners[number];
         while !owner.is_stopping() {
+            owner.tell_full(self);
             match self.flush_round(owner, io, background).await {
                 Round::Done => {}
                 Round::Idle => owner.flush_work.wait().await,
@@ -175,7 +176,7 @@ impl Engine {
             state.counts.flushes += 1;
             state.counts.files_reused += place.files_reused();
             state.counts.flushed_bytes += bytes_out;
-            let full_bytes = self.memtable_bytes.load(Ordering::Relaxed) as u64;
+            let full_bytes = owner.memtable_bytes.load(Ordering::Relaxed) as u64;
             state.pace.flushed(bytes, full_bytes, began_ns, ended_ns);
             let before = std::mem::replace(&mut state.view, view);
             state.set_pace(&self.limits);
@@ -259,7 +260,7 @@ impl Engine {
 
     /// Whether somebody waits for background work, or soon will.
     pub(super) fn is_behind(&self, owner: &Owner, background: &Background) -> bool {
-        let memtable_bytes = self.memtable_bytes.load(Ordering::Relaxed);
+        let memtable_bytes = owner.memtable_bytes.load(Ordering::Relaxed);
         let is_starved = background.is_starved();
         let is_shard_behind = |&id: &ShardId| {
             let state = self.shard(id).lock();

@@ -9,6 +9,7 @@
 mod close;
 mod compact;
 mod flush;
+mod lend;
 mod log;
 mod reclaim;
 mod root;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use crate::base::sync::atomic::Ordering;
 use crate::io::Io;
-use crate::runtime::{Background, yield_now};
+use crate::runtime::Background;
 use crate::shard::engine::{Engine, Owner};
 
 /// What an owner does. Each job ends soon after [`Owner::stop`].
@@ -41,8 +42,9 @@ pub(crate) enum Job {
     CleanUp,
     /// Gives back that of tables that nobody reads any more.
     Reclaim,
-    /// Gives memory to the block cache before it is used.
-    Grow,
+    /// Gives memory to the block cache before it is used, and lends it what memtables
+    /// do not use.
+    Lend,
 }
 
 impl Job {
@@ -58,7 +60,7 @@ impl Job {
         Self::SyncValues,
         Self::CleanUp,
         Self::Reclaim,
-        Self::Grow,
+        Self::Lend,
     ];
 
     /// For reports.
@@ -72,7 +74,7 @@ impl Job {
             Self::SyncValues => "sync of values",
             Self::CleanUp => "clean-up of values",
             Self::Reclaim => "clean-up of tables",
-            Self::Grow => "growth of the cache",
+            Self::Lend => "memory of the cache",
         }
     }
 
@@ -93,7 +95,7 @@ impl Job {
             Self::SyncValues => engine.sync_values_job(owner, &io).await,
             Self::CleanUp => engine.clean_up_job(owner, &io).await,
             Self::Reclaim => engine.reclaim_job(owner, &io).await,
-            Self::Grow => engine.owners[owner].grow_job().await,
+            Self::Lend => engine.lend_job(owner, &io).await,
         }
     }
 }
@@ -113,18 +115,6 @@ impl Owner {
         self.stream.lead_work.set_one();
         self.value_work.syncs.set();
         self.value_work.waste.set();
-    }
-
-    async fn grow_job(&self) {
-        let Some(cache) = &self.cache else { return };
-        while !self.is_stopping() {
-            if cache.grow() {
-                // In between the owner does something else.
-                yield_now().await;
-            } else {
-                cache.growth().wait().await;
-            }
-        }
     }
 
     fn is_stopping(&self) -> bool {

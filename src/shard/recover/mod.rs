@@ -31,7 +31,7 @@ use crate::base::hash::KeyHasher;
 use crate::base::ids::{Epoch, FileId, ShardId, StreamId};
 use crate::base::latency::Recorder;
 use crate::base::seq::SeqNo;
-use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{LongestHold, Mutex};
 use crate::cache::{Cache, Epochs, PartitionCache};
 use crate::format::edit::{Edit, StreamKey};
@@ -110,7 +110,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
     let limits = (opening.limits)(identity.shards)?;
     // More owners than shards would have nothing to do.
     let owner_count = opening.owner_pools.len().clamp(1, identity.shards);
-    let caches = make_caches(limits.cache_bytes, owner_count)?;
+    let caches = make_caches(&limits, owner_count)?;
     let partition_caches: Vec<_> =
         (0..owner_count).map(|_| PartitionCache::new(limits.partition_cache_bytes)).collect();
     let pins = Pins::new(limits.pins);
@@ -232,6 +232,8 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
             shards: Vec::new(),
             maker,
             cache,
+            memtable_bytes: AtomicUsize::new(limits.memtable_bytes),
+            was_full: AtomicBool::new(false),
             partitions,
             manifests: Vec::new(),
             map: Mutex::default(),
@@ -267,7 +269,7 @@ pub(crate) async fn recover<I: Io>(io: &I, opening: Opening) -> Result<Engine> {
         io_counters: Arc::clone(io.counters()),
         slow_writes: SlowWrites::default(),
         latencies: Recorder::new(opening.cores),
-        memtable_bytes: AtomicUsize::new(limits.memtable_bytes),
+        pinned_bytes: AtomicU64::new(0),
         read_counters: ReadCounters::default(),
         pins,
         dir: opening.dir,
@@ -302,7 +304,7 @@ async fn load_identity<I: Io>(io: &I, opening: &Opening) -> Result<Identity> {
     }
     // What would fail later fails before there is anything to be taken back.
     let limits = (opening.limits)(opening.shards)?;
-    make_caches(limits.cache_bytes, opening.owner_pools.len().clamp(1, opening.shards))?;
+    make_caches(&limits, opening.owner_pools.len().clamp(1, opening.shards))?;
     if let Some(dir) = &opening.map_dir {
         list_map_dir(io, dir).await?;
     }
@@ -374,9 +376,10 @@ async fn remove_orphans<I: Io>(io: &I, paths: impl Iterator<Item = &PathBuf>) {
 }
 
 /// The block cache of each owner.
-fn make_caches(bytes: usize, owners: usize) -> Result<Vec<Option<Arc<Cache>>>> {
+fn make_caches(limits: &Limits, owners: usize) -> Result<Vec<Option<Arc<Cache>>>> {
     let epochs = Epochs::new();
-    let make = |_| (bytes > 0).then(|| Cache::new(&epochs, bytes)).transpose();
+    let (bytes, lent) = (limits.cache_bytes, limits.cache_lent_bytes);
+    let make = |_| (bytes > 0).then(|| Cache::new(&epochs, bytes, lent)).transpose();
     (0..owners).map(make).collect()
 }
 

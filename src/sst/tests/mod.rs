@@ -145,7 +145,7 @@ fn open_as(
 }
 
 fn cache(bytes: usize) -> Arc<Cache> {
-    Cache::new(&Epochs::new(), bytes).expect("there is memory")
+    Cache::new(&Epochs::new(), bytes, 0).expect("there is memory")
 }
 
 fn get(
