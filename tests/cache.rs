@@ -270,3 +270,60 @@ fn a_read_that_nobody_waits_for_still_fills_the_cache() {
     assert_eq!((after.cache_blocks, after.requests_outstanding), (1, 0));
     db.close().unwrap();
 }
+
+/// Each shard has its part of the rows, elsewhere on the device.
+#[test]
+fn a_scan_begins_in_all_shards_at_once() {
+    const SHARDS: usize = 4;
+    let sim = Sim::new(3);
+    let db = Db::open("/db", tiny(&sim).shards(SHARDS).owners(2)).unwrap();
+    for i in 0..100u8 {
+        db.put(&[i], &[i; 100]).wait().unwrap();
+    }
+    db.flush().wait().unwrap();
+    sim.run_for(MS);
+    sim.set_faults(ourodb::sim::Faults::default().delay_ns(10 * MS..=10 * MS));
+    let took = |rows: &mut dyn Iterator<Item = u8>| {
+        let began = sim.now_ns();
+        assert!(rows.eq(0..100));
+        sim.now_ns() - began
+    };
+    let before = db.stats().device_reads;
+    let cold = took(&mut db.scan(..).iter().map(|row| row.unwrap().0[0]));
+    let reads = db.stats().device_reads - before;
+    assert!(reads >= SHARDS as u64, "{reads}");
+    // What remains follows, one read after the other, as rows are asked for.
+    let in_turn = reads * 10 * MS;
+    assert!(cold <= in_turn - (SHARDS as u64 - 1) * 9 * MS, "{cold} ns for {reads} reads");
+    sim.set_faults(ourodb::sim::Faults::default());
+    drop(db);
+    sim.kill();
+}
+
+/// Who says how many rows are wanted has them read at once.
+#[test]
+fn a_scan_with_a_limit_reads_no_more_often_than_it_must() {
+    let sim = Sim::new(4);
+    let reads = |limit: Option<usize>| {
+        let options = tiny(&sim).shards(1).owners(1).memtable_bytes(256 << 10);
+        let db = Db::open("/db", options).unwrap();
+        if db.get(&[0]).wait().unwrap().is_none() {
+            for i in 0..60u8 {
+                db.put(&[i], &[i; 3000]).wait().unwrap();
+            }
+            db.flush().wait().unwrap();
+            sim.run_for(MS);
+        }
+        let before = db.stats().device_reads;
+        let rows = db.scan([10]..).limit(limit.unwrap_or(usize::MAX)).iter().take(4);
+        assert!(rows.map(|row| row.unwrap().0[0]).eq(10..14));
+        let reads = db.stats().device_reads - before;
+        db.close().unwrap();
+        reads
+    };
+    // One block each: one, two, and the last with three behind it.
+    assert_eq!(reads(None), 3);
+    assert_eq!(reads(Some(4)), 1);
+    // The others would be more than there is cached of short scans.
+    assert_eq!(reads(Some(1000)), 1);
+}

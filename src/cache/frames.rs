@@ -46,9 +46,9 @@ use super::epoch::{Epochs, Guard, Retired};
 use super::regions::Regions;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
-use crate::base::sync::{Mutex, MutexGuard};
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::base::sync::tally;
+use crate::base::sync::{Mutex, MutexGuard};
 use crate::io::{IoBuf, Lender};
 use crate::runtime::Event;
 
@@ -284,8 +284,9 @@ impl Frames {
     pub(super) fn populate(&self, first: u32, count: usize) {
         let (start, bytes) = self.range(first, count);
         // SAFETY: the range is within the mapping, and what it holds stays.
-        let populated =
-            unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite) };
+        let populated = unsafe {
+            rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite)
+        };
         if let Err(errno) = populated {
             // They get it when they are used.
             tracing::debug!(%errno, "the block cache does not grow ahead of its use");

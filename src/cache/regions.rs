@@ -119,9 +119,9 @@ impl Regions {
     /// parked.
     fn leaving(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
         let above = self.all.iter().enumerate().skip(self.in_use as usize);
-        above.filter(|(_, region)| region.has_memory).map(|(number, region)| {
-            (number as u32, region.parked.len() == self.frames as usize)
-        })
+        above
+            .filter(|(_, region)| region.has_memory)
+            .map(|(number, region)| (number as u32, region.parked.len() == self.frames as usize))
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::epoch::{Epochs, Retired};
 use super::frames::{Frames, Links};
 use super::tests::{cache, content};
-use super::{CachedTable, Flights, Join, PartitionCache, PartitionShare};
+use super::{Cache, CachedTable, Flights, Join, PartitionCache, PartitionShare};
 use crate::base::limits::UNIT;
 use crate::base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::base::sync::{Mutex, thread};
+use crate::cache::regions::Regions;
 use crate::runtime::shuttle_tests::{choose, explore, poll_and_drop};
 use crate::runtime::{block_on, yield_now};
 
@@ -119,6 +120,44 @@ fn readers_see_their_block_while_others_evict_it() {
         drop(table);
         assert_eq!(cache.stats().blocks, 0);
         assert!(cache.frames.take(3 * UNIT).is_some());
+    });
+}
+
+#[test]
+fn memory_comes_and_goes_under_readers() {
+    explore(3000, || {
+        let bytes = 2 * Cache::FRAME_BYTES + 2 * Cache::EXTRA_BYTES;
+        let cache = Cache::new(&Epochs::new(), bytes * 8, 2 * UNIT).expect("there is memory");
+        let lasting = cache.frames.lasting();
+        let table = Arc::new(cache.register(1, 3));
+        // The lasting frames are somebody else's.
+        let others = cache.frames.take((lasting - 1) * UNIT);
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let table = Arc::clone(&table);
+                thread::spawn(move || {
+                    for _ in 0..3 {
+                        let block = choose(3) as u32;
+                        use_block(&table, 1, block, UNIT * (1 + block as usize % 2));
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            match choose(3) {
+                0 => drop(cache.borrow()),
+                1 => drop(cache.recall()),
+                _ => drop(cache.give_back()),
+            }
+            thread::yield_now();
+        }
+        readers.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        while cache.recall() {}
+        assert!(!cache.give_back(), "nobody is there any more");
+        assert_eq!(cache.lent_bytes(), 0);
+        drop((table, others));
+        assert_eq!(cache.stats().blocks, 0);
+        assert!(cache.frames.take(lasting * UNIT).is_some());
     });
 }
 

@@ -22,7 +22,8 @@ pub(super) fn content(table: u64, block: u32, bytes: usize) -> Vec<u8> {
 
 /// A cache of so many frames.
 pub(super) fn cache(frames: usize) -> Arc<Cache> {
-    let cache = Cache::new(&Epochs::new(), frames * Cache::FRAME_BYTES, 0).expect("there is memory");
+    let cache =
+        Cache::new(&Epochs::new(), frames * Cache::FRAME_BYTES, 0).expect("there is memory");
     assert_eq!(cache.capacity_bytes(), (frames * UNIT) as u64);
     cache
 }

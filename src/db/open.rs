@@ -45,6 +45,8 @@ pub(super) struct Inner {
     pub(super) backend: Backend,
     /// The way to each owner, for futures.
     pub(super) remotes: Vec<Remote>,
+    /// Owners have many reads at a time in flight.
+    have_rings: bool,
     /// What the owners' threads do.
     counters: Vec<Arc<RuntimeCounters>>,
     /// Some runtime polls futures of this database: dropping it must not block.
@@ -66,12 +68,14 @@ impl Inner {
         backend: Backend,
         links: (Vec<Remote>, Vec<Arc<RuntimeCounters>>),
         running: Running,
+        have_rings: bool,
     ) -> Self {
         let (remotes, counters) = links;
         Self {
             engine,
             backend,
             remotes,
+            have_rings,
             counters,
             is_awaited: AtomicBool::new(false),
             running: Mutex::new(Some(running)),
@@ -97,7 +101,8 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
         Ok((engine, threads, links)) => {
             let running = Running { owners: Owners::Threads(threads), lock };
-            Ok(Inner::new(engine, Backend::Os(io), links, running))
+            let have_rings = owner_kind == OwnerKind::Ring;
+            Ok(Inner::new(engine, Backend::Os(io), links, running, have_rings))
         }
         Err(error) => {
             // The rings that knew the lock's file are gone only after a while.
@@ -186,7 +191,7 @@ fn open_simulated(
     let (left, counters) = crate::db::backend::spawn_owners(sim, &engine, &mailboxes);
     let remotes = mailboxes.into_iter().map(|mailbox| Remote::simulated(mailbox, sim.clone()));
     let running = Running { owners: Owners::Tasks(left), lock };
-    Ok(Inner::new(engine, Backend::Sim(sim.clone()), (remotes.collect(), counters), running))
+    Ok(Inner::new(engine, Backend::Sim(sim.clone()), (remotes.collect(), counters), running, true))
 }
 
 fn opening(
@@ -377,7 +382,15 @@ impl Inner {
         let timer = scanner.timer(now_ns);
         match scanner.next_in_memory()? {
             Now::Read => {
-                wait_on!(&self.backend, |io| scanner.next_reading(std::slice::from_ref(io), timer))
+                // One's own reads follow one another; owners without rings would let
+                // those of all threads do so.
+                wait_on!(&self.backend, |io| async {
+                    let own = std::slice::from_ref(io);
+                    match self.have_rings {
+                        true => scanner.next_reading(own, &self.remotes, timer).await,
+                        false => scanner.next_reading(own, own, timer).await,
+                    }
+                })
             }
             now => {
                 self.engine.latencies.record_in_memory(timer, 0, now_ns);

@@ -26,13 +26,17 @@ use crate::shard::{ScanRange, Scanner};
 pub struct Scan {
     db: Db,
     range: ScanRange,
-    limit: usize,
 }
 
 impl Scan {
     pub(super) fn new(db: &Db, bounds: KeyBounds) -> Self {
-        let range = ScanRange { bounds, direction: Direction::Forward, keys_only: false };
-        Self { db: db.clone(), range, limit: usize::MAX }
+        let range = ScanRange {
+            bounds,
+            direction: Direction::Forward,
+            keys_only: false,
+            rows_max: usize::MAX,
+        };
+        Self { db: db.clone(), range }
     }
 
     /// Goes from the last key to the first.
@@ -51,7 +55,8 @@ impl Scan {
         self
     }
 
-    /// Ends after this many rows.
+    /// Ends after this many rows. Whoever says so at once has them read at once, where
+    /// they are not in memory: a scan without a limit reads little at first.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -60,7 +65,7 @@ impl Scan {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn limit(mut self, rows: usize) -> Self {
-        self.limit = rows;
+        self.range.rows_max = rows;
         self
     }
 
@@ -92,8 +97,9 @@ impl Scan {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn iter(self) -> ScanIter {
+        let left = self.range.rows_max;
         let scanner = Scanner::new(&self.db.inner.engine, self.range);
-        ScanIter { db: self.db, scanner, left: self.limit }
+        ScanIter { db: self.db, scanner, left }
     }
 
     /// Begins the scan as a stream: what it sees is the database of this
@@ -106,8 +112,9 @@ impl Scan {
     /// # Ok::<(), ourodb::Error>(())
     /// ```
     pub fn stream(self) -> ScanStream {
+        let limit = self.range.rows_max;
         let scanner = Scanner::new(&self.db.inner.engine, self.range);
-        ScanStream::new(self.db, scanner, self.limit)
+        ScanStream::new(self.db, scanner, limit)
     }
 }
 

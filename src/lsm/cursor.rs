@@ -25,7 +25,7 @@ use crate::base::keys::{KeyBounds, head};
 use crate::base::ranges::RangeTombstones;
 use crate::base::seq::{Kind, SeqNo, Tag, compare_internal};
 use crate::io::Io;
-use crate::lsm::run::{RunIter, ahead_bytes};
+use crate::lsm::run::{Run, RunIter, ahead_bytes};
 use crate::lsm::view::{Frozen, View};
 use crate::memtable::{Entry, Position, ValueRef};
 
@@ -284,7 +284,8 @@ impl Cursor {
     /// at or after (forward), or the last one strictly before (backward), the
     /// internal key `from`; `None` is the very beginning or end. Memtables and tables
     /// without keys in `range` are left out. There are values unless the buffer says
-    /// otherwise.
+    /// otherwise. It is likely to be asked for so many `rows` of tables; 0 where nobody
+    /// knows.
     pub(crate) fn new(
         view: &View,
         mutable: Mutable,
@@ -292,6 +293,7 @@ impl Cursor {
         bound: SeqNo,
         range: &KeyBounds,
         from: Option<(&[u8], Tag)>,
+        rows: u64,
     ) -> Self {
         let runs = view.levels.runs();
         let count = runs.clone().count();
@@ -321,8 +323,12 @@ impl Cursor {
             sources.push(Source::Frozen(Arc::clone(frozen), at));
         }
         let ahead_bytes_max = ahead_bytes(AHEAD_BYTES, count);
+        let entries = runs.clone().map(Run::entries).sum::<u64>().max(1);
         for run in runs {
-            let Some(iter) = RunIter::within(run, range, ahead_bytes_max) else {
+            // Each has its part of the rows.
+            let wanted = (u128::from(rows) * u128::from(run.entries())).div_ceil(entries.into());
+            let wanted_bytes = run.bytes_of(wanted as u64);
+            let Some(iter) = RunIter::within(run, range, ahead_bytes_max, wanted_bytes) else {
                 continue;
             };
             deletions.add(sources.len(), run.ranges());

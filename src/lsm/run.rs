@@ -18,12 +18,26 @@ pub(crate) struct Run {
     members: Arc<[Member]>,
     /// Those of them that have some.
     ranges: Arc<[Arc<RangeTombstones>]>,
+    entries: u64,
+    bytes: u64,
 }
 
 impl Run {
     pub(super) fn new(members: Arc<[Member]>) -> Self {
         let ranges = members.iter().filter_map(|member| member.ranges().cloned()).collect();
-        Self { members, ranges }
+        let entries = members.iter().map(|member| member.meta().entries).sum();
+        let bytes = members.iter().map(|member| member.meta().file_bytes).sum();
+        Self { members, ranges, entries, bytes }
+    }
+
+    /// Entries of its tables.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// What so many of its entries take.
+    pub(super) fn bytes_of(&self, entries: u64) -> u64 {
+        (u128::from(self.bytes) * u128::from(entries) / u128::from(self.entries.max(1))) as u64
     }
 
     pub(super) fn of_tables(tables: Vec<Arc<Table>>) -> Self {
@@ -53,6 +67,8 @@ pub(crate) struct RunIter {
     current: Option<(usize, TableIter)>,
     /// Bytes it reads at once, at most.
     ahead_bytes_max: usize,
+    /// Bytes it is likely to be asked for.
+    wanted_bytes: u64,
     /// Has nothing to do with the cache.
     is_bypassing: bool,
 }
@@ -72,8 +88,14 @@ const AHEAD_BYTES_MIN: usize = 16 << 10;
 
 impl RunIter {
     /// A walk that is nowhere yet and reads at most so many bytes at once; `None`
-    /// when no table of the run may have keys in the range.
-    pub(crate) fn within(run: &Run, range: &KeyBounds, ahead_bytes_max: usize) -> Option<Self> {
+    /// when no table of the run may have keys in the range. It is likely to be asked
+    /// for `wanted_bytes` from where it is sent to.
+    pub(crate) fn within(
+        run: &Run,
+        range: &KeyBounds,
+        ahead_bytes_max: usize,
+        wanted_bytes: u64,
+    ) -> Option<Self> {
         let within = run.within(range);
         if within.is_empty() {
             return None;
@@ -83,7 +105,8 @@ impl RunIter {
         } else {
             (Arc::clone(&run.members), within)
         };
-        Some(Self { members, within, current: None, ahead_bytes_max, is_bypassing: false })
+        let (current, is_bypassing) = (None, false);
+        Some(Self { members, within, current, ahead_bytes_max, wanted_bytes, is_bypassing })
     }
 
     /// A walk over all of a run with at least one table, made of
@@ -91,7 +114,8 @@ impl RunIter {
     pub(crate) fn bypassing(run: &Run, ahead_bytes_max: usize) -> Self {
         let (members, within) = (Arc::clone(&run.members), 0..run.members.len());
         assert!(!within.is_empty(), "a run has tables");
-        Self { members, within, current: None, ahead_bytes_max, is_bypassing: true }
+        let (current, is_bypassing) = (None, true);
+        Self { members, within, current, ahead_bytes_max, wanted_bytes: 0, is_bypassing }
     }
 
     /// Where it is; `None` before the first entry and behind the last.
@@ -217,8 +241,11 @@ impl RunIter {
             let read_ns = self.take_read_ns();
             self.current = None;
             let table = self.members[at].sound()?;
-            let new = if self.is_bypassing { TableIter::bypassing } else { TableIter::new };
-            let (_, iter) = self.current.insert((at, new(table, self.ahead_bytes_max)));
+            let iter = match self.is_bypassing {
+                true => TableIter::bypassing(table, self.ahead_bytes_max),
+                false => TableIter::wanting(table, self.ahead_bytes_max, self.wanted_bytes),
+            };
+            let (_, iter) = self.current.insert((at, iter));
             iter.add_read_ns(read_ns);
         }
         Ok(self.moving())

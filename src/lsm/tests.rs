@@ -165,7 +165,7 @@ pub(super) fn walk(
     nothing.finish();
     sim.block_on(async {
         let from = from.map(|key| (key, Tag::visible_at(SEQ_MAX)));
-        let mut cursor = Cursor::new(view, nothing, direction, bound, &unbounded, from);
+        let mut cursor = Cursor::new(view, nothing, direction, bound, &unbounded, from, 0);
         let mut rows = Vec::new();
         loop {
             match cursor.step().expect("sound tables") {
@@ -244,7 +244,7 @@ fn a_run_may_turn_round_between_tables() {
     let sim = maker.sim.clone();
     sim.block_on(async {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let run = RunIter::within(&Run::of_tables(tables), &all, 1 << 20);
+        let run = RunIter::within(&Run::of_tables(tables), &all, 1 << 20, 0);
         let mut run = run.expect("there are tables");
         let at = |run: &RunIter| run.current().map(|(key, _)| key.to_vec());
         run.seek(&sim, &key(4), Tag::visible_at(SEQ_MAX)).await.expect("sound");

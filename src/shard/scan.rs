@@ -6,13 +6,16 @@
 //! cursor is made anew behind the last key returned, or one that has no row: the snapshot sees to it
 //! that everything it may see is still there.
 //!
+//! A scan begins in all shards at once: each has its part of the rows, and somewhere
+//! else on the device.
+//!
 //! Each cursor stays at its next row until the row after it is asked for: the scan
 //! hands out rows where they lie.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::ids::ShardId;
 use crate::base::keys::KeyBounds;
 use crate::base::latency::{Operation, Timer, Wait, Waited};
@@ -20,6 +23,7 @@ use crate::base::seq::{Kind, SeqNo, Tag};
 use crate::io::Io;
 use crate::lsm::{Cursor, Direction, Mutable, Step, View, is_past};
 use crate::memtable::{Memtable, ValueRef};
+use crate::runtime::join_all;
 use crate::shard::clock::Snapshot;
 use crate::shard::engine::Engine;
 use crate::shard::state::State;
@@ -32,6 +36,9 @@ const COPIES_MIN: usize = 4;
 const COPIES_MAX: usize = 32;
 /// Bytes copied under one hold at most, but for the last entry.
 const COPY_BYTES_MAX: usize = 8 << 10;
+
+/// Shards that are begun at once.
+const BEGUN_AT_ONCE: usize = 16;
 
 /// The lowest internal key of a key's versions sorts as if it had this tag.
 const BEFORE_ALL: Tag = Tag::from_u64(u64::MAX);
@@ -46,6 +53,8 @@ pub(crate) struct ScanRange {
     /// Rows come without their values, which are neither copied nor read from
     /// value files.
     pub(crate) keys_only: bool,
+    /// Rows that are asked for at most; `usize::MAX` where nobody knows.
+    pub(crate) rows_max: usize,
 }
 
 impl ScanRange {
@@ -70,6 +79,11 @@ impl ScanRange {
         }
     }
 
+    /// Rows that each of so many shards is likely to be asked for; 0 where nobody knows.
+    fn rows_of_each(&self, shards: usize) -> u64 {
+        if self.rows_max == usize::MAX { 0 } else { self.rows_max.div_ceil(shards) as u64 }
+    }
+
     /// Whether `key` lies beyond the range's far end.
     fn is_past(&self, key: &[u8]) -> bool {
         is_past(&self.bounds, self.direction, key)
@@ -85,8 +99,8 @@ pub(crate) struct Scanner {
     snapshot: Snapshot,
     range: ScanRange,
     shards: Vec<ShardScan>,
-    /// How many of them were begun.
-    begun: usize,
+    /// All of them are at their first row.
+    has_begun: bool,
     /// Those that are at a row, the one whose turn it is **last**.
     order: Vec<usize>,
     /// The one whose row the scan is at, and that is to move on.
@@ -102,6 +116,8 @@ struct ShardScan {
     generation: u64,
     /// `None` before the first row.
     cursor: Option<Cursor>,
+    /// Once it has begun: whether there is a row.
+    begun: Option<bool>,
     /// Keeps the long values that the cursor comes by, as long as it is there.
     values: Option<Arc<Pin>>,
     /// Behind which key a new cursor goes on, where one was dropped.
@@ -131,6 +147,7 @@ impl Scanner {
             bound: 0,
             generation: 0,
             cursor: None,
+            begun: None,
             values: None,
             last: None,
             copied: None,
@@ -141,7 +158,7 @@ impl Scanner {
             snapshot,
             range,
             shards: shards.collect(),
-            begun: 0,
+            has_begun: false,
             order: Vec::new(),
             behind: None,
             loaded: None,
@@ -155,7 +172,7 @@ impl Scanner {
     pub(crate) async fn next<I: Io>(&mut self, ios: &[I]) -> Result<bool> {
         let timer = self.timer(|| ios[0].now_ns());
         match self.next_in_memory()? {
-            Now::Read => self.next_reading(ios, timer).await,
+            Now::Read => self.next_reading(ios, ios, timer).await,
             now => {
                 self.engine.latencies.record_in_memory(timer, 0, || ios[0].now_ns());
                 Ok(now == Now::Row)
@@ -165,17 +182,43 @@ impl Scanner {
 
     /// The timer of the step that comes next. The first one has much to do.
     pub(crate) fn timer(&self, now_ns: impl FnOnce() -> u64) -> Timer {
-        match self.begun {
-            _ if self.ended => Timer::none(Operation::ScanNext),
-            0 => Timer::timed(Operation::Scan, now_ns()),
-            _ => Timer::sampled(Operation::ScanNext, now_ns),
+        if self.ended {
+            return Timer::none(Operation::ScanNext);
+        }
+        match self.has_begun {
+            false => Timer::timed(Operation::Scan, now_ns()),
+            true => Timer::sampled(Operation::ScanNext, now_ns),
         }
     }
 
-    /// Moves to the next row, when [`Scanner::next_in_memory`] could not.
-    pub(crate) async fn next_reading<I: Io>(&mut self, ios: &[I], timer: Timer) -> Result<bool> {
+    /// Moves to the next row, when [`Scanner::next_in_memory`] could not. `many` are
+    /// for reads that may go on at the same time; others follow one another.
+    pub(crate) async fn next_reading<I: Io, M: Io>(
+        &mut self,
+        ios: &[I],
+        many: &[M],
+        timer: Timer,
+    ) -> Result<bool> {
         let mut waited = Waited::default();
+        if !self.has_begun {
+            let begun = match self.begin(many, &mut waited).await {
+                // An owner that has ended reads nothing for others.
+                Err(error) if error.kind() == ErrorKind::Closed => {
+                    self.begin(ios, &mut waited).await
+                }
+                begun => begun,
+            };
+            if let Err(error) = begun {
+                self.ended = true;
+                return Err(error);
+            }
+        }
         let is_at_row = loop {
+            match self.next_in_memory()? {
+                Now::Row => break true,
+                Now::End => break false,
+                Now::Read => {}
+            }
             match self.read(ios, &mut waited).await {
                 Ok(false) => {}
                 Ok(true) => break true,
@@ -183,11 +226,6 @@ impl Scanner {
                     self.ended = true;
                     return Err(error);
                 }
-            }
-            match self.next_in_memory()? {
-                Now::Row => break true,
-                Now::End => break false,
-                Now::Read => {}
             }
         };
         self.engine.latencies.record(timer, &waited, || ios[0].now_ns());
@@ -229,7 +267,7 @@ impl Scanner {
     }
 
     fn advance(&mut self) -> Result<Now> {
-        if self.begun < self.shards.len() {
+        if !self.has_begun {
             return Ok(Now::Read);
         }
         if let Some(index) = self.behind {
@@ -250,31 +288,42 @@ impl Scanner {
         Ok(Now::Row)
     }
 
+    /// Moves all shards to their first rows. What was done stays so if this fails, or is
+    /// dropped.
+    async fn begin<I: Io>(&mut self, ios: &[I], waited: &mut Waited) -> Result<()> {
+        let Self { engine, range, snapshot, shards, .. } = self;
+        let (engine, range, at) = (&**engine, &*range, snapshot.at);
+        // All of them before any is sought: see `lsm/cursor.rs`.
+        for scan in shards.iter_mut().filter(|scan| scan.cursor.is_none() && scan.begun.is_none()) {
+            scan.open(engine, range, at)?;
+        }
+        let began_ns = ios[0].now_ns();
+        let mut has_read = false;
+        for scans in shards.chunks_mut(BEGUN_AT_ONCE) {
+            let begun = scans.iter_mut().map(|scan| {
+                let io = &ios[engine.owner_of(scan.shard) % ios.len()];
+                scan.begin(io, engine, range, at)
+            });
+            for begun in join_all(begun).await {
+                has_read |= begun?.ns(Wait::Read) > 0;
+            }
+        }
+        if has_read {
+            waited.add(Wait::Read, ios[0].now_ns() - began_ns);
+        }
+        self.has_begun = true;
+        for index in 0..self.shards.len() {
+            let is_at_row = self.shards[index].begun.expect("it has begun");
+            self.moved(index, is_at_row);
+        }
+        Ok(())
+    }
+
     /// Reads what the next row depends on. Whether that was its value, and it is
     /// at the row now.
     async fn read<I: Io>(&mut self, ios: &[I], waited: &mut Waited) -> Result<bool> {
         let Self { engine, range, snapshot, shards, .. } = self;
         let io_of = |shard: ShardId| &ios[engine.owner_of(shard) % ios.len()];
-        // All of them before any is sought: see `lsm/cursor.rs`.
-        if self.begun == 0 {
-            for scan in shards.iter_mut().filter(|scan| scan.cursor.is_none()) {
-                scan.open(engine, range, snapshot.at)?;
-            }
-        }
-        if self.begun < shards.len() {
-            let (index, scan) = (self.begun, &mut shards[self.begun]);
-            let is_at_row = loop {
-                match scan.advance(engine, range)? {
-                    Some(is_at_row) => break is_at_row,
-                    None => {
-                        scan.read(io_of(scan.shard), engine, range, snapshot.at, waited).await?;
-                    }
-                }
-            };
-            self.begun += 1;
-            self.moved(index, is_at_row);
-            return Ok(false);
-        }
         if let Some(index) = self.behind {
             let scan = &mut shards[index];
             scan.read(io_of(scan.shard), engine, range, snapshot.at, waited).await?;
@@ -323,6 +372,24 @@ impl ShardScan {
     /// The cursor, which is at a row.
     fn at_row(&self) -> &Cursor {
         self.cursor.as_ref().expect("a shard at a row has a cursor")
+    }
+
+    /// Moves to the first row, unless it is there.
+    async fn begin<I: Io>(
+        &mut self,
+        io: &I,
+        engine: &Engine,
+        range: &ScanRange,
+        at: u64,
+    ) -> Result<Waited> {
+        let mut waited = Waited::default();
+        while self.begun.is_none() {
+            self.begun = self.advance(engine, range)?;
+            if self.begun.is_none() {
+                self.read(io, engine, range, at, &mut waited).await?;
+            }
+        }
+        Ok(waited)
     }
 
     /// Moves to the next row; whether there is one. `None` when something has to
@@ -386,7 +453,9 @@ impl ShardScan {
         };
         self.values = (!range.keys_only).then(|| Arc::clone(&view.values));
         let (direction, bound) = (range.direction, self.bound);
-        self.cursor = Some(Cursor::new(&view, mutable, direction, bound, &range.bounds, from));
+        let rows = range.rows_of_each(engine.shards.len());
+        let bounds = &range.bounds;
+        self.cursor = Some(Cursor::new(&view, mutable, direction, bound, bounds, from, rows));
         Ok(())
     }
 

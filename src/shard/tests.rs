@@ -364,7 +364,7 @@ async fn write_batches(sim: Sim, engine: Arc<Engine>, writer: u8, acked: Arc<Mut
 /// For each writer, what one scan sees on the shards: the same on all of them.
 async fn scan(sim: &Sim, engine: &Arc<Engine>, direction: Direction) -> Result<[u32; 5]> {
     let bounds = (Bound::Unbounded, Bound::Unbounded);
-    let range = ScanRange { bounds, direction, keys_only: false };
+    let range = ScanRange { bounds, direction, keys_only: false, rows_max: usize::MAX };
     let mut scanner = Scanner::new(engine, range);
     let mut seen = [Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     while scanner.next(std::slice::from_ref(sim)).await? {

@@ -114,6 +114,11 @@ impl Table {
         self.cached_for(len).is_some()
     }
 
+    /// Whether a block is in the cache at this moment.
+    pub(super) fn is_cached(&self, block: usize) -> bool {
+        self.cached().is_some_and(|Cached { table, .. }| table.contains(block as u32))
+    }
+
     /// A block's content, if it is in the cache.
     pub(super) fn hold_cached(&self, place: BlockPlace) -> Option<Content> {
         let Cached { table, .. } = self.cached_for(place.len)?;

@@ -2,8 +2,9 @@
 //!
 //! An iterator holds a *window*: the adjacent blocks of its latest read. While
 //! it goes on in one direction each read is twice as long as the one before,
-//! up to a bound; after a seek, or a turn, it starts with one block again. A
-//! block in the window is not read again; each is verified when it is entered.
+//! up to a bound; after a seek, or a turn, it starts with one block again, or as
+//! many as are likely to be wanted. A block in the window is not read again; each is
+//! verified when it is entered.
 //!
 //! It is in one *partition* of the table at a time, which it holds unless all are
 //! pinned, and no window reaches over the end of one.
@@ -54,6 +55,8 @@ pub(crate) struct TableIter {
     ahead_bytes: usize,
     /// The bound of all of them, but that a block is read whole.
     ahead_bytes_max: usize,
+    /// The bound of the first read after a seek.
+    first_bytes: usize,
     /// Where it is going.
     direction: Direction,
     /// It neither looks into the cache nor puts anything there, and reads long
@@ -143,10 +146,22 @@ impl TableIter {
             cursor: BlockCursor::new(),
             ahead_bytes: 0,
             ahead_bytes_max: ahead_bytes_max.min(REQUEST_BYTES_MAX),
+            first_bytes: 0,
             direction: Direction::Forward,
             is_bypassing: false,
             read_ns: 0,
         }
+    }
+
+    /// The same, that is likely to be asked for `wanted_bytes` from where it is sent to:
+    /// they are read at once, as far as they are for the cache.
+    pub(crate) fn wanting(table: Arc<Table>, ahead_bytes_max: usize, wanted_bytes: u64) -> Self {
+        // The first of them may be anywhere in its block.
+        let wanted = wanted_bytes.saturating_add(UNIT as u64 / 2);
+        let first_bytes = usize::try_from(wanted).unwrap_or(usize::MAX).next_multiple_of(UNIT);
+        let mut iter = Self::new(table, ahead_bytes_max);
+        iter.first_bytes = first_bytes.min(KEPT_WINDOW_BYTES).min(iter.ahead_bytes_max);
+        iter
     }
 
     /// An iterator for those who walk over whole tables, and for threads of the
@@ -155,6 +170,7 @@ impl TableIter {
     pub(crate) fn bypassing(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         let mut iter = Self::new(table, ahead_bytes_max);
         iter.is_bypassing = true;
+        iter.first_bytes = iter.ahead_bytes_max;
         iter.start_over(Direction::Forward);
         iter
     }
@@ -324,18 +340,14 @@ impl TableIter {
 
     fn start_over(&mut self, direction: Direction) {
         self.cursor.clear();
-        self.ahead_bytes = self.ahead_bytes_first();
+        self.ahead_bytes = self.first_bytes / 2;
         self.direction = direction;
-    }
-
-    fn ahead_bytes_first(&self) -> usize {
-        if self.is_bypassing { self.ahead_bytes_max } else { 0 }
     }
 
     /// Says where the iterator is going. A turn starts with short reads again.
     fn heading(&mut self, direction: Direction) {
         if self.direction != direction {
-            self.ahead_bytes = self.ahead_bytes_first();
+            self.ahead_bytes = self.first_bytes / 2;
         }
         self.direction = direction;
     }
@@ -459,8 +471,10 @@ impl TableIter {
     }
 
     /// As many blocks from `block` on, in the direction of travel, as
-    /// `ahead_bytes` and the partition have room for; at least that one.
+    /// `ahead_bytes` and the partition have room for; at least that one. Short reads
+    /// end before what is cached.
     fn ahead(&self, block: BlockPlace) -> Range<usize> {
+        let is_short = !self.is_bypassing && self.ahead_bytes <= KEPT_WINDOW_BYTES;
         let partition = self.partition();
         let all = partition.blocks();
         let mut blocks = block.block..block.block + 1;
@@ -472,7 +486,7 @@ impl TableIter {
             };
             let Some(next) = next.filter(|next| all.contains(next)) else { return blocks };
             bytes += partition.extent(next).1;
-            if bytes > self.ahead_bytes {
+            if bytes > self.ahead_bytes || is_short && self.table.is_cached(next) {
                 return blocks;
             }
             blocks = blocks.start.min(next)..blocks.end.max(next + 1);

@@ -179,6 +179,34 @@ fn an_error_leaves_no_entry_and_a_seek_recovers() {
 }
 
 #[test]
+fn what_is_likely_to_be_wanted_is_read_at_once() {
+    let entries = one_entry_a_block(300);
+    let (io, meta) = write(&entries, 256 << 10);
+    let cache = cache(4 << 20);
+    let table = open_with(&io, &meta, Some(&cache)).expect("sound");
+    let walk = |from: u64, steps: usize, wanted: usize| {
+        let wanted = (wanted * UNIT) as u64;
+        let mut iter = TableIter::wanting(Arc::clone(&table), 256 << 10, wanted);
+        now(iter.seek(&io, &from.to_be_bytes(), put(1))).expect("sound");
+        for entry in &entries[from as usize..][..steps] {
+            assert_eq!(seen(&iter).as_ref(), Some(entry));
+            now(iter.next(&io)).expect("sound");
+        }
+        io.take_reads().iter().map(|len| len / UNIT).collect::<Vec<_>>()
+    };
+    io.take_reads();
+    // One block more, as the first one may be at the end of its own.
+    assert_eq!(walk(10, 2, 2), [3]);
+    // No further than what is cached, all of which was asked for.
+    assert_eq!(cache.stats().blocks, 3);
+    assert_eq!(walk(9, 3, 2), [1]);
+    assert_eq!(walk(30, 20, 0), [1, 2, 4, 8, 16]);
+    // Not more than is cached of any walk.
+    assert_eq!(walk(100, 3, 100), [4]);
+    assert_eq!(walk(200, 12, 100), [4, 8, 16]);
+}
+
+#[test]
 fn short_walks_are_cached_and_long_ones_pass_by() {
     let entries = one_entry_a_block(300);
     let (io, meta) = write(&entries, 256 << 10);

@@ -104,6 +104,9 @@ fn breaking_at(rng: &mut Rng) -> u64 {
     rng.u64(1..=most)
 }
 
+/// Such memtables lend memory to the block cache.
+const LENDING_MEMTABLE_BYTES: usize = 64 << 10;
+
 impl Plan {
     /// The plan of a seed, but for what the command line leaves out.
     pub(crate) fn draw(seed: u64, without: &[Without]) -> Self {
@@ -220,7 +223,7 @@ impl Plan {
             durabilities,
             value_bytes_max: [10, 100, 1000, 6000, 12_000, 90_000][rng.usize(..6)],
             ends,
-            memtable_bytes: [4096, 4096, 16 << 10, 64 << 10][rng.usize(..4)],
+            memtable_bytes: [4096, 4096, 16 << 10, LENDING_MEMTABLE_BYTES][rng.usize(..4)],
             wal_segment_bytes: [16 << 10, 16 << 10, 64 << 10][rng.usize(..3)],
             pinned_bytes: [None, Some(0), Some(16 << 10)][rng.usize(..3)],
             varies,
@@ -278,6 +281,11 @@ impl Plan {
             .wal_segment_bytes(self.wal_segment_bytes)
             .table_bytes(64 << 10)
             .cache_bytes(48 << 10);
+        // Of large memtables the cache may borrow some.
+        let options = match self.memtable_bytes {
+            LENDING_MEMTABLE_BYTES => options.cache_bytes_max(2 << 20),
+            _ => options,
+        };
         let options = match self.pinned_bytes {
             Some(bytes) => options.pinned_bytes(bytes),
             None => options,

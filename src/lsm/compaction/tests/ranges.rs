@@ -265,7 +265,7 @@ fn memtables_without_keys_in_the_range_are_not_held() {
         let from = Some((&from[..], Tag::visible_at(SEQ_MAX)));
         let mut nothing = Mutable::default();
         nothing.finish();
-        let mut cursor = Cursor::new(&view, nothing, direction, SEQ_MAX, &range, from);
+        let mut cursor = Cursor::new(&view, nothing, direction, SEQ_MAX, &range, from, 0);
         let held = Arc::strong_count(&view.frozen[0]) - 1;
         let mut rows = 0;
         tree.sim.block_on(async {
