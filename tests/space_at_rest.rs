@@ -101,3 +101,25 @@ fn long_values_that_are_overwritten_without_a_pause_do_not_pile_up() {
     assert!(most < bound, "{most} bytes in value files");
     db.close().expect("a close");
 }
+
+/// While writes come and go, segments of the log are kept to be used again; not once
+/// there is nobody to do so.
+#[test]
+fn a_closed_database_keeps_no_log_that_nobody_needs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let segments = || {
+        let log = std::fs::read_dir(dir.path().join("wal")).expect("the log");
+        log.map(|entry| entry.expect("an entry").metadata().expect("a file").len())
+            .filter(|&bytes| bytes > 0)
+            .count()
+    };
+    let db = open(&dir);
+    put_all(&db, 20_000, &[1; 1000]);
+    db.flush().wait().expect("a flush");
+    wait_until(&db, |stats| stats.wal_segments <= 2);
+    assert!(segments() > 4, "{} segments", segments());
+    db.close().expect("a close");
+    assert!(segments() <= 2, "{} segments", segments());
+    let db = open(&dir);
+    assert_eq!(db.scan(..).iter().count(), 20_000);
+}

@@ -135,6 +135,10 @@ impl Engine {
                 first_of(stream.work.wait(), io.sleep(rest_ns)).await;
             }
         }
+        // The next opening begins with segments of its own.
+        for segment in free.segments {
+            discard(io, segment.file.path()).await;
+        }
     }
 
     /// Has the log synced when what was acknowledged must be durable. On its
