@@ -330,8 +330,8 @@ impl Compact<'_> {
     ///
     /// # Errors
     /// `NoSpace`, `Io` when a table could not be written (it will be tried
-    /// again, but for what a failed sync poisons); `Corruption` when one that is to be merged is damaged;
-    /// `Poisoned`; `Closed`.
+    /// again, but for what a failed sync poisons); `Corruption` when one that is to be
+    /// merged is damaged; `Poisoned`; `Closed`.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();

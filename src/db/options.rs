@@ -168,10 +168,10 @@ impl Options {
     /// The memory budget in bytes; 256 MiB by default, at least 4 MiB: 40 % for
     /// memtables, 25 % for the caches of blocks of tables, which take it as they
     /// fill up, and borrow most of what memtables do not use
-    /// ([`Options::cache_bytes_max`]), 12 % for filters and indexes of tables (about 2 % of the data),
-    /// the rest for mappings of the log, and buffers. Filters and indexes that
-    /// need more take it from memtables, up to 30 % of the budget. With more data
-    /// than some 10 times the budget not all of them stay in memory (see
+    /// ([`Options::cache_bytes_max`]), 12 % for filters and indexes of tables (about
+    /// 2 % of the data), the rest for mappings of the log, and buffers. Filters and
+    /// indexes that need more take it from memtables, up to 30 % of the budget. With
+    /// more data than some 10 times the budget not all of them stay in memory (see
     /// [`Options::pinned_bytes`]): a lookup in the rest may read the device once
     /// more. What must stay of all tables is about 0.1 % of the data, and all of their
     /// range tombstones, so that more data than some 200 times the budget go beyond it.

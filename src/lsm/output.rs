@@ -140,9 +140,9 @@ pub(super) struct Outputs<'a, I: Io> {
 }
 
 impl<'a, I: Io> Outputs<'a, I> {
-    /// The tables are newer than `older`. `written_s` is when the newest entry was first written to a table, in
-    /// seconds since 1970. So many of the ids are reserved for tables that end
-    /// where the caller says.
+    /// The tables are newer than `older`. `written_s` is when the newest entry was first
+    /// written to a table, in seconds since 1970. So many of the ids are reserved for
+    /// tables that end where the caller says.
     pub(super) fn new(
         io: &'a I,
         place: &'a TablePlace,
