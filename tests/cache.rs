@@ -327,3 +327,50 @@ fn a_scan_with_a_limit_reads_no_more_often_than_it_must() {
     // The others would be more than there is cached of short scans.
     assert_eq!(reads(Some(1000)), 1);
 }
+
+/// A scan that begins while the database is closed fails, whichever way it goes.
+#[test]
+fn a_scan_that_begins_while_the_database_is_closed_fails() {
+    use futures_core::Stream;
+    for is_reverse in [true, false] {
+        let sim = Sim::new(5);
+        let db = Db::open("/db", tiny(&sim).shards(1).owners(1).memtable_bytes(256 << 10)).unwrap();
+        for i in 0..30u8 {
+            db.put(&[i], &[i; 3000]).wait().unwrap();
+        }
+        db.flush().wait().unwrap();
+        if !is_reverse {
+            // Its first block has no row.
+            (0..3u8).for_each(|i| db.delete(&[i]).wait().unwrap());
+        }
+        sim.run_for(MS);
+        let scan = db.scan(..);
+        let scan = if is_reverse { scan.reverse() } else { scan };
+        let mut rows = Box::pin(scan.stream());
+        sim.block_on(poll_fn(|cx| {
+            assert!(rows.as_mut().poll_next(cx).is_pending());
+            Poll::Ready(())
+        }));
+        sim.run_for(10 * MS);
+        db.close().unwrap();
+        let row = sim.block_on(poll_fn(|cx| rows.as_mut().poll_next(cx)));
+        let error = row.expect("an error").expect_err("it was closed");
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}
+
+#[test]
+fn limits_may_be_of_any_size() {
+    let sim = Sim::new(6);
+    let db = Db::open("/db", tiny(&sim).shards(1).owners(1).memtable_bytes(256 << 10)).unwrap();
+    for i in 0..16u8 {
+        db.put(&[i], &[i; 1000]).wait().unwrap();
+        db.flush().wait().unwrap();
+        sim.run_for(MS);
+        for limit in [usize::MAX - 1, usize::MAX / 2, usize::MAX / 3, i64::MAX as usize] {
+            assert_eq!(db.scan(..).limit(limit).iter().count(), usize::from(i) + 1);
+        }
+    }
+    drop(db);
+    sim.kill();
+}

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::epoch::{Epochs, Guard, Retired};
-use super::regions::Regions;
+use super::regions::{Regions, has_huge_pages};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::UNIT;
 use crate::base::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -71,10 +71,8 @@ const NONE: u32 = 0;
 /// more: the last hold frees it.
 const UNSEEN: u32 = 1 << 31;
 
-/// What huge pages begin at multiples of. Mappings that are no longer than some
-/// of them get none: their last one would be wasted memory.
+/// What huge pages begin at multiples of.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-const HUGE_PAGES_MIN: usize = 8;
 
 /// Memory is there for so many frames more than were ever given out.
 const GROWTH_AHEAD: u32 = 256;
@@ -144,7 +142,7 @@ impl Frames {
         let count = count.expect("frames are numbered");
         assert!(lasting > 0, "no frames");
         let bytes = count as usize * UNIT;
-        let is_huge = bytes >= HUGE_PAGES_MIN * HUGE_PAGE_BYTES;
+        let is_huge = has_huge_pages(lasting);
         let mapped_bytes = if is_huge { bytes + HUGE_PAGE_BYTES } else { bytes };
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         let anywhere = std::ptr::null_mut();

@@ -289,24 +289,28 @@ impl Cache {
         is_more
     }
 
-    /// Begins to give one region back; nothing, if none is borrowed.
-    pub(crate) fn recall(&self) -> bool {
-        let is_less = self.frames.lower();
+    /// Begins to give so many regions back, or all that are borrowed; how many.
+    pub(crate) fn recall(&self, regions: u32) -> u32 {
+        let recalled = self.frames.lower(regions);
         self.state.lock().policy.resize(self.frames.limit());
-        is_less
+        recalled
     }
 
-    /// Goes on giving back what was recalled: blocks in it leave, and what is free
-    /// goes back to the kernel. Whether some is still in use, by those who read it
-    /// from the device or hold blocks.
+    /// Goes on giving back what was recalled: blocks of some regions leave, and those
+    /// that are free go back to the kernel. Whether there are others; some may still
+    /// be in use, by those who read into them from the device or hold blocks.
     pub(crate) fn give_back(&self) -> bool {
-        for region in self.frames.leaving() {
+        if !self.frames.are_leaving() {
+            return false;
+        }
+        for region in self.frames.next_to_vacate() {
             for numbers in chunks(region, FORGET_STEP) {
                 let mut state = self.state.lock();
                 numbers.for_each(|number| state.vacate(&self.frames, number));
             }
         }
-        self.frames.give_back()
+        self.frames.give_back();
+        self.frames.are_leaving()
     }
 
     /// Gives a table that was opened a share in the cache. `table` tells it from

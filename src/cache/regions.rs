@@ -9,10 +9,21 @@
 //!
 //! One job raises and lowers the limit; threads only take and free frames.
 
+use std::ops::Range;
+
+use crate::base::limits::UNIT;
+
 use super::frames::{Frames, Pool};
 
-/// Frames of a region, unless the cache is so small that it has no huge pages.
+/// Frames of a region, unless the cache has no huge pages.
 const FRAMES: u32 = 512;
+
+/// A cache has huge pages if it has so many of them for good: the last one, which may
+/// be used in part, would be wasted memory.
+const HUGE_PAGES_MIN: u32 = 8;
+
+/// Regions of which blocks are evicted at one time.
+const VACATED_AT_ONCE: usize = 4;
 
 /// A smaller cache has so many regions, or fewer.
 const REGIONS_SMALL: u32 = 16;
@@ -25,6 +36,10 @@ pub(super) struct Regions {
     all: Box<[Region]>,
     /// Those in use: the first ones.
     in_use: u32,
+    /// Those that have memory: those in use, and those that are leaving.
+    with_memory: u32,
+    /// Which of those that are leaving is next to have its blocks evicted.
+    turn: u32,
 }
 
 #[derive(Default)]
@@ -34,19 +49,29 @@ struct Region {
     parked: Vec<u32>,
 }
 
+/// Whether a cache with so many lasting frames has huge pages.
+pub(super) fn has_huge_pages(lasting: u32) -> bool {
+    lasting >= HUGE_PAGES_MIN * FRAMES
+}
+
 impl Regions {
     /// Regions of so many frames altogether, or somewhat fewer, behind the lasting ones.
     pub(super) fn new(lasting: u32, frames: u32) -> Self {
-        let is_small = !lasting.is_multiple_of(FRAMES);
-        let each = if is_small { frames.div_ceil(REGIONS_SMALL).max(1) } else { FRAMES };
-        let all = (0..frames / each).map(|_| Region::default()).collect();
-        Self { lasting, frames: each, all, in_use: 0 }
+        let each = match has_huge_pages(lasting) {
+            true => FRAMES,
+            false => frames.div_ceil(REGIONS_SMALL).max(1),
+        };
+        // They come and go by whole pages of the kernel's.
+        let is_whole = (each as usize * UNIT).is_multiple_of(rustix::param::page_size());
+        let count = if is_whole { frames / each } else { 0 };
+        let all = (0..count).map(|_| Region::default()).collect();
+        Self { lasting, frames: each, all, in_use: 0, with_memory: 0, turn: 0 }
     }
 
     /// Of how many lasting frames a cache has that may have so many: a number that
     /// regions are aligned behind.
     pub(super) fn lasting(frames: u32) -> u32 {
-        if frames < 8 * FRAMES { frames } else { frames / FRAMES * FRAMES }
+        if has_huge_pages(frames) { frames / FRAMES * FRAMES } else { frames }
     }
 
     /// Frames of all regions.
@@ -93,40 +118,60 @@ impl Regions {
             // Low numbers are given out first, as everywhere.
             free.extend((first..first + frames).rev());
             next.has_memory = true;
+            self.with_memory += 1;
         }
         self.in_use += 1;
     }
 
-    /// The last region that is in use is not any more; nothing, if there is none.
-    fn lower(&mut self, free: &mut Vec<u32>) -> bool {
-        let Some(region) = self.in_use.checked_sub(1) else { return false };
-        self.in_use = region;
-        let limit = self.limit();
-        let parked = &mut self.all[region as usize].parked;
-        // Frames come back where a panic unwinds, too: no allocation then.
-        parked.reserve_exact(self.frames as usize);
+    /// So many of the last regions that are in use are not any more, or all that are;
+    /// how many.
+    fn lower(&mut self, count: u32, free: &mut Vec<u32>) -> u32 {
+        let count = count.min(self.in_use);
+        self.in_use -= count;
+        let (limit, lasting, frames) = (self.limit(), self.lasting, self.frames);
+        for region in self.all.iter_mut().skip(self.in_use as usize).take(count as usize) {
+            // Frames come back where a panic unwinds, too: no allocation then.
+            region.parked.reserve_exact(frames as usize);
+        }
+        let all = &mut self.all;
         free.retain(|&number| {
-            let stays = number <= limit;
-            if !stays {
-                parked.push(number);
+            if number > limit {
+                all[((number - lasting - 1) / frames) as usize].parked.push(number);
             }
-            stays
+            number <= limit
         });
-        true
+        count
     }
 
-    /// Regions above the limit that have memory, and whether all of their frames are
-    /// parked.
-    fn leaving(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
-        let above = self.all.iter().enumerate().skip(self.in_use as usize);
-        above
-            .filter(|(_, region)| region.has_memory)
-            .map(|(number, region)| (number as u32, region.parked.len() == self.frames as usize))
+    /// Whether some that are not in use have memory.
+    fn are_leaving(&self) -> bool {
+        self.with_memory > self.in_use
+    }
+
+    /// Those that are leaving.
+    fn leaving(&self) -> impl Iterator<Item = u32> + '_ {
+        let all = self.in_use..self.all.len() as u32;
+        let all = all.take_while(|_| self.are_leaving());
+        all.filter(|&region| self.all[region as usize].has_memory)
+    }
+
+    /// The frames of some of those that are leaving and have not all of them parked;
+    /// others at each call.
+    fn next_to_vacate(&mut self) -> Vec<Range<u32>> {
+        let turn = self.turn;
+        let frames = self.frames as usize;
+        let is_used = |&region: &u32| self.all[region as usize].parked.len() < frames;
+        let (before, mut regions): (Vec<u32>, Vec<u32>) =
+            self.leaving().filter(is_used).partition(|&region| region < turn);
+        regions.extend(before);
+        regions.truncate(VACATED_AT_ONCE);
+        self.turn = regions.last().map_or(0, |last| last + 1);
+        regions.into_iter().map(|region| self.first(region)..self.first(region + 1)).collect()
     }
 }
 
 impl Frames {
-    /// Bytes of a region.
+    /// Frames of a region.
     pub(super) fn region_frames(&self) -> u32 {
         self.pool().regions.frames
     }
@@ -144,8 +189,7 @@ impl Frames {
     /// Frames of regions that have memory.
     pub(super) fn lent(&self) -> u32 {
         let pool = self.pool();
-        let count = pool.regions.all.iter().filter(|region| region.has_memory).count();
-        pool.regions.frames * count as u32
+        pool.regions.frames * pool.regions.with_memory
     }
 
     /// One region more is in use, with its memory; nothing, if all are.
@@ -166,40 +210,44 @@ impl Frames {
         true
     }
 
-    /// One region less is in use; nothing, if none is. Its frames go on being used by
-    /// whoever has them.
-    pub(super) fn lower(&self) -> bool {
+    /// So many regions less are in use, or none is; how many. Their frames go on being
+    /// used by whoever has them.
+    pub(super) fn lower(&self, count: u32) -> u32 {
         let Pool { free, regions, .. } = &mut *self.pool();
-        regions.lower(free)
+        regions.lower(count, free)
     }
 
-    /// The frames of regions that are not in use any more, and still have memory.
-    pub(super) fn leaving(&self) -> Vec<std::ops::Range<u32>> {
-        let pool = self.pool();
-        let regions = &pool.regions;
-        let frames = |(region, _)| regions.first(region)..regions.first(region + 1);
-        regions.leaving().map(frames).collect()
+    /// Frames of some of the regions that are not in use any more, which somebody
+    /// still has.
+    pub(super) fn next_to_vacate(&self) -> Vec<Range<u32>> {
+        self.pool().regions.next_to_vacate()
     }
 
-    /// Gives the memory of regions back whose frames are all parked. Whether there are
-    /// others of which it will have to be given back.
-    pub(super) fn give_back(&self) -> bool {
+    /// Gives the memory of regions back whose frames are all parked.
+    pub(super) fn give_back(&self) {
         self.reclaim_now();
-        loop {
-            let (region, first, frames) = {
-                let pool = self.pool();
-                let mut leaving = pool.regions.leaving();
-                let Some((region, _)) = leaving.find(|&(_, is_parked)| is_parked) else {
-                    return pool.regions.leaving().next().is_some();
-                };
-                (region, pool.regions.first(region), pool.regions.frames)
-            };
+        let parked: Vec<(u32, u32)> = {
+            let regions = &self.pool().regions;
+            let is_parked =
+                |region: u32| regions.all[region as usize].parked.len() == regions.frames as usize;
+            let parked = regions.leaving().filter(|&region| is_parked(region));
+            parked.map(|region| (region, regions.first(region))).collect()
+        };
+        let frames = self.region_frames();
+        for (region, first) in parked {
             if let Err(error) = self.strip(first, frames as usize) {
                 // As where all memory of the process is locked, also what it does
                 // not use.
                 tracing::info!(%error, "memory of the block cache stays with the process");
             }
-            self.pool().regions.all[region as usize] = Region::default();
+            let regions = &mut self.pool().regions;
+            regions.all[region as usize] = Region::default();
+            regions.with_memory -= 1;
         }
+    }
+
+    /// Whether regions that are not in use have memory.
+    pub(super) fn are_leaving(&self) -> bool {
+        self.pool().regions.are_leaving()
     }
 }

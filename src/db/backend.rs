@@ -70,12 +70,14 @@ pub(super) struct OwnerThread {
     engine: Sender<(Arc<Engine>, usize)>,
     /// What the user should know of how the thread does its I/O.
     pub(super) warning: Option<Error>,
+    pub(super) has_ring: bool,
     pub(super) counters: Arc<RuntimeCounters>,
 }
 
 /// What an owner's thread says when it has started.
 struct Started {
     warning: Option<Error>,
+    has_ring: bool,
     counters: Arc<RuntimeCounters>,
 }
 
@@ -127,13 +129,13 @@ impl OwnerThread {
                 let without_ring = |served, warning| {
                     let (driver, io) = Parking::new(counters);
                     let local = LocalIo::from(io.clone());
-                    let start = Start { config, served, local, warning };
+                    let start = Start { config, served, local, warning, has_ring: false };
                     run(driver, &io, start, &started, &gets_engine);
                 };
                 match ring {
                     Some(Ok((driver, io, warning))) => {
                         let local = LocalIo::from(io.clone());
-                        let start = Start { config, served, local, warning };
+                        let start = Start { config, served, local, warning, has_ring: true };
                         run(driver, &io, start, &started, &gets_engine);
                     }
                     None => without_ring(served, None),
@@ -145,10 +147,10 @@ impl OwnerThread {
                 }
             })
             .map_err(|error| no_thread(&error))?;
-        let Started { warning, counters } = has_started.recv().unwrap_or_else(|_| {
+        let Started { warning, has_ring, counters } = has_started.recv().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "an owner's thread ended while it was starting"))
         })?;
-        Ok(Self { thread, mailbox, engine, warning, counters })
+        Ok(Self { thread, mailbox, engine, warning, has_ring, counters })
     }
 
     /// Ends the thread: there is no engine for it.
@@ -176,6 +178,7 @@ struct Start {
     served: Arc<Mailbox<Message>>,
     local: LocalIo,
     warning: Option<Error>,
+    has_ring: bool,
 }
 
 fn run<D: Driver + 'static, I: Io>(
@@ -187,7 +190,8 @@ fn run<D: Driver + 'static, I: Io>(
 ) {
     let mut executor = Executor::new(driver, start.config);
     let counters = Arc::clone(executor.counters());
-    if started.send(Ok(Started { warning: start.warning, counters })).is_err() {
+    let Start { warning, has_ring, .. } = start;
+    if started.send(Ok(Started { warning, has_ring, counters })).is_err() {
         return;
     }
     // The opening failed, or this owner is not needed.

@@ -43,9 +43,9 @@ const OWNER_BUFFERS: usize = 4;
 pub(super) struct Inner {
     pub(super) engine: Arc<Engine>,
     pub(super) backend: Backend,
-    /// The way to each owner, for futures.
+    /// The way to each owner.
     pub(super) remotes: Vec<Remote>,
-    /// Owners have many reads at a time in flight.
+    /// All owners have rings, and so many reads at a time in flight.
     have_rings: bool,
     /// What the owners' threads do.
     counters: Vec<Arc<RuntimeCounters>>,
@@ -99,9 +99,8 @@ pub(super) fn open(dir: &Path, options: &Options) -> Result<Inner> {
     let io = Blocking::new(Arc::<IoCounters>::default());
     let lock = block_on(take_lock(&io, dir, options))?;
     match open_locked(dir, options, derived, owner_kind, &io, &lock) {
-        Ok((engine, threads, links)) => {
+        Ok((engine, threads, links, have_rings)) => {
             let running = Running { owners: Owners::Threads(threads), lock };
-            let have_rings = owner_kind == OwnerKind::Ring;
             Ok(Inner::new(engine, Backend::Os(io), links, running, have_rings))
         }
         Err(error) => {
@@ -123,7 +122,7 @@ fn open_locked(
     owner_kind: OwnerKind,
     io: &Blocking,
     lock: &File,
-) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, (Vec<Remote>, Vec<Arc<RuntimeCounters>>))> {
+) -> Result<(Arc<Engine>, Vec<JoinHandle<()>>, (Vec<Remote>, Vec<Arc<RuntimeCounters>>), bool)> {
     let derived = derived.for_shards(block_on(shards_there(io, dir)));
     // Before anything is written: a machine that forbids io_uring refuses here.
     let pools: Vec<Arc<BufferPool>> =
@@ -166,9 +165,10 @@ fn open_locked(
         (remote, Arc::clone(&thread.counters))
     });
     let links = links.unzip();
+    let have_rings = threads.iter().all(|thread| thread.has_ring);
     let employed = threads.into_iter().enumerate();
     let threads = employed.map(|(number, thread)| thread.employ(&engine, number)).collect();
-    Ok((engine, threads, links))
+    Ok((engine, threads, links, have_rings))
 }
 
 #[cfg(feature = "sim")]
@@ -384,9 +384,10 @@ impl Inner {
             Now::Read => {
                 // One's own reads follow one another; owners without rings would let
                 // those of all threads do so.
+                let has_many = self.engine.shards.len() > 1 && self.have_rings;
                 wait_on!(&self.backend, |io| async {
                     let own = std::slice::from_ref(io);
-                    match self.have_rings {
+                    match has_many {
                         true => scanner.next_reading(own, &self.remotes, timer).await,
                         false => scanner.next_reading(own, own, timer).await,
                     }

@@ -310,7 +310,7 @@ impl Options {
     /// them: while little is written, up to three quarters of the memory of memtables,
     /// which are then flushed sooner, and while filters and indexes take less than their
     /// share, most of the rest of it. It is called back within a fraction of a
-    /// second when more is written. By default that is all they can be lent, 67 % of the
+    /// second when more is written. By default that is all they can be lent, 64 % of the
     /// memory budget; and nothing, if [`Options::cache_bytes`] or
     /// [`Options::memtable_bytes`] was given. Opening fails with `InvalidArgument` where
     /// it is less than what the caches have anyway.

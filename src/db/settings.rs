@@ -41,7 +41,7 @@ pub struct Settings {
     pub immutable_memtables_max: usize,
     /// Block caches of all owners.
     pub cache_bytes: usize,
-    /// The same with all that may be lent to them.
+    /// The same with what may be lent to them, at most.
     pub cache_bytes_max: usize,
     /// What filters and indexes may take for good.
     pub pinned_bytes: u64,

@@ -327,7 +327,7 @@ impl Cursor {
         for run in runs {
             // Each has its part of the rows.
             let wanted = (u128::from(rows) * u128::from(run.entries())).div_ceil(entries.into());
-            let wanted_bytes = run.bytes_of(wanted as u64);
+            let wanted_bytes = run.bytes_of(u64::try_from(wanted).unwrap_or(u64::MAX));
             let Some(iter) = RunIter::within(run, range, ahead_bytes_max, wanted_bytes) else {
                 continue;
             };

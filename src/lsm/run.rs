@@ -37,7 +37,8 @@ impl Run {
 
     /// What so many of its entries take.
     pub(super) fn bytes_of(&self, entries: u64) -> u64 {
-        (u128::from(self.bytes) * u128::from(entries) / u128::from(self.entries.max(1))) as u64
+        let bytes = u128::from(self.bytes) * u128::from(entries) / u128::from(self.entries.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     pub(super) fn of_tables(tables: Vec<Arc<Table>>) -> Self {

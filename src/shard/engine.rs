@@ -211,6 +211,20 @@ impl Engine {
     /// Takes from memtables what filters and indexes need beyond their share,
     /// up to three quarters. To be called when tables have come or gone.
     pub(crate) fn share_memory(&self) {
+        self.note_pinned();
+        for owner in &self.owners {
+            self.bound_memtables(owner);
+            if let Some(cache) = &owner.cache
+                && cache.lendable_bytes() > 0
+            {
+                // Perhaps it has to give some back.
+                cache.growth().set();
+            }
+        }
+    }
+
+    /// Looks what filters and indexes take now.
+    pub(crate) fn note_pinned(&self) {
         let pinned = |shard: &Shard| {
             let view = Arc::clone(&shard.lock().view);
             let sound = view.levels.tables().filter_map(|(_, member)| match member {
@@ -222,15 +236,6 @@ impl Engine {
         let cached = |owner: &Owner| owner.partitions.stats().bytes;
         let all = self.shards.iter().map(pinned).chain(self.owners.iter().map(cached));
         self.pinned_bytes.store(all.sum(), Ordering::Relaxed);
-        for owner in &self.owners {
-            self.bound_memtables(owner);
-            if let Some(cache) = &owner.cache
-                && cache.lent_bytes() > 0
-            {
-                // Perhaps it has to give some back.
-                cache.growth().set();
-            }
-        }
     }
 
     /// Says how large memtables of the owner's shards may be, as it is now: less what

@@ -288,13 +288,13 @@ impl Scanner {
         Ok(Now::Row)
     }
 
-    /// Moves all shards to their first rows. What was done stays so if this fails, or is
-    /// dropped.
+    /// Moves all shards to their first rows. Those that are there stay so if this fails,
+    /// or is dropped; the others begin anew, as a walk that failed is nowhere.
     async fn begin<I: Io>(&mut self, ios: &[I], waited: &mut Waited) -> Result<()> {
         let Self { engine, range, snapshot, shards, .. } = self;
         let (engine, range, at) = (&**engine, &*range, snapshot.at);
         // All of them before any is sought: see `lsm/cursor.rs`.
-        for scan in shards.iter_mut().filter(|scan| scan.cursor.is_none() && scan.begun.is_none()) {
+        for scan in shards.iter_mut().filter(|scan| scan.begun.is_none()) {
             scan.open(engine, range, at)?;
         }
         let began_ns = ios[0].now_ns();

@@ -156,10 +156,10 @@ impl TableIter {
     /// The same, that is likely to be asked for `wanted_bytes` from where it is sent to:
     /// they are read at once, as far as they are for the cache.
     pub(crate) fn wanting(table: Arc<Table>, ahead_bytes_max: usize, wanted_bytes: u64) -> Self {
-        // The first of them may be anywhere in its block.
-        let wanted = wanted_bytes.saturating_add(UNIT as u64 / 2);
-        let first_bytes = usize::try_from(wanted).unwrap_or(usize::MAX).next_multiple_of(UNIT);
+        let wanted_bytes = wanted_bytes.min(KEPT_WINDOW_BYTES as u64) as usize;
         let mut iter = Self::new(table, ahead_bytes_max);
+        // The first of them may be anywhere in its block.
+        let first_bytes = (wanted_bytes + UNIT / 2).next_multiple_of(UNIT);
         iter.first_bytes = first_bytes.min(KEPT_WINDOW_BYTES).min(iter.ahead_bytes_max);
         iter
     }

@@ -520,13 +520,14 @@ impl Derived {
     fn cache_lent_bytes(&self, limits: &Limits, shards: usize, owners: usize) -> Result<usize> {
         let Chosen { memtable_bytes, cache_bytes, cache_bytes_max, .. } = self.chosen;
         let memtables = limits.memtable_bytes * shards * (1 + limits.frozen_max) / owners;
-        let pinned = limits.pinned_bytes_free.map_or(0, |bytes| bytes as usize / owners);
+        // Not all that they may have, see `Engine::pinned_bytes_spare`.
+        let pinned = limits.pinned_bytes_free.map_or(0, |bytes| bytes as usize / 4 * 3 / owners);
         let lendable = memtables / 4 * 3 + pinned;
         let Some(bytes_max) = cache_bytes_max else {
             let is_chosen = memtable_bytes.is_some() || cache_bytes.is_some();
             return Ok(if is_chosen { 0 } else { lendable });
         };
-        let caches = limits.cache_bytes as u64 * owners as u64;
+        let caches = cache_bytes.unwrap_or_else(|| self.percent(CACHE_PERCENT));
         let Some(more) = bytes_max.checked_sub(caches) else {
             return Err(Error::invalid(format!(
                 "Options::cache_bytes_max is {bytes_max}, less than the {caches} that block \

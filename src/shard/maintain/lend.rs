@@ -5,8 +5,8 @@
 //! less often the same data are merged. Where little is written they would stand empty
 //! for most of the time. So the owner measures how fast its shards are written to. What
 //! comes in [`SPAN_NS`] is what a memtable is to have room for, from a quarter of its full
-//! size up; the rest is lent to the cache, once that has more blocks to keep than room.
-//! What filters and indexes leave of their share is lent, too.
+//! size up; the rest is lent to the cache, region by region, as that has more blocks to
+//! keep than room. What filters and indexes leave of their share is lent, too.
 //!
 //! A memtable's bound is what its share of the budget is without what is lent at that
 //! moment ([`Engine::bound_memtables`]). So nobody waits for memory that is still to be
@@ -35,8 +35,12 @@ const FULL_LOOK_NS: u64 = 20_000_000;
 /// The fastest of so many looks counts.
 const LOOKS: usize = 4;
 
-/// What an entry takes in a memtable beside its key and its value, about.
-const ENTRY_BYTES: u64 = 64;
+/// Where readers hold what is on its way back, the owner waits for so many times longer
+/// each time, that is, up to 8 s.
+const PATIENCE_MAX: u32 = 4;
+
+/// Regions that [`Cache::give_back`] looks at.
+const GIVEN_BACK_AT_ONCE: usize = 4;
 
 /// How fast an owner's shards are written to.
 struct Rate {
@@ -46,15 +50,14 @@ struct Rate {
     /// Bytes in a second, between the last looks.
     rates: [u64; LOOKS],
     next: usize,
-    /// At the last look the cache had more blocks to keep than room, and nothing said
-    /// since then that it is to have no more.
-    is_pressed: bool,
+    /// So often in a row nothing came back of what is on its way.
+    fruitless: u32,
 }
 
 impl Rate {
     fn new(now_ns: u64, written: u64) -> Self {
         // As long as nobody has looked, memtables are to be large.
-        Self { looked_ns: now_ns, written, rates: [u64::MAX; LOOKS], next: 0, is_pressed: false }
+        Self { looked_ns: now_ns, written, rates: [u64::MAX; LOOKS], next: 0, fruitless: 0 }
     }
 
     fn since_ns(&self, now_ns: u64) -> u64 {
@@ -90,8 +93,7 @@ impl Owner {
             return;
         };
         let is_full = |&id| !engine.shard(id).lock().view.frozen.is_empty();
-        if self.shards.iter().any(is_full) {
-            self.was_full.store(true, Ordering::Relaxed);
+        if self.shards.iter().any(is_full) && !self.was_full.swap(true, Ordering::Relaxed) {
             cache.growth().set();
         }
     }
@@ -101,7 +103,7 @@ impl Engine {
     pub(super) async fn lend_job<I: Io>(&self, number: usize, io: &I) {
         let owner = &self.owners[number];
         let Some(cache) = &owner.cache else { return };
-        let mut rate = Rate::new(io.now_ns(), self.written_bytes(owner));
+        let mut rate = Rate::new(io.now_ns(), owner.stream.counts().record_bytes);
         while !owner.is_stopping() {
             // In between the owner does something else.
             if cache.grow() {
@@ -116,48 +118,61 @@ impl Engine {
         }
     }
 
-    /// What was written to the owner's shards.
-    fn written_bytes(&self, owner: &Owner) -> u64 {
-        let written = |&id: &_| {
-            let counts = self.shard(id).lock().counts;
-            counts.write_bytes + ENTRY_BYTES * counts.writes
-        };
-        owner.shards.iter().map(written).sum()
-    }
-
     /// One step of lending, or of taking back.
     fn lend(&self, owner: &Owner, cache: &Cache, rate: &mut Rate, now_ns: u64) -> Next {
         if cache.lendable_bytes() == 0 {
             return Next::WhenToldTo;
         }
+        let lent = cache.lent_bytes();
         let is_leaving = cache.give_back();
+        let is_fruitless = is_leaving && cache.lent_bytes() == lent;
+        rate.fruitless = if is_fruitless { rate.fruitless.saturating_add(1) } else { 0 };
         self.bound_memtables(owner);
         let was_full = owner.was_full.load(Ordering::Relaxed);
         let look_ns = if was_full { FULL_LOOK_NS } else { LOOK_NS };
-        if rate.since_ns(now_ns) >= look_ns {
+        let looks = rate.since_ns(now_ns) >= look_ns;
+        if looks {
             owner.was_full.store(false, Ordering::Relaxed);
-            rate.look(now_ns, self.written_bytes(owner));
-            rate.is_pressed = cache.take_pressure();
+            // What is in the log is what is in memtables: no long values.
+            rate.look(now_ns, owner.stream.counts().record_bytes);
+            self.note_pinned();
         }
         let lendable = |times| {
             let each = rate.bytes_in(times) / owner.shards.len() as u64;
             self.lendable_beside(owner, usize::try_from(each).unwrap_or(usize::MAX))
         };
-        let borrowed = cache.borrowed_bytes();
-        if borrowed > lendable(1) && cache.recall() {
+        let (borrowed, region) = (cache.borrowed_bytes(), cache.region_bytes());
+        let beyond = borrowed.saturating_sub(lendable(1)).div_ceil(region);
+        if beyond > 0 && cache.recall(u32::try_from(beyond).unwrap_or(u32::MAX)) > 0 {
+            rate.fruitless = 0;
+            return Next::Now;
+        }
+        let leaving = (cache.lent_bytes() - borrowed) / region;
+        if is_leaving && (rate.fruitless as usize) <= leaving.div_ceil(GIVEN_BACK_AT_ONCE) {
             return Next::Now;
         }
         let later = Next::After(look_ns.saturating_sub(rate.since_ns(now_ns)).max(1));
-        if rate.is_pressed && borrowed + cache.region_bytes() <= lendable(LENT_TIMES) {
-            if !self.make_room(owner, cache.lent_bytes() + cache.region_bytes()) {
+        if cache.has_pressure() {
+            let most = lendable(LENT_TIMES).min(cache.lendable_bytes());
+            if borrowed + region > most {
+                if looks {
+                    cache.take_pressure();
+                }
                 return later;
             }
+            if !self.make_room(owner, cache.lent_bytes() + region) {
+                return later;
+            }
+            cache.take_pressure();
             if cache.borrow() {
                 return Next::Now;
             }
         }
-        rate.is_pressed = false;
-        if is_leaving || was_full || cache.has_pressure() { later } else { Next::WhenToldTo }
+        match (was_full, is_leaving) {
+            (true, _) => later,
+            (_, true) => Next::After(LOOK_NS << rate.fruitless.min(PATIENCE_MAX)),
+            _ => Next::WhenToldTo,
+        }
     }
 
     /// Sees to it that the owner's memtables take no more than they may while so many
@@ -167,10 +182,9 @@ impl Engine {
         let mut is_there = true;
         for &shard in &owner.shards {
             let mut state = self.shard(shard).lock();
-            let frozen = state.view.frozen.iter().map(|frozen| frozen.memtable.used_bytes());
-            let is_longer = frozen.max().is_some_and(|used| used > bytes);
             let is_too_long = state.mutable.used_bytes() > bytes;
-            is_there &= !is_longer && !is_too_long;
+            // While one is on its way, the next may be full before that is there.
+            is_there &= !is_too_long && state.view.frozen.is_empty();
             let may_rotate = state.inserting == 0 && !state.closed && state.flush_error.is_none();
             if is_too_long && may_rotate && state.has_room(&self.limits) {
                 state.rotate(&self.arenas);
