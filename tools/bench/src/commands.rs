@@ -12,6 +12,7 @@ use crate::directory::{Room, check_space, make_room, write_shape};
 use crate::failure::Failure;
 use crate::inserts::RecordCounter;
 use crate::output::{Bar, Output, Spinner, warn};
+use crate::overwriting;
 use crate::report::{Config, Measured, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase};
 use crate::shape::{Data, Shape};
@@ -44,6 +45,7 @@ pub fn load<T: Target>(
     let options = OpenOptions { create: true, shards: args.shards, ..options(common, &shape) };
     clients::check::<T>(common)?;
     T::check(&options, settings)?;
+    overwriting::check(&common.output, &common.dir, common.device.as_deref().as_slice())?;
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
     check_space::<T>(&common.dir, &shape, common.memory)?;

@@ -38,6 +38,11 @@ pub enum Contents {
     Foreign(String),
 }
 
+/// Whether a path within a database's directory is that of its marker.
+pub(crate) fn is_marker(inside: &Path) -> bool {
+    [MARKER, MARKER_NEW].iter().any(|name| inside == Path::new(name))
+}
+
 /// Looks at a directory, and changes nothing.
 pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
     let fail = |path: &Path| Failure::os(format!("cannot read {}", path.display()));
@@ -137,7 +142,7 @@ pub fn make_room<T: Target>(dir: &Path, shape: &Shape, overwrite: bool) -> Resul
         }
         Contents::Foreign(why) => Err(Failure::Usage(format!(
             "{shown} is not empty, and holds something that ouro-bench did not make: {why}. \
-             Choose another directory"
+             Choose another directory, or remove that"
         ))),
         Contents::Ours(..) if !overwrite => Err(Failure::Usage(format!(
             "{shown} holds an earlier load. Replace it with --overwrite, or choose another \
@@ -189,7 +194,7 @@ pub fn check_space<T: Target>(dir: &Path, shape: &Shape, memory: u64) -> Result<
     }
     let (wanted, free) = (format_size(wanted), format_size(free));
     let what = format!(
-        "{} take about {wanted} in {}, and {free} are free: load fewer, or elsewhere",
+        "{} take about {wanted} in {}, and {free} are free: load fewer (load --records), or into a directory on another disk",
         counted(shape.records, "record"),
         dir.display()
     );

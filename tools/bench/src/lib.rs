@@ -57,6 +57,7 @@ pub mod keys;
 pub mod machine;
 pub mod mounts;
 pub mod output;
+pub mod overwriting;
 pub mod pacing;
 pub mod page;
 pub mod permutation;

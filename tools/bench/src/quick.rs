@@ -133,7 +133,12 @@ pub fn run(plan: &Plan, interrupt: &AtomicBool) -> Result<(), Failure> {
     let with_page = OutputArgs { html: Some(page.clone()), ..OutputArgs::default() };
     let common = CommonArgs { output: with_page, ..common };
     let args = RunArgs::new(workload, plan.run, common);
-    session::run::<OuroDb>(&args, &(), interrupt)?;
+    if let Err(failure) = session::run::<OuroDb>(&args, &(), interrupt) {
+        if std::fs::metadata(&page).is_ok_and(|page| page.len() > 0) {
+            output.say(&format!("\nWhat was measured until then: {}\n", page.display()))?;
+        }
+        return Err(failure);
+    }
     let program = std::env::args().next().unwrap_or_else(|| "ouro-bench".to_owned());
     let io = match plan.io {
         Io::Ring => "",

@@ -1,6 +1,7 @@
 //! `run`: a workload on a loaded database, in phases: load (`--fresh`) or settle, warm-up,
 //! measure; once, or at one rate after the other (`--find-max`).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
 use crate::keys::KeySizes;
 use crate::output::{Bar, Output, Spinner, warn};
+use crate::overwriting;
 use crate::pacing::Pace;
 use crate::read_first::read_all;
 use crate::report::{Config, Meter, Report, engine_operations};
@@ -59,6 +61,9 @@ pub fn run<T: Target>(
     check_values(&args.chosen_workload(), &shape)?;
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
+    let inputs: Vec<&Path> =
+        common.device.iter().chain(&args.workload.file).map(PathBuf::as_path).collect();
+    overwriting::check(&common.output, &common.dir, &inputs)?;
     let output = Output::new(&common.output)?;
     let calibration = Calibration::given(common)?;
     if args.workload.trace.is_some() && !shape.is_traced {

@@ -2,7 +2,7 @@
 //! to.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
@@ -187,6 +187,8 @@ pub struct Workload {
     pub value_bytes_min: usize,
     /// What is done, if that was recorded; then `mix` only says how often.
     pub trace: Option<Arc<Trace>>,
+    /// Where that was read, if not from the command line.
+    pub file: Option<PathBuf>,
 }
 
 impl Workload {
@@ -245,6 +247,7 @@ impl Workload {
             background: None,
             value_bytes_min: 0,
             trace: Some(Arc::new(trace)),
+            file: Some(path.to_owned()),
         })
     }
 
@@ -254,7 +257,7 @@ impl Workload {
             std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
         let file: File = toml::from_str(&text).map_err(|error| error.to_string())?;
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        file.workload(stem)
+        Ok(Self { file: Some(path.to_owned()), ..file.workload(stem)? })
     }
 }
 
@@ -348,6 +351,7 @@ impl From<BuiltIn> for Workload {
             background: of.background(),
             value_bytes_min: if of == BuiltIn::LargeValue { LARGE_VALUE_BYTES } else { 0 },
             trace: None,
+            file: None,
         }
     }
 }
@@ -489,6 +493,7 @@ impl File {
             background,
             value_bytes_min: 0,
             trace: None,
+            file: None,
         })
     }
 }
