@@ -126,9 +126,10 @@ fn readers_see_their_block_while_others_evict_it() {
 #[test]
 fn memory_comes_and_goes_under_readers() {
     explore(3000, || {
-        let bytes = 2 * Cache::FRAME_BYTES + 2 * Cache::EXTRA_BYTES;
-        let cache = Cache::new(&Epochs::new(), bytes * 8, 2 * UNIT).expect("there is memory");
+        let bytes = 4 * Cache::FRAME_BYTES + 2 * Cache::EXTRA_BYTES;
+        let cache = Cache::new(&Epochs::new(), bytes, 2 * UNIT).expect("there is memory");
         let lasting = cache.frames.lasting();
+        assert_eq!((lasting, cache.lendable_bytes()), (4, 2 * UNIT));
         let table = Arc::new(cache.register(1, 3));
         // The lasting frames are somebody else's.
         let others = cache.frames.take((lasting - 1) * UNIT);
