@@ -15,7 +15,7 @@ use crate::alarm::Alarms;
 use crate::failure::Failure;
 use crate::intervals::{ClientRecorder, Journal};
 use crate::pacing::{Pace, Window};
-use crate::pipeline::{self, PipelinedOperations};
+use crate::pipeline::{self, PipelinedOperations, Timer};
 use crate::runner::ClientReport;
 use crate::script::{Operation, OwnKeys, Script};
 use crate::target::Rows;
@@ -152,8 +152,10 @@ impl AsyncClient {
             progress,
         )
         .await;
+        let ended_ns =
+            finish.as_ref().map_or_else(|_| stage.alarms.now_ns(), |finish| finish.at_ns);
         let (faults, inserts, put_bytes) = operations.script.finish();
-        ClientReport { finish, faults, inserts, put_bytes }
+        ClientReport { finish, ended_ns, faults, inserts, put_bytes }
     }
 }
 

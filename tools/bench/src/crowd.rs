@@ -91,7 +91,10 @@ pub fn run(
             }
             match ended {
                 Ok(report) => reports.push(report),
-                Err(failure) => lost = lost.take().or(Some(failure)),
+                Err(failure) => {
+                    let (failure, _) = lost.take().unwrap_or((failure, 0));
+                    lost = Some((failure, stage.alarms.now_ns()));
+                }
             }
             false
         });
@@ -112,10 +115,13 @@ pub fn run(
             stage.stop.store(true, Ordering::Relaxed);
         }
     }
-    let duration_ns = duration_ns.filter(|_| !phase.enough.load(Ordering::Relaxed));
+    let is_whole = !phase.enough.load(Ordering::Relaxed) && lost.is_none();
+    let duration_ns = duration_ns.filter(|_| is_whole);
     let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
     let mut outcome = add_up(reports, recorder, start_ns, duration_ns, interrupted);
-    if let Some(failure) = lost {
+    if let Some((failure, ended_ns)) = lost {
+        let elapsed = Duration::from_nanos(ended_ns.saturating_sub(start_ns));
+        outcome.elapsed = outcome.elapsed.max(elapsed);
         // Nobody knows what that client had inserted.
         outcome.acknowledged = outcome.acknowledged.min(acknowledged_before.unwrap_or(0));
         outcome.failure = outcome.failure.or(Some(failure));

@@ -357,7 +357,9 @@ fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
             let (first, step) = if on_owners { (0, 1) } else { (number as u64, 2) };
             (task(Mix::LOAD, Inserts::strided(first, step, RECORDS), own), Pace::Closed)
         });
-        let outcome = run_phase(&store, 8, clients, None, &AtomicBool::new(false));
+        let hour = Duration::from_secs(3600);
+        let outcome = run_phase(&store, 8, clients, Some(hour), &AtomicBool::new(false));
+        assert!(outcome.elapsed > Duration::ZERO && outcome.elapsed < hour, "{outcome:?}");
         assert_eq!(outcome.failure.unwrap().to_string(), "full");
         assert_eq!(outcome.recorder.total(), 600);
         assert!(outcome.acknowledged <= 610, "{}", outcome.acknowledged);
@@ -394,7 +396,9 @@ fn a_client_that_is_lost_ends_the_phase() {
         };
         (task(Mix::LOAD, inserts, own), Pace::Closed)
     });
-    let outcome = run_phase(&store, 2, clients, None, &AtomicBool::new(false));
+    let hour = Duration::from_secs(3600);
+    let outcome = run_phase(&store, 2, clients, Some(hour), &AtomicBool::new(false));
+    assert!(outcome.elapsed > Duration::ZERO && outcome.elapsed < hour, "{outcome:?}");
     assert!(outcome.failure.unwrap().to_string().contains("panicked"));
     assert_eq!(outcome.acknowledged, 3);
 }

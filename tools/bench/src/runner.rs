@@ -70,7 +70,7 @@ pub struct Outcome {
     /// The latencies of all clients.
     pub recorder: Recorder,
     /// From the start to the end of the last operation, or of the phase's
-    /// duration if that is later.
+    /// duration if that is later and nothing ended the phase before.
     pub elapsed: Duration,
     /// Operations that were due and never sent.
     pub unsent: u64,
@@ -149,6 +149,8 @@ impl Drop for StopOnPanic<'_> {
 /// What one client brings home.
 pub struct ClientReport {
     pub(crate) finish: Result<Finish, Failure>,
+    /// When its loop ended, on the clock, however it did.
+    pub(crate) ended_ns: u64,
     pub(crate) faults: Faults,
     pub(crate) inserts: Inserts,
     pub(crate) put_bytes: u64,
@@ -181,13 +183,14 @@ pub fn run<H: Handle>(
         let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns + duration_ns);
         let window = Window { start_ns, end_ns, stop: &stop };
         let finish = drive(&clock, &pace, window, &mut client, &mut recorder, &counter.0);
+        let ended_ns = finish.as_ref().map_or_else(|_| clock.now_ns(), |finish| finish.at_ns);
         if finish.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
         let (faults, inserts, put_bytes) = client.finish();
         drop(recorder);
         main.unpark();
-        ClientReport { finish, faults, inserts, put_bytes }
+        ClientReport { finish, ended_ns, faults, inserts, put_bytes }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -260,14 +263,14 @@ pub(crate) fn add_up(
     };
     let mut elapsed_ns = 0;
     for report in reports {
+        // Who was stopped before the start did nothing.
+        elapsed_ns = elapsed_ns.max(report.ended_ns.saturating_sub(start_ns));
         outcome.put_bytes += report.put_bytes;
         outcome.faults.merge(report.faults);
         // Only now: after one client had ended, others went on inserting.
         outcome.acknowledged = outcome.acknowledged.min(report.inserts.acknowledged());
         match report.finish {
             Ok(finish) => {
-                // Who was stopped before the start did nothing.
-                elapsed_ns = elapsed_ns.max(finish.at_ns.saturating_sub(start_ns));
                 outcome.unsent += finish.unsent;
                 outcome.exhausted |= finish.exhausted;
             }
@@ -277,7 +280,7 @@ pub(crate) fn add_up(
     // A client of an open loop is done when its next operation is due too late:
     // the phase lasted to its end all the same.
     if let Some(duration_ns) = duration_ns
-        && !interrupted
+        && !outcome.ended_early()
         && !outcome.exhausted
     {
         elapsed_ns = elapsed_ns.max(duration_ns);

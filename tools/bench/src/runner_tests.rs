@@ -104,6 +104,24 @@ fn a_failed_write_ends_the_phase_and_what_came_before_is_kept() {
     assert_eq!(outcome.recorder.total(), 600);
     // The slowest of three clients may be far behind, never ahead of the rest.
     assert!(outcome.acknowledged <= 602, "{}", outcome.acknowledged);
+    assert!(outcome.elapsed > Duration::ZERO);
+}
+
+/// What came before the failure took as long as it took: not the whole of the phase, and where
+/// no other client is left, not nothing.
+#[test]
+fn a_failed_write_ends_the_time_of_the_phase() {
+    for pace in [Pace::Closed, Pace::evenly(1_000_000, 0, 1)] {
+        let (store, interrupt) = (NullStore::new(50), AtomicBool::new(false));
+        let counter = Arc::new(RecordCounter::new(RECORDS, 1 << 40));
+        let clients = vec![(task(BuiltIn::Update.mix(), Inserts::Shared(counter)), pace)];
+        let duration = Duration::from_secs(3600);
+        let phase =
+            Phase { clients, duration: Some(duration), interrupt: &interrupt, enough: &NEVER };
+        let outcome = run(|| &store, &data(), phase, &mut |_: Progress| ()).unwrap();
+        assert!(outcome.failure.is_some() && outcome.recorder.total() == 49);
+        assert!(outcome.elapsed > Duration::ZERO && outcome.elapsed < duration, "{outcome:?}");
+    }
 }
 
 /// Two clients without end, one of which panics.

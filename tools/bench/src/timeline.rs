@@ -130,6 +130,9 @@ impl<'a, T: Look> Timeline<'a, T> {
     /// The phase is over, after `elapsed`.
     #[must_use]
     pub fn finish(mut self, elapsed: Duration) -> Vec<Interval> {
+        if elapsed.is_zero() && self.intervals.is_empty() {
+            return Vec::new();
+        }
         let elapsed_ns = elapsed.as_nanos() as u64;
         let last = elapsed_ns.saturating_sub(1) / INTERVAL_NS;
         if elapsed > self.last.0 && !self.systems.contains_key(&last) {
@@ -362,6 +365,13 @@ pub(crate) mod tests {
         let bar = Bar::new(String::new(), Some(1), 0);
         let rows = Timeline::new(&engine, &bar).finish(Duration::from_millis(2300));
         assert_eq!(rows.iter().map(|row| row.ops).collect::<Vec<_>>(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_phase_that_did_not_last_has_no_seconds() {
+        let engine = Engine(0.into());
+        let bar = Bar::new(String::new(), Some(1), 0);
+        assert_eq!(Timeline::new(&engine, &bar).finish(Duration::ZERO), []);
     }
 
     #[test]
