@@ -63,7 +63,9 @@ pub fn load<T: Target>(
     let mut outcome = clients::run_phase(&target, common, &data, phase, &mut timeline)?;
     let intervals = timeline.finish(outcome.elapsed);
     bar.finish();
+    let is_loaded = !outcome.ended_early();
     let settle = settle(&target, &mut outcome, interrupt);
+    let cut_short_in = (is_loaded && outcome.ended_early()).then_some("settling");
     let status = target.status();
     let partial = outcome.acknowledged < shape.records || outcome.interrupted;
     let config =
@@ -73,6 +75,7 @@ pub fn load<T: Target>(
         ..meter.finish(&outcome, &status, settle, intervals)
     };
     let report = Report::new("load", partial, meter.began(), &common.dir, config, result);
+    let report = Report { cut_short_in, ..report };
     end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
     conclude(report, calibration.as_ref(), &output, outcome)
 }
@@ -227,9 +230,83 @@ pub(crate) fn conclude(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::OutputArgs;
-    use crate::recorder::Recorder;
-    use crate::script::Faults;
+    use crate::cli::{Cli, Command, OutputArgs};
+    use crate::target::{Handle, Rows, Status};
+    use clap::Parser;
+    use std::path::Path;
+
+    /// Takes what is put, and is interrupted while it settles.
+    struct Slow;
+
+    impl Handle for &Slow {
+        type Bytes = &'static [u8];
+
+        fn get(&mut self, _key: &[u8]) -> Result<Option<&'static [u8]>, Failure> {
+            Ok(None)
+        }
+
+        fn put(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn delete(&mut self, _key: &[u8]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn scan(&mut self, _from: &[u8], _limit: usize, _found: &mut Rows) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    impl Target for Slow {
+        const NAME: &'static str = "slow";
+        type Settings = ();
+        type Handle<'a> = &'a Self;
+
+        fn check(_options: &OpenOptions, _settings: &()) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn owns(_path: &Path, _is_dir: bool) -> bool {
+            false
+        }
+
+        fn open(_dir: &Path, _options: &OpenOptions, _settings: &()) -> Result<Self, Failure> {
+            Ok(Self)
+        }
+
+        fn handle(&self) -> &Self {
+            self
+        }
+
+        fn settle(&self, interrupt: &AtomicBool) -> Result<(), Failure> {
+            interrupt.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn status(&self) -> Status {
+            Status::default()
+        }
+
+        fn close(self) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_load_that_is_interrupted_while_it_settles_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, json) = (dir.path().join("db"), dir.path().join("result.json"));
+        let [db, path] = [&db, &json].map(|path| path.to_str().unwrap());
+        let words = ["ouro-bench", "load", "--records", "500", "--dir", db, "--json", path];
+        let Some(Command::Load(args)) = Cli::parse_from(words).command else { panic!("a load") };
+        let ended = load::<Slow>(&args, &(), None, &AtomicBool::new(false));
+        assert!(matches!(ended, Err(Failure::Interrupted)));
+        let result: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        assert_eq!((&result["partial"], &result["result"]["ops"]), (&true.into(), &500.into()));
+        assert_eq!(result["cut_short_in"], "settling");
+    }
 
     /// What was measured until then is not thrown away.
     #[test]
@@ -239,17 +316,8 @@ mod tests {
         let to = OutputArgs { json: Some(json.clone()), ..OutputArgs::default() };
         let output = Output::new(&to);
         let report = Report { partial: false, ..crate::table::tests::large("load", None) };
-        let outcome = Outcome {
-            recorder: Recorder::new([], &crate::pacing::Pace::Closed),
-            elapsed: Duration::from_secs(1),
-            unsent: 0,
-            put_bytes: 0,
-            faults: Faults::default(),
-            acknowledged: 0,
-            interrupted: false,
-            exhausted: false,
-            failure: Some(Failure::Other("the disk is full".to_owned())),
-        };
+        let failure = Some(Failure::Other("the disk is full".to_owned()));
+        let outcome = Outcome { failure, ..Outcome::nothing() };
         let ended = conclude(report, None, &output.unwrap(), outcome);
         assert_eq!(ended.err().unwrap().to_string(), "the disk is full");
         let text = std::fs::read_to_string(json).unwrap();

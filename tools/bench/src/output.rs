@@ -1,7 +1,7 @@
 //! Where results go: tables to stdout, JSON to a file or to stdout, interval logs and pages to
 //! files, progress to stderr if that is a terminal.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,6 +20,20 @@ pub struct Output {
     json: Option<PathBuf>,
     hlog: Option<PathBuf>,
     html: Option<PathBuf>,
+    /// Files that were not there before.
+    made: Vec<PathBuf>,
+}
+
+/// Of a command that has no result, no empty file is left either.
+impl Drop for Output {
+    fn drop(&mut self) {
+        for path in &self.made {
+            if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+                // It may be gone already.
+                let _unimportant = fs::remove_file(path);
+            }
+        }
+    }
 }
 
 impl Output {
@@ -28,7 +42,7 @@ impl Output {
     /// not after the measurement.
     pub fn new(args: &OutputArgs) -> Result<Self, Failure> {
         let OutputArgs { json, hlog, html } = args.clone();
-        let output = Self { json, hlog, html };
+        let mut output = Self { json, hlog, html, made: Vec::new() };
         let files = [output.json_file(), output.hlog.as_deref(), output.html.as_deref()];
         let [json, hlog, html] = files;
         for (one, other) in [(json, hlog), (json, html), (hlog, html)] {
@@ -37,11 +51,17 @@ impl Output {
                 return Err(Failure::Usage(reason));
             }
         }
-        for path in files.into_iter().flatten() {
+        let files: Vec<PathBuf> = files.into_iter().flatten().map(Path::to_owned).collect();
+        for path in files {
+            let is_new = File::options().write(true).create_new(true).open(&path).is_ok();
+            if is_new {
+                output.made.push(path);
+                continue;
+            }
             File::options()
                 .append(true)
                 .create(true)
-                .open(path)
+                .open(&path)
                 .map_err(Failure::os(format!("cannot write {}", path.display())))?;
         }
         Ok(output)
@@ -64,7 +84,7 @@ impl Output {
                 .map_err(fail())?;
         }
         if let Some(path) = &self.html {
-            std::fs::write(path, page::render(report)?)
+            fs::write(path, page::render(report)?)
                 .map_err(Failure::os(format!("cannot write {}", path.display())))?;
         }
         Ok(())
@@ -92,7 +112,7 @@ impl Output {
             .map_err(|error| Failure::Other(format!("cannot write the result: {error}")))?;
         text.push('\n');
         match self.json_file() {
-            Some(path) => std::fs::write(path, text)
+            Some(path) => fs::write(path, text)
                 .map_err(Failure::os(format!("cannot write {}", json.display()))),
             None => print(io::stdout(), &text),
         }
@@ -177,5 +197,28 @@ impl Bar {
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_without_a_result_leaves_no_empty_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(dir.path().join(name));
+        let args =
+            OutputArgs { json: path("new.json"), hlog: path("old.hlog"), html: path("new.html") };
+        fs::write(dir.path().join("old.hlog"), "").unwrap();
+        let output = Output::new(&args).unwrap();
+        assert!(dir.path().join("new.json").exists(), "it can be written");
+        drop(output);
+        let left = |name: &str| dir.path().join(name).exists();
+        assert_eq!(["new.json", "old.hlog", "new.html"].map(left), [false, true, false]);
+        let output = Output::new(&args).unwrap();
+        output.result("", &1).unwrap();
+        drop(output);
+        assert_eq!(["new.json", "old.hlog", "new.html"].map(left), [true, true, false]);
     }
 }

@@ -43,7 +43,8 @@ pub struct Report<C = Config, M = Measured> {
     /// The failure that cut it short, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// In which phase before the measurement it was cut short, if it was.
+    /// In which phase before the measurement of a run, or after that of a load, it was cut
+    /// short, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_short_in: Option<&'static str>,
     /// When it began, in UTC.
@@ -84,6 +85,24 @@ impl<C, M> Report<C, M> {
             machine: Machine::look(dir),
             result,
         }
+    }
+}
+
+/// Why a result is partial, in words; `command` is that of the result.
+#[must_use]
+pub fn why_partial(
+    command: &str,
+    partial: bool,
+    failed: bool,
+    cut_short_in: Option<&str>,
+) -> Option<String> {
+    // A load is measured by then.
+    let unmeasured = if command == "load" { "" } else { ", and nothing was measured" };
+    match (failed, cut_short_in) {
+        (true, Some(phase)) => Some(format!("it failed while {phase}{unmeasured}")),
+        (true, None) => Some("an operation failed".to_owned()),
+        (false, Some(phase)) => Some(format!("it was cut short while {phase}{unmeasured}")),
+        (false, None) => partial.then(|| "it was cut short".to_owned()),
     }
 }
 

@@ -89,6 +89,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// That of a phase which did not take place.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            recorder: Recorder::empty(),
+            elapsed: Duration::ZERO,
+            unsent: 0,
+            put_bytes: 0,
+            faults: Faults::default(),
+            acknowledged: u64::MAX,
+            interrupted: false,
+            exhausted: false,
+            failure: None,
+        }
+    }
+
     /// Whether it was interrupted, or an operation failed.
     pub(crate) fn ended_early(&self) -> bool {
         self.interrupted || self.failure.is_some()
@@ -250,17 +265,7 @@ pub(crate) fn add_up(
     duration_ns: Option<u64>,
     interrupted: bool,
 ) -> Outcome {
-    let mut outcome = Outcome {
-        recorder,
-        elapsed: Duration::ZERO,
-        unsent: 0,
-        put_bytes: 0,
-        faults: Faults::default(),
-        acknowledged: u64::MAX,
-        interrupted,
-        exhausted: false,
-        failure: None,
-    };
+    let mut outcome = Outcome { recorder, interrupted, ..Outcome::nothing() };
     let mut elapsed_ns = 0;
     for report in reports {
         // Who was stopped before the start did nothing.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cli::{KEY_BYTES, RunArgs, Speed, VALUE_BYTES, WarmUp};
 use crate::clients::{self, Places};
@@ -12,7 +12,7 @@ use crate::commands::{
     SETTLING, VALUE_SHARE, acknowledged, conclude, end, open_in, options, patiently,
 };
 use crate::device_share::Calibration;
-use crate::directory::{check_space, make_room, read_shape};
+use crate::directory::{check_space, make_room, read_shape, write_shape};
 use crate::failure::Failure;
 use crate::find_max::{Found, Next, Promise, Search, Step};
 use crate::inserts::RecordCounter;
@@ -21,7 +21,7 @@ use crate::output::{Bar, Output, Spinner, warn};
 use crate::overwriting;
 use crate::pacing::Pace;
 use crate::read_first::read_all;
-use crate::report::{Config, Meter, Report, engine_operations};
+use crate::report::{Config, Measured, Meter, Report, engine_operations};
 use crate::runner::{NEVER, Outcome, Phase, Progress};
 use crate::schedule::Rate;
 use crate::script::Task;
@@ -29,7 +29,7 @@ use crate::shape::{Data, Shape};
 use crate::sizes::Sizes;
 use crate::steady::{self, Steady, UntilSteady};
 use crate::table::{duration, grouped};
-use crate::target::{OpenOptions, Target};
+use crate::target::{OpenOptions, Status, Target};
 use crate::timeline::Timeline;
 use crate::workload::{Mix, OpKind, Workload};
 
@@ -96,26 +96,28 @@ pub fn run<T: Target>(
         warm_up_steady: None,
         half_loaded: None,
         cut_short_in: None,
+        has_begun: false,
     };
     // Before anything takes long: whether there are such clients at all.
     let clients = session.clients(args, common.seed, args.duration())?;
-    if let Err((outcome, records)) = session.prepare()? {
-        let has_gaps =
-            shape.has_gaps || (records > 0 && args.chosen_workload().has(OpKind::deletes));
-        end(session.target, common, &Shape { records, has_gaps, ..shape }, &outcome)?;
-        return Err(outcome.failure.unwrap_or(Failure::Interrupted));
-    }
-    let (report, outcome) = match &args.find_max {
+    let ended = session.prepare()?;
+    let (report, outcome) = match (ended, &args.find_max) {
         // Nobody begins any more.
-        _ if session.cut_short_in.is_some() => session.measure(args, Vec::new())?,
-        None => session.measure(args, clients)?,
-        Some(promise) => {
+        (Some(ended), _) => session.unmeasured(ended)?,
+        (None, None) => {
+            session.begin()?;
+            session.measure(args, clients)?
+        }
+        (None, Some(promise)) => {
             drop(clients);
+            session.begin()?;
             session.find_max(promise, &output)?
         }
     };
-    let has_gaps = shape.has_gaps || args.chosen_workload().has(OpKind::deletes);
-    let is_traced = shape.is_traced || args.workload.trace.is_some();
+    let has_begun = session.has_begun;
+    let is_sent = has_begun && (outcome.recorder.total() > 0 || outcome.failure.is_some());
+    let has_gaps = shape.has_gaps || (has_begun && args.chosen_workload().has(OpKind::deletes));
+    let is_traced = shape.is_traced || (is_sent && args.workload.trace.is_some());
     let records = if session.half_loaded.is_some() { 0 } else { outcome.acknowledged };
     let after = Shape { records, has_gaps, is_traced, ..shape };
     let capacity = session.data.keys.capacity();
@@ -211,10 +213,12 @@ struct Session<'a, T: Target> {
     counters: Vec<Arc<RecordCounter>>,
     warm_up_s: Option<f64>,
     warm_up_steady: Option<Steady>,
-    /// Its load was interrupted, with so many records: nothing can be run on it later.
+    /// Its load did not end, with so many records: nothing can be run on it later.
     half_loaded: Option<u64>,
     /// In which phase before the measurement that was.
     cut_short_in: Option<&'static str>,
+    /// Clients have begun with the workload.
+    has_begun: bool,
 }
 
 impl<T: Target> Session<'_, T> {
@@ -227,12 +231,11 @@ impl<T: Target> Session<'_, T> {
         self.places.run(args, seed, &self.data, &self.counters, duration)
     }
 
-    /// Loads or settles, and warms up, until it is interrupted. The inner error is what ended it
-    /// early, and the records that are there then.
-    fn prepare(&mut self) -> Result<Result<(), (Outcome, u64)>, Failure> {
+    /// Loads or settles, and warms up. Returns how that ended if it failed or was interrupted:
+    /// then there is nothing to be measured.
+    fn prepare(&mut self) -> Result<Option<Outcome>, Failure> {
         let (args, interrupt) = (self.args, self.interrupt);
         let common = &args.common;
-        let is_cut = || interrupt.load(Ordering::Relaxed);
         if args.fresh.is_some() {
             let clients = self.places.load(common, &self.shape);
             let phase = Phase { clients, duration: None, interrupt, enough: &NEVER };
@@ -240,28 +243,31 @@ impl<T: Target> Session<'_, T> {
             let mut watch = |progress: Progress| bar.update(progress);
             let loaded = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
             bar.finish();
-            if loaded.failure.is_some() {
-                return Ok(Err((loaded, 0)));
-            }
-            if loaded.interrupted {
+            if loaded.ended_early() {
                 self.half_loaded = Some(loaded.acknowledged);
             }
+            let ended = self.cut_short("loading", loaded.failure);
+            if ended.is_some() {
+                return Ok(ended);
+            }
         } else {
-            let _spinner = Spinner::new(SETTLING);
-            self.target.settle(interrupt)?;
-        }
-        if is_cut() {
-            self.cut_short_in = Some(if args.fresh.is_some() { "loading" } else { "settling" });
-            return Ok(Ok(()));
-        }
-        if args.read_first {
-            read_all(&self.target, &self.data, interrupt)?;
-            if is_cut() {
-                self.cut_short_in = Some("reading everything once");
-                return Ok(Ok(()));
+            let spinner = Spinner::new(SETTLING);
+            let settled = self.target.settle(interrupt);
+            drop(spinner);
+            let ended = self.cut_short("settling", settled.err());
+            if ended.is_some() {
+                return Ok(ended);
             }
         }
-        let Some(warm_up) = args.warm_up else { return Ok(Ok(())) };
+        if args.read_first {
+            let read = read_all(&self.target, &self.data, interrupt);
+            let ended = self.cut_short("reading everything once", read.err());
+            if ended.is_some() {
+                return Ok(ended);
+            }
+        }
+        let Some(warm_up) = args.warm_up else { return Ok(None) };
+        self.has_begun = true;
         let duration = warm_up.at_most();
         let clients = self.clients(args, !common.seed, duration)?;
         let enough = AtomicBool::new(false);
@@ -272,23 +278,48 @@ impl<T: Target> Session<'_, T> {
         let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
         let warmed = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
         bar.finish();
-        if warmed.failure.is_some() {
-            let records = acknowledged(&warmed, &self.counters);
-            return Ok(Err((warmed, records)));
-        }
-        if warmed.interrupted {
-            self.cut_short_in = Some("warming up");
-            return Ok(Ok(()));
+        let last = watch.last().and_then(|last| last.reason.clone());
+        if let Some(ended) = self.cut_short("warming up", warmed.failure) {
+            return Ok(Some(Outcome { acknowledged: warmed.acknowledged, ..ended }));
         }
         if wanted.is_some_and(|enough| !enough.load(Ordering::Relaxed)) {
-            let last = watch.last().and_then(|last| last.reason.clone());
             let reason = last.unwrap_or_else(|| "it was too short to tell".to_owned());
             let seconds = duration.as_secs_f64();
             warn(&format!("no steady state in {seconds} s of warming up: {reason}"));
             self.warm_up_steady = Some(Steady { is_steady: false, reason: Some(reason) });
         }
         self.warm_up_s = Some(warmed.elapsed.as_secs_f64());
-        Ok(Ok(()))
+        Ok(None)
+    }
+
+    /// What is left of a phase before the measurement that failed or was interrupted.
+    fn cut_short(&mut self, phase: &'static str, failure: Option<Failure>) -> Option<Outcome> {
+        let interrupted = self.interrupt.load(Ordering::Relaxed);
+        if failure.is_none() && !interrupted {
+            return None;
+        }
+        self.cut_short_in = Some(phase);
+        Some(Outcome { interrupted, failure, ..Outcome::nothing() })
+    }
+
+    /// The measurement begins. What a trace leaves is marked as that before its first operation,
+    /// so that it is also where the process dies.
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.has_begun = true;
+        let is_replay = self.args.workload.trace.is_some() && self.args.fresh.is_none();
+        if is_replay && !self.shape.is_traced {
+            write_shape(&self.args.common.dir, &Shape { is_traced: true, ..self.shape })?;
+        }
+        Ok(())
+    }
+
+    /// A report without a measurement.
+    fn unmeasured(&self, mut ended: Outcome) -> Result<(Report, Outcome), Failure> {
+        let status = self.target.status();
+        let meter = Meter::start(&status);
+        ended.acknowledged = acknowledged(&ended, &self.counters);
+        let result = meter.finish(&ended, &status, None, Vec::new());
+        Ok((self.report(self.args, true, meter.began(), &status, result)?, ended))
     }
 
     /// Runs clients at the rate of `args`, and makes a report of it.
@@ -310,7 +341,6 @@ impl<T: Target> Session<'_, T> {
         let intervals = timeline.finish(outcome.elapsed);
         bar.finish();
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
-        outcome.interrupted |= self.cut_short_in.is_some();
         let status = self.target.status();
         let mut result = meter.finish(&outcome, &status, None, intervals);
         let measured = self.target.latencies().zip(before);
@@ -322,12 +352,25 @@ impl<T: Target> Session<'_, T> {
         if is_even && args.workload.trace.is_none() {
             result.steady = steady::judge(&result.intervals, args.is_open());
         }
+        let partial = outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none());
+        Ok((self.report(args, partial, meter.began(), &status, result)?, outcome))
+    }
+
+    /// What was asked for, beside what was measured.
+    fn report(
+        &self,
+        args: &RunArgs,
+        partial: bool,
+        began: SystemTime,
+        status: &Status,
+        mut result: Measured,
+    ) -> Result<Report, Failure> {
+        let common = &args.common;
         result.warm_up_steady.clone_from(&self.warm_up_steady);
         if let Some(records) = self.half_loaded {
             result.records = records;
         }
         let workload = args.chosen_workload();
-        let partial = outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none());
         let has = |kind| workload.has(|one| one == kind);
         let config = Config {
             workload: Some(workload.name.clone()),
@@ -348,11 +391,11 @@ impl<T: Target> Session<'_, T> {
             seconds: Some(args.duration().as_secs_f64()),
             read_first: args.read_first,
             warm_up_s: self.warm_up_s,
-            ..Config::new::<T>(common, self.settings, &self.shape, &status)?
+            ..Config::new::<T>(common, self.settings, &self.shape, status)?
         };
-        let mut report = Report::new("run", partial, meter.began(), &common.dir, config, result);
+        let mut report = Report::new("run", partial, began, &common.dir, config, result);
         report.cut_short_in = self.cut_short_in;
-        Ok((report, outcome))
+        Ok(report)
     }
 
     /// Looks for the highest rate that keeps a promise. The report is that of the last run

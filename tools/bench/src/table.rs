@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::ClientKind;
-use crate::report::{Latency, Measured, Report};
+use crate::report::{Latency, Measured, Report, why_partial};
 use crate::schedule::Arrivals;
 use crate::size::format_size;
 use crate::workload::OpKind;
@@ -33,14 +33,9 @@ fn headline(report: &Report) -> String {
         }
         _ => format!("load: {}", counted(config.records, "record")),
     };
-    let partial = match (report.partial, &report.failure, &report.cut_short_in) {
-        (_, Some(_), _) => " (PARTIAL: an operation failed)".to_owned(),
-        (_, None, Some(phase)) => {
-            format!(" (PARTIAL: it was cut short while {phase}, and nothing was measured)")
-        }
-        (true, None, None) => " (PARTIAL: it was cut short)".to_owned(),
-        (false, None, None) => String::new(),
-    };
+    let failed = report.failure.is_some();
+    let why = why_partial(report.command, report.partial, failed, report.cut_short_in);
+    let partial = why.map_or(String::new(), |why| format!(" (PARTIAL: {why})"));
     wrapped(&format!("{what}, {:.1} s{partial}", result.elapsed_s), " ")
 }
 
@@ -419,6 +414,31 @@ pub(crate) mod tests {
             ] {
                 assert!(words.contains(part), "{text}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_partial_says_where_it_ended() {
+        let says = |command, failure: Option<&str>, cut_short_in| {
+            let failure = failure.map(str::to_owned);
+            let report = Report { failure, cut_short_in, ..large(command, None) };
+            render(&report).split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        for (text, words) in [
+            (says("load", None, Some("settling")), "(PARTIAL: it was cut short while settling)"),
+            (says("load", Some("full"), Some("settling")), "(PARTIAL: it failed while settling)"),
+            (says("load", Some("full"), None), "(PARTIAL: an operation failed)"),
+            (
+                says("run", Some("damaged"), Some("warming up")),
+                "(PARTIAL: it failed while warming up, and nothing was measured)",
+            ),
+            (
+                says("run", None, Some("settling")),
+                "(PARTIAL: it was cut short while settling, and nothing was measured)",
+            ),
+            (says("run", None, None), "(PARTIAL: it was cut short)"),
+        ] {
+            assert!(text.contains(words), "{text}");
         }
     }
 

@@ -79,6 +79,7 @@ const LEFT = 58, RIGHT = 10;
 // A chart that is drawn anew when its width changes. `draw(frame)` draws into it.
 function chart(id, height, bottom, draw) {
   const host = typeof id === 'string' ? by(id) : id;
+  if (host.closest('[hidden]')) return;
   charts.push({ host, height, bottom, draw });
 }
 function redraw(it) {
@@ -180,9 +181,15 @@ const kind = config.client_kind === 'thread' ? '' : ` ${config.client_kind}`;
 by('subtitle').textContent = `${grouped(config.clients)}${kind} client${config.clients === 1 ? '' : 's'}${config.depth > 1 ? ` of depth ${config.depth}` : ''}, ${pace}; `
   + `${grouped(result.records)} records of ${config.key_sizes} + ${config.value_sizes} bytes; ${config.durability}; ${time(result.elapsed_s)}; ${data.started.replace('T', ' ').replace('Z', ' UTC')}`;
 
+// Without operations there is nothing to draw.
+const isEmpty = result.ops === 0;
+for (const section of ['tiles', 'curve-section', 'time-section', 'figures-section']) by(section).hidden = isEmpty;
+
 const note = (text, bad) => by('notes').append(el('p', { className: bad ? 'note bad' : 'note', textContent: text }));
-if (data.failure) note(`Partial: an operation failed (${data.failure}); the figures are those of what was done until then.`, true);
-else if (data.cut_short_in) note(`Partial: it was cut short while ${data.cut_short_in}, and nothing was measured.`);
+const unmeasured = data.command === 'load' ? '' : ', and nothing was measured';
+if (data.failure && data.cut_short_in) note(`Partial: it failed while ${data.cut_short_in}${unmeasured} (${data.failure}).`, true);
+else if (data.failure) note(`Partial: an operation failed (${data.failure}); the figures are those of what was done until then.`, true);
+else if (data.cut_short_in) note(`Partial: it was cut short while ${data.cut_short_in}${unmeasured}.`);
 else if (data.partial) note('Partial: it was cut short; the figures are those of what was done.');
 if (versions.debug_build) note('A debug build: its figures say little.', true);
 if (result.unsent_ops > 0 && data.partial) note(`${grouped(result.unsent_ops)} operations were due and not yet sent when it was cut short.`);
