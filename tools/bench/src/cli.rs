@@ -239,7 +239,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "R", allow_negative_numbers = true, group = "open")]
     pub rate: Option<Rate>,
     /// Look for the highest rate at which a promise is kept, by runs of --seconds each, the first
-    /// at --rate: "p99.9<2ms" of each kind of operation, "read p99<500us" of one
+    /// at --rate: "p99.9<2ms" of each kind of operation, "read p99<500us" of one. Before, the
+    /// clients warm up in a closed loop, for --warm-up or 5 s. A rate is broken if it breaks the
+    /// promise twice in succession, and found if it keeps it twice; 60 runs at most
     #[arg(long, value_name = "PROMISE", group = "open")]
     pub find_max: Option<Promise>,
     /// How operations follow each other at a rate
@@ -287,6 +289,14 @@ impl RunArgs {
         self.seconds.unwrap_or_else(default)
     }
 
+    /// How long the clients work before they are measured: those of a search do in any case, as
+    /// its first runs would else be of an empty cache.
+    #[must_use]
+    pub fn warm_up(&self) -> Option<WarmUp> {
+        let of_search = self.find_max.as_ref().map(|_| WarmUp::Time(SEARCH_WARM_UP));
+        self.warm_up.or(of_search)
+    }
+
     /// Whether operations are due at instants of their own.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -302,6 +312,9 @@ impl RunArgs {
         self.workload.clone().with_choice(self.distribution)
     }
 }
+
+/// Before the first run of a search, unless `--warm-up` says otherwise.
+const SEARCH_WARM_UP: Duration = Duration::from_secs(5);
 
 /// A trace that is replayed as fast as can be ends by itself, or then.
 const TRACE_MAX: Duration = Duration::from_secs(86_400);
@@ -514,4 +527,25 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     seconds
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "a number of seconds from 0.001 to 86400 is needed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_warms_up_in_any_case() {
+        let warm_up = |more: &[&str]| {
+            let run = ["ouro-bench", "run", "--dir", "d", "--workload", "c"];
+            let cli = Cli::parse_from(run.iter().chain(more));
+            let Some(Command::Run(args)) = cli.command else { panic!("a run") };
+            args.warm_up()
+        };
+        let seconds = |seconds| Some(WarmUp::Time(Duration::from_secs(seconds)));
+        assert_eq!(warm_up(&[]), None);
+        assert_eq!(warm_up(&["--warm-up", "3"]), seconds(3));
+        let search = ["--find-max", "p99<1ms", "--warm-up", "30"];
+        assert_eq!(warm_up(&search[..2]), seconds(5));
+        assert_eq!(warm_up(&search), seconds(30));
+    }
 }

@@ -34,8 +34,10 @@ pub fn render(report: &Report) -> Result<String, Failure> {
         Failure::Other(format!("cannot write the result as a page: {error}"))
     };
     let steps = coarsened(&report.result.intervals, STEPS_MAX).map_err(|error| fail(&error))?;
+    let search = report.result.find_max.as_ref();
     let data = Page {
         title: title(report),
+        search: search.map(|found| found.words(report.config.rate_ops_per_s)),
         heat_cells_per_decade: CELLS_PER_DECADE,
         report,
         steps: steps.iter().map(step).collect::<Result<_, _>>().map_err(|error| fail(&error))?,
@@ -57,6 +59,8 @@ pub fn render(report: &Report) -> Result<String, Failure> {
 #[derive(Serialize)]
 struct Page<'a> {
     title: String,
+    /// What a search came to, in words.
+    search: Option<String>,
     heat_cells_per_decade: u32,
     #[serde(flatten)]
     report: &'a Report,
@@ -97,6 +101,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::find_max::Found;
     use crate::table::tests::large;
     use crate::timeline::tests::intervals;
     use crate::workload::BuiltIn;
@@ -127,6 +132,19 @@ mod tests {
         // 1 us and 20 us.
         assert_eq!(step["cells"], serde_json::json!([[60, 1], [86, 1]]));
         assert!(step["histogram"].is_null());
+    }
+
+    #[test]
+    fn a_search_that_ended_early_is_not_said_to_have_found_something() {
+        let mut report = large("run", Some(BuiltIn::A));
+        assert!(data(&render(&report).unwrap())["search"].is_null());
+        let promise = "p99<2ms".parse().unwrap();
+        let found = Found::early(&promise, (7000, 1), Vec::new());
+        let words = found.words(report.config.rate_ops_per_s);
+        report.result.find_max = Some(found);
+        let data = data(&render(&report).unwrap());
+        assert!(words.contains("ended early"), "{words}");
+        assert_eq!(data["search"], words);
     }
 
     #[test]

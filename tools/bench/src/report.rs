@@ -314,7 +314,7 @@ pub struct Measured {
     /// The same of a warm-up that was to last until then.
     pub warm_up_steady: Option<Steady>,
     /// What a search for the highest rate came to; everything else is then of its run at that
-    /// rate.
+    /// rate, or of the one in which it ended early.
     pub find_max: Option<Found>,
     /// Second by second.
     pub intervals: Vec<Interval>,

@@ -28,7 +28,7 @@ use crate::script::Task;
 use crate::shape::{Data, Shape};
 use crate::sizes::Sizes;
 use crate::steady::{self, Steady, UntilSteady};
-use crate::table::{duration, grouped};
+use crate::table::{duration, grouped, wrapped};
 use crate::target::{OpenOptions, Status, Target};
 use crate::timeline::Timeline;
 use crate::workload::{Mix, OpKind, Workload};
@@ -266,8 +266,11 @@ impl<T: Target> Session<'_, T> {
                 return Ok(ended);
             }
         }
-        let Some(warm_up) = args.warm_up else { return Ok(None) };
+        let Some(warm_up) = args.warm_up() else { return Ok(None) };
         self.has_begun = true;
+        // A search's caches are to be warm for all of its rates.
+        let rate = args.rate.clone().filter(|_| args.find_max.is_none());
+        let args = &RunArgs { rate, ..args.clone() };
         let duration = warm_up.at_most();
         let clients = self.clients(args, !common.seed, duration)?;
         let enough = AtomicBool::new(false);
@@ -399,7 +402,7 @@ impl<T: Target> Session<'_, T> {
     }
 
     /// Looks for the highest rate that keeps a promise. The report is that of the last run
-    /// which kept it, or of the last one if none did.
+    /// which kept it, or of the last one if none did, or if it ended the search early.
     fn find_max(&self, promise: &Promise, output: &Output) -> Result<(Report, Outcome), Failure> {
         let begin = match self.args.rate {
             Some(Rate::Constant(rate)) => rate,
@@ -408,8 +411,9 @@ impl<T: Target> Session<'_, T> {
                 let probe = RunArgs { seconds: Some(seconds), ..self.args.clone() };
                 let clients = self.clients(&probe, self.args.common.seed, seconds)?;
                 let (report, outcome) = self.measure(&probe, clients)?;
-                if outcome.ended_early() || outcome.exhausted {
-                    return Ok((report, outcome));
+                if outcome.ended_early() || outcome.exhausted || outcome.faults.count > 0 {
+                    let found = Found::early(promise, (0, 0), Vec::new());
+                    return Ok((ended_early(report, found, output)?, outcome));
                 }
                 (report.result.ops_per_s / 2.0) as u64
             }
@@ -418,26 +422,29 @@ impl<T: Target> Session<'_, T> {
         output.say(&format!("Looking for the highest rate of {workload} with {promise}:\n"))?;
         let mut search = Search::new(begin);
         let mut steps: Vec<Step> = Vec::new();
-        let found = |rate_ops_per_s, steps| {
-            Some(Found { promise: promise.to_string(), rate_ops_per_s, steps })
-        };
         let (mut best, mut last) = (None, None);
-        let rate_ops_per_s = loop {
+        let is_found = loop {
             let rate = match search.next() {
                 Next::Run(rate) => rate,
-                Next::Found(rate) => break rate,
-                Next::Nothing => break 0,
+                Next::Found(_) => break true,
+                Next::Nothing => break false,
             };
             let args = RunArgs { rate: Some(Rate::Constant(rate)), ..self.args.clone() };
             let seed = self.args.common.seed.wrapping_add(steps.len() as u64 + 1);
             // What the last run left to do is not this one's.
-            self.target.settle(self.interrupt)?;
+            if let Err(failure) = self.target.settle(self.interrupt) {
+                let ended = Outcome { failure: Some(failure), ..Outcome::nothing() };
+                let (mut report, outcome) = self.unmeasured(ended)?;
+                report.cut_short_in = Some("settling");
+                let found = Found::early(promise, search.best(), steps);
+                return Ok((ended_early(report, found, output)?, outcome));
+            }
             let clients = self.clients(&args, seed, args.duration())?;
-            let (mut report, outcome) = self.measure(&args, clients)?;
-            if outcome.ended_early() || outcome.exhausted {
-                // As far as the search had come.
-                report.result.find_max = found(search.best(), steps);
-                return Ok((report, outcome));
+            let (report, outcome) = self.measure(&args, clients)?;
+            // Wrong reads are told in any case.
+            if outcome.ended_early() || outcome.exhausted || outcome.faults.count > 0 {
+                let found = Found::early(promise, search.best(), steps);
+                return Ok((ended_early(report, found, output)?, outcome));
             }
             let latency_ns = promise.worst_ns(&report.result);
             let is_kept = promise.is_kept(&report.result, args.duration());
@@ -454,24 +461,31 @@ impl<T: Target> Session<'_, T> {
             };
             output.say(&format!("{:>14}/s  {latency:>7}  {verdict}\n", grouped(rate)))?;
             search.tell(is_kept);
-            // Wrong reads are told in any case.
-            let is_wrong = outcome.faults.count > 0;
-            match is_kept || is_wrong {
+            match is_kept {
                 true => best = Some((report, outcome)),
                 false => last = Some((report, outcome)),
             }
-            if is_wrong {
-                break rate;
-            }
         };
-        let (mut report, mut outcome) = best.or(last).expect("a search has a run");
+        // What was kept by luck is not shown where nothing is found.
+        let shown = if is_found { best.or(last) } else { last.or(best) };
+        let (mut report, mut outcome) = shown.expect("a search has a run");
         // Later runs may have inserted more.
         outcome.acknowledged = acknowledged(&outcome, &self.counters);
         report.result.records = outcome.acknowledged;
-        report.result.find_max = found(rate_ops_per_s, steps);
-        if rate_ops_per_s > 0 {
-            output.say(&format!("At {}/s {promise} is kept:\n\n", grouped(rate_ops_per_s)))?;
+        let found = Found { is_complete: true, ..Found::early(promise, search.best(), steps) };
+        if is_found {
+            output
+                .say(&format!("At {}/s {promise} is kept:\n\n", grouped(found.rate_ops_per_s)))?;
         }
+        report.result.find_max = Some(found);
         Ok((report, outcome))
     }
+}
+
+/// Says how far a search came that ended in this run.
+fn ended_early(mut report: Report, found: Found, output: &Output) -> Result<Report, Failure> {
+    let words = found.words(report.config.rate_ops_per_s);
+    output.say(&format!("{}\n\n", wrapped(&words, " ")))?;
+    report.result.find_max = Some(found);
+    Ok(report)
 }

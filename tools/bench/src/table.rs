@@ -184,7 +184,7 @@ fn summary(report: &Report) -> impl Iterator<Item = String> {
 
 /// `text` with line breaks at some of its separators, so that no line is longer
 /// than a terminal's, unless it holds no separator.
-fn wrapped(text: &str, separator: &str) -> String {
+pub(crate) fn wrapped(text: &str, separator: &str) -> String {
     let (mut lines, mut line) = (String::new(), String::new());
     for piece in text.split_inclusive(separator) {
         // The space at the end of a line is not written.

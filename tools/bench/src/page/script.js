@@ -199,11 +199,9 @@ if (result.saturated_ops > 0) note(`${grouped(result.saturated_ops)} operations 
 const microseconds = (text) => text.replace(/(\d)us\b/g, '$1 µs');
 if (result.warm_up_steady && !result.warm_up_steady.is_steady) note(`Steady state was not reached in the warm-up: ${microseconds(result.warm_up_steady.reason)}.`);
 if (result.steady && !result.steady.is_steady) note(`Steady state was not reached: ${microseconds(result.steady.reason)}.`);
-const search = result.find_max;
-if (search) {
-  const found = search.rate_ops_per_s > 0 ? `the highest rate that keeps ${search.promise} is ${grouped(search.rate_ops_per_s)}/s` : `no rate keeps ${search.promise}`;
-  const tried = search.steps.map((s) => `${grouped(s.rate_ops_per_s)}/s ${s.is_kept ? 'kept' : 'broken'}`).join(', ');
-  note(`Of ${search.steps.length} runs, ${found}; all else is of the run at that rate. Tried: ${tried}.`);
+if (data.search) {
+  const tried = result.find_max.steps.map((s) => `${grouped(s.rate_ops_per_s)}/s ${s.is_kept ? 'kept' : 'broken'}`).join(', ');
+  note(`${data.search}${tried ? ` Tried: ${tried}.` : ''}`);
 }
 const SHARES = [['reads_per_s', 'reads a second'], ['bytes_read_per_s', 'read bandwidth'], ['bytes_written_per_s', 'write bandwidth'], ['durable_writes_per_s', 'durable writes a second']];
 if (result.device_share) {

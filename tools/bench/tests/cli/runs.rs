@@ -9,7 +9,8 @@ fn the_highest_rate_that_keeps_a_promise_is_found() {
     let dir = tempfile::tempdir().unwrap();
     load(dir.path());
     let search = |promise: &str, more: &[&str]| {
-        let arguments = [&["--seconds", "0.02", "--find-max", promise], more].concat();
+        let flags = ["--seconds", "0.02", "--warm-up", "0.02", "--find-max", promise];
+        let arguments = [&flags, more].concat();
         run(dir.path(), "a", &arguments)
     };
     let found = search("max<1h", &["--json", "found.json", "--arrivals", "poisson"]);
@@ -18,15 +19,50 @@ fn the_highest_rate_that_keeps_a_promise_is_found() {
     let report = json(&fs::read_to_string(dir.path().join("found.json")).unwrap());
     let rate = report["result"]["find_max"]["rate_ops_per_s"].as_u64().unwrap();
     assert!(rate > 0 && report["config"]["rate_ops_per_s"] == rate);
+    assert_eq!(report["result"]["find_max"]["is_complete"], true);
+    assert!(report["config"]["warm_up_s"].as_f64().unwrap() > 0.0);
     let steps = report["result"]["find_max"]["steps"].as_array().unwrap();
     let at_rate = steps.iter().filter(|step| step["rate_ops_per_s"] == rate);
     assert!(at_rate.filter(|step| step["is_kept"] == true).count() >= 1, "{steps:?}");
-    let nothing = search("max<1ns", &["--rate", "100"]);
+    let nothing = search("max<1ns", &["--rate", "100", "--json", "nothing.json"]);
     assert_eq!(nothing.status.code(), Some(1), "{}", stderr(&nothing));
+    // Each rate was tried again at once, and then a lower one.
+    let report = json(&fs::read_to_string(dir.path().join("nothing.json")).unwrap());
+    let steps = report["result"]["find_max"]["steps"].as_array().unwrap();
+    let rates = steps.iter().map(|step| step["rate_ops_per_s"].as_u64().unwrap());
+    let rates: Vec<u64> = rates.collect();
+    assert!(rates.chunks(2).all(|pair| pair.len() == 2 && pair[0] == pair[1]), "{rates:?}");
+    assert_eq!((rates[0], rates.last()), (100, Some(&1)));
     assert!(stderr(&nothing).contains("no rate keeps the promise max<1ns"), "{}", stderr(&nothing));
     refused(&search("p98<1ms", &[]), 2, "p99.9<2ms");
     refused(&search("scan p99<1ms", &[]), 2, "no operation scan");
     refused(&search("p99<1ms", &["--rate", "ramp:1..5"]), 2, "constant --rate");
+}
+
+/// Here by reads that are wrong: what is shown then is not a run that kept the promise.
+#[test]
+fn a_search_that_ends_early_says_how_far_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    let marker = dir.path().join("db/ouro-bench.json");
+    let mut wrong = json(&fs::read_to_string(&marker).unwrap());
+    wrong["value_bytes"] = 101.into();
+    fs::write(&marker, wrong.to_string()).unwrap();
+    for (rate, pace) in [(&["--rate", "100"][..], "at 100/s"), (&[], "in a closed loop")] {
+        let search = ["--find-max", "max<1h", "--warm-up", "0.02", "--json", "early.json"];
+        let output = run(dir.path(), "c", &[&search, rate].concat());
+        assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+        let text = stdout(&output);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = format!(
+            "ended early, after 0 runs: no rate has kept it so far; all else is of the run that it \
+             ended in, {pace}."
+        );
+        assert!(text.contains(&words) && !text.contains("is kept"), "{text}");
+        let report = json(&fs::read_to_string(dir.path().join("early.json")).unwrap());
+        let found = &report["result"]["find_max"];
+        assert_eq!((&found["is_complete"], &found["rate_ops_per_s"]), (&false.into(), &0.into()));
+    }
 }
 
 #[test]
