@@ -121,7 +121,7 @@ impl Promise {
     #[must_use]
     pub fn is_kept(&self, result: &Measured, length: Duration) -> bool {
         result.unsent_ops == 0
-            && !has_backlog(result.elapsed_s, length.as_secs_f64())
+            && behind_s(result.elapsed_s, length.as_secs_f64()).is_none()
             && self.worst_ns(result).is_some_and(|ns| self.allows(ns))
     }
 
@@ -143,8 +143,12 @@ impl Promise {
 const BACKLOG_MAX: f64 = 0.02;
 const BACKLOG_SHARE_MAX: f64 = 0.01;
 
-fn has_backlog(elapsed_s: f64, length_s: f64) -> bool {
-    elapsed_s - length_s > BACKLOG_MAX.max(length_s * BACKLOG_SHARE_MAX)
+/// How many seconds after the end of a run of such a length its last operations ended, if that
+/// is more than they take by themselves.
+#[must_use]
+pub fn behind_s(elapsed_s: f64, length_s: f64) -> Option<f64> {
+    let behind_s = elapsed_s - length_s;
+    (behind_s > BACKLOG_MAX.max(length_s * BACKLOG_SHARE_MAX)).then_some(behind_s)
 }
 
 /// What a search came to, for the report.
@@ -460,7 +464,8 @@ mod tests {
         for (elapsed_s, length_s, expected) in
             [(10.0, 10.0, false), (10.09, 10.0, false), (10.5, 10.0, true), (0.019, 0.01, false)]
         {
-            assert_eq!(has_backlog(elapsed_s, length_s), expected, "{elapsed_s} of {length_s}");
+            let found = behind_s(elapsed_s, length_s).is_some();
+            assert_eq!(found, expected, "{elapsed_s} of {length_s}");
         }
         let mut result = crate::table::tests::large("run", None).result;
         (result.unsent_ops, result.elapsed_s) = (0, 10.0);

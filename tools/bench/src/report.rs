@@ -279,6 +279,9 @@ pub struct Measured {
     /// Operations of an open loop that were due and never sent, for the
     /// database could not keep up.
     pub unsent_ops: u64,
+    /// How long after the end of its schedule an open loop still had operations to do, if that
+    /// was long: the rate was not kept up with, and the longer the run, the longer they wait.
+    pub behind_s: Option<f64>,
     /// Operations that took longer than an hour and count as an hour.
     pub saturated_ops: u64,
     /// Reads that returned something wrong.
@@ -490,6 +493,7 @@ impl Meter {
             ops,
             ops_per_s: per_second(ops, outcome.elapsed),
             unsent_ops: outcome.unsent,
+            behind_s: None,
             saturated_ops: recorder.saturated(),
             wrong_reads: outcome.faults.count,
             first_wrong_read: outcome.faults.first.clone(),

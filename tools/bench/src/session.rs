@@ -14,7 +14,7 @@ use crate::commands::{
 use crate::device_share::Calibration;
 use crate::directory::{check_space, make_room, read_shape, write_shape};
 use crate::failure::Failure;
-use crate::find_max::{Found, Next, Promise, Search, Step};
+use crate::find_max::{Found, Next, Promise, Search, Step, behind_s};
 use crate::inserts::RecordCounter;
 use crate::keys::KeySizes;
 use crate::output::{Bar, Output, Spinner, warn};
@@ -350,6 +350,9 @@ impl<T: Target> Session<'_, T> {
         result.engine = measured
             .map(|(after, before)| engine_operations(&after.since(&before)))
             .unwrap_or_default();
+        if args.is_open() && !outcome.ended_early() {
+            result.behind_s = behind_s(result.elapsed_s, args.duration().as_secs_f64());
+        }
         // What is to change is not steady, and need not be.
         let is_even = matches!(args.rate, None | Some(Rate::Constant(_)));
         if is_even && args.workload.trace.is_none() {

@@ -147,6 +147,14 @@ fn summary(report: &Report) -> impl Iterator<Item = String> {
             true => format!("{unsent} due and not yet sent when it was cut short"),
         }
     });
+    // What was never sent says it already.
+    let behind = result.behind_s.filter(|_| unsent.is_none()).map(|seconds| {
+        format!(
+            "BEHIND: the last operations ended {} after the schedule did: the rate was not kept up \
+             with, and the longer the run, the longer they wait",
+            duration(seconds * 1e9)
+        )
+    });
     let inserted = result.operations.get(&OpKind::Insert).map_or(0, |of| of.ops);
     let beyond = (report.command == "load" && inserted > result.records).then(|| {
         format!(
@@ -173,6 +181,7 @@ fn summary(report: &Report) -> impl Iterator<Item = String> {
     });
     let notes = unsent
         .into_iter()
+        .chain(behind)
         .chain(beyond)
         .chain(saturated)
         .chain(warm_up)
@@ -352,6 +361,7 @@ pub(crate) mod tests {
                 ops: 99_999_999,
                 ops_per_s: 9_999_999.4,
                 unsent_ops: 999_999_999,
+                behind_s: None,
                 saturated_ops: 999_999_999,
                 wrong_reads: 999_999_999,
                 first_wrong_read: Some("record 999999998 has a wrong value".to_owned()),
@@ -415,6 +425,21 @@ pub(crate) mod tests {
                 assert!(words.contains(part), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_rate_that_was_not_kept_up_with_is_told() {
+        let words = |unsent_ops, behind_s| {
+            let mut report = large("run", None);
+            report.partial = false;
+            (report.result.unsent_ops, report.result.behind_s) = (unsent_ops, behind_s);
+            render(&report).split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let behind = "BEHIND: the last operations ended 830ms after the schedule did";
+        assert!(words(0, Some(0.83)).contains(behind), "{}", words(0, Some(0.83)));
+        assert!(!words(0, None).contains("BEHIND"));
+        let unsent = words(5, Some(1.0));
+        assert!(unsent.contains("OVERLOAD") && !unsent.contains("BEHIND"), "{unsent}");
     }
 
     #[test]

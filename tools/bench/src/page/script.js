@@ -194,6 +194,7 @@ else if (data.partial) note('Partial: it was cut short; the figures are those of
 if (versions.debug_build) note('A debug build: its figures say little.', true);
 if (result.unsent_ops > 0 && data.partial) note(`${grouped(result.unsent_ops)} operations were due and not yet sent when it was cut short.`);
 else if (result.unsent_ops > 0) note(`Overload: ${grouped(result.unsent_ops)} operations were due and never sent; the percentiles are those of the others.`, true);
+else if (result.behind_s) note(`Behind: the last operations ended ${duration(result.behind_s * 1e9)} after the schedule did: the rate was not kept up with, and the longer the run, the longer they wait.`, true);
 if (result.wrong_reads > 0) note(`Wrong: ${grouped(result.wrong_reads)} reads returned something else than what was written; first: ${result.first_wrong_read}`, true);
 if (result.saturated_ops > 0) note(`${grouped(result.saturated_ops)} operations took longer than an hour, and count as an hour.`, true);
 const microseconds = (text) => text.replace(/(\d)us\b/g, '$1 µs');

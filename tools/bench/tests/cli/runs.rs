@@ -65,6 +65,18 @@ fn a_search_that_ends_early_says_how_far_it_came() {
     }
 }
 
+/// Ten million operations in a hundredth of a second.
+#[test]
+fn a_rate_that_is_not_kept_up_with_is_in_the_result() {
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    for (rate, is_behind) in [(&["--rate", "1000000000"][..], true), (&[], false)] {
+        let flags = [&["--seconds", "0.01", "--json", "-"], rate].concat();
+        let result = &json(&done(&run(dir.path(), "c", &flags)))["result"];
+        assert_eq!(result["behind_s"].is_f64(), is_behind, "{result}");
+    }
+}
+
 #[test]
 fn a_run_needs_a_load() {
     let dir = tempfile::tempdir().unwrap();
