@@ -5,7 +5,8 @@
 //! hour is not in it. A figure is better or worse if the interval of its ratio does not have 1
 //! in it. That interval is wider than the one shown, as many figures are looked at and any of them
 //! may be called so by chance: of so many figures each has so much less of what the confidence
-//! leaves for mistakes (C. E. Bonferroni).
+//! leaves for mistakes (C. E. Bonferroni). Of results that are partial nothing is called so: what
+//! was cut short did not end as the others did.
 
 mod file;
 mod resample;
@@ -61,6 +62,8 @@ struct Other {
     file: String,
     /// What was asked for differently, or is otherwise.
     differences: Vec<String>,
+    /// Which of both are partial, and why: then nothing can be told.
+    partial: Vec<String>,
     figures: Vec<Row>,
 }
 
@@ -98,6 +101,7 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
         let compared = Other {
             file: other.path.display().to_string(),
             differences: differences(first, other),
+            partial: partial(first, other),
             figures: rows,
         };
         text += &render(first, other, &compared, args.confidence);
@@ -112,8 +116,13 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let is_broken = of_others
         .map(|other| &other.content.result)
         .any(|of| of.wrong_reads > before.wrong_reads || of.unsent_ops > before.unsent_ops);
+    let is_partial = |file: &ResultFile| file.why_partial().is_some();
+    let is_cut_short = !is_partial(first) && others.iter().any(is_partial);
     match args.fail_if {
-        Some(FailIf::Worse) if is_worse || is_broken => Err(Failure::Worse),
+        Some(FailIf::Worse) if is_worse || is_broken || is_cut_short => Err(Failure::Worse),
+        Some(FailIf::Worse) if is_partial(first) => Err(Failure::Usage(
+            "--fail-if worse: nothing can be told beside a first result that is partial".to_owned(),
+        )),
         Some(FailIf::Worse) if is_short => Err(Failure::Usage(format!(
             "--fail-if worse: nothing can be told from less than {STEPS_MIN} whole seconds"
         ))),
@@ -131,7 +140,8 @@ fn rows(
     let of_other = other.run.resampled(seed);
     let (one, two) = (first.run.figures(), other.run.figures());
     let both: Vec<&Figure> = one.keys().filter(|figure| two.contains_key(figure)).collect();
-    let can_tell = first.run.steps().min(other.run.steps()) >= STEPS_MIN;
+    let is_whole = partial(first, other).is_empty();
+    let can_tell = is_whole && first.run.steps().min(other.run.steps()) >= STEPS_MIN;
     // Then it is what was asked for.
     let is_throughput_given = first.is_open() || other.is_open();
     let surely = 1.0 - (1.0 - confidence) / both.len().max(1) as f64;
@@ -168,6 +178,14 @@ fn rows(
         }
     };
     both.into_iter().map(row).collect()
+}
+
+/// Which of them are partial, and why.
+fn partial(first: &ResultFile, other: &ResultFile) -> Vec<String> {
+    let says = |file: &ResultFile| {
+        Some(format!("{} is partial: {}", file.path.display(), file.why_partial()?))
+    };
+    [first, other].into_iter().filter_map(says).collect()
 }
 
 /// A figure of a run, and of those that were put together from its steps. Throughput is as the
@@ -299,6 +317,16 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
     }
     lines.extend(aligned(&rows).lines().map(|line| line.trim_end().to_owned()));
     lines.push(String::new());
+    for file in [first, other] {
+        let notes = file.unsteady().into_iter();
+        lines.extend(notes.map(|note| format!("{}: {note}", file.path.display())));
+    }
+    if !compared.partial.is_empty() {
+        lines.push(format!(
+            "Nothing is called better or worse, as {}.",
+            compared.partial.join(", and ")
+        ));
+    }
     lines.push(if !can_tell {
         format!("Nothing can be told from {steps} seconds: measure for {STEPS_MIN} at least.")
     } else {

@@ -184,6 +184,42 @@ fn results_are_put_side_by_side() {
         assert_eq!(spoilt.status.code(), Some(1), "{name}: {}", stderr(&spoilt));
         done(&compare(&["spoilt.json", "spoilt.json", "--fail-if", "worse"]));
     }
+    // What was cut short, or failed, is no better and no worse.
+    let mut partial = read("slow.json");
+    partial["partial"] = true.into();
+    for (failure, says) in [
+        (Value::Null, "as partial.json is partial: it was cut short."),
+        ("no space".into(), "as partial.json is partial: an operation failed (no space)."),
+    ] {
+        partial["failure"] = failure;
+        write("partial.json", &partial);
+        let names = ["fast.json", "partial.json", "--json", "c.json"];
+        let cut = compare(&names);
+        done(&cut);
+        let text = words(&cut);
+        let row = "throughput 1,000/s 500/s -50.0% -50.0% -50.0% cannot tell";
+        assert!(text.contains(says) && text.contains(row), "{text}");
+        let compared = read("c.json");
+        let figures = compared["others"][0]["figures"].as_array().unwrap();
+        assert!(figures.iter().all(|row| row["verdict"] == "cannot-tell"), "{figures:?}");
+        assert!(says.contains(compared["others"][0]["partial"][0].as_str().unwrap()));
+        let failed = compare(&[&names[..], &["--fail-if", "worse"]].concat());
+        assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+        let failed = compare(&["partial.json", "fast.json", "--fail-if", "worse"]);
+        assert_eq!(failed.status.code(), Some(2), "{}", stderr(&failed));
+    }
+    partial["cut_short_in"] = "warming up".into();
+    partial["result"]["intervals"] = Vec::<Value>::new().into();
+    write("partial.json", &partial);
+    let nothing = compare(&["fast.json", "partial.json"]);
+    refused(&nothing, 2, "nothing to compare: it failed while warming up");
+    let mut unsteady = read("fast.json");
+    let reason = serde_json::json!({"is_steady": false, "reason": "the cache filled"});
+    unsteady["result"]["steady"] = reason;
+    write("unsteady.json", &unsteady);
+    let unsteady = words(&compare(&["fast.json", "unsteady.json"]));
+    assert!(unsteady.contains("unsteady.json: NOT STEADY: the cache filled"), "{unsteady}");
+    assert!(!unsteady.contains("fast.json: NOT STEADY"), "{unsteady}");
     // A rate that was asked for is neither better nor worse.
     let mut open = read("slow.json");
     open["config"]["loop"] = "open".into();
