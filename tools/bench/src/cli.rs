@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -415,7 +416,7 @@ pub struct CommonArgs {
     pub lock_wait: Duration,
     /// A result of `ouro-bench device --json F` for this disk: the report then says how much
     /// of what that can do the engine made use of
-    #[arg(long, value_name = "F", env = "OURO_BENCH_DEVICE")]
+    #[arg(long, value_name = "F", env = DEVICE_VARIABLE, value_parser = may_be_empty())]
     pub device: Option<PathBuf>,
     /// Where the result goes besides.
     #[command(flatten)]
@@ -423,6 +424,14 @@ pub struct CommonArgs {
     /// Seeds the data (load), or the choice of operations (run)
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Says what the disk can do, where `--device` does not.
+pub(crate) const DEVICE_VARIABLE: &str = "OURO_BENCH_DEVICE";
+
+/// A path. A variable that is set to nothing is as good as none.
+fn may_be_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Where a result goes besides the terminal.

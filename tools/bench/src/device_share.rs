@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{ClientKind, CommonArgs, Io};
+use crate::cli::{ClientKind, CommonArgs, DEVICE_VARIABLE, Io};
 use crate::device::Operation;
 use crate::failure::Failure;
 use crate::machine::Machine;
@@ -79,12 +79,22 @@ pub struct Share {
 impl Calibration {
     /// Reads the one that was given, if so, and makes sure that it is of the database's disk.
     pub fn given(common: &CommonArgs) -> Result<Option<Self>, Failure> {
-        let Some(path) = &common.device else { return Ok(None) };
+        let given = common.device.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let Some(path) = given else { return Ok(None) };
+        let is_by_variable = std::env::var_os(DEVICE_VARIABLE).is_some_and(|value| value == *path);
+        let calibration = Self::read(path, common).map_err(|failure| match is_by_variable {
+            true => failure.because_of(DEVICE_VARIABLE),
+            false => failure,
+        });
+        calibration.map(Some)
+    }
+
+    fn read(path: &Path, common: &CommonArgs) -> Result<Self, Failure> {
         let calibration: Self = result_file::read(path, &["device"], "`ouro-bench device`")?;
         // A load makes the directory later.
         let dir = common.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
         calibration.check(path, &Machine::look(dir))?;
-        Ok(Some(calibration))
+        Ok(calibration)
     }
 
     fn check(&self, path: &Path, here: &Machine) -> Result<(), Failure> {

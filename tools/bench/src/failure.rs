@@ -1,6 +1,7 @@
 //! Why the tool ends without a result, and the exit code that says so.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use ourodb::ErrorKind;
 
@@ -17,6 +18,8 @@ pub enum Failure {
         context: &'static str,
         /// What the engine said.
         source: ourodb::Error,
+        /// The directory of the database, where it is known.
+        dir: Option<PathBuf>,
     },
     /// The operating system failed.
     #[error("{context}: {source}")]
@@ -49,7 +52,32 @@ pub enum Failure {
 impl Failure {
     /// Turns an error of the engine into a failure, in [`Result::map_err`].
     pub fn engine(context: &'static str) -> impl FnOnce(ourodb::Error) -> Self {
-        move |source| Self::Engine { context, source }
+        move |source| Self::Engine { context, source, dir: None }
+    }
+
+    /// The same, of the database in this directory.
+    #[must_use]
+    pub fn in_dir(self, dir: &Path) -> Self {
+        match self {
+            Self::Engine { context, source, .. } => {
+                Self::Engine { context, source, dir: Some(dir.to_owned()) }
+            }
+            other => other,
+        }
+    }
+
+    /// The same, with what it comes from in front.
+    #[must_use]
+    pub fn because_of(self, what: &str) -> Self {
+        match self {
+            Self::Usage(why) => Self::Usage(format!("{what}: {why}")),
+            Self::Unsupported(why) => Self::Unsupported(format!("{what}: {why}")),
+            Self::Other(why) => Self::Other(format!("{what}: {why}")),
+            Self::Os { context, source } => {
+                Self::Os { context: format!("{what}: {context}"), source }
+            }
+            other => other,
+        }
     }
 
     /// Turns an error of the system into a failure, in [`Result::map_err`].
@@ -59,12 +87,18 @@ impl Failure {
 
     /// What to do about it, if the message does not say.
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
-        let Self::Engine { source, .. } = self else { return None };
-        (source.kind() == ErrorKind::Corruption).then_some(
-            "`ouro verify --dir D` names all that is damaged; for more measurements, load again \
-             with --overwrite",
-        )
+    pub fn advice(&self) -> Option<String> {
+        let Self::Engine { source, dir, .. } = self else { return None };
+        let verify = match dir {
+            Some(dir) => format!("`ouro verify --dir {}`", dir.display()),
+            None => "`ouro verify`".to_owned(),
+        };
+        (source.kind() == ErrorKind::Corruption).then(|| {
+            format!(
+                "{verify} names all that is damaged; for more measurements, load again with \
+                 --overwrite"
+            )
+        })
     }
 
     /// The process's exit code: the same for all of OuroDB's tools. After SIGTERM

@@ -16,10 +16,19 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli, interrupt: &AtomicBool) -> Result<(), Failure> {
     match &cli.command {
-        None => quick::run(&quick::Plan::new(cli.io), interrupt),
-        Some(Command::Load(args)) => commands::load::<OuroDb>(args, &(), None, interrupt).map(drop),
-        Some(Command::Run(args)) => session::run::<OuroDb>(args, &(), interrupt).map(drop),
-        Some(Command::Soak(args)) => soak::soak(args, interrupt),
+        None => {
+            let plan = quick::Plan::new(cli.io);
+            quick::run(&plan, interrupt).map_err(|failure| failure.in_dir(&plan.dir))
+        }
+        Some(Command::Load(args)) => commands::load::<OuroDb>(args, &(), None, interrupt)
+            .map(drop)
+            .map_err(|failure| failure.in_dir(&args.common.dir)),
+        Some(Command::Run(args)) => session::run::<OuroDb>(args, &(), interrupt)
+            .map(drop)
+            .map_err(|failure| failure.in_dir(&args.common.dir)),
+        Some(Command::Soak(args)) => {
+            soak::soak(args, interrupt).map_err(|failure| failure.in_dir(&args.dir))
+        }
         Some(Command::Device(args)) => device::device(args, interrupt),
         Some(Command::Compare(args)) => compare::compare(args),
     }

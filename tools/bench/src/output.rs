@@ -42,6 +42,12 @@ impl Output {
     /// not after the measurement.
     pub fn new(args: &OutputArgs) -> Result<Self, Failure> {
         let OutputArgs { json, hlog, html } = args.clone();
+        for (flag, path) in [("--hlog", &hlog), ("--html", &html)] {
+            if path.as_deref() == Some(Path::new("-")) {
+                let reason = format!("{flag} needs a file: only --json can go to stdout");
+                return Err(Failure::Usage(reason));
+            }
+        }
         let mut output = Self { json, hlog, html, made: Vec::new() };
         let files = [output.json_file(), output.hlog.as_deref(), output.html.as_deref()];
         let [json, hlog, html] = files;

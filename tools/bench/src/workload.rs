@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -379,7 +379,13 @@ impl TypedValueParser for WorkloadParser {
             Some("csv") => Workload::from_trace(path),
             _ => {
                 let parser = EnumValueParser::<BuiltIn>::new();
-                return parser.parse_ref(command, arg, value).map(Workload::from);
+                let built_in = parser.parse_ref(command, arg, value).map(Workload::from);
+                return built_in.map_err(|mut error| {
+                    let all = self.possible_values().into_iter().flatten();
+                    let names = all.map(|value| value.get_name().to_owned()).collect();
+                    error.insert(ContextKind::ValidValue, ContextValue::Strings(names));
+                    error
+                });
             }
         };
         workload.map_err(|why| {

@@ -103,6 +103,18 @@ fn a_failure_before_the_measurement_is_in_the_report() {
     }
 }
 
+#[test]
+fn what_is_damaged_is_found_where_the_advice_says() {
+    let dir = loaded();
+    damage(dir.path());
+    let run = ["run", "--dir", "db", "--workload", "c", "--seconds", "3600", "--memory", "64MiB"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ouro-bench"));
+    let output = command.args(run).current_dir(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("`ouro verify --dir db` names all that is damaged"), "{told}");
+}
+
 /// It has the time until then, not that which was asked for.
 #[test]
 fn a_failure_in_the_measurement_ends_its_time() {

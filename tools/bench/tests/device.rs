@@ -290,5 +290,11 @@ fn reports_say_what_share_of_the_device_was_used() {
         ("newer.json", 6, "is of format 2"),
     ] {
         refused(&load(&["--device", file]).output().unwrap(), code, words);
+        let by_variable = load(&[]).env("OURO_BENCH_DEVICE", file).output().unwrap();
+        refused(&by_variable, code, words);
+        refused(&by_variable, code, "ouro-bench: OURO_BENCH_DEVICE: ");
     }
+    // Set to nothing it is not set.
+    done(&load(&[]).env("OURO_BENCH_DEVICE", "").output().unwrap());
+    assert_eq!(share(), Value::Null);
 }
