@@ -281,10 +281,9 @@ impl Frames {
     /// Gives memory to so many frames from `first` on.
     pub(super) fn populate(&self, first: u32, count: usize) {
         let (start, bytes) = self.range(first, count);
+        let (start, advice) = (start.as_ptr().cast(), Advice::LinuxPopulateWrite);
         // SAFETY: the range is within the mapping, and what it holds stays.
-        let populated = unsafe {
-            rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite)
-        };
+        let populated = unsafe { rustix::mm::madvise(start, bytes, advice) };
         if let Err(errno) = populated {
             // They get it when they are used.
             tracing::debug!(%errno, "the block cache does not grow ahead of its use");
@@ -295,11 +294,11 @@ impl Frames {
     /// they have none, or zeroes, from then on.
     pub(super) fn strip(&self, first: u32, count: usize) -> std::io::Result<()> {
         let (start, bytes) = self.range(first, count);
+        let (start, advice) = (start.as_ptr().cast(), Advice::LinuxDontNeed);
         // SAFETY: the range is within the mapping. Nobody has a parked frame, and
         // whoever calls this is the only one to give it out. What it holds is
         // plain bytes, and so are the zeroes that come in their place.
-        let stripped =
-            unsafe { rustix::mm::madvise(start.as_ptr().cast(), bytes, Advice::LinuxDontNeed) };
+        let stripped = unsafe { rustix::mm::madvise(start, bytes, advice) };
         stripped.map_err(std::io::Error::from)
     }
 
@@ -333,12 +332,6 @@ impl Frames {
         let mut pool = self.pool.lock_though_broken();
         let Pool { free, regions, .. } = &mut *pool;
         regions.sort_out(self.chain(first), free);
-    }
-
-    /// Whether a frame is one of the block that begins with `first`, which is
-    /// published.
-    pub(super) fn is_of(&self, number: u32, first: u32) -> bool {
-        self.chain(first).any(|each| each == number)
     }
 
     /// The frames of the block that begins with `first`, which is owned or published.

@@ -390,7 +390,8 @@ impl State {
             return;
         };
         // Another block of that name may be elsewhere by now.
-        let first = links.first(block).filter(|&first| frames.is_of(number, first));
+        let is_there = |&first: &u32| frames.numbers(first).any(|each| each == number);
+        let first = links.first(block).filter(is_there);
         let Some((first, units)) = first.and_then(|_| links.unlink(block)) else { return };
         self.policy.remove(first);
         self.left(units);

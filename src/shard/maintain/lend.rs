@@ -26,7 +26,7 @@ const SPAN_NS: u64 = 10_000_000_000;
 /// back as soon as writes come a little faster.
 const LENT_TIMES: u64 = 2;
 
-/// So often the owner looks, while the cache is pressed or memory is on its way back.
+/// So often the owner looks, while the cache is pressed.
 const LOOK_NS: u64 = 500_000_000;
 
 /// So soon after a look it looks again when a memtable is full.
@@ -35,12 +35,12 @@ const FULL_LOOK_NS: u64 = 20_000_000;
 /// The fastest of so many looks counts.
 const LOOKS: usize = 4;
 
-/// Where readers hold what is on its way back, the owner waits for so many times longer
-/// each time, that is, up to 8 s.
-const PATIENCE_MAX: u32 = 4;
+/// Readers let go of what is on its way back within microseconds, or hold it for as long
+/// as a scan is open: the owner waits for so long, and twice as long each time.
+const LEAVING_NS: u64 = 1_000_000;
 
-/// Regions that [`Cache::give_back`] looks at.
-const GIVEN_BACK_AT_ONCE: usize = 4;
+/// So often the wait gets longer, up to 8 s.
+const PATIENCE_MAX: u32 = 13;
 
 /// How fast an owner's shards are written to.
 struct Rate {
@@ -147,8 +147,7 @@ impl Engine {
             rate.fruitless = 0;
             return Next::Now;
         }
-        let leaving = (cache.lent_bytes() - borrowed) / region;
-        if is_leaving && (rate.fruitless as usize) <= leaving.div_ceil(GIVEN_BACK_AT_ONCE) {
+        if is_leaving && !is_fruitless {
             return Next::Now;
         }
         let later = Next::After(look_ns.saturating_sub(rate.since_ns(now_ns)).max(1));
@@ -170,7 +169,7 @@ impl Engine {
         }
         match (was_full, is_leaving) {
             (true, _) => later,
-            (_, true) => Next::After(LOOK_NS << rate.fruitless.min(PATIENCE_MAX)),
+            (_, true) => Next::After(LEAVING_NS << rate.fruitless.min(PATIENCE_MAX)),
             _ => Next::WhenToldTo,
         }
     }

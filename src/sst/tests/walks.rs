@@ -178,6 +178,22 @@ fn an_error_leaves_no_entry_and_a_seek_recovers() {
     assert_eq!(collect(&io, &mut iter).expect("sound"), entries);
 }
 
+/// Walks over so many entries from one on: how many units each read had.
+fn units_read(
+    io: &Memory,
+    mut iter: TableIter,
+    entries: &[Entry],
+    from: u64,
+    steps: usize,
+) -> Vec<usize> {
+    now(iter.seek(io, &from.to_be_bytes(), put(1))).expect("sound");
+    for entry in &entries[from as usize..][..steps] {
+        assert_eq!(seen(&iter).as_ref(), Some(entry));
+        now(iter.next(io)).expect("sound");
+    }
+    io.take_reads().iter().map(|len| len / UNIT).collect()
+}
+
 #[test]
 fn what_is_likely_to_be_wanted_is_read_at_once() {
     let entries = one_entry_a_block(300);
@@ -186,13 +202,8 @@ fn what_is_likely_to_be_wanted_is_read_at_once() {
     let table = open_with(&io, &meta, Some(&cache)).expect("sound");
     let walk = |from: u64, steps: usize, wanted: usize| {
         let wanted = (wanted * UNIT) as u64;
-        let mut iter = TableIter::wanting(Arc::clone(&table), 256 << 10, wanted);
-        now(iter.seek(&io, &from.to_be_bytes(), put(1))).expect("sound");
-        for entry in &entries[from as usize..][..steps] {
-            assert_eq!(seen(&iter).as_ref(), Some(entry));
-            now(iter.next(&io)).expect("sound");
-        }
-        io.take_reads().iter().map(|len| len / UNIT).collect::<Vec<_>>()
+        let iter = TableIter::wanting(Arc::clone(&table), 256 << 10, wanted);
+        units_read(&io, iter, &entries, from, steps)
     };
     io.take_reads();
     // One block more, as the first one may be at the end of its own.
@@ -212,15 +223,8 @@ fn short_walks_are_cached_and_long_ones_pass_by() {
     let (io, meta) = write(&entries, 256 << 10);
     let cache = cache(4 << 20);
     let table = open_with(&io, &meta, Some(&cache)).expect("sound");
-    let walk = |from: u64, steps: usize| {
-        let mut iter = walk(Arc::clone(&table));
-        now(iter.seek(&io, &from.to_be_bytes(), put(1))).expect("sound");
-        for entry in &entries[from as usize..][..steps] {
-            assert_eq!(seen(&iter).as_ref(), Some(entry));
-            now(iter.next(&io)).expect("sound");
-        }
-        io.take_reads().iter().map(|len| len / UNIT).collect::<Vec<_>>()
-    };
+    let walk =
+        |from: u64, steps: usize| units_read(&io, walk(Arc::clone(&table)), &entries, from, steps);
     io.take_reads();
     // The reads are those of a walk without a cache; the first of them are kept.
     assert_eq!(walk(100, 100), [1, 2, 4, 8, 16, 32, 64]);
