@@ -290,13 +290,17 @@ fn a_compaction_resumes_when_a_full_disk_has_room_again() {
     sim.run_for(30 * SECOND_NS);
     write(&db, &mut model, &mut rng, 8000, 3000);
     db.flush().wait().expect("a flush");
+    assert!(db.background_error().is_none());
     sim.set_faults(Faults::default().disk_bytes_max(used_bytes(&sim)));
     // Writes have paused for long: what finds room is done, and something does not.
     sim.run_for(60 * SECOND_NS);
     let full = db.stats();
+    let told = db.background_error().expect("something failed");
+    assert_eq!(told.kind(), ErrorKind::NoSpace, "{told}");
     assert_same(&db, &model);
     sim.set_faults(Faults::default());
     sim.run_for(60 * SECOND_NS);
+    assert!(db.background_error().is_none(), "it goes on");
     assert!(db.stats().compactions > full.compactions, "nothing had to wait");
     assert_eq!(table_files(&sim), db.stats().tables as usize);
     assert_same(&db, &model);

@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 use self::open::Inner;
 use crate::base::durability::Durability;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::shard::WriteOp;
 
 /// An open database. Clones share it; it is for any thread.
@@ -375,6 +375,22 @@ impl Db {
     /// ```
     pub fn stats(&self) -> Stats {
         Stats::of(&self.inner)
+    }
+
+    /// Why a flush or a compaction failed, if the last attempt did: of the shards where that
+    /// is so, one's. They are tried again, every second or so, as space may come back; until
+    /// then what is written piles up, and writes are refused when there is too much of it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = ourodb::Db::open(dir.path(), Default::default())?;
+    /// if let Some(error) = db.background_error() {
+    ///     eprintln!("the database does not get on: {error}");
+    /// }
+    /// # Ok::<(), ourodb::Error>(())
+    /// ```
+    pub fn background_error(&self) -> Option<Error> {
+        self.inner.engine.background_error()
     }
 
     /// How long operations took since the database was opened, and what they waited

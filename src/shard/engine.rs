@@ -313,6 +313,14 @@ impl Engine {
         }
     }
 
+    /// Why a shard's flushes or compactions do not go on, if one's do not.
+    pub(crate) fn background_error(&self) -> Option<Error> {
+        self.shards.iter().find_map(|shard| {
+            let state = shard.lock();
+            state.flush_error.clone().or_else(|| state.compaction_error.clone())
+        })
+    }
+
     /// Fails when the database was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.shards[0].lock().closed { Err(Error::closed()) } else { Ok(()) }

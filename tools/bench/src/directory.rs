@@ -3,7 +3,7 @@
 //!
 //! This tool deletes nothing that it did not make: a directory is replaced only
 //! if it holds the marker and, beside it, nothing but files named as the
-//! engine's. While it is replaced, this process has the lock on it.
+//! engine's, and results, which stay. While it is replaced, this process has the lock on it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -43,6 +43,12 @@ pub(crate) fn is_marker(inside: &Path) -> bool {
     [MARKER, MARKER_NEW].iter().any(|name| inside == Path::new(name))
 }
 
+/// Whether a file may be one of results, which are allowed beside the database.
+pub(crate) fn is_result(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| ["json", "hlog", "html"].contains(&extension))
+}
+
 /// Looks at a directory, and changes nothing.
 pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
     let fail = |path: &Path| Failure::os(format!("cannot read {}", path.display()));
@@ -72,6 +78,8 @@ pub fn look<T: Target>(dir: &Path) -> Result<Contents, Failure> {
                 marked = true;
             } else if at_top && kind.is_file() && (name == LOCK || name == MARKER_NEW) {
                 // They stay.
+            } else if at_top && kind.is_file() && name != PAGE && is_result(inside) {
+                // It stays, too: it may be of the load that is replaced, to compare it with.
             } else if kind.is_dir() && T::owns(inside, true) {
                 dirs.push(path.clone());
                 pending.push(path);

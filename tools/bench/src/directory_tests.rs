@@ -108,6 +108,24 @@ fn foreign_files_are_never_removed() {
     }
 }
 
+/// What an earlier load is compared with survives its replacement.
+#[test]
+fn results_beside_a_database_stay_when_it_is_replaced() {
+    let dir = loaded();
+    for name in ["before.json", "before.hlog", "before.html"] {
+        fs::write(dir.path().join(name), "precious").unwrap();
+    }
+    make_room::<OuroDb>(dir.path(), &shape(7), true).unwrap();
+    assert!(!dir.path().join("wal/000000000001.wal").exists());
+    for name in ["before.json", "before.hlog", "before.html"] {
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"precious");
+    }
+    // They do not make a directory this tool's.
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join("before.json"), "precious").unwrap();
+    assert_eq!(make_room::<OuroDb>(foreign.path(), &shape(7), true).unwrap_err().exit_code(), 2);
+}
+
 #[test]
 fn links_are_not_followed() {
     let target = tempfile::tempdir().unwrap();

@@ -4,6 +4,8 @@ mod clients;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ourodb::{Db, ErrorKind, Latencies, Options};
 
@@ -11,6 +13,9 @@ use crate::asynchronous::Asynchronous;
 use crate::cli::Io;
 use crate::failure::Failure;
 use crate::target::{Activity, Device, Handle, OpenOptions, Rows, Status, Target};
+
+/// For how long compactions may fail, and be tried again, before nobody waits for them.
+const FAILING_MAX: Duration = Duration::from_secs(5);
 
 /// An open OuroDB.
 pub struct OuroDb {
@@ -59,11 +64,7 @@ impl Target for OuroDb {
     }
 
     fn settle(&self, interrupt: &AtomicBool) -> Result<(), Failure> {
-        self.db.flush().wait().map_err(Failure::engine("a flush failed"))?;
-        while self.db.stats().compaction_debt_bytes > 0 && !interrupt.load(Ordering::Relaxed) {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        Ok(())
+        settle(&self.db, interrupt)
     }
 
     fn status(&self) -> Status {
@@ -200,10 +201,30 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Waits until everything is in tables, and compaction has nothing left to do.
+///
+/// # Errors
+/// Of the engine, where a flush fails, or compactions do again and again.
+pub(crate) fn settle(db: &Db, interrupt: &AtomicBool) -> Result<(), Failure> {
+    db.flush().wait().map_err(Failure::engine("a flush failed"))?;
+    let mut failing_since = None;
+    while db.stats().compaction_debt_bytes > 0 && !interrupt.load(Ordering::Relaxed) {
+        match db.background_error() {
+            None => failing_since = None,
+            Some(error) => {
+                let since = *failing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= FAILING_MAX {
+                    return Err(Failure::engine("compactions fail again and again")(error));
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use ourodb::{Compression, Durability};
 

@@ -4,11 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::OutputArgs;
-use crate::directory::is_marker;
+use crate::directory::{is_marker, is_result};
 use crate::failure::Failure;
-
-/// Files of results, of which there may be some beside those of the database.
-const EXTENSIONS: [&str; 3] = ["json", "hlog", "html"];
 
 /// Refuses results that would take the place of a file of the database in `dir`, or of one of
 /// `inputs`, under whatever name.
@@ -48,9 +45,7 @@ fn is_of_database(path: &Path, dir: &Path) -> bool {
     let Ok(dir) = dir.canonicalize() else { return false };
     let Some(path) = resolved(path) else { return false };
     let Ok(inside) = path.strip_prefix(&dir) else { return false };
-    let extension = inside.extension().and_then(|extension| extension.to_str());
-    let is_result = extension.is_some_and(|extension| EXTENSIONS.contains(&extension));
-    !is_result || is_marker(inside) || inside.components().count() > 1
+    !is_result(inside) || is_marker(inside) || inside.components().count() > 1
 }
 
 /// The path without links, whether there is such a file or not.

@@ -160,3 +160,17 @@ fn a_trace_that_was_not_replayed_leaves_the_load_as_it_was() {
     bench(dir.path(), &replay, false).unwrap();
     assert_eq!(json(dir.path(), "db/ouro-bench.json")["is_traced"], true);
 }
+
+/// A load whose tables can be flushed and not merged does not wait for ever.
+#[test]
+fn compactions_that_fail_again_and_again_end_the_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = env!("CARGO_BIN_EXE_ouro-bench");
+    let load = format!("ulimit -f 1500; exec {bench} load --dir db --memory 16MiB --records 60000");
+    let mut command = std::process::Command::new("bash");
+    let output = command.args(["-c", &load]).current_dir(dir.path()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert!(told.contains("compactions fail again and again: no space left"), "{told}");
+    assert!(told.contains("ulimit -f"), "{told}");
+}

@@ -15,6 +15,7 @@ use serde::Serialize;
 use self::model::Model;
 use self::workers::{Counts, Workers};
 use crate::cli::{OutputArgs, SoakArgs};
+use crate::engine::settle;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::table::grouped;
@@ -148,15 +149,6 @@ pub fn soak(args: &SoakArgs, interrupt: &AtomicBool) -> Result<(), Failure> {
 fn open(args: &SoakArgs) -> Result<Db, Failure> {
     let options = Options::default().memory(args.memory).durability(args.durability);
     Db::open(&args.dir, options).map_err(Failure::engine("cannot open the database"))
-}
-
-/// Waits until compaction has nothing left to do.
-fn settle(db: &Db, interrupt: &AtomicBool) -> Result<(), Failure> {
-    db.flush().wait().map_err(Failure::engine("a flush failed"))?;
-    while db.stats().compaction_debt_bytes > 0 && !interrupt.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Refuses a directory that holds anything; an earlier soak is not gone on with,
