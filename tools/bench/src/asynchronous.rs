@@ -155,7 +155,7 @@ impl AsyncClient {
         let ended_ns =
             finish.as_ref().map_or_else(|_| stage.alarms.now_ns(), |finish| finish.at_ns);
         let (faults, inserts, put_bytes) = operations.script.finish();
-        ClientReport { finish, ended_ns, faults, inserts, put_bytes }
+        ClientReport { finish, is_paced: pace.is_open(), ended_ns, faults, inserts, put_bytes }
     }
 }
 

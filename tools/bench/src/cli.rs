@@ -16,7 +16,7 @@ use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::sizes::Sizes;
 use crate::values::COMPRESSIBLE;
-use crate::workload::{Workload, WorkloadParser};
+use crate::workload::{OpKind, Workload, WorkloadParser};
 use ourodb::{Compression, Durability};
 
 /// Of a key, unless `load` is told otherwise.
@@ -304,6 +304,15 @@ impl RunArgs {
         match &self.workload.trace {
             Some(_) => self.speed != Speed::Max,
             None => self.rate.is_some(),
+        }
+    }
+
+    /// The kinds of operations that are due at instants of their own.
+    #[must_use]
+    pub fn paced_kinds(&self) -> Vec<OpKind> {
+        match self.is_open() {
+            true => self.workload.mix.kinds().collect(),
+            false => Vec::new(),
         }
     }
 

@@ -76,7 +76,8 @@ pub fn load<T: Target>(
     };
     let report = Report::new("load", partial, meter.began(), &common.dir, config, result);
     let report = Report { cut_short_in, ..report };
-    end(target, common, &Shape { records: outcome.acknowledged, ..shape }, &outcome)?;
+    let loaded = Shape { records: outcome.acknowledged, ..shape };
+    end(target, common, &loaded, &mut outcome);
     conclude(report, calibration.as_ref(), &output, outcome)
 }
 
@@ -181,23 +182,18 @@ fn settle(target: &impl Target, outcome: &mut Outcome, interrupt: &AtomicBool) -
     }
 }
 
-/// Writes down what is in the database now, and closes it. After a failure both
-/// are tried, and what else goes wrong is only a warning.
-pub(crate) fn end(
-    target: impl Target,
-    common: &CommonArgs,
-    shape: &Shape,
-    outcome: &Outcome,
-) -> Result<(), Failure> {
+/// Writes down what is in the database now, and closes it. If that fails the outcome has
+/// failed, with what was measured; where it already has, what else goes wrong is only a warning.
+pub(crate) fn end(target: impl Target, common: &CommonArgs, shape: &Shape, outcome: &mut Outcome) {
     let written = write_shape(&common.dir, shape);
     let closed = target.close();
-    for result in [written, closed] {
-        match result {
-            Err(failure) if outcome.failure.is_some() => warn(&failure.to_string()),
-            result => result?,
+    for failure in [written, closed].into_iter().filter_map(Result::err) {
+        if outcome.failure.is_some() {
+            warn(&failure.to_string());
+        } else {
+            outcome.failure = Some(failure);
         }
     }
-    Ok(())
 }
 
 /// Prints the result, as far as it goes, and says what was wrong with it.
@@ -235,10 +231,10 @@ mod tests {
     use clap::Parser;
     use std::path::Path;
 
-    /// Takes what is put, and is interrupted while it settles.
-    struct Slow;
+    /// Takes what is put. It is interrupted while it settles, or closing it fails.
+    struct Slow<const CLOSES: bool>;
 
-    impl Handle for &Slow {
+    impl<const CLOSES: bool> Handle for &Slow<CLOSES> {
         type Bytes = &'static [u8];
 
         fn get(&mut self, _key: &[u8]) -> Result<Option<&'static [u8]>, Failure> {
@@ -258,7 +254,7 @@ mod tests {
         }
     }
 
-    impl Target for Slow {
+    impl<const CLOSES: bool> Target for Slow<CLOSES> {
         const NAME: &'static str = "slow";
         type Settings = ();
         type Handle<'a> = &'a Self;
@@ -280,7 +276,7 @@ mod tests {
         }
 
         fn settle(&self, interrupt: &AtomicBool) -> Result<(), Failure> {
-            interrupt.store(true, Ordering::Relaxed);
+            interrupt.store(CLOSES, Ordering::Relaxed);
             Ok(())
         }
 
@@ -289,23 +285,36 @@ mod tests {
         }
 
         fn close(self) -> Result<(), Failure> {
-            Ok(())
+            if CLOSES { Ok(()) } else { Err(Failure::Other("it cannot be closed".to_owned())) }
         }
     }
 
-    #[test]
-    fn a_load_that_is_interrupted_while_it_settles_says_so() {
+    /// How a load of 500 records ends, and its result.
+    fn loaded<T: Target<Settings = ()>>() -> (Failure, serde_json::Value) {
         let dir = tempfile::tempdir().unwrap();
         let (db, json) = (dir.path().join("db"), dir.path().join("result.json"));
         let [db, path] = [&db, &json].map(|path| path.to_str().unwrap());
         let words = ["ouro-bench", "load", "--records", "500", "--dir", db, "--json", path];
         let Some(Command::Load(args)) = Cli::parse_from(words).command else { panic!("a load") };
-        let ended = load::<Slow>(&args, &(), None, &AtomicBool::new(false));
-        assert!(matches!(ended, Err(Failure::Interrupted)));
-        let result: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        let ended = load::<T>(&args, &(), None, &AtomicBool::new(false));
+        let result = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+        (ended.err().unwrap(), result)
+    }
+
+    #[test]
+    fn a_load_that_is_interrupted_while_it_settles_says_so() {
+        let (ended, result) = loaded::<Slow<true>>();
+        assert!(matches!(ended, Failure::Interrupted));
         assert_eq!((&result["partial"], &result["result"]["ops"]), (&true.into(), &500.into()));
         assert_eq!(result["cut_short_in"], "settling");
+    }
+
+    #[test]
+    fn a_closing_that_fails_throws_no_result_away() {
+        let (ended, result) = loaded::<Slow<false>>();
+        assert_eq!(ended.to_string(), "it cannot be closed");
+        assert_eq!(result["failure"], ended.to_string());
+        assert_eq!((&result["partial"], &result["result"]["ops"]), (&true.into(), &500.into()));
     }
 
     /// What was measured until then is not thrown away.

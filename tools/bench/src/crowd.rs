@@ -15,7 +15,6 @@ use crate::alarm::AlarmThread;
 use crate::asynchronous::{AsyncClient, Asynchronous, Running, Stage};
 use crate::failure::Failure;
 use crate::intervals::{Journal, Ledger};
-use crate::pacing::Pace;
 use crate::pipeline::Timer;
 use crate::runner::{Outcome, Phase, Progress, WATCH_INTERVAL, Watch, add_up};
 use crate::script::{OwnKeys, Script};
@@ -52,7 +51,7 @@ pub fn run(
     let runtime = runtime().map_err(cannot_start())?;
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);
     // Where operations are due, the first of them is when all clients are there.
-    let is_open = scripts.iter().any(|(_, pace)| matches!(pace, Pace::Open(_)));
+    let is_open = scripts.iter().any(|(_, pace)| pace.is_open());
     let lead_ns = if is_open { LEAD_NS + scripts.len() as u64 * LEAD_NS_EACH } else { 0 };
     let start_ns = alarm_thread.alarms().now_ns() + lead_ns;
     let stage = Arc::new(Stage {
@@ -120,8 +119,11 @@ pub fn run(
     let recorder = ledger.finish(|number, latencies| watch.interval(number, latencies));
     let mut outcome = add_up(reports, recorder, start_ns, duration_ns, interrupted);
     if let Some((failure, ended_ns)) = lost {
-        let elapsed = Duration::from_nanos(ended_ns.saturating_sub(start_ns));
-        outcome.elapsed = outcome.elapsed.max(elapsed);
+        let lasted = Duration::from_nanos(ended_ns.saturating_sub(start_ns));
+        let Outcome { elapsed, elapsed_paced, elapsed_unpaced, .. } = &mut outcome;
+        for elapsed in [elapsed, elapsed_paced, elapsed_unpaced] {
+            *elapsed = lasted.max(*elapsed);
+        }
         // Nobody knows what that client had inserted.
         outcome.acknowledged = outcome.acknowledged.min(acknowledged_before.unwrap_or(0));
         outcome.failure = outcome.failure.or(Some(failure));

@@ -70,6 +70,12 @@ pub enum Pace {
 }
 
 impl Pace {
+    /// Whether operations are due at instants of their own.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
     /// So many operations a second of all clients together, evenly.
     #[cfg(test)]
     pub(crate) fn evenly(rate: u64, client: u64, clients: u64) -> Self {

@@ -57,7 +57,7 @@ impl<T: Counter> Recorder<T> {
             let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("three digits are valid");
             histograms[kind as usize] = Some(histogram);
         }
-        let service = matches!(pace, Pace::Open(_)).then(|| histograms.clone());
+        let service = pace.is_open().then(|| histograms.clone());
         Self { histograms, service, saturated: 0 }
     }
 

@@ -100,7 +100,7 @@ pub fn why_partial(
     let unmeasured = if command == "load" { "" } else { ", and nothing was measured" };
     match (failed, cut_short_in) {
         (true, Some(phase)) => Some(format!("it failed while {phase}{unmeasured}")),
-        (true, None) => Some("an operation failed".to_owned()),
+        (true, None) => Some("it failed".to_owned()),
         (false, Some(phase)) => Some(format!("it was cut short while {phase}{unmeasured}")),
         (false, None) => partial.then(|| "it was cut short".to_owned()),
     }
@@ -484,7 +484,11 @@ impl Meter {
             .into_iter()
             .filter_map(|kind| {
                 let (histogram, service) = (recorder.histogram(kind)?, recorder.service(kind));
-                Some((kind, Operation::new(histogram, service, outcome.elapsed)))
+                let elapsed = match service {
+                    Some(_) => outcome.elapsed_paced,
+                    None => outcome.elapsed_unpaced,
+                };
+                Some((kind, Operation::new(histogram, service, elapsed)))
             })
             .collect();
         Measured {

@@ -72,6 +72,11 @@ pub struct Outcome {
     /// From the start to the end of the last operation, or of the phase's
     /// duration if that is later and nothing ended the phase before.
     pub elapsed: Duration,
+    /// The same of those clients alone whose operations are due at instants of their own, and of
+    /// all others.
+    pub elapsed_paced: Duration,
+    /// See there.
+    pub elapsed_unpaced: Duration,
     /// Operations that were due and never sent.
     pub unsent: u64,
     /// Bytes of keys and values that were put.
@@ -94,6 +99,8 @@ impl Outcome {
         Self {
             recorder: Recorder::empty(),
             elapsed: Duration::ZERO,
+            elapsed_paced: Duration::ZERO,
+            elapsed_unpaced: Duration::ZERO,
             unsent: 0,
             put_bytes: 0,
             faults: Faults::default(),
@@ -164,6 +171,8 @@ impl Drop for StopOnPanic<'_> {
 /// What one client brings home.
 pub struct ClientReport {
     pub(crate) finish: Result<Finish, Failure>,
+    /// Whether its operations are due at instants of their own.
+    pub(crate) is_paced: bool,
     /// When its loop ended, on the clock, however it did.
     pub(crate) ended_ns: u64,
     pub(crate) faults: Faults,
@@ -205,7 +214,7 @@ pub fn run<H: Handle>(
         let (faults, inserts, put_bytes) = client.finish();
         drop(recorder);
         main.unpark();
-        ClientReport { finish, ended_ns, faults, inserts, put_bytes }
+        ClientReport { finish, is_paced: pace.is_open(), ended_ns, faults, inserts, put_bytes }
     };
     thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -266,10 +275,12 @@ pub(crate) fn add_up(
     interrupted: bool,
 ) -> Outcome {
     let mut outcome = Outcome { recorder, interrupted, ..Outcome::nothing() };
-    let mut elapsed_ns = 0;
+    // Of the unpaced, and of the paced.
+    let mut elapsed_ns = [0; 2];
     for report in reports {
+        let elapsed_ns = &mut elapsed_ns[usize::from(report.is_paced)];
         // Who was stopped before the start did nothing.
-        elapsed_ns = elapsed_ns.max(report.ended_ns.saturating_sub(start_ns));
+        *elapsed_ns = report.ended_ns.saturating_sub(start_ns).max(*elapsed_ns);
         outcome.put_bytes += report.put_bytes;
         outcome.faults.merge(report.faults);
         // Only now: after one client had ended, others went on inserting.
@@ -288,9 +299,10 @@ pub(crate) fn add_up(
         && !outcome.ended_early()
         && !outcome.exhausted
     {
-        elapsed_ns = elapsed_ns.max(duration_ns);
+        elapsed_ns = elapsed_ns.map(|ns| ns.max(duration_ns));
     }
-    outcome.elapsed = Duration::from_nanos(elapsed_ns);
+    [outcome.elapsed_unpaced, outcome.elapsed_paced] = elapsed_ns.map(Duration::from_nanos);
+    outcome.elapsed = outcome.elapsed_paced.max(outcome.elapsed_unpaced);
     outcome
 }
 

@@ -124,6 +124,30 @@ fn a_failed_write_ends_the_time_of_the_phase() {
     }
 }
 
+/// What a client in the background still has to do is no backlog of the others, and its rate is
+/// that of its own time.
+#[test]
+fn clients_in_the_background_have_their_own_time() {
+    let report = |is_paced, ended_ns| ClientReport {
+        finish: Ok(Finish { at_ns: ended_ns, unsent: 0, exhausted: false }),
+        is_paced,
+        ended_ns,
+        faults: Faults::default(),
+        inserts: Inserts::strided(0, 1, RECORDS),
+        put_bytes: 0,
+    };
+    let add_up = |ended_ns: [u64; 2], duration_ns| {
+        let [paced, unpaced] = ended_ns;
+        let reports = vec![report(true, paced), report(false, unpaced)];
+        let outcome = add_up(reports, Recorder::empty(), 100, duration_ns, false);
+        let Outcome { elapsed, elapsed_paced, elapsed_unpaced, .. } = outcome;
+        [elapsed, elapsed_paced, elapsed_unpaced].map(|elapsed| elapsed.as_nanos())
+    };
+    assert_eq!(add_up([900, 5100], Some(1000)), [5000, 1000, 5000]);
+    assert_eq!(add_up([5100, 1200], Some(1000)), [5000, 5000, 1100]);
+    assert_eq!(add_up([900, 600], None), [800, 800, 500]);
+}
+
 /// Two clients without end, one of which panics.
 #[test]
 #[should_panic(expected = "acknowledged twice")]

@@ -59,6 +59,7 @@ pub fn run<T: Target>(
     let shape = shape.map_err(Failure::Usage)?;
     check_trace(args, &shape)?;
     check_values(&args.chosen_workload(), &shape)?;
+    check_background(args)?;
     let options = OpenOptions { create: args.fresh.is_some(), ..options(common, &shape) };
     T::check(&options, settings)?;
     let inputs: Vec<&Path> =
@@ -101,7 +102,7 @@ pub fn run<T: Target>(
     // Before anything takes long: whether there are such clients at all.
     let clients = session.clients(args, common.seed, args.duration())?;
     let ended = session.prepare()?;
-    let (report, outcome) = match (ended, &args.find_max) {
+    let (report, mut outcome) = match (ended, &args.find_max) {
         // Nobody begins any more.
         (Some(ended), _) => session.unmeasured(ended)?,
         (None, None) => {
@@ -121,7 +122,7 @@ pub fn run<T: Target>(
     let records = if session.half_loaded.is_some() { 0 } else { outcome.acknowledged };
     let after = Shape { records, has_gaps, is_traced, ..shape };
     let capacity = session.data.keys.capacity();
-    end(session.target, common, &after, &outcome)?;
+    end(session.target, common, &after, &mut outcome);
     let is_traced = args.workload.trace.is_some();
     let full = outcome.exhausted && !is_traced;
     let nothing = report.result.find_max.as_ref().is_some_and(|found| found.rate_ops_per_s == 0);
@@ -183,6 +184,27 @@ fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
          --value-bytes 128KiB, say, and run it without --fresh",
         workload.name
     )))
+}
+
+/// Refuses to mix latencies from when operations were due with those of a client that waits for
+/// each before the next.
+fn check_background(args: &RunArgs) -> Result<(), Failure> {
+    let workload = args.chosen_workload();
+    let Some(background) =
+        workload.background.filter(|_| args.is_open() || args.find_max.is_some())
+    else {
+        return Ok(());
+    };
+    match workload.mix.kinds().find(|kind| background.kinds().any(|other| other == *kind)) {
+        Some(kind) => Err(Failure::Usage(format!(
+            "the workload {} has {} both at a rate and in the background, as fast as it can: of that \
+             one latency would say nothing; leave it out of one of them, or run it without --rate and \
+             --find-max",
+            workload.name,
+            kind.name()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a promise of operations that are not done.
@@ -278,7 +300,7 @@ impl<T: Target> Session<'_, T> {
         let bar = Bar::new("warming up".to_owned(), None, duration.as_millis() as u64);
         let wanted = matches!(warm_up, WarmUp::Steady(_)).then_some(&enough);
         let timeline = Timeline::new(&self.target, &bar);
-        let mut watch = UntilSteady::new(timeline, args.rate.is_some(), wanted);
+        let mut watch = UntilSteady::new(timeline, args.paced_kinds(), wanted);
         let warmed = clients::run_phase(&self.target, common, &self.data, phase, &mut watch)?;
         bar.finish();
         let last = watch.last().and_then(|last| last.reason.clone());
@@ -351,12 +373,13 @@ impl<T: Target> Session<'_, T> {
             .map(|(after, before)| engine_operations(&after.since(&before)))
             .unwrap_or_default();
         if args.is_open() && !outcome.ended_early() {
-            result.behind_s = behind_s(result.elapsed_s, args.duration().as_secs_f64());
+            let [elapsed, length] = [outcome.elapsed_paced, args.duration()];
+            result.behind_s = behind_s(elapsed.as_secs_f64(), length.as_secs_f64());
         }
         // What is to change is not steady, and need not be.
         let is_even = matches!(args.rate, None | Some(Rate::Constant(_)));
         if is_even && args.workload.trace.is_none() {
-            result.steady = steady::judge(&result.intervals, args.is_open());
+            result.steady = steady::judge(&result.intervals, &args.paced_kinds());
         }
         let partial = outcome.interrupted || (outcome.exhausted && args.workload.trace.is_none());
         Ok((self.report(args, partial, meter.began(), &status, result)?, outcome))
@@ -450,7 +473,7 @@ impl<T: Target> Session<'_, T> {
                 return Ok((ended_early(report, found, output)?, outcome));
             }
             let latency_ns = promise.worst_ns(&report.result);
-            let is_kept = promise.is_kept(&report.result, args.duration());
+            let is_kept = promise.is_kept(&report.result);
             let unsent_ops = report.result.unsent_ops;
             steps.push(Step { rate_ops_per_s: rate, latency_ns, unsent_ops, is_kept });
             let latency = latency_ns.map_or("nothing done".to_owned(), |ns| duration(ns as f64));

@@ -14,6 +14,7 @@ use crate::runner::{Progress, Watch};
 use crate::size::format_size;
 use crate::table::{duration, grouped};
 use crate::timeline::{Interval, Look, Timeline};
+use crate::workload::OpKind;
 
 /// Seconds below which nothing is said.
 pub const SECONDS_MIN: usize = 9;
@@ -38,10 +39,11 @@ pub struct Steady {
     pub reason: Option<String>,
 }
 
-/// Judges seconds that follow each other; `None` if they are too few. With an open loop, the
-/// throughput is what was asked for, and says nothing.
+/// Judges seconds that follow each other; `None` if they are too few. Of the kinds of operations
+/// that are `paced`, which are due at instants of their own, the throughput is what was asked for,
+/// and says nothing: of each its median latency counts, and of all others their throughput.
 #[must_use]
-pub fn judge(intervals: &[Interval], is_open: bool) -> Option<Steady> {
+pub fn judge(intervals: &[Interval], paced: &[OpKind]) -> Option<Steady> {
     let whole: Vec<&Interval> = intervals.iter().filter(|one| one.seconds > 0.5).collect();
     if whole.len() < SECONDS_MIN {
         return None;
@@ -55,24 +57,29 @@ pub fn judge(intervals: &[Interval], is_open: bool) -> Option<Steady> {
     let mut tell = |what: &str, (first, last), show: &dyn Fn(f64) -> String| {
         found.push(format!("{what} went from {} to {}", show(first), show(last)));
     };
-    let throughput = both(&|one| Some(one.ops_per_s));
-    if let Some(change) = throughput.filter(|_| !is_open)
+    let unpaced = |one: &Interval| {
+        if paced.is_empty() {
+            return Some(one.ops_per_s);
+        }
+        let of = one.operations.iter().filter(|(kind, _)| !paced.contains(kind));
+        of.map(|(_, of)| of.ops as f64 / one.seconds).reduce(|one, other| one + other)
+    };
+    if let Some(change) = both(&unpaced)
         && differs(change, THROUGHPUT)
     {
         tell("throughput", change, &|value| format!("{}/s", grouped(value.round() as u64)));
     }
-    let median = |one: &Interval| {
-        let (mut ops, mut sum) = (0, 0.0);
-        for of in one.operations.values() {
-            ops += of.ops;
-            sum += of.ops as f64 * (of.latency_ns.p50 as f64).max(LATENCY_NS_MIN).ln();
+    for kind in paced {
+        let median = |one: &Interval| {
+            let of = one.operations.get(kind).filter(|of| of.ops > 0)?;
+            Some((of.latency_ns.p50 as f64).max(LATENCY_NS_MIN).ln())
+        };
+        if let Some((first, last)) = both(&median)
+            && (last - first).abs() > LATENCY.ln()
+        {
+            let what = format!("the median latency ({})", kind.name());
+            tell(&what, (first.exp(), last.exp()), &duration);
         }
-        (ops > 0).then(|| sum / ops as f64)
-    };
-    if let Some((first, last)) = both(&median).filter(|_| is_open)
-        && (last - first).abs() > LATENCY.ln()
-    {
-        tell("the median latency", (first.exp(), last.exp()), &duration);
     }
     let hit_rate = both(&|one| one.system?.cache_hit_rate);
     if let Some((first, last)) = hit_rate
@@ -104,7 +111,7 @@ fn differs((first, last): (f64, f64), by: f64) -> bool {
 /// Watches a warm-up, and says when it is enough.
 pub struct UntilSteady<'a, T> {
     timeline: Timeline<'a, T>,
-    is_open: bool,
+    paced: Vec<OpKind>,
     /// Set then; never, if the warm-up is to take its time.
     enough: Option<&'a AtomicBool>,
     last: Option<Steady>,
@@ -114,10 +121,14 @@ pub struct UntilSteady<'a, T> {
 const RECENT: usize = 12;
 
 impl<'a, T: Look> UntilSteady<'a, T> {
-    /// For a warm-up of clients in an open loop, or a closed one.
+    /// For a warm-up of which these kinds of operations are due at instants of their own.
     #[must_use]
-    pub fn new(timeline: Timeline<'a, T>, is_open: bool, enough: Option<&'a AtomicBool>) -> Self {
-        Self { timeline, is_open, enough, last: None }
+    pub fn new(
+        timeline: Timeline<'a, T>,
+        paced: Vec<OpKind>,
+        enough: Option<&'a AtomicBool>,
+    ) -> Self {
+        Self { timeline, paced, enough, last: None }
     }
 
     /// What was found last.
@@ -136,7 +147,7 @@ impl<T: Look> Watch for UntilSteady<'_, T> {
         self.timeline.interval(number, latencies);
         let recent = self.timeline.recent(RECENT);
         if recent.len() == RECENT {
-            self.last = judge(&recent, self.is_open);
+            self.last = judge(&recent, &self.paced);
         }
         if let (Some(enough), Some(Steady { is_steady: true, .. })) = (self.enough, &self.last) {
             enough.store(true, Ordering::Relaxed);
@@ -177,19 +188,22 @@ mod tests {
         all
     }
 
-    fn reason(intervals: &[Interval], is_open: bool) -> String {
-        judge(intervals, is_open).unwrap().reason.unwrap_or_default()
+    /// Those that `intervals` have, all of them.
+    const ALL: &[OpKind] = &OpKind::ALL;
+
+    fn reason(intervals: &[Interval], paced: &[OpKind]) -> String {
+        judge(intervals, paced).unwrap().reason.unwrap_or_default()
     }
 
     #[test]
     fn what_goes_on_as_it_is_is_steady() {
-        assert_eq!(judge(&intervals(8), false), None);
+        assert_eq!(judge(&intervals(8), &[]), None);
         let steady = Some(Steady { is_steady: true, reason: None });
-        assert_eq!(judge(&intervals(9), false), steady);
+        assert_eq!(judge(&intervals(9), &[]), steady);
         let noise = changed(|at, one| one.ops_per_s *= 1.0 + 0.3 * (at * 40.0).sin());
-        assert_eq!(judge(&noise, false), steady);
+        assert_eq!(judge(&noise, &[]), steady);
         let no_ops = changed(|_, one| one.operations.clear());
-        assert_eq!(judge(&no_ops, true), steady);
+        assert_eq!(judge(&no_ops, ALL), steady);
     }
 
     struct Idle;
@@ -204,11 +218,10 @@ mod tests {
     fn a_warm_up_is_enough_once_it_is_steady() {
         let bar = crate::output::Bar::new(String::new(), None, 1);
         let enough = AtomicBool::new(false);
-        let mut watch = UntilSteady::new(Timeline::new(&Idle, &bar), false, Some(&enough));
+        let mut watch = UntilSteady::new(Timeline::new(&Idle, &bar), Vec::new(), Some(&enough));
         let second = |ops: u64| {
-            let mut client =
-                Recorder::<u32>::new([crate::workload::OpKind::Read], &crate::pacing::Pace::Closed);
-            (0..ops).for_each(|_| client.record(crate::workload::OpKind::Read, 0, 100, 100));
+            let mut client = Recorder::<u32>::new([OpKind::Read], &crate::pacing::Pace::Closed);
+            (0..ops).for_each(|_| client.record(OpKind::Read, 0, 100, 100));
             let mut all = Recorder::empty();
             all.merge(&client);
             all
@@ -226,24 +239,45 @@ mod tests {
         panic!("it is steady");
     }
 
+    /// Reads at a rate, beside a client that writes as fast as it can.
+    #[test]
+    fn kinds_are_judged_each_by_itself() {
+        let with = |change: fn(f64, &mut u64, &mut u64)| {
+            changed(|at, one| {
+                let mut read = one.operations[&OpKind::Read].clone();
+                let mut update = read.clone();
+                (read.ops, update.ops) = (4000, 200_000);
+                change(at, &mut read.latency_ns.p50, &mut update.ops);
+                one.operations = [(OpKind::Read, read), (OpKind::Update, update)].into();
+            })
+        };
+        let reads = with(|at, p50, _| *p50 = 100_000 << (at * 3.0) as u32);
+        let told = "the median latency (read) went from 100us to 476us";
+        assert_eq!(reason(&reads, &[OpKind::Read]), told);
+        let writes = with(|at, _, ops| *ops = 200_000 - (at * 60_000.0) as u64);
+        let told = "throughput went from 191,818/s to 148,182/s";
+        assert_eq!(reason(&writes, &[OpKind::Read]), told);
+        assert_eq!(reason(&writes, &[OpKind::Read, OpKind::Update]), "");
+    }
+
     #[test]
     fn what_changes_is_told() {
         let slower = changed(|at, one| one.ops_per_s = 1000.0 - 300.0 * at);
-        assert_eq!(reason(&slower, false), "throughput went from 959/s to 741/s");
-        assert_eq!(reason(&slower, true), "");
+        assert_eq!(reason(&slower, &[]), "throughput went from 959/s to 741/s");
+        assert_eq!(reason(&slower, ALL), "");
         let longer = changed(|at, one| {
             one.operations
                 .values_mut()
                 .for_each(|of| of.latency_ns.p50 = 1_000_000 << (at * 3.0) as u32);
         });
-        assert_eq!(reason(&longer, true), "the median latency went from 1.00ms to 4.76ms");
-        assert_eq!(reason(&longer, false), "");
+        assert_eq!(reason(&longer, ALL), "the median latency (read) went from 1.00ms to 4.76ms");
+        assert_eq!(reason(&longer, &[]), "");
         let fills = changed(|at, one| one.system.as_mut().unwrap().cache_hit_rate = Some(at / 2.0));
-        assert_eq!(reason(&fills, true), "the cache's hit rate went from 7 % to 43 %");
+        assert_eq!(reason(&fills, ALL), "the cache's hit rate went from 7 % to 43 %");
         let debt = changed(|at, one| {
             let activity = one.system.as_mut().unwrap().activity.as_mut().unwrap();
             activity.compaction_debt_bytes = (at * 11.0) as u64 * (44 << 20);
         });
-        assert_eq!(reason(&debt, false), "what waits for compaction went from 66 MiB to 418 MiB");
+        assert_eq!(reason(&debt, &[]), "what waits for compaction went from 66 MiB to 418 MiB");
     }
 }

@@ -452,7 +452,7 @@ pub(crate) mod tests {
         for (text, words) in [
             (says("load", None, Some("settling")), "(PARTIAL: it was cut short while settling)"),
             (says("load", Some("full"), Some("settling")), "(PARTIAL: it failed while settling)"),
-            (says("load", Some("full"), None), "(PARTIAL: an operation failed)"),
+            (says("load", Some("full"), None), "(PARTIAL: it failed)"),
             (
                 says("run", Some("damaged"), Some("warming up")),
                 "(PARTIAL: it failed while warming up, and nothing was measured)",

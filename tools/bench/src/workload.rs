@@ -215,16 +215,16 @@ impl Workload {
         self
     }
 
-    /// Refuses writes to records that are to be absent.
+    /// Refuses writes where records are to be absent: none may come.
     ///
     /// # Errors
     /// What cannot be, in words.
     pub fn check(&self) -> Result<(), String> {
-        let writes = |kind: OpKind| (kind.puts() && kind != OpKind::Insert) || kind.deletes();
+        let writes = |kind: OpKind| kind.puts() || kind.deletes();
         match self.mix.choice {
-            KeyChoice::Absent if self.mix.kinds().any(writes) => Err(format!(
-                "the workload {} writes to the records that it chooses, and with the distribution \
-                 absent there are none",
+            KeyChoice::Absent if self.has(writes) => Err(format!(
+                "the workload {} writes, and with the distribution absent there are none of the \
+                 records that it chooses, and none may come",
                 self.name
             )),
             _ => Ok(()),

@@ -23,6 +23,13 @@ use crate::table::{aligned, duration, grouped};
 use file::ResultFile;
 use resample::{Figure, STEPS_MIN, Statistic};
 
+/// The share of the resampled figures that intervals are taken from, at most: beyond it are too
+/// few to tell.
+const HELD_MAX: f64 = 0.99;
+
+/// Of a kind of operation that was done so often, some are to be expected in another run.
+const MANY: u64 = 100;
+
 /// Seeds the resampling: the same files give the same answer.
 const SEED: u64 = 0x636f_6d70_6172_6521;
 
@@ -64,6 +71,8 @@ struct Other {
     differences: Vec<String>,
     /// Which of both are partial, and why: then nothing can be told.
     partial: Vec<String>,
+    /// Kinds of operations of which the first has some, and the other none.
+    missing: Vec<String>,
     figures: Vec<Row>,
 }
 
@@ -97,11 +106,13 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     };
     let mut text = String::new();
     for (number, other) in others.iter().enumerate() {
-        let rows = rows(first, &resamples, other, SEED + 1 + number as u64, args.confidence);
+        let seed = SEED + 1 + number as u64;
+        let rows = rows(first, &resamples, other, seed, args.confidence, others.len());
         let compared = Other {
             file: other.path.display().to_string(),
             differences: differences(first, other),
             partial: partial(first, other),
+            missing: missing(first, other),
             figures: rows,
         };
         text += &render(first, other, &compared, args.confidence);
@@ -115,7 +126,8 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let is_short = files.iter().any(|file| file.run.steps() < STEPS_MIN);
     let is_broken = of_others
         .map(|other| &other.content.result)
-        .any(|of| of.wrong_reads > before.wrong_reads || of.unsent_ops > before.unsent_ops);
+        .any(|of| of.wrong_reads > before.wrong_reads || of.unsent_ops > before.unsent_ops)
+        || comparison.others.iter().any(|other| !other.missing.is_empty());
     let is_partial = |file: &ResultFile| file.why_partial().is_some();
     let is_cut_short = !is_partial(first) && others.iter().any(is_partial);
     match args.fail_if {
@@ -136,6 +148,7 @@ fn rows(
     other: &ResultFile,
     seed: u64,
     confidence: f64,
+    others: usize,
 ) -> Vec<Row> {
     let of_other = other.run.resampled(seed);
     let (one, two) = (first.run.figures(), other.run.figures());
@@ -144,24 +157,30 @@ fn rows(
     let can_tell = is_whole && first.run.steps().min(other.run.steps()) >= STEPS_MIN;
     // Then it is what was asked for.
     let is_throughput_given = first.is_open() || other.is_open();
-    let surely = 1.0 - (1.0 - confidence) / both.len().max(1) as f64;
-    let [of_one, of_two] = [first, other].map(|file| file.run.widening(confidence));
+    let looked_at = (both.len() * others).max(1) as f64;
+    let surely = 1.0 - (1.0 - confidence) / looked_at;
+    let held = confidence.min(HELD_MAX);
+    let wider = |confidence| [first, other].map(|file| file.run.widening(held, confidence));
+    let [of_one, of_two] = wider(confidence);
+    let [one_surely, two_surely] = wider(surely);
     let row = |figure: &Figure| {
         let (value, values) = figure_of(first, figure, one[figure], of_first);
         let (other_value, other_values) = figure_of(other, figure, two[figure], &of_other);
         let pairs = values.iter().zip(&other_values);
         let ratios: Vec<f64> = pairs.filter_map(|(one, other)| Some((*other)? / (*one)?)).collect();
-        let (ratio, wider) = (other_value / value, of_one.max(of_two));
+        let ratio = other_value / value;
         let is_rate = *figure == Figure::Throughput;
-        let verdict = match interval(ratio, ratios.clone(), surely, wider) {
+        let verdict = match interval(ratio, ratios.clone(), held, one_surely.max(two_surely)) {
             _ if !can_tell || is_rate && is_throughput_given => Verdict::CannotTell,
+            // Nothing was done at all.
+            _ if is_rate && ratio == 0.0 => Verdict::Worse,
             (low, _) if low > 1.0 && is_rate => Verdict::Better,
             (low, _) if low > 1.0 => Verdict::Worse,
             (_, high) if high < 1.0 && is_rate => Verdict::Worse,
             (_, high) if high < 1.0 => Verdict::Better,
             _ => Verdict::CannotTell,
         };
-        let interval = |value, values, wider| interval(value, values, confidence, wider);
+        let interval = |value, values, wider| interval(value, values, held, wider);
         Row {
             figure: name(figure),
             first: value,
@@ -173,11 +192,27 @@ fn rows(
                 of_two,
             ),
             ratio,
-            ratio_interval: interval(ratio, ratios, wider),
+            ratio_interval: interval(ratio, ratios, of_one.max(of_two)),
             verdict,
         }
     };
     both.into_iter().map(row).collect()
+}
+
+/// The kinds of operations of which the first run did many, and the other none, although they
+/// were asked for.
+fn missing(first: &ResultFile, other: &ResultFile) -> Vec<String> {
+    let asked = |kind: &str| {
+        let mixes =
+            ["percent", "background"].iter().filter_map(|mix| other.content.config.get(*mix));
+        mixes.filter_map(Value::as_object).any(|mix| mix.contains_key(kind))
+    };
+    let done = other.run.counts();
+    let is_missing = |(kind, count): &(&str, u64)| {
+        *count >= MANY && done.get(kind).is_none_or(|count| *count == 0) && asked(kind)
+    };
+    let missing = first.run.counts().into_iter().filter(is_missing);
+    missing.map(|(kind, _)| kind.to_owned()).collect()
 }
 
 /// Which of them are partial, and why.
@@ -206,13 +241,13 @@ fn figure_of(
 
 /// The interval around `value` that holds this share of the values, with as many on either
 /// side, made so many times longer. Factors count, not differences.
-fn interval(value: f64, mut values: Vec<f64>, confidence: f64, wider: f64) -> (f64, f64) {
+fn interval(value: f64, mut values: Vec<f64>, held: f64, wider: f64) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let last = values.len().saturating_sub(1);
         values.get((share * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
     };
-    let outside = (1.0 - confidence) / 2.0;
+    let outside = (1.0 - held) / 2.0;
     let end = |end: f64| value * (end / value).powf(wider);
     (end(at(outside)), end(at(1.0 - outside)))
 }
@@ -321,6 +356,9 @@ fn render(first: &ResultFile, other: &ResultFile, compared: &Other, confidence: 
         let notes = file.unsteady().into_iter();
         lines.extend(notes.map(|note| format!("{}: {note}", file.path.display())));
     }
+    for kind in &compared.missing {
+        lines.push(format!("{}: no {kind} ended, which is worse.", other.path.display()));
+    }
     if !compared.partial.is_empty() {
         lines.push(format!(
             "Nothing is called better or worse, as {}.",
@@ -351,7 +389,7 @@ mod tests {
         let figure = Figure::Latency("read".to_owned(), Statistic::Quantile(9_900));
         let ratios = ones.iter().zip(&twos).map(|(one, two)| two[&figure] / one[&figure]);
         let ratio = two.figures()[&figure] / one.figures()[&figure];
-        let wider = one.widening(0.95).max(two.widening(0.95));
+        let wider = one.widening(0.95, 0.95).max(two.widening(0.95, 0.95));
         match interval(ratio, ratios.collect(), 0.95, wider) {
             (low, _) if low > 1.0 => Verdict::Worse,
             (_, high) if high < 1.0 => Verdict::Better,

@@ -9,7 +9,9 @@
 //! 23.1 (2004), whose own blocks are shorter.
 //!
 //! Few blocks know little of how much blocks vary: intervals are made longer by what Student's
-//! distribution is wider than the normal one, and by what is lost at the ends of blocks.
+//! distribution is wider than the normal one, and by what is lost at the ends of blocks. Where
+//! more confidence is wanted than so many resampled runs can tell of, it is that distribution, too, that
+//! says how much longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,6 +88,16 @@ impl Run {
         self.steps.len()
     }
 
+    /// How many operations of each kind ended in it.
+    pub(super) fn counts(&self) -> BTreeMap<&str, u64> {
+        let mut counts = BTreeMap::new();
+        for (kind, cells) in self.steps.iter().flat_map(|step| &step.kinds) {
+            *counts.entry(&**kind).or_default() +=
+                cells.iter().map(|(_, count)| count).sum::<u64>();
+        }
+        counts
+    }
+
     /// The figures of the whole run.
     pub(super) fn figures(&self) -> BTreeMap<Figure, f64> {
         self.figures_of(&(0..self.steps.len()).collect::<Vec<_>>())
@@ -145,13 +157,15 @@ impl Run {
         figures
     }
 
-    /// How much longer an interval of this confidence is to be made.
-    pub(super) fn widening(&self, confidence: f64) -> f64 {
+    /// How much longer the interval that holds the share `held` of the resampled figures is to be
+    /// made, so that one may have this confidence in it.
+    pub(super) fn widening(&self, held: f64, confidence: f64) -> f64 {
         let (steps, block) = (self.steps.len() as f64, self.block() as f64);
         let freedom = (steps / block - 1.0).max(1.0);
-        let outside = 0.5 + confidence / 2.0;
+        let outside = |share: f64| 0.5 + share / 2.0;
         let student = StudentsT::new(0.0, 1.0, freedom).expect("freedom is positive");
-        let wider = student.inverse_cdf(outside) / Normal::standard().inverse_cdf(outside);
+        let normal = Normal::standard().inverse_cdf(outside(held));
+        let wider = student.inverse_cdf(outside(confidence)) / normal;
         wider * (steps / (steps - block).max(1.0)).sqrt()
     }
 
@@ -260,6 +274,19 @@ pub(super) mod tests {
         };
         assert_eq!(block(0.0), 5, "the third root of 120");
         assert!(block(0.9) > 12, "{}", block(0.9));
+    }
+
+    /// Ten seconds are three blocks and a bit: Student's distribution with 2.3 degrees of freedom,
+    /// of which 99 % are within 7.86 and 99.8 % within 15.8, where the normal one has 2.58.
+    #[test]
+    fn more_confidence_takes_longer_intervals() {
+        let run = Run::new(&seconds(10, 0.0, 1e5, 3));
+        let ends = (10.0_f64 / 7.0).sqrt();
+        for (confidence, student) in [(0.99, 7.86), (0.998, 15.8)] {
+            let expected = student / 2.576 * ends;
+            let found = run.widening(0.99, confidence);
+            assert!((found / expected - 1.0).abs() < 0.02, "{found} {expected}");
+        }
     }
 
     #[test]

@@ -282,11 +282,11 @@ fn run_tests(
                     }
                     Err(failure) => return Err(failure),
                 }
+                if operation == Operation::SequentialWrite {
+                    // What the disk still has to do must not slow down the next test.
+                    file.sync().map_err(Failure::engine("cannot sync the test file"))?;
+                }
             }
-        }
-        if operation == Operation::SequentialWrite {
-            // What the disk still has to do must not slow down the next test.
-            file.sync().map_err(Failure::engine("cannot sync the test file"))?;
         }
     }
     Ok(true)

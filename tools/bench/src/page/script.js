@@ -188,7 +188,7 @@ for (const section of ['tiles', 'curve-section', 'time-section', 'figures-sectio
 const note = (text, bad) => by('notes').append(el('p', { className: bad ? 'note bad' : 'note', textContent: text }));
 const unmeasured = data.command === 'load' ? '' : ', and nothing was measured';
 if (data.failure && data.cut_short_in) note(`Partial: it failed while ${data.cut_short_in}${unmeasured} (${data.failure}).`, true);
-else if (data.failure) note(`Partial: an operation failed (${data.failure}); the figures are those of what was done until then.`, true);
+else if (data.failure) note(`Partial: it failed (${data.failure}); the figures are those of what was done until then.`, true);
 else if (data.cut_short_in) note(`Partial: it was cut short while ${data.cut_short_in}${unmeasured}.`);
 else if (data.partial) note('Partial: it was cut short; the figures are those of what was done.');
 if (versions.debug_build) note('A debug build: its figures say little.', true);

@@ -184,12 +184,26 @@ fn results_are_put_side_by_side() {
         assert_eq!(spoilt.status.code(), Some(1), "{name}: {}", stderr(&spoilt));
         done(&compare(&["spoilt.json", "spoilt.json", "--fail-if", "worse"]));
     }
+    // Nothing was done, of all or of one kind.
+    let mut idle = read("fast.json");
+    idle["result"]["ops_per_s"] = 0.0.into();
+    let mut one_kind = read("fast.json");
+    for second in one_kind["result"]["intervals"].as_array_mut().unwrap() {
+        second["operations"].as_object_mut().unwrap().remove("update");
+    }
+    for (result, says) in [(idle, "-100.0% worse"), (one_kind, "no update ended, which is worse")] {
+        write("idle.json", &result);
+        let idle = compare(&["fast.json", "idle.json", "--fail-if", "worse"]);
+        assert_eq!(idle.status.code(), Some(1), "{}", stderr(&idle));
+        assert!(words(&idle).contains(says), "{}", stdout(&idle));
+        done(&compare(&["idle.json", "fast.json"]));
+    }
     // What was cut short, or failed, is no better and no worse.
     let mut partial = read("slow.json");
     partial["partial"] = true.into();
     for (failure, says) in [
         (Value::Null, "as partial.json is partial: it was cut short."),
-        ("no space".into(), "as partial.json is partial: an operation failed (no space)."),
+        ("no space".into(), "as partial.json is partial: it failed (no space)."),
     ] {
         partial["failure"] = failure;
         write("partial.json", &partial);

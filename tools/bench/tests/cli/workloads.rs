@@ -86,6 +86,18 @@ fn a_file_says_what_a_workload_is() {
     assert_eq!((&config["scan_rows_max"], &config["multi_get_keys"]), (&7.into(), &3.into()));
     assert_eq!(config["background"]["update"], 100.0);
     assert_eq!(config["delete_range_rows"], serde_json::Value::Null);
+    // Due latencies and others are not mixed.
+    write("[operations]\nread = 50\nupdate = 50\n[background]\nupdate = 100\n");
+    for flags in [&["--rate", "100"][..], &["--find-max", "p99<1s"]] {
+        refused(
+            &run(dir.path(), "mine.toml", flags),
+            2,
+            "has update both at a rate and in the background",
+        );
+    }
+    done(&run(dir.path(), "mine.toml", &[]));
+    write("distribution = \"absent\"\n[operations]\nread = 50\ninsert = 50\n");
+    refused(&run(dir.path(), "mine.toml", &[]), 2, "there are none");
     let other = done(&run(dir.path(), "c", &["--distribution", "uniform"]));
     assert!(other.contains("(--distribution uniform)"), "{other}");
     write("[operations]\nread = 70");

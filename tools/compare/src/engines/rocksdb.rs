@@ -173,12 +173,14 @@ impl<'a> Handle for RocksHandle<'a> {
     fn scan(&mut self, from: &[u8], limit: usize, found: &mut Rows) -> Result<(), Failure> {
         let mut cursor = self.db.raw_iterator();
         cursor.seek(from);
-        for _ in 0..limit {
+        for row in 0..limit {
+            if row > 0 {
+                cursor.next();
+            }
             let Some((key, value)) = cursor.item() else {
                 break;
             };
             found.push(key, value);
-            cursor.next();
         }
         cursor.status().map_err(failed("a scan failed"))
     }

@@ -28,6 +28,12 @@ pub struct Figures {
     /// Operations that were due and never sent: latencies are longer than they look.
     #[serde(default)]
     pub unsent_ops: u64,
+    /// It was in no steady state, or its warm-up did not come to one.
+    #[serde(default)]
+    pub not_steady: bool,
+    /// Operations ended noticeably later than they were due.
+    #[serde(default)]
+    pub is_behind: bool,
 }
 
 impl Figures {
@@ -63,6 +69,10 @@ impl Figures {
             flushes_per_group: per_group("syncs"),
             seconds: result["elapsed_s"].as_f64(),
             unsent_ops: result["unsent_ops"].as_u64().unwrap_or_default(),
+            not_steady: ["steady", "warm_up_steady"]
+                .iter()
+                .any(|of| result[of]["is_steady"] == false),
+            is_behind: result["behind_s"].is_number(),
         }
     }
 
@@ -139,8 +149,14 @@ mod tests {
             flushes_per_group: Some(0.5),
             seconds: Some(3.0),
             unsent_ops: 0,
+            not_steady: false,
+            is_behind: false,
         };
         assert_eq!(figures, expected);
+        report["result"]["warm_up_steady"] = json!({"is_steady": false});
+        report["result"]["behind_s"] = 0.5.into();
+        let expected = Figures { not_steady: true, is_behind: true, ..expected };
+        assert_eq!(Figures::of_report(&report), expected);
         report["config"]["workload"] = "d".into();
         report["result"]["device"]["durable_writes"] = Value::Null;
         report["result"]["operations"] = json!({"insert": operation(9), "scan": operation(8)});

@@ -26,6 +26,16 @@ pub fn render(results: &Results) -> String {
         true => String::new(),
         false => format!("<h2>What failed</h2>\n<ul>{failed}</ul>\n"),
     };
+    let doubtful = results.doubtful().map(|(step, contestant, what)| {
+        format!("<li>{} · {}: {what}</li>", escaped(step), contestant.title())
+    });
+    let doubtful: String = doubtful.collect();
+    let failed = match doubtful.is_empty() {
+        true => failed,
+        false => {
+            format!("{failed}<h2>What may be otherwise in longer runs</h2>\n<ul>{doubtful}</ul>\n")
+        }
+    };
     let [met, cannot_tell, missed, _] = counts;
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\

@@ -1,7 +1,7 @@
 //! Figures and goals put together: medians, who is how many times better, and
 //! whether that is what it was to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contestant::Contestant;
 use super::figures::Figures;
-use super::plan::{Figure, Goal, ROWS, Row, is_batched};
+use super::plan::{Figure, Goal, ROWS, Row, groups, is_batched};
 use super::{build, fio};
 
 /// The format of results.
@@ -154,21 +154,30 @@ impl Results {
         known.extend(other.settings.contestants);
         known.sort();
         known.dedup();
-        let before = self.rounds_of_steps();
+        // What was measured together stays together: rounds of a group, not of a step, of which
+        // a round that was cut short lacks some.
+        let groups = groups();
+        let group_of = |step: &str| {
+            groups.iter().position(|group| group.steps.iter().any(|of| of.name == step))
+        };
+        let mut before = BTreeMap::new();
+        for sample in &self.samples {
+            let most = before.entry(group_of(&sample.step)).or_default();
+            *most = sample.round.max(*most);
+        }
         self.samples.extend(other.samples.into_iter().map(|of| {
-            let round = of.round + before.get(&of.step).copied().unwrap_or_default();
+            let round = of.round + before.get(&group_of(&of.step)).copied().unwrap_or_default();
             Sample { round, ..of }
         }));
     }
 
     /// How many rounds there are of each step.
-    fn rounds_of_steps(&self) -> BTreeMap<String, u32> {
-        let mut rounds = BTreeMap::new();
+    fn rounds_of_steps(&self) -> BTreeMap<&str, usize> {
+        let mut rounds: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
         for sample in &self.samples {
-            let most = rounds.entry(sample.step.clone()).or_default();
-            *most = sample.round.max(*most);
+            rounds.entry(&sample.step).or_default().insert(sample.round);
         }
-        rounds
+        rounds.into_iter().map(|(step, rounds)| (step, rounds.len())).collect()
     }
 
     /// Measurements that failed.
@@ -210,30 +219,55 @@ impl Results {
         ROWS.iter().filter_map(|row| Some((row, self.judge(row)?)))
     }
 
+    /// Those that are asked for, have a turn in the step of the row's peers, and set goals.
+    fn judges(&self, row: &Row) -> Vec<Contestant> {
+        let groups = groups();
+        let has = |judge: Contestant| {
+            groups.iter().any(|group| {
+                let step = group.steps.iter().find(|step| step.name == row.peers);
+                step.is_some_and(|step| group.has(step, judge))
+            })
+        };
+        let all = self.settings.contestants.iter().copied();
+        all.filter(|contestant| contestant.is_judge() && has(*contestant)).collect()
+    }
+
+    /// Contestants that were in no steady state, or behind what was due, with the step and what it
+    /// was; each once.
+    pub fn doubtful(&self) -> impl Iterator<Item = (&str, Contestant, &'static str)> {
+        let all = self.samples.iter().flat_map(|sample| {
+            let Figures { not_steady, is_behind, .. } = sample.figures;
+            let found = [(not_steady, "not steady"), (is_behind, "behind")];
+            let found = found.into_iter().filter(|(is_so, _)| *is_so);
+            found.map(|(_, what)| (&*sample.step, sample.contestant, what))
+        });
+        let mut seen = Vec::new();
+        all.filter(move |doubt| {
+            let is_new = !seen.contains(doubt);
+            seen.push(*doubt);
+            is_new
+        })
+    }
+
     fn judge(&self, row: &Row) -> Option<Judged> {
         let figure = row.figure;
         let is_ours =
             |sample: &&Sample| sample.step == row.step && sample.contestant == Contestant::OuroDb;
         let ours: Vec<&Sample> = self.samples.iter().filter(is_ours).collect();
         let tried = ours.len();
+        let judges = self.judges(row);
         let of_round = |round: u32, step: &str, contestant: Contestant| {
             let rounds = self.rounds(step, contestant, figure);
             rounds.into_iter().find(|(of, _)| *of == round).map(|(_, value)| value)
         };
         let best = |round: u32| {
-            let judges =
-                self.settings.contestants.iter().filter(|contestant| contestant.is_judge());
-            judges.filter_map(|judge| of_round(round, row.peers, *judge)).reduce(f64::max)
+            let each = judges.iter().filter_map(|judge| of_round(round, row.peers, *judge));
+            each.reduce(f64::max)
         };
-        // Who was not there in the end cannot be beaten.
+        // Who was not there in the end cannot be beaten, and might be the best.
         let is_spoilt = |round: u32| {
-            let has_failed = |sample: &Sample| {
-                sample.round == round
-                    && sample.step == row.peers
-                    && sample.contestant.is_judge()
-                    && sample.failed.is_some()
-            };
-            matches!(row.goal, Goal::TimesBest(_)) && self.samples.iter().any(has_failed)
+            let is_missing = |judge: &Contestant| of_round(round, row.peers, *judge).is_none();
+            matches!(row.goal, Goal::TimesBest(_)) && judges.iter().any(is_missing)
         };
         let disk = |round: u32, step: &str| of_round(round, step, Contestant::Fio);
         let compare = |sample: &&Sample| -> Option<f64> {
@@ -258,12 +292,11 @@ impl Results {
             }
         };
         let failed = ours.iter().filter(|sample| sample.failed.is_some()).count();
-        let spoilt = ours.iter().filter(|sample| is_spoilt(sample.round)).count();
         let verdict = match compared.iter().filter(is_met).count() {
             // Whoever would set the goal is not there.
             0 if compared.is_empty() && failed < tried => Verdict::NoGoal,
             0 => Verdict::Missed,
-            met if met == compared.len() && failed == 0 && spoilt == 0 => Verdict::Met,
+            met if met == tried => Verdict::Met,
             _ => Verdict::CannotTell,
         };
         (tried > 0).then_some(Judged { goal: row.goal, figure, compared, verdict })
@@ -456,6 +489,9 @@ pub fn render(results: &Results) -> String {
     for (step, contestant, why) in results.failed() {
         text += &format!("\nfailed: {step}: {}: {why}", contestant.title());
     }
+    for (step, contestant, what) in results.doubtful() {
+        text += &format!("\n{what}: {step}: {}", contestant.title());
+    }
     format!("{text}\n{}\n", set_up(results))
 }
 
@@ -551,6 +587,11 @@ pub(super) mod tests {
         alone.retain(|(_, contestant, ..)| [OuroDb, Redb].contains(contestant));
         assert_eq!(verdict(&results(&alone), title), (String::new(), Verdict::NoGoal));
 
+        // Who was not there in a round might have been the best in it.
+        let mut without = samples([600.0, 600.0]);
+        without.retain(|(_, contestant, round, _)| (*contestant, *round) != (RocksDb, 2));
+        assert_eq!(verdict(&results(&without), title), ("2.00x".to_owned(), Verdict::CannotTell));
+
         // Who fails has not met it.
         let failed = |round| {
             let failure = Failure::Other("wrong reads".to_owned());
@@ -582,6 +623,10 @@ pub(super) mod tests {
         let row = text.lines().find(|line| line.contains("get uniform, 512 MiB, 16")).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         assert_eq!(cells[2..9], ["", "960/s", "", "", "1.0 k/s", "≥ 0.97x fio", "0.96x"]);
+        // A round without the disk says nothing.
+        let met = [("uniform 16", OuroDb, 1, 980.0), samples[1], ("uniform 16", OuroDb, 2, 980.0)];
+        let outcome = verdict(&results(&met), "get uniform, 512 MiB, 16 clients");
+        assert_eq!(outcome, ("0.98x".to_owned(), Verdict::CannotTell));
         // 1,041,667 ns to 1,000,000: more than 2 us.
         assert!(text.contains("+41.7us"), "{text}");
     }
@@ -622,6 +667,12 @@ pub(super) mod tests {
         assert_eq!(both.median("absent", OuroDb, Figure::OpsPerS), Some(2.0));
         assert_eq!(both.samples[1].round, 2);
         assert!(set_up(&both).contains("medians of 2 rounds, runs of 5 s after 2 s"));
+        // A round that was cut short: what follows of others stays together.
+        let cut = write("cut", &results(&[("load 1", OuroDb, 1, 1.0), ("absent", OuroDb, 1, 1.0)]));
+        let rest = write("rest", &results(&[("scan", OuroDb, 1, 7.0), ("absent", OuroDb, 1, 7.0)]));
+        let both = Results::read(&[cut, rest]).unwrap();
+        let rounds = both.samples.iter().map(|of| (&*of.step, of.round)).collect::<Vec<_>>();
+        assert_eq!(rounds, [("load 1", 1), ("absent", 1), ("scan", 2), ("absent", 2)]);
         let mut other = results(&[]);
         other.settings.seconds = 1.0;
         let other = write("other", &other);
@@ -631,6 +682,15 @@ pub(super) mod tests {
         assert_eq!(Results::read(&[write("newer", &newer)]).unwrap_err().exit_code(), 6);
         fs::write(&one, "{}").unwrap();
         assert_eq!(Results::read(&[one]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn what_was_not_steady_is_said_once() {
+        let mut found = results(&[("absent", Contestant::OuroDb, 1, 1.0); 2]);
+        for sample in &mut found.samples {
+            sample.figures.not_steady = true;
+        }
+        assert_eq!(render(&found).matches("not steady: absent: OuroDB").count(), 1);
     }
 
     #[test]
