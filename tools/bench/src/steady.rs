@@ -255,7 +255,7 @@ mod tests {
         let told = "the median latency (read) went from 100us to 476us";
         assert_eq!(reason(&reads, &[OpKind::Read]), told);
         let writes = with(|at, _, ops| *ops = 200_000 - (at * 60_000.0) as u64);
-        let told = "throughput went from 191,818/s to 148,182/s";
+        let told = "throughput went from 191,819/s to 148,182/s";
         assert_eq!(reason(&writes, &[OpKind::Read]), told);
         assert_eq!(reason(&writes, &[OpKind::Read, OpKind::Update]), "");
     }

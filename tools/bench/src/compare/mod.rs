@@ -172,8 +172,6 @@ fn rows(
         let is_rate = *figure == Figure::Throughput;
         let verdict = match interval(ratio, ratios.clone(), held, one_surely.max(two_surely)) {
             _ if !can_tell || is_rate && is_throughput_given => Verdict::CannotTell,
-            // Nothing was done at all.
-            _ if is_rate && ratio == 0.0 => Verdict::Worse,
             (low, _) if low > 1.0 && is_rate => Verdict::Better,
             (low, _) if low > 1.0 => Verdict::Worse,
             (_, high) if high < 1.0 && is_rate => Verdict::Worse,
@@ -248,7 +246,8 @@ fn interval(value: f64, mut values: Vec<f64>, held: f64, wider: f64) -> (f64, f6
         values.get((share * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
     };
     let outside = (1.0 - held) / 2.0;
-    let end = |end: f64| value * (end / value).powf(wider);
+    // Nothing times anything is nothing.
+    let end = |end: f64| if value == 0.0 { 0.0 } else { value * (end / value).powf(wider) };
     (end(at(outside)), end(at(1.0 - outside)))
 }
 
