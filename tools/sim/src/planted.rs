@@ -32,8 +32,8 @@ fn parse_bug(text: &str) -> Result<Bug, String> {
 
 /// The seeds within which a bug must be caught. Each change to engine or simulator makes of
 /// every seed another run, so what counts is how many of them catch a bug: for the rare ones
-/// one of 200, for the others one of 27 or more. Bounds of at least twelve times as many let one
-/// slip once in 200,000 changes.
+/// one of 200, for the others one of 27 or more. With bounds of at least twelve times as many,
+/// one of them slips once in 200,000 changes.
 fn seeds(bug: Bug) -> u64 {
     match bug {
         Bug::MappedBufferReusedEarly | Bug::SyncRetried | Bug::FoundLogOnlySynced => 2500,
