@@ -242,7 +242,8 @@ pub struct RunArgs {
     /// Look for the highest rate at which a promise is kept, by runs of --seconds each, the first
     /// at --rate: "p99.9<2ms" of each kind of operation, "read p99<500us" of one. Before, the
     /// clients warm up in a closed loop, for --warm-up or 5 s. A rate is broken if it breaks the
-    /// promise twice in succession, and found if it keeps it twice; 60 runs at most
+    /// promise twice in succession, and found if it keeps it twice; 60 runs at most, none at a rate
+    /// at which a run has less than ten operations beyond the percentile
     #[arg(long, value_name = "PROMISE", group = "open")]
     pub find_max: Option<Promise>,
     /// How operations follow each other at a rate

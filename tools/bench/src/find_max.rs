@@ -6,6 +6,9 @@
 //! succession, and what was found is measured once more. In the end the lowest rate that was
 //! broken is tried again, as what is bad for two runs may pass; if it is kept then, the search
 //! goes on above it.
+//!
+//! It does not go below the rate at which a run has ten operations beyond the percentile that is
+//! promised: of fewer, the percentile is what the slowest of them happened to meet.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,6 +60,23 @@ impl Statistic {
             Self::P99_9 => latency.p99_9,
             Self::P99_99 => latency.p99_99,
             Self::Max => latency.max,
+        }
+    }
+}
+
+/// How many operations beyond a percentile tell it.
+const BEYOND_MIN: u64 = 10;
+
+impl Statistic {
+    /// How many operations a run has at least that tells it.
+    fn ops_min(self) -> u64 {
+        match self {
+            Self::Max => 0,
+            Self::Mean | Self::P50 => 2 * BEYOND_MIN,
+            Self::P90 => 10 * BEYOND_MIN,
+            Self::P99 => 100 * BEYOND_MIN,
+            Self::P99_9 => 1000 * BEYOND_MIN,
+            Self::P99_99 => 10_000 * BEYOND_MIN,
         }
     }
 }
@@ -131,6 +151,14 @@ impl Promise {
         latency_ns < self.below_ns
     }
 
+    /// The lowest rate, of operations a second, of which runs of such a length can tell whether it
+    /// is kept.
+    #[must_use]
+    pub fn lowest_rate(&self, length: Duration) -> u64 {
+        let rate = self.statistic.ops_min() as f64 / length.as_secs_f64();
+        (rate.ceil() as u64).max(1)
+    }
+
     /// The kind it is of, if it is of one alone.
     #[must_use]
     pub fn kind(&self) -> Option<OpKind> {
@@ -193,7 +221,12 @@ impl Found {
         };
         match (is_complete, rate_ops_per_s) {
             (true, 0) => {
-                format!("Of {runs} none kept {promise}; all else is of the last one, {pace}.")
+                let lowest = steps.iter().map(|step| step.rate_ops_per_s).min().unwrap_or(0);
+                let lowest = grouped(lowest);
+                format!(
+                    "Of {runs}, down to {lowest}/s, none kept {promise}; all else is of the last \
+                     one, {pace}."
+                )
             }
             // There were no more runs to be sure.
             (true, _) if *times_kept < 2 => format!(
@@ -253,6 +286,8 @@ pub struct Search {
     /// The next rate did not, once.
     is_in_doubt: bool,
     next: f64,
+    /// No lower one is tried.
+    lowest: f64,
     factor: f64,
     runs: usize,
 }
@@ -269,15 +304,17 @@ pub enum Next {
 }
 
 impl Search {
-    /// Begins with this rate.
+    /// Begins with this rate, or with the lowest that is tried, if that is higher.
     #[must_use]
-    pub fn new(rate: u64) -> Self {
+    pub fn new(rate: u64, lowest: u64) -> Self {
+        let lowest = lowest.max(1) as f64;
         Self {
             kept: None,
             broken: None,
             is_checked: false,
             is_in_doubt: false,
-            next: (rate as f64).max(1.0),
+            next: (rate as f64).max(lowest),
+            lowest,
             factor: FACTOR,
             runs: 0,
         }
@@ -302,7 +339,7 @@ impl Search {
             (Some((kept, _)), _) if self.runs >= RUNS_MAX => Next::Found(rate(kept)),
             (None, _) if self.runs >= RUNS_MAX => Next::Nothing,
             (Some((kept, _)), None) if kept >= RATE_MAX => Next::Found(rate(kept)),
-            (None, Some(broken)) if broken <= 1.0 => Next::Nothing,
+            (None, Some(broken)) if broken <= self.lowest => Next::Nothing,
             _ => Next::Run(rate(self.next)),
         }
     }
@@ -343,7 +380,7 @@ impl Search {
             }
             (Some((kept, _)), Some(broken)) => (kept * broken).sqrt(),
             (Some((kept, _)), None) => (kept * factor).min(RATE_MAX),
-            (None, Some(broken)) => (broken / factor).max(1.0),
+            (None, Some(broken)) => (broken / factor).max(self.lowest),
             (None, None) => rate,
         };
     }
@@ -358,7 +395,7 @@ mod tests {
     use super::*;
 
     fn search(start: u64, keeps: impl Fn(u64) -> bool) -> (Next, usize) {
-        let mut search = Search::new(start);
+        let mut search = Search::new(start, 1);
         loop {
             match search.next() {
                 Next::Run(rate) => search.tell(keeps(rate)),
@@ -400,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_broken_rate_is_tried_again_at_once() {
-        let mut search = Search::new(1000);
+        let mut search = Search::new(1000, 1);
         search.tell(false);
         assert_eq!(search.next(), Next::Run(1000));
         search.tell(true);
@@ -437,7 +474,7 @@ mod tests {
             (
                 found(0, 0, true),
                 Some(7),
-                "Of 3 runs none kept p99<2ms; all else is of the last one, at 7/s.",
+                "Of 3 runs, down to 5/s, none kept p99<2ms; all else is of the last one, at 7/s.",
             ),
             (
                 found(1234, 1, false),
@@ -485,6 +522,32 @@ mod tests {
     #[test]
     fn a_promise_that_no_rate_keeps_is_told() {
         assert_eq!(search(50_000, |_| false).0, Next::Nothing);
+    }
+
+    /// One slow operation of a hundred would be their p99.9.
+    #[test]
+    fn no_rate_is_tried_that_tells_nothing() {
+        let lowest = |promise: &str, seconds| {
+            let promise: Promise = promise.parse().unwrap();
+            promise.lowest_rate(Duration::from_secs_f64(seconds))
+        };
+        assert_eq!(lowest("p99.9<2ms", 5.0), 2000);
+        assert_eq!(lowest("p99<2ms", 0.3), 3334);
+        assert_eq!(lowest("max<2ms", 60.0), 1);
+        let mut search = Search::new(100, 2000);
+        let mut rates = Vec::new();
+        while let Next::Run(rate) = search.next() {
+            rates.push(rate);
+            search.tell(false);
+        }
+        assert_eq!((search.next(), &rates[..]), (Next::Nothing, &[2000, 2000][..]));
+        let mut search = Search::new(50_000, 2000);
+        while let Next::Run(rate) = search.next() {
+            assert!(rate >= 2000, "{rate}");
+            search.tell(rate <= 2100);
+        }
+        let Next::Found(found) = search.next() else { panic!("{search:?}") };
+        assert!((2039..=2100).contains(&found), "{found}");
     }
 
     #[test]

@@ -136,7 +136,16 @@ pub fn run<T: Target>(
     }
     match &args.find_max {
         Some(promise) if nothing => {
-            Err(Failure::NotFound(format!("no rate keeps the promise {promise}")))
+            let lowest = promise.lowest_rate(args.duration());
+            let mut reason = format!("no rate keeps the promise {promise}");
+            if lowest > 1 {
+                let from = grouped(lowest);
+                reason += &format!(
+                    ", from {from}/s on; at lower ones only longer runs (--seconds) have enough \
+                     operations to tell"
+                );
+            }
+            Err(Failure::NotFound(reason))
         }
         _ => Ok(report),
     }
@@ -446,7 +455,7 @@ impl<T: Target> Session<'_, T> {
         };
         let workload = self.args.chosen_workload().name;
         output.say(&format!("Looking for the highest rate of {workload} with {promise}:\n"))?;
-        let mut search = Search::new(begin);
+        let mut search = Search::new(begin, promise.lowest_rate(self.args.duration()));
         let mut steps: Vec<Step> = Vec::new();
         let (mut best, mut last) = (None, None);
         let is_found = loop {
