@@ -83,6 +83,52 @@ fn an_open_scan_goes_on_over_tables_that_were_merged() {
     assert_same(&db, &model);
 }
 
+/// A compaction that emptied the cache would send everybody to the device at once.
+#[test]
+fn what_was_cached_is_cached_after_a_compaction_and_nothing_else() {
+    const KEYS: u32 = 4000;
+    for partitioned in [false, true] {
+        let sim = Sim::new(21);
+        let mut options = options(&sim).cache_bytes(8 << 20);
+        if partitioned {
+            options = options.pinned_bytes(0);
+        }
+        let db = Db::open("/db", options).expect("an opening");
+        let put = |i: u32, byte: u8| {
+            db.put(&i.to_be_bytes(), &[byte; 300]).wait().expect("a put");
+        };
+        let misses_of = |keys: std::ops::Range<u32>, byte: fn(u32) -> u8| {
+            let before = db.stats().cache_misses;
+            for i in keys {
+                let value = db.get(&i.to_be_bytes()).wait().expect("sound tables");
+                assert_eq!(value.as_deref(), Some(&[byte(i); 300][..]), "key {i}");
+            }
+            db.stats().cache_misses - before
+        };
+        (0..KEYS).for_each(|i| put(i, 1));
+        db.compact(..).wait().expect("a compaction");
+        assert_eq!(db.stats().cache_inserted, 0, "nobody read anything");
+        let cold = misses_of(0..KEYS / 2, |_| 1);
+        assert!(cold > 100, "{cold} blocks");
+        assert_eq!(misses_of(0..KEYS / 2, |_| 1), 0);
+        let cached = db.stats().cache_blocks;
+
+        (0..KEYS).step_by(10).for_each(|i| put(i, 2));
+        db.compact(..).wait().expect("a compaction");
+        sim.run_for(SECOND_NS);
+        let value = |i| if i % 10 == 0 { 2 } else { 1 };
+        let warm = misses_of(0..KEYS / 2, value);
+        let brought = db.stats().cache_blocks;
+        // Blocks are fuller than before.
+        assert!((cached / 2..=cached).contains(&brought), "{brought} blocks for {cached}");
+        // A block at the border may be of both halves, in each shard.
+        assert!(warm <= 4, "{warm} blocks were not brought, of {cold}");
+        let others = misses_of(KEYS / 2..KEYS, value);
+        assert!(others + 4 >= brought, "{others} blocks were not there, {brought} of the others");
+        db.close().expect("a close");
+    }
+}
+
 /// Tables that it does not read go, also those of the same level.
 #[test]
 fn an_open_scan_keeps_only_the_tables_of_its_range() {

@@ -420,6 +420,13 @@ pub(crate) struct CachedTable {
     place: u32,
 }
 
+/// What is known of a block that comes.
+#[derive(Clone, Copy)]
+enum Standing {
+    New,
+    Proven,
+}
+
 impl CachedTable {
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.cache
@@ -475,7 +482,7 @@ impl CachedTable {
         let buf = self.cache.frames.regain(frame);
         let mut buf = buf.expect("a frame of this cache");
         buf.set_bytes(bytes);
-        self.publish(block, buf).1
+        self.publish(block, buf, Standing::New).1
     }
 
     /// Puts a copy of a block in, unless somebody else just did. The block;
@@ -487,12 +494,21 @@ impl CachedTable {
     pub(crate) fn insert_copy(&self, block: u32, bytes: &[u8]) -> Option<Held> {
         let mut buf = self.reserve(bytes.len())?;
         buf.fill(bytes);
-        Some(self.publish(block, buf).1)
+        Some(self.publish(block, buf, Standing::New).1)
     }
 
     /// Puts a copy of a block in, unless it is there, or there is no room for it.
     /// Whether it did.
     pub(crate) fn insert(&self, block: u32, bytes: &[u8]) -> bool {
+        self.put(block, bytes, Standing::New)
+    }
+
+    /// The same for a block that is as good as one that was used before it came.
+    pub(crate) fn insert_proven(&self, block: u32, bytes: &[u8]) -> bool {
+        self.put(block, bytes, Standing::Proven)
+    }
+
+    fn put(&self, block: u32, bytes: &[u8], standing: Standing) -> bool {
         if self.contains(block) {
             return false;
         }
@@ -500,7 +516,7 @@ impl CachedTable {
             return false;
         };
         buf.fill(bytes);
-        self.publish(block, buf).0
+        self.publish(block, buf, standing).0
     }
 
     fn reserve(&self, bytes: usize) -> Option<FrameBuf> {
@@ -513,7 +529,7 @@ impl CachedTable {
 
     /// Lets everybody see the block, unless it is there already. Whether it was
     /// not, and a hold of this one.
-    fn publish(&self, block: u32, buf: FrameBuf) -> (bool, Held) {
+    fn publish(&self, block: u32, buf: FrameBuf, standing: Standing) -> (bool, Held) {
         let mut state = self.cache.state.lock();
         let (first, held) = self.links.publish(block, buf);
         if let Some(first) = first {
@@ -521,7 +537,11 @@ impl CachedTable {
             for number in self.cache.frames.numbers(first) {
                 state.residents[number as usize - 1] = Resident { table: self.place, block };
             }
-            state.policy.insert(first, units, fingerprint(self.links.table(), block));
+            let fingerprint = fingerprint(self.links.table(), block);
+            match standing {
+                Standing::New => state.policy.insert(first, units, fingerprint),
+                Standing::Proven => state.policy.insert_proven(first, units, fingerprint),
+            }
             state.blocks += 1;
             state.frames += u64::from(units);
             state.inserted += 1;

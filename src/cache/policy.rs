@@ -24,6 +24,12 @@ pub trait Policy {
     /// block.
     fn insert(&mut self, frame: u32, units: u32, fingerprint: u64);
 
+    /// The same for a block that is known to be wanted: what it holds was there before, as part
+    /// of other blocks.
+    fn insert_proven(&mut self, frame: u32, units: u32, fingerprint: u64) {
+        self.insert(frame, units, fingerprint);
+    }
+
     /// Removes the block that is to go next, and says which; `None` when there
     /// is none.
     fn victim(&mut self, frequencies: &impl Frequencies) -> Option<u32>;

@@ -9,9 +9,10 @@
 //! use, up to three. So a scan, whose blocks are used once, passes through the
 //! small queue and leaves main alone.
 //!
-//! Two things differ from the paper. Queues are measured in frames, as blocks
-//! may take several. And a search for a victim passes over a bounded number of
-//! blocks, as it goes on behind a lock.
+//! Three things differ from the paper. Queues are measured in frames, as blocks
+//! may take several. A search for a victim passes over a bounded number of
+//! blocks, as it goes on behind a lock. And a block that a compaction made of others that
+//! were in the cache goes to main at once.
 #![allow(
     unreachable_pub,
     reason = "public only under the feature `bench-internals`, for benches/cache.rs"
@@ -116,6 +117,13 @@ impl S3Fifo {
         queue.newest = frame;
     }
 
+    fn place(&mut self, place: Place, frame: u32, units: u32, fingerprint: u32) {
+        let node = &mut self.nodes[frame as usize];
+        node.units = units as u16;
+        node.fingerprint = fingerprint;
+        self.push(place, frame);
+    }
+
     /// Takes it out of the queue it is in.
     fn unlink(&mut self, frame: u32) -> Node {
         let node = self.nodes[frame as usize];
@@ -142,11 +150,12 @@ fn small_frames_max(frames: u32) -> u32 {
 impl Policy for S3Fifo {
     fn insert(&mut self, frame: u32, units: u32, fingerprint: u64) {
         let fingerprint = Ghosts::shortened(fingerprint);
-        let node = &mut self.nodes[frame as usize];
-        node.units = units as u16;
-        node.fingerprint = fingerprint;
         let place = if self.ghosts.take(fingerprint) { Place::Main } else { Place::Small };
-        self.push(place, frame);
+        self.place(place, frame, units, fingerprint);
+    }
+
+    fn insert_proven(&mut self, frame: u32, units: u32, fingerprint: u64) {
+        self.place(Place::Main, frame, units, Ghosts::shortened(fingerprint));
     }
 
     fn victim(&mut self, frequencies: &impl Frequencies) -> Option<u32> {
@@ -221,6 +230,11 @@ mod tests {
                 *uses = (*uses + 1).min(3);
                 return true;
             }
+            self.bring(block, S3Fifo::insert);
+            false
+        }
+
+        fn bring(&mut self, block: u64, insert: fn(&mut S3Fifo, u32, u32, u64)) {
             if self.free.is_empty() {
                 let victim = self.policy.victim(&self.uses).expect("the cache is full");
                 self.resident.retain(|_, frame| *frame != victim);
@@ -228,9 +242,9 @@ mod tests {
             }
             let frame = self.free.pop().expect("there is room");
             self.uses.borrow_mut().insert(frame, 0);
-            self.policy.insert(frame, 1, block.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let fingerprint = block.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            insert(&mut self.policy, frame, 1, fingerprint);
             self.resident.insert(block, frame);
-            false
         }
 
         fn access_all(&mut self, blocks: std::ops::Range<u64>) {
@@ -254,6 +268,17 @@ mod tests {
         assert!(sim.hold(0..90));
         assert_eq!(sim.policy.main.frames, 90);
         assert_eq!(sim.policy.small.frames, 10);
+    }
+
+    #[test]
+    fn what_is_proven_does_not_have_to_be_used_soon() {
+        let mut sim = Sim::new(100);
+        sim.access_all(0..100);
+        sim.bring(7000, S3Fifo::insert);
+        sim.bring(7001, S3Fifo::insert_proven);
+        sim.access_all(1000..1500);
+        assert!(!sim.hold(7000..7001));
+        assert!(sim.hold(7001..7002));
     }
 
     #[test]

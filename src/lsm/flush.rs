@@ -60,9 +60,9 @@ pub(crate) async fn write_table<I: Io>(
         known.expect("references were checked before they got here");
         if let Judgement::Keep { is_newest } = keep.judge(key, entry.tag, hash) {
             for tombstone in keep.held() {
-                outputs.add(key, tombstone, &[], hash).await?;
+                outputs.add(key, tombstone, &[], hash, false).await?;
             }
-            outputs.add(key, entry.tag, &entry.value, hash).await?;
+            outputs.add(key, entry.tag, &entry.value, hash, false).await?;
             let stands_for = if is_newest { sampled(hash, entry.value.len()) } else { 0 };
             if stands_for > 0 {
                 outputs.ask_older(key, hash, stands_for).await;
@@ -81,5 +81,5 @@ pub(crate) async fn write_table<I: Io>(
     }
     let tables = outputs.finish().await?;
     assert!(tables.len() <= 1, "a memtable becomes one table");
-    Ok((tables.into_iter().next(), values))
+    Ok((tables.into_iter().next().map(|made| made.table), values))
 }

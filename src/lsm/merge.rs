@@ -40,6 +40,11 @@ impl Merge {
         Some((key, tag, run.value()))
     }
 
+    /// Whether the entry's block is in the cache.
+    pub(super) fn is_hot(&self) -> bool {
+        self.order.last().is_some_and(|turn| self.runs[turn.run].is_hot())
+    }
+
     /// Moves on to the next entry.
     pub(super) async fn advance<I: Io>(&mut self, io: &I) -> Result<()> {
         if let Some(Turn { run, .. }) = self.order.pop() {

@@ -26,7 +26,7 @@ pub(crate) use garbage::{covered_bytes, garbage_bytes};
 pub(crate) use keep::Retain;
 pub(crate) use levels::{InLevels, LEVELS, Levels, Place};
 pub(crate) use member::Member;
-pub(crate) use output::{FileIds, TablePlace};
+pub(crate) use output::{FileIds, Made, TablePlace};
 pub(crate) use view::{Frozen, View};
 
 pub(crate) use crate::sst::Lookup;

@@ -121,6 +121,14 @@ impl TablePlace {
     }
 }
 
+/// A table that a job made.
+pub(crate) struct Made {
+    pub(crate) table: Arc<Table>,
+    /// Those of its blocks that are as good as in the cache: at least half of their entries
+    /// were, in the tables that they come from.
+    pub(crate) hot: Vec<u32>,
+}
+
 /// Writes sorted entries to as many tables as they take, and range tombstones
 /// beside them: what crosses the end of a table is cut in two behind its last key.
 pub(super) struct Outputs<'a, I: Io> {
@@ -136,7 +144,7 @@ pub(super) struct Outputs<'a, I: Io> {
     older: &'a Older,
     /// What entries of the current table hide of that.
     hidden: Hidden,
-    made: Vec<(File, TableMeta)>,
+    made: Vec<(File, TableMeta, Vec<u32>)>,
 }
 
 impl<'a, I: Io> Outputs<'a, I> {
@@ -176,13 +184,14 @@ impl<'a, I: Io> Outputs<'a, I> {
         self.place.ids.has_more_than(self.reserved) && self.current.as_ref().is_some_and(full)
     }
 
-    /// Adds an entry, which sorts after the one before.
+    /// Adds an entry, which sorts after the one before. `is_hot` if it was in the cache.
     pub(super) async fn add(
         &mut self,
         key: &[u8],
         tag: Tag,
         value: &[u8],
         hash: KeyHash,
+        is_hot: bool,
     ) -> Result<()> {
         // All versions of a key are in one table.
         if self.is_full() && !self.ends_with(key) {
@@ -192,7 +201,11 @@ impl<'a, I: Io> Outputs<'a, I> {
             self.current = Some(self.begin_table().await?);
         }
         let (_, writer) = self.current.as_mut().expect("it was begun");
-        writer.add(key, tag, value, hash).await
+        writer.add(key, tag, value, hash).await?;
+        if is_hot {
+            writer.note_hot();
+        }
+        Ok(())
     }
 
     /// Looks for the key that was added last in older tables. It stands for so
@@ -295,14 +308,14 @@ impl<'a, I: Io> Outputs<'a, I> {
         }
         if let Some((file, writer)) = self.current.take() {
             let ranges = RangeTombstones::new(ranges);
-            let meta = writer.finish(hidden, &ranges).await?;
-            self.made.push((file, meta));
+            let (meta, hot) = writer.finish(hidden, &ranges).await?;
+            self.made.push((file, meta, hot));
         }
         Ok(())
     }
 
     /// The tables: durable, with their directory entries.
-    pub(super) async fn finish(mut self) -> Result<Vec<Arc<Table>>> {
+    pub(super) async fn finish(mut self) -> Result<Vec<Made>> {
         let rest = self.ranges.drain(..).collect();
         self.end_table(rest).await?;
         if self.made.is_empty() {
@@ -312,10 +325,10 @@ impl<'a, I: Io> Outputs<'a, I> {
             self.io.sync_dir(&self.place.dir).await?;
         }
         let mut tables = Vec::with_capacity(self.made.len());
-        for (file, meta) in self.made {
+        for (file, meta, hot) in self.made {
             let share = self.place.pins.share(!self.older.overlaps(&meta));
             let table = Table::open(self.io, file, self.place.db, meta, &share).await?;
-            tables.push(Arc::new(table));
+            tables.push(Made { table: Arc::new(table), hot });
         }
         Ok(tables)
     }

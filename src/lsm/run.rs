@@ -132,6 +132,11 @@ impl RunIter {
         iter.value()
     }
 
+    /// Whether the entry's block is in the cache; for walks that bypass it.
+    pub(super) fn is_hot(&self) -> bool {
+        self.current.as_ref().is_some_and(|(_, iter)| iter.is_hot())
+    }
+
     pub(crate) async fn seek_to_first<I: Io>(&mut self, io: &I) -> Result<()> {
         let first = self.within.start;
         self.enter(first)?.seek_to_first(io).await

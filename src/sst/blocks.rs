@@ -230,6 +230,22 @@ impl Table {
         Ok(entered)
     }
 
+    /// Puts the block at `place`, of which this is the extent, into the cache, if it may go there,
+    /// as one that was used.
+    pub(super) fn enter_proven(
+        &self,
+        place: BlockPlace,
+        extent: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        let entered = self.decode(extent, place.offset, plain);
+        let entered = entered.map_err(|error| self.damage(place.offset, &error))?;
+        if let Some(Cached { table, .. }) = self.cached_for(place.len) {
+            table.insert_proven(place.block as u32, entered.content());
+        }
+        Ok(())
+    }
+
     /// The error for a file that ends at `offset`, within a block.
     fn cut(&self, offset: u64) -> Error {
         let reason = "the file ends before the end of a data block";

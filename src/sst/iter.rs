@@ -64,6 +64,8 @@ pub(crate) struct TableIter {
     is_bypassing: bool,
     /// How long it read, since somebody asked.
     read_ns: u64,
+    /// The current block was in the cache when a walk that bypasses it came there.
+    is_hot: bool,
 }
 
 /// Where a partition is in memory.
@@ -150,6 +152,7 @@ impl TableIter {
             direction: Direction::Forward,
             is_bypassing: false,
             read_ns: 0,
+            is_hot: false,
         }
     }
 
@@ -165,8 +168,8 @@ impl TableIter {
     }
 
     /// An iterator for those who walk over whole tables, and for threads of the
-    /// idle class: it has nothing to do with the cache. The table itself may not
-    /// be dropped by such a thread.
+    /// idle class: of the cache it knows no more than whether blocks are there. The table
+    /// itself may not be dropped by such a thread.
     pub(crate) fn bypassing(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         let mut iter = Self::new(table, ahead_bytes_max);
         iter.is_bypassing = true;
@@ -183,6 +186,12 @@ impl TableIter {
     /// As if it had read for so long, too.
     pub(crate) fn add_read_ns(&mut self, ns: u64) {
         self.read_ns += ns;
+    }
+
+    /// Whether the current block was in the cache when the iterator came there; false for
+    /// one that does not bypass it.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.is_hot
     }
 
     /// Whether the iterator is on an entry.
@@ -420,6 +429,7 @@ impl TableIter {
         let is_plain = !self.loaded.plain.is_empty();
         let lies = if is_plain { Lies::InPlain } else { Lies::InWindow(within) };
         self.loaded.current = Some(Current { block: place, lies, shape });
+        self.is_hot = self.is_bypassing && self.table.is_cached(block);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod shared_read;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod warm;
 mod writer;
 
 pub(crate) use dump::dump_table;

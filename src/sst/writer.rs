@@ -51,6 +51,13 @@ pub(crate) struct TableWriter<'a, I: Io> {
     properties: Properties,
     /// Tombstones in the current window.
     window_tombstones: u64,
+    /// Entries of the current block, and how many of them are hot.
+    block_entries: usize,
+    block_hot: usize,
+    /// Blocks so far.
+    blocks: u32,
+    /// Those of which at least half of the entries are hot.
+    hot: Vec<u32>,
 }
 
 impl<'a, I: Io> TableWriter<'a, I> {
@@ -93,6 +100,10 @@ impl<'a, I: Io> TableWriter<'a, I> {
                 ranges: RangeTombstones::default(),
             },
             window_tombstones: 0,
+            block_entries: 0,
+            block_hot: 0,
+            blocks: 0,
+            hot: Vec::new(),
         }
     }
 
@@ -146,7 +157,14 @@ impl<'a, I: Io> TableWriter<'a, I> {
         while !self.block.add(key, tag, value, hash.filter) {
             self.finish_block(Some(key)).await?;
         }
+        self.block_entries += 1;
         Ok(())
+    }
+
+    /// The entry added last is *hot*: it was in the cache, as part of the table that it comes
+    /// from.
+    pub(crate) fn note_hot(&mut self) {
+        self.block_hot += 1;
     }
 
     /// Ends the current block. Once all that was added is in blocks, the next
@@ -165,6 +183,12 @@ impl<'a, I: Io> TableWriter<'a, I> {
             self.partitions.push(partition);
         }
         self.block.reset();
+        // What it gave back to the next one is counted here.
+        if self.block_hot > 0 && 2 * self.block_hot >= self.block_entries {
+            self.hot.push(self.blocks);
+        }
+        (self.block_entries, self.block_hot) = (0, 0);
+        self.blocks += 1;
         Ok(())
     }
 
@@ -181,12 +205,13 @@ impl<'a, I: Io> TableWriter<'a, I> {
     /// Completes the table, which must have at least one entry, and makes its
     /// file durable. The caller then makes its directory entry durable. About
     /// `hidden` entries of older tables are hidden by this one's; and what
-    /// `ranges` cover there, as far as it is older.
+    /// `ranges` cover there, as far as it is older. The table, and those of its blocks of which
+    /// at least half of the entries are hot.
     pub(crate) async fn finish(
         mut self,
         hidden: u64,
         ranges: &RangeTombstones,
-    ) -> Result<TableMeta> {
+    ) -> Result<(TableMeta, Vec<u32>)> {
         self.properties.hidden = hidden;
         assert!(!self.block.is_empty(), "a table has at least one entry");
         while !self.block.is_empty() {
@@ -204,7 +229,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
         self.properties.add_ranges(ranges);
         let properties = self.region(self.properties.encode()).await?;
 
-        let Self { mut out, new, properties: stated, .. } = self;
+        let Self { mut out, new, properties: stated, hot, .. } = self;
         let NewTable { id, table_id, compression, .. } = new;
         let entries = stated.entries;
         let mut unit = [0; UNIT];
@@ -220,7 +245,7 @@ impl<'a, I: Io> TableWriter<'a, I> {
             out.io.sync(&out.file).await?;
         }
         assert!(out.written >= TABLE_BYTES_MIN && out.written.is_multiple_of(UNIT_U64));
-        Ok(TableMeta {
+        let meta = TableMeta {
             id,
             table_id,
             file_bytes: out.written,
@@ -229,7 +254,8 @@ impl<'a, I: Io> TableWriter<'a, I> {
             largest: stated.largest,
             seq_min: stated.seq_min,
             seq_max: stated.seq_max,
-        })
+        };
+        Ok((meta, hot))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::lsm::compaction::Plan;
 use crate::lsm::flush::{BYTES_PER_SLICE, ENTRIES_PER_SLICE, sampled};
 use crate::lsm::keep::{Judgement, Keep, Retain, kept_ranges};
 use crate::lsm::merge::Merge;
-use crate::lsm::output::{Outputs, TablePlace};
+use crate::lsm::output::{Made, Outputs, TablePlace};
 use crate::lsm::run::{Run, RunIter, ahead_bytes};
 use crate::runtime::slice_end;
 use crate::sst::Table;
@@ -33,7 +33,7 @@ pub(crate) async fn compact<I: Io>(
     place: &TablePlace,
     has_values: bool,
     read_bytes: usize,
-) -> Result<(Vec<Arc<Table>>, Changes)> {
+) -> Result<(Vec<Made>, Changes)> {
     let written_s = plan.inputs.iter().map(|(_, table)| table.contents().written_s).max();
     let of_inputs: Vec<&RangeTombstones> = plan
         .inputs
@@ -66,9 +66,9 @@ pub(crate) async fn compact<I: Io>(
                 }
             }
             for tombstone in keep.held() {
-                outputs.add(key, tombstone, &[], hash).await?;
+                outputs.add(key, tombstone, &[], hash, false).await?;
             }
-            outputs.add(key, tag, value, hash).await?;
+            outputs.add(key, tag, value, hash, merge.is_hot()).await?;
             let stands_for = if is_newest { sampled(hash, value.len()) } else { 0 };
             if stands_for > 0 {
                 outputs.ask_older(key, hash, stands_for).await;

@@ -165,7 +165,7 @@ impl Tree {
             Vec::new()
         } else {
             let made = sim.block_on(compact(sim, plan, &retain, &hasher, &place, false, 1 << 20));
-            made.expect("a sound machine").0
+            made.expect("a sound machine").0.into_iter().map(|made| made.table).collect()
         };
         self.written_bytes += outputs.iter().map(|table| table.meta().file_bytes).sum::<u64>();
         self.moved += plan.moves.len();

@@ -10,11 +10,11 @@ use crate::base::keys::KeyBounds;
 use crate::format::edit::Edit;
 use crate::io::Io;
 use crate::lsm::{
-    Hierarchy, Levels, Member, Plan, Retain, Situation, TablePlace, View, check_within, compact,
-    due_in_s, pick, pick_within,
+    Hierarchy, Levels, Made, Member, Plan, Retain, Situation, TablePlace, View, check_within,
+    compact, due_in_s, pick, pick_within,
 };
 use crate::manifest::Manifest;
-use crate::runtime::{Background, Either, Running, either, first_of};
+use crate::runtime::{Background, Either, Running, either, first_of, slice_end};
 use crate::shard::engine::{Engine, Owner, shard_snapshot};
 use crate::shard::state::Wanted;
 use crate::sst::Table;
@@ -307,7 +307,7 @@ impl Engine {
             bytes_in,
             "a compaction begins"
         );
-        let (mut outputs, mut changes) = (Vec::new(), Changes::default());
+        let (mut made, mut changes) = (Vec::new(), Changes::default());
         // Tables that are dropped are read only for what they refer to.
         let has_values = self.shard(shard).values.counts().files > 0;
         if !plan.inputs.is_empty() || (has_values && !plan.drops.is_empty()) {
@@ -320,7 +320,7 @@ impl Engine {
                 Ok((made, merged))
             });
             let ended = self.as_it_should(owner, background, running).await;
-            (outputs, changes) = match ended.and_then(|(made, _)| made) {
+            (made, changes) = match ended.and_then(|(made, _)| made) {
                 Ok(made) => made,
                 Err(error) => {
                     discard_all(io, &place).await;
@@ -328,9 +328,11 @@ impl Engine {
                 }
             };
         }
-        for table in &outputs {
+        for Made { table, hot } in &made {
             owner.cache(table);
+            self.warm(owner, table, hot, io, background).await;
         }
+        let outputs: Vec<_> = made.into_iter().map(|made| made.table).collect();
         let mut manifest = owner.manifests[at].lock().await;
         if let Some(cause) = manifest.poisoned() {
             // By a flush meanwhile: it does not name these tables.
@@ -365,6 +367,29 @@ impl Engine {
         );
         self.rewrite_if_long(owner, shard, &mut manifest, io).await;
         Ok(())
+    }
+
+    /// Brings blocks of a new table into the cache of which the old ones are there still. Not
+    /// while the owner is behind: then writers wait for the table.
+    async fn warm<I: Io>(
+        &self,
+        owner: &Owner,
+        table: &Arc<Table>,
+        mut hot: &[u32],
+        io: &I,
+        background: &Background,
+    ) {
+        while !hot.is_empty() && !self.is_behind(owner, background) {
+            match table.warm(io, hot).await {
+                Ok(brought) => hot = &hot[brought..],
+                // Whoever wants one of its keys is told.
+                Err(error) => {
+                    tracing::warn!(%error, "a new table's blocks stay on the device");
+                    return;
+                }
+            }
+            slice_end().await;
+        }
     }
 
     /// Waits for background work, which the owner does itself while it is

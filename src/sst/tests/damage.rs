@@ -152,8 +152,8 @@ fn blocks_of_another_table_are_noticed() {
             writer.add(key, *tag, value, hasher().hash(key)).await?;
         }
         writer.finish(0, &RangeTombstones::default()).await
-    })
-    .expect("memory takes everything");
+    });
+    let (other_meta, _) = other_meta.expect("memory takes everything");
     assert!(open(&other, &other_meta).is_ok());
     let (bytes, other_bytes) = (io.bytes(), other.bytes());
     for unit in 1..bytes.len() / UNIT {

@@ -98,7 +98,7 @@ fn write_with(
         }
         writer.finish(0, &RangeTombstones::default()).await
     });
-    (io, meta.expect("memory takes everything"))
+    (io, meta.expect("memory takes everything").0)
 }
 
 /// Where partitions are.

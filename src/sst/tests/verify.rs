@@ -30,7 +30,7 @@ fn write(entries: &[Entry], hasher: &KeyHasher, compression: Compression) -> (Me
         }
         writer.finish(0, &RangeTombstones::default()).await
     });
-    (io, meta.expect("memory takes everything"))
+    (io, meta.expect("memory takes everything").0)
 }
 
 /// The reasons of all faults, and the entries that were seen.
