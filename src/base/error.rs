@@ -193,6 +193,12 @@ impl Error {
                 ErrorKind::TooManyFiles,
                 "; raise the limit on open files (ulimit -n, or LimitNOFILE of the service)",
             ),
+            // What io_uring makes of it when a thread of the kernel's cannot be started.
+            _ if source.raw_os_error() == Some(libc::ECANCELED) => (
+                ErrorKind::Io,
+                "; the kernel could not start a thread for it: allow more (ulimit -u, or TasksMax of \
+                 the service), or do without rings (Options::io, --io blocking)",
+            ),
             _ => (ErrorKind::Io, ""),
         };
         let at = offset.map(|o| format!(" at offset {o}")).unwrap_or_default();
@@ -263,6 +269,7 @@ mod tests {
             (libc::EFBIG, ErrorKind::NoSpace, "ulimit -f"),
             (libc::EMFILE, ErrorKind::TooManyFiles, "ulimit -n"),
             (libc::EACCES, ErrorKind::PermissionDenied, "run as the user"),
+            (libc::ECANCELED, ErrorKind::Io, "ulimit -u"),
             (libc::EIO, ErrorKind::Io, "cannot write f at offset 7"),
         ] {
             let source = std::io::Error::from_raw_os_error(errno);

@@ -265,7 +265,9 @@ impl Header {
                 Some(other) => format!("this is a {}", other.name()),
                 None => "the file does not start as one".to_owned(),
             };
-            let reason = format!("a {} was expected, and {found}", expected.name());
+            let name = expected.name();
+            let article = if name.starts_with('i') { "an" } else { "a" };
+            let reason = format!("{article} {name} was expected, and {found}");
             return Err(DecodeError::corrupt(0, reason));
         }
         let crc = ByteReader::new(&unit[CRC_OFFSET..HEADER_BYTES]).u32()?;

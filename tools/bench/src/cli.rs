@@ -15,6 +15,7 @@ use crate::keys::KeySizes;
 use crate::schedule::{Arrivals, Rate};
 use crate::size::parse_size;
 use crate::sizes::Sizes;
+use crate::steady::STEADY_MIN;
 use crate::values::COMPRESSIBLE;
 use crate::workload::{OpKind, Workload, WorkloadParser};
 use ourodb::{Compression, Durability};
@@ -375,7 +376,13 @@ impl FromStr for WarmUp {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("steady:") {
-            Some(seconds) => parse_seconds(seconds).map(Self::Steady),
+            Some(seconds) => match parse_seconds(seconds)? {
+                time if time < STEADY_MIN => Err(format!(
+                    "whether it is steady can be told after {} s at the earliest",
+                    STEADY_MIN.as_secs()
+                )),
+                time => Ok(Self::Steady(time)),
+            },
             None => parse_seconds(text)
                 .map(Self::Time)
                 .map_err(|error| format!("{error}, or steady:120")),

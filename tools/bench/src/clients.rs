@@ -193,7 +193,7 @@ pub fn run_phase<T: Target>(
             crowd::run(target, common.depth, data, phase, watch)
         }
         _ => runner::run(|| target.handle(), data, phase, watch)
-            .map_err(Failure::os("cannot start the clients")),
+            .map_err(Failure::no_threads("the clients")),
     }
 }
 

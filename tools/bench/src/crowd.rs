@@ -46,7 +46,7 @@ pub fn run(
     let acknowledged_before =
         scripts.iter().map(|(script, _)| script.task().inserts.acknowledged()).min();
 
-    let cannot_start = || Failure::os("cannot start the clients");
+    let cannot_start = || Failure::no_threads("the clients");
     let alarm_thread = AlarmThread::start().map_err(cannot_start())?;
     let runtime = runtime().map_err(cannot_start())?;
     let duration_ns = phase.duration.map(|duration| duration.as_nanos() as u64);

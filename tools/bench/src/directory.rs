@@ -231,7 +231,10 @@ pub fn read_shape(dir: &Path) -> Result<Shape, Failure> {
     let path = dir.join(MARKER);
     let shown = path.display();
     let bytes = fs::read(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Failure::Usage(format!(
+        io::ErrorKind::NotADirectory => {
+            Failure::Usage(format!("{} is not a directory", dir.display()))
+        }
+        io::ErrorKind::NotFound => Failure::Usage(format!(
             "there is no {shown}: make a database first, with the command `load --dir {}`",
             dir.display()
         )),

@@ -101,6 +101,16 @@ impl Failure {
         })
     }
 
+    /// Threads could not be started that are for `what`.
+    pub fn no_threads(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            Self::Other(format!(
+                "cannot start {what}: {error}; allow more threads (ulimit -u, or TasksMax of the \
+                 service)"
+            ))
+        }
+    }
+
     /// The process's exit code: the same for all of OuroDB's tools. After SIGTERM
     /// it is 143 in place of 130.
     #[must_use]

@@ -4,6 +4,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -150,7 +152,11 @@ fn print(mut stream: impl Write, text: &str) -> Result<(), Failure> {
 }
 
 /// What is waited for without knowing how long, on a terminal.
-pub struct Spinner(ProgressBar);
+pub struct Spinner {
+    bar: ProgressBar,
+    /// Dropped to end the thread that turns it, which there is if one can be had.
+    turning: Option<(Sender<()>, JoinHandle<()>)>,
+}
 
 impl Spinner {
     /// Turns until it is dropped.
@@ -161,14 +167,30 @@ impl Spinner {
         if let Ok(style) = ProgressStyle::with_template("{msg} {spinner} {elapsed}") {
             spinner.set_style(style);
         }
-        spinner.enable_steady_tick(TURN);
-        Self(spinner)
+        let (sender, ended) = mpsc::channel();
+        let turn = {
+            let spinner = spinner.clone();
+            move || {
+                while ended.recv_timeout(TURN) == Err(RecvTimeoutError::Timeout) {
+                    spinner.tick();
+                }
+            }
+        };
+        // Without, it stands still. (indicatif's own panics.)
+        let thread = thread::Builder::new().name("spinner".to_owned()).spawn(turn);
+        let turning = thread.ok().map(|thread| (sender, thread));
+        Self { bar: spinner, turning }
     }
 }
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if let Some((sender, thread)) = self.turning.take() {
+            drop(sender);
+            // It does nothing that panics, and if it did there would be nothing to do.
+            let _ = thread.join();
+        }
+        self.bar.finish_and_clear();
     }
 }
 

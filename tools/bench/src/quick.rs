@@ -53,12 +53,13 @@ impl Plan {
     }
 }
 
-/// As many of the records as the disk has room for, by halves.
+/// As many of the records as the disk has room for, by halves, and for as much again that the
+/// workload writes.
 fn fitting(plan: &Plan, memory: u64) -> Result<u64, Failure> {
     let mut records = plan.records;
     loop {
         let (keys, values) = (KeySizes::fixed(KEY_BYTES), Sizes::Fixed(VALUE_BYTES));
-        let shape = Shape::new(records, keys, values, 0).map_err(Failure::Usage)?;
+        let shape = Shape::new(2 * records, keys, values, 0).map_err(Failure::Usage)?;
         match check_space::<OuroDb>(&plan.dir, &shape, memory) {
             Err(_) if records / 2 >= RECORDS_MIN => records /= 2,
             checked => return checked.map(|()| records),

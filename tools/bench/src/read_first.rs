@@ -44,7 +44,16 @@ pub fn read_all<T: Target>(target: &T, data: &Data, interrupt: &AtomicBool) -> R
     let bar = Bar::new("reading all".to_owned(), Some(records), 0);
     let began = Instant::now();
     let result = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(read)).collect();
+        let mut threads = Vec::new();
+        for _ in 0..THREADS {
+            match thread::Builder::new().spawn_scoped(scope, read) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    return Err(Failure::no_threads("those who read first")(error));
+                }
+            }
+        }
         while threads.iter().any(|thread| !thread.is_finished()) {
             thread::sleep(SHOWN_EVERY);
             let ops = next.load(Ordering::Relaxed).min(records);

@@ -29,7 +29,7 @@ pub(crate) fn read<T: DeserializeOwned>(
                  {RESULT_FORMAT}: measure again, or use the version that wrote it"
             )));
         }
-        None => return Err(unusable(&"it has no format")),
+        None => return Err(unusable(&"it has no number as its format")),
     }
     match value.get("command").and_then(Value::as_str) {
         Some(command) if commands.contains(&command) => {}
@@ -56,7 +56,7 @@ mod tests {
         assert!(read(r#"{"format": 1, "command": "run"}"#).is_ok());
         for (text, code, says) in [
             ("x", 2, "not a result of `load` or `run`: expected value"),
-            ("{}", 2, "it has no format"),
+            ("{}", 2, "it has no number as its format"),
             (r#"{"format": 1}"#, 2, "it is of no command"),
             (r#"{"format": 1, "command": "device"}"#, 2, "it is of device"),
             (r#"{"format": 2, "command": "run"}"#, 6, "is of format 2"),

@@ -190,7 +190,7 @@ fn check_values(workload: &Workload, shape: &Shape) -> Result<(), Failure> {
     }
     Err(Failure::Usage(format!(
         "the workload {} is about values of {wanted} bytes or more, and these have {bytes}: load with \
-         --value-bytes 128KiB, say, and run it without --fresh",
+         --value-bytes 128KiB, say; --fresh has values of 400 bytes",
         workload.name
     )))
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -119,6 +120,8 @@ pub struct UntilSteady<'a, T> {
 
 /// Seconds that are looked at.
 const RECENT: usize = 12;
+/// Nothing can be told before.
+pub const STEADY_MIN: Duration = Duration::from_secs(RECENT as u64 + 1);
 
 impl<'a, T: Look> UntilSteady<'a, T> {
     /// For a warm-up of which these kinds of operations are due at instants of their own.

@@ -389,7 +389,7 @@ impl TypedValueParser for WorkloadParser {
             }
         };
         workload.map_err(|why| {
-            let message = format!("{} says no workload: {why}\n", path.display());
+            let message = format!("{} says no workload that can be run: {why}\n", path.display());
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
         })
     }

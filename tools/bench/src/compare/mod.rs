@@ -197,17 +197,11 @@ fn rows(
     both.into_iter().map(row).collect()
 }
 
-/// The kinds of operations of which the first run did many, and the other none, although they
-/// were asked for.
+/// The kinds of operations of which the first run did many, and the other none.
 fn missing(first: &ResultFile, other: &ResultFile) -> Vec<String> {
-    let asked = |kind: &str| {
-        let mixes =
-            ["percent", "background"].iter().filter_map(|mix| other.content.config.get(*mix));
-        mixes.filter_map(Value::as_object).any(|mix| mix.contains_key(kind))
-    };
     let done = other.run.counts();
     let is_missing = |(kind, count): &(&str, u64)| {
-        *count >= MANY && done.get(kind).is_none_or(|count| *count == 0) && asked(kind)
+        *count >= MANY && done.get(kind).is_none_or(|count| *count == 0)
     };
     let missing = first.run.counts().into_iter().filter(is_missing);
     missing.map(|(kind, _)| kind.to_owned()).collect()

@@ -63,18 +63,20 @@ impl Workers<'_> {
             (self.args.writers, self.args.readers, self.args.scanners);
         let end = Instant::now() + time;
         let results: Vec<Result<Counts, Failure>> = thread::scope(|scope| {
+            let stop = &stop;
+            let mut work: Vec<Box<dyn FnOnce() -> Result<Counts, Failure> + Send>> = Vec::new();
+            work.extend((0..writers).map(|writer| Box::new(move || self.write(writer, stop)) as _));
+            work.extend((0..readers).map(|_| Box::new(move || self.read(stop)) as _));
+            work.extend((0..scanners).map(|_| Box::new(move || self.scan(stop)) as _));
             let mut threads = Vec::new();
-            for writer in 0..writers {
-                threads.push(scope.spawn({
-                    let stop = &stop;
-                    move || self.write(writer, stop)
-                }));
-            }
-            for _ in 0..readers {
-                threads.push(scope.spawn(|| self.read(&stop)));
-            }
-            for _ in 0..scanners {
-                threads.push(scope.spawn(|| self.scan(&stop)));
+            for work in work {
+                match thread::Builder::new().spawn_scoped(scope, work) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        return vec![Err(Failure::no_threads("its threads")(error))];
+                    }
+                }
             }
             let all_run = |threads: &[thread::ScopedJoinHandle<'_, _>]| {
                 threads.iter().all(|thread| !thread.is_finished())

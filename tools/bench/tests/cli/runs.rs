@@ -1,6 +1,9 @@
 //! `run`: on which data, how fast, and what it checks.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use super::{done, json, load, refused, run, stderr, stdout};
 
@@ -159,4 +162,43 @@ fn a_fresh_load_is_run_on_where_it_is() {
     done(&run(dir.path(), "c", &[]));
     done(&run(dir.path(), "c", &["--fresh", "300"]));
     refused(&run(dir.path(), "c", &["--fresh", "0"]), 2, "--fresh");
+}
+
+/// Root has no such limit: an ordinary user, of root's.
+#[test]
+fn wherever_threads_are_short_it_is_told() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    load(dir.path());
+    // Neither it nor the one from the build may be where this user cannot go.
+    let binary = dir.path().join("ouro-bench");
+    fs::copy(env!("CARGO_BIN_EXE_ouro-bench"), &binary).unwrap();
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let owned = Command::new("chown").args(["-R", "65534", "."]).current_dir(dir.path()).status();
+    assert!(owned.unwrap().success());
+    let (mut told, mut done) = (0, 0);
+    for threads in 1..24 {
+        let flags =
+            ["run", "--dir", "db", "--workload", "b", "--seconds", "0.02", "--clients", "4"];
+        let output = Command::new("prlimit")
+            .arg(format!("--nproc={threads}"))
+            .arg(&binary)
+            .args(flags)
+            .arg("--read-first")
+            .uid(NOBODY)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        let text = stderr(&output);
+        match output.status.code() {
+            Some(0) => done += 1,
+            Some(7) => told += usize::from(text.contains("ulimit -u")),
+            code => panic!("with {threads}: {code:?} {text}"),
+        }
+        assert!(!text.contains("panicked"), "with {threads}: {text}");
+    }
+    assert!(told > 0 && done > 0, "{told} times it was told, {done} times there were enough");
 }
