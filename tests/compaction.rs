@@ -89,7 +89,8 @@ fn what_was_cached_is_cached_after_a_compaction_and_nothing_else() {
     const KEYS: u32 = 4000;
     for partitioned in [false, true] {
         let sim = Sim::new(21);
-        let mut options = options(&sim).cache_bytes(8 << 20);
+        // One compaction, and not one after the other: what is not used between two is cold.
+        let mut options = options(&sim).cache_bytes(8 << 20).memtable_bytes(1 << 20);
         if partitioned {
             options = options.pinned_bytes(0);
         }
@@ -125,6 +126,15 @@ fn what_was_cached_is_cached_after_a_compaction_and_nothing_else() {
         assert!(warm <= 4, "{warm} blocks were not brought, of {cold}");
         let others = misses_of(KEYS / 2..KEYS, value);
         assert!(others + 4 >= brought, "{others} blocks were not there, {brought} of the others");
+
+        // What is not used from one compaction to the next is not kept for ever.
+        for byte in [3, 4] {
+            assert!(db.stats().cache_blocks > 0);
+            (0..KEYS).step_by(10).for_each(|i| put(i, byte));
+            db.compact(..).wait().expect("a compaction");
+            sim.run_for(SECOND_NS);
+        }
+        assert_eq!(db.stats().cache_blocks, 0);
         db.close().expect("a close");
     }
 }

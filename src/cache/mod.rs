@@ -460,6 +460,13 @@ impl CachedTable {
         self.links.is_linked(block)
     }
 
+    /// Whether the block is there at this moment, and was used since it came, or since it was
+    /// last passed over for eviction; counts as nothing, and takes no lock.
+    pub(crate) fn is_used(&self, block: u32) -> bool {
+        // By now the frame may be another block's: then that one's use is taken for its.
+        self.links.first(block).is_some_and(|first| self.cache.frames.frequency(first) > 0)
+    }
+
     /// Bytes of memory that the table's links take.
     pub(crate) fn links_bytes(&self) -> usize {
         self.links.blocks() as usize * size_of::<u32>()

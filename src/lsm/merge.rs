@@ -40,7 +40,7 @@ impl Merge {
         Some((key, tag, run.value()))
     }
 
-    /// Whether the entry's block is in the cache.
+    /// Whether the entry's block is in use in the cache.
     pub(super) fn is_hot(&self) -> bool {
         self.order.last().is_some_and(|turn| self.runs[turn.run].is_hot())
     }

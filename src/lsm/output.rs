@@ -124,8 +124,8 @@ impl TablePlace {
 /// A table that a job made.
 pub(crate) struct Made {
     pub(crate) table: Arc<Table>,
-    /// Those of its blocks that are as good as in the cache: at least half of their entries
-    /// were, in the tables that they come from.
+    /// Those of its blocks that the cache is to have: at least half of their entries were in use
+    /// there, in the tables that they come from.
     pub(crate) hot: Vec<u32>,
 }
 
@@ -184,7 +184,8 @@ impl<'a, I: Io> Outputs<'a, I> {
         self.place.ids.has_more_than(self.reserved) && self.current.as_ref().is_some_and(full)
     }
 
-    /// Adds an entry, which sorts after the one before. `is_hot` if it was in the cache.
+    /// Adds an entry, which sorts after the one before. `is_hot` if it was in use in
+    /// the cache.
     pub(super) async fn add(
         &mut self,
         key: &[u8],

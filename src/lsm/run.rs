@@ -132,7 +132,7 @@ impl RunIter {
         iter.value()
     }
 
-    /// Whether the entry's block is in the cache; for walks that bypass it.
+    /// Whether the entry's block is in use in the cache; for walks that bypass it.
     pub(super) fn is_hot(&self) -> bool {
         self.current.as_ref().is_some_and(|(_, iter)| iter.is_hot())
     }

@@ -119,6 +119,12 @@ impl Table {
         self.cached().is_some_and(|Cached { table, .. }| table.contains(block as u32))
     }
 
+    /// Whether a block is in the cache at this moment, and was used since it came there, or since
+    /// the cache last looked.
+    pub(super) fn is_hot(&self, block: usize) -> bool {
+        self.cached().is_some_and(|Cached { table, .. }| table.is_used(block as u32))
+    }
+
     /// A block's content, if it is in the cache.
     pub(super) fn hold_cached(&self, place: BlockPlace) -> Option<Content> {
         let Cached { table, .. } = self.cached_for(place.len)?;
@@ -231,19 +237,20 @@ impl Table {
     }
 
     /// Puts the block at `place`, of which this is the extent, into the cache, if it may go there,
-    /// as one that was used.
+    /// as one that was used. How many bytes it has there.
     pub(super) fn enter_proven(
         &self,
         place: BlockPlace,
         extent: &[u8],
         plain: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let entered = self.decode(extent, place.offset, plain);
         let entered = entered.map_err(|error| self.damage(place.offset, &error))?;
-        if let Some(Cached { table, .. }) = self.cached_for(place.len) {
-            table.insert_proven(place.block as u32, entered.content());
-        }
-        Ok(())
+        let content = entered.content();
+        let is_there = self
+            .cached_for(place.len)
+            .is_some_and(|Cached { table, .. }| table.insert_proven(place.block as u32, content));
+        Ok(if is_there { content.len() } else { 0 })
     }
 
     /// The error for a file that ends at `offset`, within a block.

@@ -64,7 +64,7 @@ pub(crate) struct TableIter {
     is_bypassing: bool,
     /// How long it read, since somebody asked.
     read_ns: u64,
-    /// The current block was in the cache when a walk that bypasses it came there.
+    /// The current block was in use in the cache when a walk that bypasses it came there.
     is_hot: bool,
 }
 
@@ -168,7 +168,7 @@ impl TableIter {
     }
 
     /// An iterator for those who walk over whole tables, and for threads of the
-    /// idle class: of the cache it knows no more than whether blocks are there. The table
+    /// idle class: of the cache it knows no more than whether blocks are in use there. The table
     /// itself may not be dropped by such a thread.
     pub(crate) fn bypassing(table: Arc<Table>, ahead_bytes_max: usize) -> Self {
         let mut iter = Self::new(table, ahead_bytes_max);
@@ -188,7 +188,7 @@ impl TableIter {
         self.read_ns += ns;
     }
 
-    /// Whether the current block was in the cache when the iterator came there; false for
+    /// Whether the current block was in use in the cache when the iterator came there; false for
     /// one that does not bypass it.
     pub(crate) fn is_hot(&self) -> bool {
         self.is_hot
@@ -429,7 +429,7 @@ impl TableIter {
         let is_plain = !self.loaded.plain.is_empty();
         let lies = if is_plain { Lies::InPlain } else { Lies::InWindow(within) };
         self.loaded.current = Some(Current { block: place, lies, shape });
-        self.is_hot = self.is_bypassing && self.table.is_cached(block);
+        self.is_hot = self.is_bypassing && self.table.is_hot(block);
         Ok(())
     }
 

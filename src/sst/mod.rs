@@ -32,6 +32,7 @@ pub(crate) use reader::{Holds, Looked, Lookup, Missing, Table, TableEntry};
 pub(crate) use retired::{Due, Retired, Spare};
 pub(crate) use salvage::{Entry, FoundTable, Lost, TableScan, find_table};
 pub(crate) use verify::{TableCheck, verify_table};
+pub(crate) use warm::Warming;
 pub(crate) use writer::{NewTable, TableWriter};
 
 pub(crate) use crate::format::block::Compression;

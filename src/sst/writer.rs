@@ -161,8 +161,8 @@ impl<'a, I: Io> TableWriter<'a, I> {
         Ok(())
     }
 
-    /// The entry added last is *hot*: it was in the cache, as part of the table that it comes
-    /// from.
+    /// The entry added last is *hot*: it was in use in the cache, as part of the table that it
+    /// comes from.
     pub(crate) fn note_hot(&mut self) {
         self.block_hot += 1;
     }

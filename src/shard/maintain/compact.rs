@@ -14,15 +14,18 @@ use crate::lsm::{
     compact, due_in_s, pick, pick_within,
 };
 use crate::manifest::Manifest;
-use crate::runtime::{Background, Either, Running, either, first_of, slice_end};
+use crate::runtime::{Background, Either, Running, either, first_of};
 use crate::shard::engine::{Engine, Owner, shard_snapshot};
 use crate::shard::state::Wanted;
-use crate::sst::Table;
+use crate::sst::{Table, Warming};
 use crate::value::Changes;
 use crate::wal::discard;
 
 /// Writes have paused when there were none for so long.
 const PAUSE_NS: u64 = 1_000_000_000;
+
+/// What a compaction made is brought into the cache for so long in any case.
+const WARM_NS_MIN: u64 = 100_000_000;
 
 /// When a shard was last written to, as far as the job knows.
 #[derive(Clone, Copy, Default)]
@@ -328,9 +331,13 @@ impl Engine {
                 }
             };
         }
-        for Made { table, hot } in &made {
-            owner.cache(table);
-            self.warm(owner, table, hot, io, background).await;
+        let made_ns = io.now_ns();
+        made.iter().for_each(|made| owner.cache(&made.table));
+        let until_ns = made_ns + (made_ns - began_ns).max(WARM_NS_MIN);
+        if let Err(error) = self.warm(owner, &made, until_ns, io, background).await {
+            drop(made);
+            discard_all(io, &place).await;
+            return Err(error);
         }
         let outputs: Vec<_> = made.into_iter().map(|made| made.table).collect();
         let mut manifest = owner.manifests[at].lock().await;
@@ -369,27 +376,45 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings blocks of a new table into the cache of which the old ones are there still. Not
-    /// while the owner is behind: then writers wait for the table.
+    /// Brings hot blocks of new tables into the cache, while the tables that they were made of are
+    /// there still: half a cache full at most, as both are in it until then, and no longer than
+    /// making them took. Not while the owner is behind: then writers wait for the tables.
+    ///
+    /// # Errors
+    /// When one of the tables is damaged: what it was made of is not to go for it.
     async fn warm<I: Io>(
         &self,
         owner: &Owner,
-        table: &Arc<Table>,
-        mut hot: &[u32],
+        made: &[Made],
+        until_ns: u64,
         io: &I,
         background: &Background,
-    ) {
-        while !hot.is_empty() && !self.is_behind(owner, background) {
-            match table.warm(io, hot).await {
-                Ok(brought) => hot = &hot[brought..],
-                // Whoever wants one of its keys is told.
-                Err(error) => {
-                    tracing::warn!(%error, "a new table's blocks stay on the device");
-                    return;
+    ) -> Result<()> {
+        let Some(cache) = &owner.cache else { return Ok(()) };
+        let mut room = (cache.capacity_bytes() / 2) as usize;
+        let io = &background.budgeted(io);
+        for Made { table, hot } in made {
+            let mut warming = Warming::new(table, hot);
+            while !warming.is_done() {
+                let is_enough = room == 0 || io.now_ns() >= until_ns;
+                if is_enough
+                    || owner.stream.poisoned().is_some()
+                    || self.is_behind(owner, background)
+                {
+                    return Ok(());
+                }
+                match warming.step(io).await {
+                    Ok(bytes) => room = room.saturating_sub(bytes),
+                    Err(error) if error.kind() == ErrorKind::Corruption => return Err(error),
+                    // Whoever wants one of its keys is told.
+                    Err(error) => {
+                        tracing::warn!(%error, "a new table's blocks stay on the device");
+                        return Ok(());
+                    }
                 }
             }
-            slice_end().await;
         }
+        Ok(())
     }
 
     /// Waits for background work, which the owner does itself while it is
