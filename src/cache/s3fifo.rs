@@ -12,7 +12,7 @@
 //! Three things differ from the paper. Queues are measured in frames, as blocks
 //! may take several. A search for a victim passes over a bounded number of
 //! blocks, as it goes on behind a lock. And a block that a compaction made of others that
-//! were in the cache goes to main at once.
+//! were in use there goes to main at once.
 #![allow(
     unreachable_pub,
     reason = "public only under the feature `bench-internals`, for benches/cache.rs"
